@@ -1,0 +1,62 @@
+"""What can go wrong for a user, and the exit code that each kind ends a run with.
+
+A message is one sentence that names the file, line or record and says what to do. This module
+knows nothing of files, devices or the command line.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class VirnucproError(Exception):
+    """A failure whose message is meant for the user; every other exception is a bug."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(VirnucproError):
+    """An input that cannot be read as what it should be."""
+
+    def __init__(
+        self, message: str, path: Path | str | None = None, line: int | None = None
+    ) -> None:
+        self.path = path
+        self.line = line
+        where = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
+        super().__init__(where + message)
+
+
+class StreamBroken(InputError):
+    """An input that ended early; every contig before the break was delivered and is kept."""
+
+
+class BundleError(VirnucproError):
+    """A bundle that is missing, damaged, or not for this use."""
+
+
+class SettingsError(VirnucproError):
+    """Settings that contradict each other or this machine."""
+
+    exit_code = 2
+
+
+class ResumeError(VirnucproError):
+    """A run directory that cannot be used."""
+
+    exit_code = 3
+
+
+class DeviceError(VirnucproError):
+    """A device that is missing or failed."""
+
+
+class OutOfMemory(VirnucproError):
+    """One row alone did not fit in memory."""
+
+    exit_code = 4
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does, with an exit code of its own."""
+
+    exit_code: ClassVar[int] = 143
