@@ -1,0 +1,254 @@
+"""Bundles: directories that hold everything a classifier needs, and say what was measured of it.
+
+bundle.toml names the chunk length, how frames are scored, every file with its sha256, the training
+record and the card. The sha256 of a bundle is that of its bundle.toml. This module knows the
+directory; what computes with it lies in classifiers.py, which is loaded only when asked for.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from virnucpro.errors import BundleError
+
+if TYPE_CHECKING:
+    from virnucpro.classifiers import Classifier
+    from virnucpro.head import Head
+
+FORMAT = 1
+MANIFEST = "bundle.toml"
+KINDS = ("frames", "chunks", "kmer")
+LABELS = ("others", "virus")
+DEFAULT_BUNDLE = "mini-500"
+EMBEDDED = Path(__file__).parent / "bundles"
+_VERSIONED = re.compile(r"(?P<alias>.+)-v(?P<version>\d+)")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose manifest was read and found whole; its files are checked when they are read.
+
+    kind: "frames" scores open frames with the published encoders, "chunks" whole chunks with a
+    codon network, "kmer" whole chunks with a linear model. chunk_nt: length of a chunk; block_nt:
+    size of a block; min_nt: letters ACGT that a chunk needs to be called (kinds that score
+    chunks); validated_nt: shortest length that the card measures. parts: settings of what the kind
+    is made of, by name.
+    """
+
+    path: Path
+    sha256: str
+    name: str
+    description: str
+    kind: str
+    chunk_nt: int
+    block_nt: int
+    min_nt: int
+    validated_nt: int
+    threshold: float
+    labels: tuple[str, str]
+    files: Mapping[str, str]
+    parts: Mapping[str, Any] = field(repr=False)
+    card: Mapping[str, Any] = field(repr=False)
+
+    def file(self, name: str) -> Path:
+        """A file of the bundle, checked against its sha256. Raises BundleError."""
+        path = self.path / name
+        if name not in self.files:
+            raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged.")
+        if self.files[name] != _sha256(path):
+            raise BundleError(
+                f"{path}: its content is not what {MANIFEST} lists; the bundle is damaged, "
+                "fetch or make it again."
+            )
+        return path
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """The arrays of a safetensors file of the bundle. Raises BundleError."""
+        path = self.file(name)
+        try:
+            return load_arrays(path.read_bytes())
+        except SafetensorError as error:
+            raise BundleError(f"{path}: not a safetensors file ({error}).") from error
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """Settings of one part. Raises BundleError."""
+        found = self.parts.get(name)
+        if not isinstance(found, Mapping):
+            raise BundleError(f"{self.path / MANIFEST}: has no table [{name}], as its kind needs.")
+        return found
+
+    @property
+    def is_published_model(self) -> bool:
+        """Whether this is the published VirNucPro model: its method, and its authors' weights."""
+        return self.kind == "frames" and bool(self.parts.get("published", False))
+
+    @property
+    def head(self) -> "Head":
+        """The head alone, without its encoders."""
+        from virnucpro.head import load_head
+
+        return load_head(self.file("head.safetensors"))
+
+    def classifier(self, device: str = "cpu", precision: str = "auto") -> "Classifier":
+        """What scores chunks with this bundle; see classifiers.classifier_of."""
+        from virnucpro.classifiers import classifier_of
+
+        return classifier_of(self, device, precision)
+
+
+def load(name_or_path: str | Path) -> Bundle:
+    """An embedded bundle by its name or alias, or any bundle by its directory.
+
+    `mini-500` is an alias of the newest `mini-500-vN`. Raises BundleError.
+    """
+    embedded = _embedded().get(str(name_or_path))
+    path = embedded or Path(name_or_path)
+    if not (path / MANIFEST).is_file():
+        names = ", ".join(sorted(_embedded()))
+        raise BundleError(
+            f"{name_or_path}: no bundle of this name and no directory with a {MANIFEST}; choose "
+            f"one of {names}, or give a directory."
+        )
+    return _read(path)
+
+
+def embedded_bundles() -> list[Bundle]:
+    """The bundles that come with the package, by name."""
+    return [_read(path.parent) for path in sorted(EMBEDDED.glob(f"*/{MANIFEST}"))]
+
+
+def aliases_of(bundle: Bundle) -> list[str]:
+    """The shorter names that this embedded bundle answers to."""
+    return sorted(n for n, path in _embedded().items() if path == bundle.path and n != bundle.name)
+
+
+def _embedded() -> dict[str, Path]:
+    """Names and aliases of the embedded bundles; an alias means its highest version."""
+    found = {path.parent.name: path.parent for path in EMBEDDED.glob(f"*/{MANIFEST}")}
+    newest: dict[str, int] = {}
+    for name in list(found):
+        if match := _VERSIONED.fullmatch(name):
+            alias, version = match["alias"], int(match["version"])
+            if version > newest.get(alias, -1):
+                newest[alias] = version
+                found[alias] = found[name]
+    return found
+
+
+def write_bundle(
+    directory: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Arrays]
+) -> Bundle:
+    """A new bundle: its files, then the manifest that lists them with their sha256.
+
+    manifest: what bundle.toml holds besides `format` and `[files]`; None values are left out. A
+    file is bytes, or arrays for a safetensors file. Raises BundleError if the directory is not
+    empty.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise BundleError(f"{directory}: already holds something; choose an empty directory.")
+    directory.mkdir(parents=True, exist_ok=True)
+    sums: dict[str, str] = {}
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else save_arrays(dict(content))
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+        sums[name] = hashlib.sha256(data).hexdigest()
+    return write_manifest(directory, manifest, sums)
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:
+    """Writes bundle.toml, also over an older one, for files that lie there with these sha256."""
+    document = {"format": FORMAT, **_without_none(dict(manifest)), "files": dict(sums)}
+    (directory / MANIFEST).write_bytes(tomli_w.dumps(document).encode())
+    return _read(directory)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """bundle.toml as it stands. Raises BundleError."""
+    path = directory / MANIFEST
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not a TOML file ({error}).") from error
+
+
+def _read(directory: Path) -> Bundle:
+    document = read_manifest(directory)
+    path = directory / MANIFEST
+    if document.get("format") != FORMAT:
+        raise BundleError(
+            f"{path}: has format {document.get('format')}, this version reads {FORMAT}; "
+            "use a matching version of virnucpro."
+        )
+    fields: dict[str, Any] = {
+        name: _field(path, document, name, kind) for name, kind in _FIELDS.items()
+    }
+    if fields["kind"] not in KINDS:
+        raise BundleError(f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}.")
+    known = {*_FIELDS, "format", "files", "card", "labels"}
+    return Bundle(
+        path=directory,
+        sha256=_sha256(path),
+        labels=LABELS,
+        files=document.get("files", {}),
+        card=document.get("card", {}),
+        parts={name: value for name, value in document.items() if name not in known},
+        **fields,
+    )
+
+
+_FIELDS: dict[str, type] = {
+    "name": str,
+    "description": str,
+    "kind": str,
+    "chunk_nt": int,
+    "block_nt": int,
+    "min_nt": int,
+    "validated_nt": int,
+    "threshold": float,
+}
+
+
+def _field(path: Path, document: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401
+    value: Any = document.get(name)
+    if type(value) is not kind or (kind is int and int(value) < 0):
+        raise BundleError(f"{path}: {name} is {value!r}, not a usable {kind.__name__}.")
+    return value
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: what is not known is left out."""
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return _without_none(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value if item is not None]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error

@@ -1,0 +1,107 @@
+"""Units of labelled contigs: cutting a slice of them, and how often to draw each contig.
+
+A unit is what must never be divided between fitting and judging: a virus family, a genus, a
+genome. Size is in bases everywhere. This module knows no file and no model.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.train.labels import LabelledContig
+
+Bool = NDArray[np.bool_]
+Float64 = NDArray[np.float64]
+
+Stratum = tuple[int, str]
+
+
+def held_out_slice(contigs: Sequence[LabelledContig], fraction: float, seed: int = 0) -> Bool:
+    """Which contigs (n,) belong to a slice of about fraction of the bases of each label and group.
+
+    Whole units, chosen by a hash of seed and unit, whatever the order of the contigs. A unit that
+    lies in several groups counts with the one that holds most of it. A group of one unit stays
+    whole outside; of any other at least one unit is taken and one left.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction is {fraction}, but must lie between 0 and 1")
+    taken: set[str] = set()
+    for sizes in _units_by_stratum(contigs).values():
+        taken |= _take(sizes, fraction, seed)
+    return np.fromiter((c.unit in taken for c in contigs), dtype=np.bool_, count=len(contigs))
+
+
+def contig_weights(contigs: Sequence[LabelledContig]) -> Float64:
+    """How often to draw from each contig, (n,), sum 1.
+
+    Labels half and half; within a label, groups by the square root of their size; within a group,
+    units by the square root of theirs; within a unit, contigs by size. With one label only, that
+    label has everything.
+    """
+    size = np.fromiter((len(c.sequence) for c in contigs), dtype=np.float64, count=len(contigs))
+    label = np.fromiter((c.label for c in contigs), dtype=np.int64, count=len(contigs))
+    group = _numbers([f"{c.label}\t{c.group}" for c in contigs])
+    unit = _numbers([f"{c.label}\t{c.group}\t{c.unit}" for c in contigs])
+    if not size.sum() > 0:
+        raise ValueError("no contig has a base to draw from")
+    weight = _shares(size, unit)
+    weight *= _root_shares(size, unit, group)
+    weight *= _root_shares(size, group, label)
+    weight /= len(np.unique(label[size > 0]))
+    return weight
+
+
+def _units_by_stratum(contigs: Sequence[LabelledContig]) -> dict[Stratum, dict[str, int]]:
+    """Size of every unit, under the label and group that hold most of it."""
+    parts: dict[str, dict[Stratum, int]] = defaultdict(lambda: defaultdict(int))
+    for contig in contigs:
+        parts[contig.unit][(contig.label, contig.group)] += len(contig.sequence)
+    strata: dict[Stratum, dict[str, int]] = defaultdict(dict)
+    for unit, sizes in parts.items():
+        main = min(sizes, key=lambda stratum: (-sizes[stratum], stratum))
+        strata[main][unit] = sum(sizes.values())
+    return strata
+
+
+def _take(sizes: dict[str, int], fraction: float, seed: int) -> set[str]:
+    """Units in the order of their hash, each where it brings the sum nearer to the fraction."""
+    if len(sizes) < 2:
+        return set()
+    target = fraction * sum(sizes.values())
+    taken: set[str] = set()
+    total = 0
+    for unit in sorted(sizes, key=lambda unit: (_hash(seed, unit), unit)):
+        nearer = abs(total + sizes[unit] - target) < abs(total - target)
+        if nearer and len(taken) + 1 < len(sizes):
+            taken.add(unit)
+            total += sizes[unit]
+    return taken or {min(sizes, key=lambda unit: (sizes[unit], unit))}
+
+
+def _hash(seed: int, unit: str) -> bytes:
+    return hashlib.sha256(f"{seed}\t{unit}".encode()).digest()
+
+
+def _numbers(names: Sequence[str]) -> NDArray[np.int64]:
+    """Names -> numbers from 0 in the order in which they first occur, (n,)."""
+    known: dict[str, int] = {}
+    found = (known.setdefault(name, len(known)) for name in names)
+    return np.fromiter(found, dtype=np.int64, count=len(names))
+
+
+def _shares(size: Float64, part_of: NDArray[np.int64]) -> Float64:
+    """Each row's share of the size of what it is part of, (n,); 0 where that has no size."""
+    whole = np.bincount(part_of, weights=size)[part_of]
+    return np.divide(size, whole, out=np.zeros_like(size), where=whole > 0)
+
+
+def _root_shares(size: Float64, inner: NDArray[np.int64], outer: NDArray[np.int64]) -> Float64:
+    """For each row, sqrt(size of its inner class) over the sum of those in its outer class."""
+    root = np.sqrt(np.bincount(inner, weights=size))
+    _, first = np.unique(inner, return_index=True)
+    outer_sum = np.bincount(outer[first], weights=root)
+    total = outer_sum[outer]
+    return np.divide(root[inner], total, out=np.zeros_like(total), where=total > 0)
