@@ -60,7 +60,8 @@ class Contig:
 
     record counts from 1 within the input. name is the first word of the header, empty if the header
     is. sequence holds the letters exactly as they stand in the input, without line ends. fault says
-    why the contig cannot be processed; its sequence is then empty.
+    why the contig cannot be processed; its sequence is then empty. header is the whole first line,
+    without '>'.
     """
 
     sample: str
@@ -68,6 +69,7 @@ class Contig:
     name: str
     sequence: bytes = field(repr=False)
     fault: str = ""
+    header: str = field(default="", repr=False)
 
 
 def letters(sequence: bytes) -> bytes:
@@ -179,7 +181,7 @@ class Source:
         name = _first_word(header)
         others = sequence.translate(None, IUPAC)
         if not others:
-            return Contig(self.sample, record, name, sequence)
+            return Contig(self.sample, record, name, sequence, header=_unescaped(header))
         position = next(i for i, letter in enumerate(sequence) if letter in others)
         why = _why_not_dna(_unescaped(sequence[position:].decode("ascii")))
         if record <= TRIAL_RECORDS:

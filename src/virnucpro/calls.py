@@ -1,0 +1,311 @@
+"""Scores of frames -> scores of chunks -> calls of chunks and contigs.
+
+Arrays are columns: n chunks, m scored frames of them, r contigs. This module knows no encoder and
+no file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_NAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
+DEFAULT_THRESHOLD = 0.5
+
+
+class Status(IntEnum):
+    """Why a chunk was called or not; the names in lower case stand in the tables."""
+
+    OK = 0
+    BELOW_VALIDATED_LENGTH = 1
+    NO_OPEN_FRAME = 2
+    TOO_SHORT = 3
+    AMBIGUOUS = 4
+    FAILED = 5
+    EMPTY = 6
+
+    @property
+    def called(self) -> bool:
+        """Whether a chunk of this status has a score."""
+        return self <= Status.BELOW_VALIDATED_LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a classifier says of n chunks, and of the m frames of them that it scored.
+
+    status: (n,) Status; frames: (n,) bit i set if frame i of F1..R3 was scored; p_virus,
+    max_p_virus, max_p_others: (n,), nan where there is none. frame_chunk: (m,) index of the chunk,
+    ascending; frame: (m,) 0..5, ascending within a chunk; frame_p_others, frame_p_virus: (m,).
+    A classifier of whole chunks gives one frame row a called chunk, its most heavily weighted
+    frame, and no max_p_virus or max_p_others.
+    """
+
+    status: NDArray[np.uint8]
+    frames: NDArray[np.uint8]
+    p_virus: NDArray[np.float64]
+    max_p_virus: NDArray[np.float32]
+    max_p_others: NDArray[np.float32]
+    frame_chunk: NDArray[np.int32]
+    frame: NDArray[np.uint8]
+    frame_p_others: NDArray[np.float32]
+    frame_p_virus: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+
+class Call(IntEnum):
+    """What a chunk or a contig is called; the names in lower case stand in the tables."""
+
+    NONE = 0
+    OTHERS = 1
+    VIRUS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a score becomes a call. kind is the bundle's: "frames", "chunks" or "kmer"."""
+
+    kind: str
+    threshold: float = DEFAULT_THRESHOLD
+
+    def chunks(self, scores: Scores) -> NDArray[np.uint8]:
+        """Call of each chunk, (n,)."""
+        called = scores.status <= Status.BELOW_VALIDATED_LENGTH
+        if self.kind == "frames" and self.threshold == DEFAULT_THRESHOLD:
+            virus = scores.max_p_virus >= scores.max_p_others
+        else:
+            virus = scores.p_virus >= self.threshold
+        return np.where(called, np.where(virus, Call.VIRUS, Call.OTHERS), Call.NONE).astype(
+            np.uint8
+        )
+
+    def contigs(self, p_virus: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Call of each contig, (r,), from its mean; nan is no call.
+
+        A contig with one called chunk is called as that chunk: in float64, m1 / (m0 + m1) of two
+        float32 numbers is at least 0.5 exactly where m1 >= m0.
+        """
+        virus = np.where(p_virus >= self.threshold, Call.VIRUS, Call.OTHERS)
+        return np.where(np.isnan(p_virus), Call.NONE, virus).astype(np.uint8)
+
+
+def chunk_calls(
+    frames: Iterable[tuple[str, float, float]],
+) -> list[tuple[str, bool, float, float]]:
+    """Consensus of scored frames by chunk: the published rule on the published ids.
+
+    frames: (frame id, P(others), P(virus)), in any order. Returns (chunk id, is virus, largest
+    P(others), largest P(virus)), sorted by the UTF-8 bytes of the id. The frame's name is taken
+    off the end of the id, and nothing else. Raises ValueError for an id that ends in none.
+    """
+    best: dict[str, tuple[float, float]] = {}
+    for frame_id, p_others, p_virus in frames:
+        if not frame_id.endswith(FRAME_NAMES):
+            raise ValueError(f"{frame_id!r} does not end in one of {', '.join(FRAME_NAMES)}")
+        chunk = frame_id[:-2]
+        others, virus = best.get(chunk, (p_others, p_virus))
+        best[chunk] = (max(others, p_others), max(virus, p_virus))
+    ordered = sorted(best.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape"))
+    return [(chunk, virus >= others, others, virus) for chunk, (others, virus) in ordered]
+
+
+def frame_scores_to_chunks(
+    n: int,
+    frame_chunk: NDArray[np.int32],
+    frame: NDArray[np.uint8],
+    p_others: NDArray[np.float32],
+    p_virus: NDArray[np.float32],
+    status: NDArray[np.uint8],
+) -> Scores:
+    """Consensus of n chunks: m0, m1 are the largest P(others), P(virus) of their frames.
+
+    frame_chunk, frame, p_others, p_virus: (m,), ordered by chunk and frame; status: (n,). A chunk
+    that failed has no score, even if some of its frames have. Raises ValueError if the order or
+    the status does not fit the frames.
+    """
+    order = frame_chunk.astype(np.int64) * len(FRAME_NAMES) + frame
+    if np.any(order[1:] <= order[:-1]):
+        raise ValueError("the frames are not in the order of chunk and frame")
+    scored, first = np.unique(frame_chunk, return_index=True)
+    m0, m1 = (np.full(n, np.nan, dtype=np.float32) for _ in range(2))
+    frames = np.zeros(n, dtype=np.uint8)
+    if len(scored):
+        m0[scored] = np.maximum.reduceat(p_others, first)
+        m1[scored] = np.maximum.reduceat(p_virus, first)
+        frames[scored] = np.bitwise_or.reduceat(np.left_shift(1, frame).astype(np.uint8), first)
+    called = status <= Status.BELOW_VALIDATED_LENGTH
+    if np.any((called != (frames > 0)) & (status != Status.FAILED)):
+        raise ValueError("a chunk is called without a frame, or has a frame and is not called")
+    m0[~called], m1[~called] = np.nan, np.nan
+    wide0, wide1 = m0.astype(np.float64), m1.astype(np.float64)
+    return Scores(
+        status=status.astype(np.uint8),
+        frames=frames,
+        p_virus=wide1 / (wide0 + wide1),
+        max_p_virus=m1,
+        max_p_others=m0,
+        frame_chunk=frame_chunk.astype(np.int32),
+        frame=frame.astype(np.uint8),
+        frame_p_others=p_others.astype(np.float32),
+        frame_p_virus=p_virus.astype(np.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Contigs:
+    """What the chunks of r contigs say of them.
+
+    chunks, called, virus, failed: (r,) numbers of chunks; p_virus: (r,) mean of its called chunks
+    weighted by the bases that each adds; max_p_virus: (r,) largest p_virus of a chunk, nan where
+    none was called; status: (r,) Status, FAILED where no chunk was called and one failed.
+    """
+
+    chunks: NDArray[np.int64]
+    called: NDArray[np.int64]
+    virus: NDArray[np.int64]
+    failed: NDArray[np.int64]
+    p_virus: NDArray[np.float64]
+    max_p_virus: NDArray[np.float64]
+    status: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What is kept of r contigs until their last chunk is in; worst is their largest Status."""
+
+    chunks: NDArray[np.int64]
+    called: NDArray[np.int64]
+    virus: NDArray[np.int64]
+    failed: NDArray[np.int64]
+    worst: NDArray[np.uint8]
+    weighted: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    last_end: NDArray[np.int64]
+
+    @classmethod
+    def zeros(cls, r: int) -> "_Sums":
+        def count() -> NDArray[np.int64]:
+            return np.zeros(r, dtype=np.int64)
+
+        return cls(
+            chunks=count(),
+            called=count(),
+            virus=count(),
+            failed=count(),
+            worst=np.zeros(r, dtype=np.uint8),
+            weighted=np.zeros(r),
+            weight=np.zeros(r),
+            low=np.full(r, np.inf),
+            high=np.full(r, -np.inf),
+            last_end=count(),
+        )
+
+    def part(self, keep: slice) -> "_Sums":
+        """The contigs of a slice, as a copy."""
+        return _Sums(*(getattr(self, name)[keep].copy() for name in self.__slots__))
+
+
+class ContigCalls:
+    """Chunks -> contigs, block by block; holds one unfinished contig and nothing else.
+
+    Sums run in the order of the chunks, one by one, so that they are the same numbers wherever
+    the blocks were cut.
+    """
+
+    def __init__(self) -> None:
+        self._open = _Sums.zeros(0)
+
+    def add(
+        self,
+        r: int,
+        record: NDArray[np.int32],
+        start: NDArray[np.int64],
+        end: NDArray[np.int64],
+        scores: Scores,
+        calls: NDArray[np.uint8],
+        last_ends: bool,
+    ) -> Contigs:
+        """The contigs that end in this block.
+
+        r: contigs of the block, the first of which goes on from the block before if that one
+        was left open; record: (n,) which of them a chunk belongs to, ascending; start, end: (n,)
+        of the chunks; calls: (n,) Call; last_ends: whether the last contig ends here. A contig
+        without any chunk has status EMPTY.
+        """
+        sums = _Sums.zeros(r)
+        carried = len(self._open.chunks)
+        for name in _Sums.__slots__:
+            getattr(sums, name)[:carried] = getattr(self._open, name)
+        _count(sums, record, scores.status, calls)
+        called = calls != Call.NONE
+        _weigh(sums, record[called], start[called], end[called], scores.p_virus[called])
+        cut = r if last_ends else r - 1
+        self._open = sums.part(slice(cut, r))
+        return _contigs(sums.part(slice(0, cut)))
+
+
+def _count(
+    sums: _Sums,
+    record: NDArray[np.int32],
+    status: NDArray[np.uint8],
+    calls: NDArray[np.uint8],
+) -> None:
+    """Adds the chunks of a block, (n,), to the counts."""
+    r = len(sums.chunks)
+    sums.chunks[:] += np.bincount(record, minlength=r)
+    sums.called[:] += np.bincount(record[calls != Call.NONE], minlength=r)
+    sums.virus[:] += np.bincount(record[calls == Call.VIRUS], minlength=r)
+    sums.failed[:] += np.bincount(record[status == Status.FAILED], minlength=r)
+    np.maximum.at(sums.worst, record, status)
+
+
+def _weigh(
+    sums: _Sums,
+    record: NDArray[np.int32],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    p_virus: NDArray[np.float64],
+) -> None:
+    """Adds called chunks, (n,), to the sums of the mean."""
+    if not len(record):
+        return
+    r = len(sums.chunks)
+    contigs, first = np.unique(record, return_index=True)
+    covered_to = np.concatenate((end[:1], end[:-1]))
+    covered_to[first] = sums.last_end[contigs]
+    adds = (end - np.maximum(start, covered_to)).astype(np.float64)
+    # bincount adds one by one in order; with the old sums in front it goes on where they stopped.
+    where = np.concatenate((np.arange(r), record))
+    for total, value in ((sums.weighted, p_virus * adds), (sums.weight, adds)):
+        total[:] = np.bincount(where, np.concatenate((total, value)), minlength=r)
+    sums.low[contigs] = np.minimum(sums.low[contigs], np.minimum.reduceat(p_virus, first))
+    sums.high[contigs] = np.maximum(sums.high[contigs], np.maximum.reduceat(p_virus, first))
+    sums.last_end[contigs] = end[np.append(first[1:], len(end)) - 1]
+
+
+def _contigs(sums: _Sums) -> Contigs:
+    """Finished sums -> contigs."""
+    called = sums.called > 0
+    mean = np.full(len(called), np.nan)
+    np.divide(sums.weighted, sums.weight, out=mean, where=called)
+    # Rounding must not carry a mean past its terms: contigs of equal chunks keep their score.
+    mean = np.where(called, np.clip(mean, sums.low, sums.high), np.nan)
+    status = np.where(called, Status.OK, np.where(sums.chunks > 0, sums.worst, Status.EMPTY))
+    return Contigs(
+        chunks=sums.chunks,
+        called=sums.called,
+        virus=sums.virus,
+        failed=sums.failed,
+        p_virus=mean,
+        max_p_virus=np.where(called, sums.high, np.nan),
+        status=status.astype(np.uint8),
+    )

@@ -1,0 +1,104 @@
+"""A block with its scores, and the one file that holds it until the tables are made.
+
+The file is safetensors alone: arrays, and the names as JSON in a byte array. This module knows
+no run directory; it turns a value into bytes and back.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from virnucpro.batches import Record, Rows
+from virnucpro.calls import Scores
+from virnucpro.errors import ResumeError
+
+_ROWS = tuple(part.name for part in fields(Rows))
+_SCORES = tuple(part.name for part in fields(Scores))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a run keeps of a block: its contigs, its chunks, and what the classifier said of them.
+
+    scores has as many rows as rows; telemetry is seconds and counts by name.
+    """
+
+    block_number: int
+    digest: str
+    records: tuple[Record, ...]
+    rows: Rows
+    scores: Scores
+    telemetry: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.scores):
+            raise ValueError(f"{len(self.scores)} scores for {len(self.rows)} chunks")
+
+    def to_bytes(self) -> bytes:
+        """The content of this block's file."""
+        arrays: dict[str, NDArray[np.generic]] = {"words": self._words()}
+        for group, names in ((self.rows, _ROWS), (self.scores, _SCORES)):
+            for name in names:
+                arrays[name] = np.ascontiguousarray(getattr(group, name))
+        columns = [(r.ordinal, r.record, r.length_nt, r.begins, r.ends) for r in self.records]
+        arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 5)
+        return bytes(save(arrays))
+
+    def _words(self) -> NDArray[np.uint8]:
+        words = {
+            "block_number": self.block_number,
+            "digest": self.digest,
+            "names": [r.name for r in self.records],
+            "samples": _runs([r.sample for r in self.records]),
+            "faults": {str(i): r.fault for i, r in enumerate(self.records) if r.fault},
+            "telemetry": self.telemetry,
+        }
+        return np.frombuffer(json.dumps(words).encode("ascii"), dtype=np.uint8)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Scored":
+        """The inverse of to_bytes. Raises ValueError, KeyError or SafetensorError on other data."""
+        arrays = load(data)
+        words = json.loads(arrays["words"].tobytes())
+        number = len(words["names"])
+        faults = [words["faults"].get(str(i), "") for i in range(number)]
+        samples = [sample for sample, times in words["samples"] for _ in range(times)]
+        ordinal, record, length_nt, begins, ends = arrays["records"].T.tolist() or [[]] * 5
+        states = (map(bool, begins), map(bool, ends))
+        columns = (ordinal, samples, record, words["names"], length_nt, *states, faults)
+        return cls(
+            block_number=words["block_number"],
+            digest=words["digest"],
+            records=tuple(map(Record, *columns)),
+            rows=Rows(**{name: arrays[name] for name in _ROWS}),
+            scores=Scores(**{name: arrays[name] for name in _SCORES}),
+            telemetry=words["telemetry"],
+        )
+
+    def to_file(self, path: Path) -> None:
+        """Writes this block to a file, not atomically: the journal sees to that."""
+        path.write_bytes(self.to_bytes())
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Scored":
+        """Reads a block back. Raises ResumeError if the file is missing or damaged."""
+        try:
+            return cls.from_bytes(path.read_bytes())
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ResumeError(f"{path}: this finished block is missing or damaged") from error
+
+
+def _runs(words: list[str]) -> list[tuple[str, int]]:
+    """Run-length code: a sample's name would else stand in every record."""
+    runs: list[tuple[str, int]] = []
+    for word in words:
+        if runs and runs[-1][0] == word:
+            runs[-1] = (word, runs[-1][1] + 1)
+        else:
+            runs.append((word, 1))
+    return runs

@@ -1,0 +1,439 @@
+"""Scored blocks -> the tables of a run, in one streaming merge.
+
+Every column of every table is named here and explained in docs/outputs.md. A block is formatted
+by columns and written at once; nothing is held for longer than a block, apart from what must be
+sorted, which lies on the disk. This module knows no encoder and no device.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.batches import Record
+from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Scores, Status
+from virnucpro.errors import InputError, StreamBroken
+from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
+from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
+from virnucpro.reads import Contig, Source
+from virnucpro.scored import Scored
+from virnucpro.sorting import SortedLines, pieces_of
+
+CALLS_COLUMNS = (
+    "sample",
+    "record",
+    "contig",
+    "chunk",
+    "start",
+    "end",
+    "frames",
+    "p_virus",
+    "call",
+    "status",
+    "max_p_virus",
+    "max_p_others",
+)
+CONTIGS_COLUMNS = (
+    "sample",
+    "record",
+    "contig",
+    "length_nt",
+    "chunks",
+    "called",
+    "virus_chunks",
+    "p_virus",
+    "max_p_virus",
+    "call",
+    "status",
+)
+FRAME_SCORES_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
+CHUNK_SCORES_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")
+FAILED_COLUMNS = ("sample", "record", "contig", "reason")
+FASTA_WIDTH = 60
+
+_FRAMES = [
+    ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1) for bits in range(64)
+]
+_CALLS = [call.name.lower() for call in Call]
+_STATUSES = [status.name.lower() for status in Status]
+_TRUTH = ("False", "True")
+_LABELS = ("others", "virus")
+_CHANGED = "the file changed while it was read; run again"
+_FASTA_PIECE = 10_000 * FASTA_WIDTH
+_FASTA_PIECES = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a run did with its input. Creating one checks that it adds up.
+
+    records = called + none + failed, called = virus + others; partly_failed of the called records
+    have chunks that failed. chunks counts all chunks, chunk_status those of each status.
+    """
+
+    records: int
+    called: int
+    none: int
+    failed: int
+    partly_failed: int
+    virus: int
+    others: int
+    chunks: int
+    virus_chunks: int
+    others_chunks: int
+    chunk_status: dict[str, int]
+    bases: int
+
+    def __post_init__(self) -> None:
+        called = sum(self.chunk_status[s.name.lower()] for s in Status if s.called)
+        fits = {
+            "records": (self.records, self.called + self.none + self.failed),
+            "called records": (self.called, self.virus + self.others),
+            "chunks": (self.chunks, sum(self.chunk_status.values())),
+            "called chunks": (called, self.virus_chunks + self.others_chunks),
+        }
+        for what, (whole, parts) in fits.items():
+            if whole != parts:
+                raise AssertionError(f"the {what} do not add up: {whole} but {parts}")
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether anything is listed in failed.tsv."""
+        return self.failed + self.partly_failed > 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        return asdict(self)
+
+
+def write_tables(
+    files: RunFiles,
+    journal: Journal,
+    rule: Rule,
+    sources: Sequence[Source],
+    sha256: Sequence[str],
+) -> Counts:
+    """Writes all tables and viral.fasta; they appear together, when all are finished.
+
+    sources: the inputs, opened anew for the second pass; sha256: what the first pass found for
+    each, empty where it did not reach the end. Raises InputError if an input has changed since,
+    VirnucproError if the disk refuses, ResumeError if a block is missing or damaged.
+    """
+    with Staging(files) as staging:
+        hashes, virus = files.scratch / "names.hashes", files.scratch / "virus.flags"
+        counts = _write_calls(files, staging, journal, rule, hashes, virus)
+        names = unique_names(lambda: _records(journal), hashes, files.scratch)
+        _write_scores(files, staging, journal, names)
+        fasta = staging.open(files.viral_fasta)
+        if counts.virus:
+            for piece in _viral(sources, sha256, virus):
+                fasta.write(piece)
+        staging.publish()
+    return counts
+
+
+def _records(journal: Journal) -> Iterator[tuple[Record, ...]]:
+    return (scored.records for scored in journal.scored())
+
+
+def header(columns: Iterable[str]) -> bytes:
+    """The first line of a table."""
+    return ("\t".join(columns) + "\n").encode()
+
+
+def six_decimals(values: NDArray[np.floating[Any]]) -> list[str]:
+    """Probabilities as the tables print them; nan is an empty string."""
+    missing = np.isnan(values)
+    if missing.all():
+        return [""] * len(values)
+    texts = ("%.6f\n" * len(values) % tuple(values.tolist())).split("\n")
+    for row in np.flatnonzero(missing).tolist():
+        texts[row] = ""
+    return texts[:-1]
+
+
+def shortest(values: NDArray[np.float32]) -> list[str]:
+    """float32 -> the shortest decimals that read back as the same float32."""
+    texts: list[str] = values.astype(np.float32).astype("U16").tolist()
+    return texts
+
+
+def _in_order(blocks: Iterator[Scored]) -> Iterator[Scored]:
+    """Passes blocks on; checks that every record and every chunk is there, once and in order."""
+    ordinal, whole, chunk = -1, True, 0
+    for scored in blocks:
+        for record in scored.records:
+            if record.begins != whole or record.ordinal != ordinal + record.begins:
+                raise AssertionError(
+                    f"block {scored.block_number}: record {record.ordinal} after {ordinal}"
+                )
+            ordinal, whole = record.ordinal, record.ends
+        chunk = _checked_chunks(scored, chunk)
+        yield scored
+    if not whole:
+        raise AssertionError(f"the end of record {ordinal} is missing")
+
+
+def _checked_chunks(scored: Scored, before: int) -> int:
+    """Checks that chunks count from 1 (or from before, if the first record goes on) to the end.
+
+    Returns the number of the last chunk if the last record goes on, else 0.
+    """
+    rows, records = scored.rows, scored.records
+    if not records:
+        return before
+    covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
+    covered[rows.record], last[rows.record] = rows.end, rows.number
+    length = np.fromiter((r.length_nt if r.ends else -1 for r in records), np.int64, len(records))
+    expected = np.append(before, rows.number)[: len(rows)] + 1
+    first = np.diff(rows.record, prepend=-1) != 0
+    expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
+    if np.any(rows.number != expected) or np.any((covered != length) & (length >= 0)):
+        raise AssertionError(
+            f"block {scored.block_number}: a record lacks a chunk or has one twice"
+        )
+    return 0 if records[-1].ends else int(last[-1])
+
+
+def _write_calls(
+    files: RunFiles,
+    staging: Staging,
+    journal: Journal,
+    rule: Rule,
+    hashes: Path,
+    virus: Path,
+) -> Counts:
+    """First pass: calls.tsv, contigs.tsv, failed.tsv, and what the later passes need."""
+    calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
+    contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
+    contig_calls, tally = ContigCalls(), Counter[str]()
+    with (
+        OutputFile(hashes, durable=False) as hash_file,
+        OutputFile(virus, durable=False) as flag_file,
+    ):
+        for scored in _in_order(journal.scored()):
+            records, rows, scores = scored.records, scored.rows, scored.scores
+            begun = [record.name for record in records if record.begins]
+            hash_file.write(name_hashes(begun).tobytes())
+            calls = rule.chunks(scores)
+            calls_file.write(_calls_rows(scored, calls))
+            last_ends = not records or records[-1].ends
+            columns = (rows.record, rows.start, rows.end, scores, calls, last_ends)
+            contigs = contig_calls.add(len(records), *columns)
+            ended = records[: len(contigs)]
+            status = _with_faults(ended, contigs.status)
+            called = rule.contigs(contigs.p_virus)
+            contigs_file.write(_contigs_rows(ended, contigs, called, status))
+            if lines := _failed_rows(ended, contigs):  # the file exists only for these
+                staging.open(files.failed, header(FAILED_COLUMNS)).write(lines)
+            flag_file.write((called == Call.VIRUS).tobytes())
+            _add(tally, ended, contigs, called, status, scores, calls)
+    return _counts(tally)
+
+
+def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    faulty = np.fromiter((record.fault != "" for record in records), bool, len(records))
+    return np.where(faulty, Status.FAILED, status).astype(np.uint8)
+
+
+def _prefixes(records: Sequence[Record]) -> list[str]:
+    """The first three columns, which are the same in all our tables."""
+    return [f"{record.sample}\t{record.record}\t{record.name}\t" for record in records]
+
+
+def _calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
+    rows, scores = scored.rows, scored.scores
+    prefixes = _prefixes(scored.records)
+    tails = [f"\t{call}\t{status}\t" for call in _CALLS for status in _STATUSES]
+    tail = (calls.astype(np.int64) * len(_STATUSES) + scores.status).tolist()
+    lines = [
+        f"{prefixes[i]}{k}\t{start}\t{end}\t{_FRAMES[bits]}\t{p}{tails[t]}{m1}\t{m0}\n"
+        for i, k, start, end, bits, p, t, m1, m0 in zip(
+            rows.record.tolist(),
+            rows.number.tolist(),
+            rows.start.tolist(),
+            rows.end.tolist(),
+            scores.frames.tolist(),
+            six_decimals(scores.p_virus),
+            tail,
+            six_decimals(scores.max_p_virus),
+            six_decimals(scores.max_p_others),
+            strict=True,
+        )
+    ]
+    return _encoded(lines)
+
+
+def _contigs_rows(
+    records: Sequence[Record],
+    contigs: Contigs,
+    calls: NDArray[np.uint8],
+    status: NDArray[np.uint8],
+) -> bytes:
+    lines = [
+        f"{prefix}{record.length_nt}\t{chunks}\t{called}\t{virus}\t{p}\t{high}\t"
+        f"{_CALLS[call]}\t{_STATUSES[state]}\n"
+        for prefix, record, chunks, called, virus, p, high, call, state in zip(
+            _prefixes(records),
+            records,
+            contigs.chunks.tolist(),
+            contigs.called.tolist(),
+            contigs.virus.tolist(),
+            six_decimals(contigs.p_virus),
+            six_decimals(contigs.max_p_virus),
+            calls.tolist(),
+            status.tolist(),
+            strict=True,
+        )
+    ]
+    return _encoded(lines)
+
+
+def _failed_rows(records: Sequence[Record], contigs: Contigs) -> bytes:
+    lines = []
+    for record, failed, chunks in zip(
+        records, contigs.failed.tolist(), contigs.chunks.tolist(), strict=True
+    ):
+        if record.fault or failed:
+            reason = record.fault or f"{failed} of {chunks} chunks could not be scored"
+            lines.append(f"{record.sample}\t{record.record}\t{record.name}\t{_one_line(reason)}\n")
+    return _encoded(lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _add(
+    tally: Counter[str],
+    records: Sequence[Record],
+    contigs: Contigs,
+    called: NDArray[np.uint8],
+    status: NDArray[np.uint8],
+    scores: Scores,
+    calls: NDArray[np.uint8],
+) -> None:
+    """Counts a block and the contigs that end in it; sums are taken apart, to be compared."""
+    tally["records"] += len(records)
+    tally["bases"] += sum(record.length_nt for record in records)
+    tally["called"] += int(np.sum(contigs.called > 0))
+    tally["none"] += int(np.sum((called == Call.NONE) & (status != Status.FAILED)))
+    tally["failed"] += int(np.sum(status == Status.FAILED))
+    tally["partly_failed"] += int(np.sum((contigs.called > 0) & (contigs.failed > 0)))
+    tally["virus"] += int(np.sum(called == Call.VIRUS))
+    tally["others"] += int(np.sum(called == Call.OTHERS))
+    tally["chunks"] += int(np.sum(contigs.chunks))
+    tally["virus_chunks"] += int(np.sum(calls == Call.VIRUS))
+    tally["others_chunks"] += int(np.sum(calls == Call.OTHERS))
+    for name, number in zip(_STATUSES, np.bincount(scores.status, minlength=7), strict=True):
+        tally[f"status {name}"] += int(number)
+
+
+def _counts(tally: Counter[str]) -> Counts:
+    status = {s: tally.pop(f"status {s}", 0) for s in _STATUSES[: Status.EMPTY]}
+    names = [name for name in Counts.__dataclass_fields__ if name != "chunk_status"]
+    return Counts(chunk_status=status, **{name: tally[name] for name in names})
+
+
+def _write_scores(files: RunFiles, staging: Staging, journal: Journal, names: UniqueNames) -> None:
+    """Second pass: the two tables in the published tool's format."""
+    frames_file = staging.open(files.frame_scores, header(FRAME_SCORES_COLUMNS))
+    chunks_file = staging.open(files.chunk_scores, header(CHUNK_SCORES_COLUMNS))
+    chunks = SortedLines(files.scratch, "chunks")
+    for scored in journal.scored():
+        ids = _chunk_ids(scored, names.of(scored.records))
+        frames_file.write(_frame_rows(ids, scored.scores))
+        chunks.add(_chunk_rows(ids, scored.scores))
+    for piece in pieces_of(chunks.sorted()):
+        chunks_file.write(piece.replace(b"\0\0", b"\t").replace(b"\0\xff", b"\0"))
+
+
+def _chunk_ids(scored: Scored, names: list[str]) -> list[str]:
+    numbers = scored.rows.number.tolist()
+    records = scored.rows.record.tolist()
+    return [f"{names[i]}_chunk_{k}" for i, k in zip(records, numbers, strict=True)]
+
+
+def _frame_rows(ids: list[str], scores: Scores) -> bytes:
+    """Rows of prediction_results.txt; a tie is others."""
+    labels = (scores.frame_p_virus > scores.frame_p_others).tolist()
+    lines = [
+        f"{ids[i]}{FRAME_NAMES[f]}\t{_LABELS[label]}\t{p0}\t{p1}\n"
+        for i, f, label, p0, p1 in zip(
+            scores.frame_chunk.tolist(),
+            scores.frame.tolist(),
+            labels,
+            shortest(scores.frame_p_others),
+            shortest(scores.frame_p_virus),
+            strict=True,
+        )
+    ]
+    return _encoded(lines)
+
+
+def _chunk_rows(ids: list[str], scores: Scores) -> list[bytes]:
+    """Lines of prediction_results_highestscore.csv with a sort key for their first column."""
+    called = scores.status <= Status.BELOW_VALIDATED_LENGTH
+    kept = called[scores.frame_chunk]
+    chunks, first = np.unique(scores.frame_chunk[kept], return_index=True)
+    if len(chunks) != np.sum(called):
+        raise AssertionError("a called chunk has no scored frame")
+    if not len(chunks):
+        return []
+    m0 = np.maximum.reduceat(scores.frame_p_others[kept], first)
+    m1 = np.maximum.reduceat(scores.frame_p_virus[kept], first)
+    lines = [
+        f"{sort_key(ids[i])}{_TRUTH[virus]}\t{p0}\t{p1}\n"
+        for i, virus, p0, p1 in zip(
+            chunks.tolist(), (m1 >= m0).tolist(), shortest(m0), shortest(m1), strict=True
+        )
+    ]
+    return [line.encode("utf-8", "surrogateescape") for line in lines]
+
+
+def _viral(sources: Sequence[Source], sha256: Sequence[str], flags: Path) -> Iterator[bytes]:
+    """Text of viral.fasta, from a second pass over the inputs; flags: a byte a record."""
+    waiting: list[bytes] = []
+    with flags.open("rb") as wanted:
+        for source, expected in zip(sources, sha256, strict=True):
+            for contig in _again(source, complete=expected != ""):
+                flag = wanted.read(1)
+                if not flag:  # what follows was not part of the run, or the digest will tell
+                    break
+                if flag == b"\1":
+                    waiting += _fasta(contig)
+                if len(waiting) >= _FASTA_PIECES:
+                    yield b"".join(waiting)
+                    waiting.clear()
+            if expected and source.sha256 != expected:
+                raise InputError(_CHANGED, source.path)
+        if wanted.read(1):
+            raise InputError(_CHANGED, sources[-1].path)
+    yield b"".join(waiting)
+
+
+def _again(source: Source, complete: bool) -> Iterator[Contig]:
+    """The contigs of an input; that it breaks off is news only if it was complete before."""
+    try:
+        yield from source.contigs()
+    except StreamBroken as error:
+        if complete:
+            raise InputError(_CHANGED, source.path) from error
+
+
+def _fasta(contig: Contig) -> Iterator[bytes]:
+    """A record as in the input, on lines of FASTA_WIDTH letters, in pieces of bounded size."""
+    yield b">" + contig.header.encode("utf-8", "surrogateescape") + b"\n"
+    for at in range(0, len(contig.sequence), _FASTA_PIECE):
+        piece = contig.sequence[at : at + _FASTA_PIECE]
+        lines = [piece[i : i + FASTA_WIDTH] for i in range(0, len(piece), FASTA_WIDTH)]
+        yield b"\n".join(lines) + b"\n"
+
+
+def _encoded(lines: Sequence[str]) -> bytes:
+    """Lines -> bytes; letters of a name that are no UTF-8 come out as they came in."""
+    return "".join(lines).encode("utf-8", "surrogateescape")

@@ -1,0 +1,320 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_blocks import MadeChunk, MadeContig, blocks_of_made
+from virnucpro.calls import Status
+from virnucpro.errors import ResumeError, VirnucproError
+from virnucpro.journal import Journal, RunFiles, Staging, disk_errors, write_atomic, write_json
+from virnucpro.scored import Scored
+
+FINGERPRINT = {"inputs": "aa", "bundle": "bb"}
+
+CONTIGS = [
+    MadeContig("long one", [MadeChunk(0, 90, Status.OK, {0: (0.25, 0.75), 5: (0.5, 0.5)})] * 3),
+    MadeContig("é\N{SNOWMAN}", sample="other", fault="it holds a Z"),
+    MadeContig("", [MadeChunk(0, 9, Status.NO_OPEN_FRAME)], sample="other"),
+    MadeContig("raw \udce9", [], sample="other"),
+]
+
+
+def same(one: Scored, other: Scored) -> bool:
+    arrays = [
+        (getattr(getattr(one, group), part.name), getattr(getattr(other, group), part.name))
+        for group in ("rows", "scores")
+        for part in fields(getattr(one, group))
+    ]
+    return all(
+        a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True) for a, b in arrays
+    ) and all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("block_number", "digest", "records", "telemetry")
+    )
+
+
+@given(st.lists(st.integers(0, 6)), st.sampled_from(["frames", "chunks"]))
+def test_a_block_comes_back_as_it_was(cuts, kind):
+    for scored in blocks_of_made(CONTIGS, cuts, kind):
+        assert same(Scored.from_bytes(scored.to_bytes()), scored)
+
+
+def test_a_block_without_records(tmp_path):
+    empty = blocks_of_made([MadeContig("a")], [])[0]
+    empty = Scored(4, "d", (), empty.rows, empty.scores)
+    empty.to_file(tmp_path / "b")
+    assert same(Scored.from_file(tmp_path / "b"), empty)
+
+
+def test_scores_must_fit_the_chunks():
+    one, two = blocks_of_made(CONTIGS, [1])
+    with pytest.raises(ValueError, match="scores for"):
+        Scored(0, "d", one.records, one.rows, two.scores)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 100, None])
+def test_a_damaged_block_is_named(tmp_path, damage):
+    path = tmp_path / "b"
+    data = blocks_of_made(CONTIGS, [])[0].to_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage is None else damage)
+    with pytest.raises(ResumeError, match=str(path)):
+        Scored.from_file(path)
+
+
+def test_blocks_come_back_in_order_and_none_is_missing(tmp_path):
+    journal = Journal.create(tmp_path / "run", FINGERPRINT)
+    blocks = blocks_of_made(CONTIGS, [1, 2, 3, 4])
+    for scored in reversed(blocks):
+        journal.commit(scored)
+    assert [s.block_number for s in journal.scored()] == list(range(len(blocks)))
+    assert all(same(a, b) for a, b in zip(journal.scored(), blocks, strict=True))
+    for number in (1, len(blocks) - 1):
+        journal.files.block(number).rename(tmp_path / "away")
+        with pytest.raises(ResumeError, match=f"{number:09d}"):
+            list(journal.scored())
+        (tmp_path / "away").rename(journal.files.block(number))
+    journal.finished()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_empty_and_foreign_folders_are_taken(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Journal.create(tmp_path / "empty", FINGERPRINT)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    Journal.create(tmp_path / "foreign", FINGERPRINT).finished()
+    assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
+    Journal.create(tmp_path / "deep" / "er", FINGERPRINT)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_run_is_refused_and_the_field_named(tmp_path, finished):
+    journal = Journal.create(tmp_path, FINGERPRINT)
+    if finished:
+        write_json(journal.files.run_json, {"fingerprint": FINGERPRINT})
+        journal.finished()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ResumeError, match="another bundle") as caught:
+        Journal.create(tmp_path, FINGERPRINT | {"bundle": "cc"})
+    assert caught.value.exit_code == 3
+    with pytest.raises(ResumeError, match="already holds"):
+        Journal.create(tmp_path, FINGERPRINT)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_earlier_run_is_discarded_and_nothing_else(tmp_path, finished):
+    journal = Journal.create(tmp_path, FINGERPRINT)
+    (tmp_path / "notes.txt").write_text("mine")
+    journal.files.calls.write_text("ours")
+    if finished:
+        write_json(journal.files.run_json, {"schema_version": 1, "fingerprint": FINGERPRINT})
+        journal.finished()
+    Journal.discard(journal.files)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    Journal.create(tmp_path, {"bundle": "cc"})
+
+
+@pytest.mark.parametrize("name", ["calls.tsv", "run.json"])
+def test_discarding_spares_what_is_not_ours(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    (tmp_path / "contigs.tsv").write_text("mine")
+
+    def start_over():
+        Journal.discard(RunFiles(tmp_path))
+        Journal.create(tmp_path, FINGERPRINT)
+
+    with pytest.raises(ResumeError):
+        start_over()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "contigs.tsv"])
+
+
+@pytest.mark.parametrize("name", ["calls.tsv", "viral.fasta", "log.txt", "failed.tsv"])
+def test_foreign_files_under_our_names_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ResumeError, match=name):
+        Journal.create(tmp_path, FINGERPRINT)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    Journal.create(tmp_path, FINGERPRINT, prefix="P")
+
+
+def test_foreign_hidden_folder_links_and_damage_are_refused(tmp_path):
+    (tmp_path / "a" / ".virnucpro").mkdir(parents=True)
+    with pytest.raises(ResumeError, match=r"\.virnucpro"):
+        Journal.create(tmp_path / "a", FINGERPRINT)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "calls.tsv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ResumeError, match=r"calls\.tsv"):
+        Journal.create(tmp_path / "b", FINGERPRINT)
+    (tmp_path / "c").mkdir()
+    for text in ("{", "[]", '"\xff'):
+        (tmp_path / "c" / "run.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(ResumeError, match=r"run\.json"):
+            Journal.create(tmp_path / "c", FINGERPRINT)
+    (tmp_path / "d").write_text("a file")
+    with pytest.raises(ResumeError, match="this is a file"):
+        Journal.create(tmp_path / "d", FINGERPRINT)
+
+
+def test_a_prefix_stands_before_every_name(tmp_path):
+    files = RunFiles(tmp_path, "lake")
+    assert all(path.name.startswith("lake.") for path in files.public)
+    assert [p.name for p in RunFiles(tmp_path).public] == [p.name[5:] for p in files.public]
+    assert files.hidden != RunFiles(tmp_path).hidden
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "disk is full"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "no permission"),
+        (errno.EIO, "cannot be written"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_sentence(number, words):
+    with pytest.raises(VirnucproError, match=words) as caught, disk_errors(Path("some/run")):
+        raise OSError(number, os.strerror(number))
+    assert "some/run" in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def in_process(code: str, *arguments: str, cwd: Path | None = None):
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+NO_PERMISSION = """
+import os
+from pathlib import Path
+from virnucpro.errors import VirnucproError
+from virnucpro.journal import Journal
+Path().chmod(0o555)
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    Journal.create(Path("run"), {})
+except VirnucproError as error:
+    print(error.exit_code, error)
+"""
+
+
+def test_no_permission(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    done = in_process(NO_PERMISSION, cwd=folder)
+    folder.chmod(0o755)
+    assert done.stdout.startswith("1 run: no permission"), done.stderr
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_journal import CONTIGS, FINGERPRINT
+from made_blocks import blocks_of_made
+from virnucpro.errors import VirnucproError
+from virnucpro.journal import Journal, Staging
+journal = Journal.create(Path(sys.argv[1]), FINGERPRINT)
+resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+try:
+    journal.commit(blocks_of_made(CONTIGS, [])[0])
+except VirnucproError as error:
+    print(error)
+try:
+    with Staging(journal.files) as staging:
+        file = staging.open(journal.files.calls)
+        for _ in range(1000):
+            file.write(b"x" * 100)
+        staging.publish()
+except VirnucproError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    run = tmp_path / "run"
+    done = in_process(FULL_DISK, str(run), str(Path(__file__).parent))
+    assert done.stdout.count("the disk is full") == 2, done.stderr
+    left = {str(p.relative_to(run)) for p in run.rglob("*")}
+    assert left == {".virnucpro", ".virnucpro/blocks", ".virnucpro/fingerprint.json"}
+
+
+def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    write_atomic(path, b"old")
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(VirnucproError, match="disk is full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_staged_files_appear_together_or_not_at_all(tmp_path):
+    files = Journal.create(tmp_path, FINGERPRINT).files
+
+    def interrupted():
+        with Staging(files) as staging:
+            staging.open(files.calls, b"head\n").write(b"row\n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not files.calls.exists()
+    assert not files.scratch.exists()
+    with Staging(files) as staging:
+        staging.open(files.calls, b"head\n").write(b"row\n")
+        staging.open(files.calls, b"head\n").write(b"row\n")
+        assert not files.calls.exists()
+        staging.publish()
+    assert files.calls.read_bytes() == b"head\nrow\nrow\n"
+    assert not files.scratch.exists()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from virnucpro.journal import RunFiles, Staging, write_atomic
+files = RunFiles(Path(sys.argv[1]))
+files.blocks.mkdir(parents=True)
+with Staging(files) as staging:
+    file = staging.open(files.calls)
+    print("ready", flush=True)
+    number = 0
+    while True:
+        file.write(b"row " * 1000)
+        write_atomic(files.block(number % 7), bytes([number % 256]) * 100_000)
+        number += 1
+"""
+
+
+def test_a_kill_leaves_no_file_that_is_half_written(tmp_path):
+    for trial in range(3):
+        run = tmp_path / str(trial)
+        command = [sys.executable, "-c", KILLED, str(run)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.05 + 0.03 * trial)
+            process.send_signal(signal.SIGKILL)
+        files = RunFiles(run)
+        assert [p for p in files.public if p.exists()] == []
+        for path in files.blocks.glob("[0-9]*"):
+            data = path.read_bytes()
+            assert len(data) == 100_000
+            assert len(set(data)) == 1
