@@ -1,0 +1,49 @@
+"""Names of precisions, and what is computed wider than the weights.
+
+In half precision (bf16, fp16) only matrix products run in it: LayerNorm, softmax, rotary angles,
+the residual stream and pooling are fp32. This module knows no encoder.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from virnucpro.errors import DeviceError, SettingsError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype of the weights; SettingsError for a name that is none."""
+    if precision not in DTYPES:
+        raise SettingsError(
+            f"precision {precision!r} is not known to an encoder; choose {', '.join(DTYPES)}."
+        )
+    return DTYPES[precision]
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """The device of that name; DeviceError for one that this machine lacks."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"{device!r} names no device; cpu and cuda:0 do.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device {device} was asked for, but torch sees no CUDA device here.")
+    return found
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums and exponentials are computed in: fp32, or fp64 for a model in fp64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class WideLayerNorm(nn.LayerNorm):
+    """LayerNorm in the dtype of its input, whatever its weights are stored in.
+
+    Its input is the wide residual stream: an eps of 1e-12 underflows in fp16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)

@@ -1,0 +1,108 @@
+"""Features of a frame -> P(others), P(virus): the published head, for any width of its input.
+
+R rows, F features (nucleotide embedding, then protein embedding, in the published models).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from virnucpro.errors import BundleError
+
+CLASSES = 2
+DROPOUT = 0.5
+
+
+class Head(nn.Module):
+    """Linear, BatchNorm, ReLU, Dropout, Linear; class 0 is others, class 1 is virus."""
+
+    def __init__(self, features: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.output = nn.Linear(hidden, CLASSES)
+
+    @property
+    def features(self) -> int:
+        """Width of the input."""
+        return self.hidden.in_features
+
+    def forward(self, features_RF: Tensor) -> Tensor:
+        """Logits (R, 2): with dropout and batch statistics in training mode."""
+        logits: Tensor = self.output(self.dropout(F.relu(self.norm(self.hidden(features_RF)))))
+        return logits
+
+    @overload
+    def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float32]: ...
+    @overload
+    def probabilities(self, features: Tensor) -> Tensor: ...
+    def probabilities(
+        self, features: NDArray[np.floating] | Tensor
+    ) -> NDArray[np.float32] | Tensor:
+        """P(others) and P(virus), float32 (R, 2), of the kind that features are.
+
+        Always as in eval mode, without touching the mode. Raises ValueError for another width.
+        """
+        given = features if isinstance(features, Tensor) else torch.from_numpy(np.asarray(features))
+        if given.ndim != 2 or given.shape[1] != self.features:
+            raise ValueError(
+                f"the head takes rows of {self.features} features, not {tuple(given.shape)}."
+            )
+        with torch.no_grad():
+            logits_RC = self._eval(given.to(self.hidden.weight))
+        found = logits_RC.float().softmax(-1)
+        return found if isinstance(features, Tensor) else found.cpu().numpy()
+
+    def _eval(self, features_RF: Tensor) -> Tensor:
+        norm = self.norm
+        normed = F.batch_norm(
+            self.hidden(features_RF),
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            training=False,
+            eps=norm.eps,
+        )
+        logits: Tensor = self.output(F.relu(normed))
+        return logits
+
+
+def save_head(head: Head, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a head as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(state, path, metadata=dict(metadata or {}))
+
+
+def load_head(path: Path | str, device: str | torch.device = "cpu") -> Head:
+    """A head from save_head, in eval mode; its widths are those of its tensors.
+
+    Raises BundleError where the file is missing, damaged, or holds something else.
+    """
+    try:
+        state = load_file(path, device=str(device))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except SafetensorError as error:
+        raise BundleError(f"{path}: not a safetensors file, or damaged ({error}).") from error
+    weight = state.get("hidden.weight")
+    if weight is None or weight.ndim != 2:
+        raise BundleError(f"{path}: holds no head (no matrix hidden.weight).")
+    with torch.device("meta"):
+        head = Head(weight.shape[1], weight.shape[0])
+    wanted = {name: tensor.shape for name, tensor in head.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    if wanted != found:
+        wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+        raise BundleError(f"{path}: not a head, or of mixed sizes; see {', '.join(wrong)}.")
+    head.load_state_dict(state, assign=True)
+    return head.requires_grad_(False).eval()

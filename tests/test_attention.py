@@ -1,0 +1,76 @@
+"""The one door to attention: kernels agree, a named one runs or raises; what ran is observed."""
+
+import math
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import tolerances
+from virnucpro.encoders.attention import KERNELS, attention, mask_of
+from virnucpro.errors import DeviceError, SettingsError
+
+FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
+RAN = {"math": "aten::softmax", "sdpa": FUSED, "cpu_flash": FUSED}
+
+
+@pytest.fixture
+def qkv():
+    torch.manual_seed(3)
+    return [torch.randn(3, 4, 17, 20, dtype=torch.float64) for _ in range(3)]
+
+
+def plain(q, k, v, keep_BT, slopes):
+    """Attention of float64 tensors, one score at a time."""
+    out = torch.zeros_like(v)
+    for b, h, i in torch.cartesian_prod(*map(torch.arange, q.shape[:3])).tolist():
+        seen = [j for j in range(k.shape[2]) if keep_BT[b, j]]
+        scores = [
+            float(q[b, h, i] @ k[b, h, j]) / math.sqrt(q.shape[3]) - slopes[h] * abs(i - j)
+            for j in seen
+        ]
+        powers = [math.exp(score - max(scores)) for score in scores]
+        for j, power in zip(seen, powers, strict=True):
+            out[b, h, i] += power / sum(powers) * v[b, h, j]
+    return out
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("slopes", [None, [0.5, 0.25, 0.0, 2.0]])
+def test_kernels_are_attention(qkv, padded, slopes):
+    keep_BT = torch.ones(3, 17, dtype=torch.bool)
+    if padded:
+        keep_BT[1, 5:] = keep_BT[2, 1:] = False
+    mask = mask_of(keep_BT, None if slopes is None else torch.tensor(slopes), torch.float64)
+    assert (mask.keep is None) == (not padded)
+    assert (mask.bias is None) == (not padded and slopes is None)
+    expected = plain(*qkv, keep_BT, slopes or [0.0] * 4)
+    for name in KERNELS:
+        found = attention(*qkv, mask, backend=name)
+        assert (found - expected).abs().max() <= tolerances.FLOAT64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", KERNELS)
+def test_dtype_is_kept(qkv, name, dtype):
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4), dtype)
+    out = attention(*(x.to(dtype) for x in qkv), mask, backend=name)
+    assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_named_kernel_is_what_runs(qkv, name):
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4), torch.float64)
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        attention(*qkv, mask, backend=name)
+    ran = {event.key for event in trace.key_averages()}
+    assert RAN[name] in ran
+    assert (FUSED in ran) == (name != "math")
+
+
+def test_a_kernel_that_cannot_run_raises(qkv):
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
+    with pytest.raises(SettingsError, match="'flash' is not known; choose math, sdpa, cpu_flash"):
+        attention(*qkv, mask, backend="flash")
+    with pytest.raises(DeviceError, match="runs on a CPU"):
+        attention(*(x.to("meta") for x in qkv), mask, backend="cpu_flash")
