@@ -1,0 +1,65 @@
+"""What scores chunks: one face for the three kinds of bundle.
+
+Importing this loads no torch; a kind that needs it is loaded when a bundle of that kind is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from virnucpro.batches import Block
+from virnucpro.bundle import Bundle
+from virnucpro.calls import Scores
+from virnucpro.errors import SettingsError
+
+__all__ = ["Classifier", "classifier_of"]
+
+
+class Classifier(Protocol):
+    """A bundle, loaded on a device in a precision."""
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+
+    @property
+    def precision(self) -> str:
+        """What matrix products run in: fp32, bf16 or fp16, or fp64 without torch."""
+
+    @property
+    def device(self) -> str:
+        """As torch names it: cpu, cuda:0."""
+
+    @property
+    def attention(self) -> Mapping[str, str]:
+        """The attention kernel of each encoder, empty where there is none."""
+
+    def score_block(self, block: Block) -> Scores:
+        """Scores of a block's chunks, in the order of its rows."""
+
+    def score(self, chunks: Sequence[str]) -> Scores:
+        """Scores of chunks given as text, in any case, U read as T."""
+
+
+def classifier_of(bundle: Bundle, device: str = "cpu", precision: str = "auto") -> Classifier:
+    """Loads a bundle.
+
+    precision: fp32, bf16, fp16, or auto (see devices.precision_for). Raises BundleError,
+    DeviceError, and SettingsError for a precision that the kind of bundle does not have.
+    """
+    if bundle.kind == "kmer":
+        from virnucpro.classifiers.kmers import kmer_classifier
+
+        if precision not in ("auto", "fp64"):
+            raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}.")
+        return kmer_classifier(bundle)
+    from virnucpro.devices import precision_for
+
+    agrees = "bf16" in bundle.parts.get("agreement", {})
+    chosen = precision_for(precision, device, agrees)
+    if bundle.kind == "chunks":
+        from virnucpro.classifiers.whole_chunks import ChunkClassifier
+
+        return ChunkClassifier(bundle, device, chosen)
+    from virnucpro.classifiers.open_frames import FrameClassifier
+
+    return FrameClassifier(bundle, device, chosen)

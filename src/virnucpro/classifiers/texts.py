@@ -1,0 +1,1 @@
+from virnucpro.texts import Texts as Texts

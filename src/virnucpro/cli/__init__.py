@@ -1,0 +1,62 @@
+"""The command line: argv -> frozen settings, exceptions -> exit codes. Imports no torch."""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import rich_click as click
+
+from virnucpro import __version__
+from virnucpro.cli.bundles import bundles
+from virnucpro.cli.evaluate import evaluate
+from virnucpro.cli.predict import predict
+from virnucpro.cli.train import train
+from virnucpro.cli.validate import validate
+from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
+
+FAILED, INTERRUPTED = 1, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command_panel("Classify", commands=["predict", "validate"])
+@click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
+@click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
+def program() -> None:
+    """Tell which DNA fragments of a sequencing run are viral.
+
+    Start with `virnucpro predict contigs.fasta -o run`; the embedded bundle needs no download.
+    Each command explains itself with --help.
+    """
+
+
+for command in (predict, validate, bundles, evaluate, train):
+    program.add_command(command)
+
+
+def main() -> NoReturn:
+    """Runs the program and exits."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run())
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _run() -> int:
+    try:
+        return int(program.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort as error:
+        stopped = isinstance(error.__cause__, Terminated)
+        click.echo("virnucpro: stopped before the end.", err=True)
+        return Terminated.exit_code if stopped else INTERRUPTED
+    except VirnucproError as error:
+        click.echo(f"virnucpro: {error}", err=True)
+        return error.exit_code
+    except MemoryError:
+        click.echo("virnucpro: out of memory; give the program more, or a smaller batch.", err=True)
+        return OutOfMemory.exit_code

@@ -1,0 +1,69 @@
+"""A bundle's manifest as tables for a person."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+Manifest = Mapping[str, Any]
+
+
+def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
+    """What `bundles show` prints: first what the bundle is, then every table of its card."""
+    top = Table(box=None, show_header=False)
+    for name, value in manifest.items():
+        if not isinstance(value, Mapping) and not _is_rows(value):
+            top.add_row(Text(name), Text(in_line(value)))
+    yield top
+    for name, value in manifest.items():
+        if name not in ("files", "card") and isinstance(value, Mapping):
+            yield from _part(name, value)
+    yield from _part("card", manifest.get("card", {}))
+
+
+def _part(title: str, part: Manifest) -> Iterator[Table]:
+    rows = {name: value for name, value in part.items() if not _is_table(value)}
+    if rows:
+        table = Table(title=Text(title), box=None, show_header=False, title_justify="left")
+        for name, value in rows.items():
+            table.add_row(Text(name), Text(in_line(value)))
+        yield table
+    for name, value in part.items():
+        if _is_rows(value):
+            yield _rows(f"{title}: {name}", value)
+        elif isinstance(value, Mapping):
+            yield from _part(f"{title}: {name}", value)
+
+
+def _rows(title: str, rows: Sequence[Manifest]) -> Table:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=Text(title), box=None, title_justify="left")
+    for name in columns:
+        table.add_column(Text(name))
+    for row in rows:
+        table.add_row(*(Text(in_line(row.get(name, ""))) for name in columns))
+    return table
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping) or _is_rows(value)
+
+
+def in_line(value: object) -> str:
+    """A value in one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {in_line(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(in_line(item) for item in value)
+    return str(value)

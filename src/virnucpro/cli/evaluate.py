@@ -1,0 +1,99 @@
+"""virnucpro evaluate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
+from virnucpro.cli.terminal import Screen
+
+if TYPE_CHECKING:
+    from virnucpro.train.measure import Evaluation
+
+
+@click.command()
+@click.argument("bundle")
+@click.option_panel("Labelled sequences", options=OPTIONS)
+@click.option_panel("Classifier", options=["--threshold", "--precision", "--threads"])
+@click.option_panel("Output", options=["--json", "--quiet", "--no-progress"])
+@labelled_options
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Default: the bundle's.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="As for predict.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Also write everything as JSON."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print the tables only.")
+@click.option("--no-progress", is_flag=True, help="Print no progress.")
+def evaluate(
+    bundle: str,
+    fasta: tuple[Path, ...],
+    labels: tuple[Path, ...],
+    positive: tuple[Path, ...],
+    negative: tuple[Path, ...],
+    threshold: float | None,
+    precision: str,
+    threads: int | None,
+    json_path: Path | None,
+    quiet: bool,
+    no_progress: bool,
+) -> None:
+    """Measure a bundle on sequences of which it is known whether they are viral.
+
+    Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
+    positives, by chunk and by contig, over all and per group, level and source where these are
+    known. What has no score ranks lowest.
+    """
+    from virnucpro.bundle import load
+    from virnucpro.devices import use_threads
+    from virnucpro.journal import write_json
+    from virnucpro.train.measure import evaluate as measure
+
+    found = load(bundle)
+    with Screen(quiet=quiet, bar=not no_progress) as screen:
+        contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
+        total, done = sum(len(contig.sequence) for contig in contigs), 0
+        if found.kind != "kmer":
+            use_threads(threads)
+        classifier = found.classifier(precision=precision)
+        screen.line(f"bundle {found.name} (sha256 {found.sha256}), {classifier.precision}")
+
+        def advance(bases: int) -> None:
+            nonlocal done
+            done += bases
+            screen.step(min(done, total), total, f"{done:,} nt scored")
+
+        evaluation = measure(
+            classifier,
+            contigs,
+            chunk_nt=found.chunk_nt,
+            threshold=found.threshold if threshold is None else threshold,
+            progress=advance,
+        )
+    _print(evaluation)
+    if json_path is not None:
+        document = {"bundle_sha256": found.sha256, "precision": classifier.precision}
+        write_json(json_path, document | evaluation.as_dict())
+
+
+def _print(evaluation: "Evaluation") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for rank in ("contig", "chunk"):
+        header, rows = evaluation.table(rank)
+        table = Table(*header, title=f"by {rank}", title_justify="left", box=None)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for share, precision in evaluation.expected_precision:
+        value = "not known" if precision is None else f"{precision:.1%}"
+        console.print(f"expected precision in a sample with {share:.1%} virus: {value}")

@@ -1,0 +1,54 @@
+"""The options that name labelled sequences, the same for training and evaluation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from virnucpro.progress import Stages
+    from virnucpro.train.labels import Labelled
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+OPTIONS = ["--fasta", "--labels", "--positive", "--negative"]
+
+
+def labelled_options(command: Command) -> Command:
+    """Adds --fasta, --labels, --positive and --negative."""
+    for option in (
+        click.option("--negative", multiple=True, type=FILE, help="FASTA of other sequences."),
+        click.option("--positive", multiple=True, type=FILE, help="FASTA of viral sequences."),
+        click.option(
+            "--labels",
+            multiple=True,
+            type=FILE,
+            help="Table for --fasta with columns id, label (1 = viral, 0 = other) and, if known, "
+            "group, level, source, unit.",
+        ),
+        click.option("--fasta", multiple=True, type=FILE, help="FASTA of labelled sequences."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_labelled(
+    fasta: tuple[Path, ...],
+    labels: tuple[Path, ...],
+    positive: tuple[Path, ...],
+    negative: tuple[Path, ...],
+    stages: "Stages",
+) -> "Labelled":
+    """The labelled contigs that the four options name."""
+    from virnucpro.train.labels import read_two_sided, read_with_labels
+
+    one, two = bool(fasta and labels), bool(positive and negative)
+    if one == two or bool(fasta) != bool(labels) or bool(positive) != bool(negative):
+        raise click.UsageError("give either --fasta with --labels, or --positive with --negative.")
+    found = read_with_labels(fasta, labels) if one else read_two_sided(positive, negative)
+    for fault in found.faults:
+        stages.line(f"without its sequence: {fault}")
+    bases = sum(len(contig.sequence) for contig in found.contigs)
+    stages.line(f"read {len(found.contigs):,} labelled sequences, {bases:,} nt")
+    return found

@@ -1,0 +1,100 @@
+"""virnucpro predict."""
+
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from virnucpro.cli.terminal import Screen
+
+# Options of the published programs, and what answers to them here.
+ELSEWHERE = {
+    "--model-type": "choose a bundle, as --bundle mini-300 or mini-500; it knows its chunk length",
+    "--model-path": "give the directory of a bundle to --bundle",
+    "--output-dir": "name the run directory with -o",
+    "--parallel": "all processors are used; --threads N takes fewer",
+    "--persistent-models": "a bundle is loaded once for all inputs of a run",
+}
+
+
+def _refuse(_context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        name = option.opts[0]
+        raise click.UsageError(f"{name} is not an option of this program: {ELSEWHERE[name]}.")
+
+
+Command = TypeVar("Command", bound=click.Command)
+
+
+def _refusing(command: Command) -> Command:
+    for name in ELSEWHERE:
+        command.params.append(
+            click.Option(
+                [name],
+                is_flag=False,
+                flag_value="",
+                hidden=True,
+                expose_value=False,
+                callback=_refuse,
+            )
+        )
+    return command
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--force"])
+@click.option_panel("Classifier", options=["--bundle", "--threshold", "--precision", "--threads"])
+@click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
+@click.option("--sample", help="Name in the column sample; otherwise made from the file's name.")
+@click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
+@click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
+@click.option(
+    "--bundle",
+    default="mini-500",
+    show_default=True,
+    help="Name of an embedded bundle (see `virnucpro bundles list`) or a bundle's directory.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Least p_virus of a call `virus`; default: the bundle's.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 where the processor multiplies it in hardware and the bundle states how well "
+    "it agrees with fp32, otherwise fp32.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads; default: all that are allowed."
+)
+@click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
+def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN401
+    """Classify the sequences of FASTA files, plain or gzipped.
+
+    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), viral.fasta,
+    two tables in the published program's format, log.txt and run.json.
+
+    Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
+    directory cannot be used; 4 out of memory; 130, 143 interrupted.
+    """
+    from virnucpro.run import Settings, run
+
+    settings = Settings(command=tuple(sys.argv), **options)
+    with Screen(quiet=quiet, bar=not no_progress) as screen:
+        outcome = run(settings, screen)
+        if outcome.exit_code == 0:
+            screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
+    if outcome.error is not None:
+        click.echo(f"virnucpro: {outcome.error}", err=True)
+    return outcome.exit_code
+
+
+predict = _refusing(predict)

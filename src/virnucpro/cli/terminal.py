@@ -1,0 +1,96 @@
+"""What a person sees on stderr meanwhile: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from virnucpro.progress import Position
+
+PLAIN_EVERY_S = 30.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class Screen:
+    """A watcher of runs and of training, for `with`.
+
+    quiet leaves out everything but errors, bar=False only the bar and the periodic lines.
+    """
+
+    def __init__(self, *, quiet: bool = False, bar: bool = True) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._moving = bar and not quiet
+        self._progress: Progress | None = None
+        if self._moving and sys.stderr.isatty():
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("working", total=None, note="")
+        self._started = self._last = monotonic()
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """One line of the log."""
+        if not self._quiet:
+            self._console.print(text, markup=False)
+
+    def position(self, position: Position) -> None:
+        """How far a run is."""
+        seconds = max(monotonic() - self._started, 1e-3)
+        note = (
+            f"{position.records:,} records, {position.chunks:,} chunks, "
+            f"{position.chunks / seconds:,.0f} chunks/s"
+        )
+        self.step(position.bytes_read, position.bytes_total, note)
+
+    def step(self, done: int, total: int, note: str) -> None:
+        """How far any work is."""
+        if not self._moving:
+            return
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, total=total, note=note)
+            return
+        now = monotonic()
+        if now - self._last >= PLAIN_EVERY_S:
+            self._last = now
+            spent = now - self._started
+            left = duration(spent * (total - done) / done) if done else "unknown"
+            share = f"{done / total:.0%}" if total else "0%"
+            self.line(f"{share}, {note}, {duration(spent)} elapsed, {left} left")

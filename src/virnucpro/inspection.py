@@ -1,0 +1,103 @@
+"""What predict would do with an input, without a score: the work of `virnucpro validate`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.batches import Block, blocks_of
+from virnucpro.bundle import Bundle
+from virnucpro.calls import Status
+from virnucpro.errors import StreamBroken
+from virnucpro.frames import letter_codes, open_frames_of
+from virnucpro.pipeline import contigs_of
+from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.texts import Texts, chunk_status
+
+NAMED = 5
+
+
+@dataclass(slots=True)
+class Inspection:
+    """One input: counts of its records and chunks, and what is wrong with it.
+
+    chunk_status counts chunks by the status that predict would give them; open_frames is None for
+    bundles that score whole chunks. faults: the first few sentences, of faulty records in all.
+    """
+
+    path: str
+    sample: str
+    records: int = 0
+    empty: int = 0
+    faulty: int = 0
+    bases: int = 0
+    shortest_nt: int | None = None
+    longest_nt: int | None = None
+    chunks: int = 0
+    chunk_status: dict[str, int] = field(default_factory=dict)
+    open_frames: int | None = None
+    faults: list[str] = field(default_factory=list)
+    broken: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What predict would end with for this input alone."""
+        return 1 if self.broken else 2 if self.faulty else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def inspect(paths: Sequence[Path], bundle: Bundle) -> list[Inspection]:
+    """Reads every input to its end. Raises InputError for what predict would refuse."""
+    return [_inspect(source, bundle) for source in open_sources(paths)]
+
+
+def _inspect(source: Source, bundle: Bundle) -> Inspection:
+    found = Inspection(str(source.path), source.sample)
+    broken: list[StreamBroken] = []
+    contigs = _counted(contigs_of([source], broken), found)
+    status = np.zeros(len(Status), np.int64)
+    frames = 0
+    for block in blocks_of(contigs, bundle.chunk_nt, bundle.block_nt):
+        of_block, open_frames = _status(block, bundle)
+        status += np.bincount(of_block, minlength=len(Status))
+        frames += open_frames
+    found.chunk_status = {s.name.lower(): int(status[s]) for s in Status if status[s]}
+    found.chunks = int(status.sum())
+    found.open_frames = frames if bundle.kind == "frames" else None
+    found.broken = str(broken[0]) if broken else None
+    return found
+
+
+def _counted(contigs: Iterator[Contig], found: Inspection) -> Iterator[Contig]:
+    for contig in contigs:
+        length_nt = len(contig.sequence)
+        found.records += 1
+        found.bases += length_nt
+        found.empty += not (length_nt or contig.fault)
+        if contig.fault:
+            found.faulty += 1
+            if len(found.faults) < NAMED:
+                found.faults.append(f"record {contig.record} ({contig.name}): {contig.fault}")
+        else:
+            found.shortest_nt = min(length_nt, found.shortest_nt or length_nt)
+            found.longest_nt = max(length_nt, found.longest_nt or 0)
+        yield contig
+
+
+def _status(block: Block, bundle: Bundle) -> tuple[NDArray[np.uint8], int]:
+    """Status of a block's chunks, and how many open frames they have."""
+    length_nt = block.rows.length_nt
+    if bundle.kind == "frames":
+        frames = open_frames_of(block.text, block.offset, length_nt)
+        status = np.full(len(length_nt), Status.NO_OPEN_FRAME, np.uint8)
+        status[frames.chunk] = Status.OK
+        return status, len(frames.chunk)
+    texts = Texts.of_block(block)
+    status = chunk_status(letter_codes(block.text), texts, bundle.min_nt, bundle.validated_nt)
+    return status, 0

@@ -1,0 +1,38 @@
+"""The path: contigs -> blocks -> scores -> journal, iterators all the way."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from virnucpro.batches import blocks_of
+from virnucpro.errors import StreamBroken
+from virnucpro.journal import Journal
+from virnucpro.reads import Contig, Source
+from virnucpro.runners import Runner
+from virnucpro.scored import Scored
+
+
+def classify(
+    contigs: Iterable[Contig],
+    runner: Runner,
+    journal: Journal,
+    chunk_nt: int,
+    block_nt: int,
+    finished: Callable[[Scored], None],
+) -> None:
+    """Scores contigs and keeps every finished block in the journal; finished is told of each."""
+    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt))
+    for scored in runner.run(blocks):
+        journal.commit(scored)
+        finished(scored)
+
+
+def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterator[Contig]:
+    """The contigs of all inputs in order.
+
+    A stream that breaks ends its own input, not the run: what it delivered stays, the error is
+    appended to broken, and the next input follows.
+    """
+    for source in sources:
+        try:
+            yield from source.contigs()
+        except StreamBroken as error:
+            broken.append(error)

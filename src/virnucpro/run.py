@@ -1,0 +1,331 @@
+"""One run of predict: settings -> a run directory with its tables, log and run.json."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from virnucpro import __version__
+from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
+from virnucpro.calls import Rule
+from virnucpro.classifiers import Classifier
+from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
+from virnucpro.errors import SettingsError, StreamBroken, Terminated, VirnucproError
+from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles, disk_errors, write_json
+from virnucpro.pipeline import classify, contigs_of
+from virnucpro.progress import Position, Silent, Watcher
+from virnucpro.reads import Source, open_sources
+from virnucpro.runners import SerialRunner
+from virnucpro.scored import Scored
+from virnucpro.tables import Counts, write_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a user asked for. None means the bundle's or this machine's own."""
+
+    inputs: tuple[Path, ...]
+    out: Path
+    bundle: str = DEFAULT_BUNDLE
+    sample: str | None = None
+    prefix: str = ""
+    threshold: float | None = None
+    precision: str = "auto"
+    threads: int | None = None
+    allow_partial: bool = False
+    force: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: status, exit code and error as in run.json, counts of the tables."""
+
+    files: RunFiles
+    status: str
+    exit_code: int
+    error: str | None
+    counts: Counts | None
+
+
+def predict(
+    paths: Sequence[Path | str],
+    bundle: str | Path = DEFAULT_BUNDLE,
+    out: Path | str = "virnucpro_run",
+    **settings: Any,  # noqa: ANN401
+) -> Outcome:
+    """Classifies FASTA files into a new run directory, without a word to the terminal.
+
+    settings: further fields of run.Settings. Raises errors.VirnucproError.
+    """
+    inputs = tuple(Path(path) for path in paths)
+    return run(Settings(inputs=inputs, bundle=str(bundle), out=Path(out), **settings))
+
+
+def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
+    """Runs predict.
+
+    Raises VirnucproError, and KeyboardInterrupt or Terminated when interrupted; run.json says so
+    too, if the run directory was ours by then. An input that broke off or could not be processed
+    in part raises nothing: the outcome says it.
+    """
+    started, clock = datetime.now(UTC), perf_counter()
+    _check(settings)
+    bundle = load(settings.bundle)
+    sources = open_sources(settings.inputs, settings.sample)
+    files = RunFiles(settings.out, settings.prefix)
+    threads = _threads(bundle, settings)
+    classifier = bundle.classifier(precision=settings.precision)
+    if settings.force:
+        Journal.discard(files)
+    journal = Journal.create(settings.out, _fingerprint(bundle, classifier), settings.prefix)
+    device = Device("cpu", cpu_name(), threads)
+    with _log(files, watcher or Silent()) as log:
+        ongoing = _Run(settings, bundle, sources, classifier, journal, device, log, started)
+        ongoing.timings["startup_s"] = perf_counter() - clock
+        return ongoing.outcome()
+
+
+def _check(settings: Settings) -> None:
+    if not settings.inputs:
+        raise SettingsError("no input was named; give one FASTA file or more.")
+    if settings.threshold is not None and not 0 <= settings.threshold <= 1:
+        raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1.")
+
+
+def _threads(bundle: Bundle, settings: Settings) -> int:
+    """Threads of the CPU; the k-mer model uses one and loads no torch to say so."""
+    return 1 if bundle.kind == "kmer" else use_threads(settings.threads)
+
+
+def _fingerprint(bundle: Bundle, classifier: Classifier) -> dict[str, str]:
+    return {
+        "bundle": bundle.sha256,
+        "precision": classifier.precision,
+        "device": classifier.device.split(":")[0],
+        "chunk_nt": str(bundle.chunk_nt),
+        "block_nt": str(bundle.block_nt),
+        "version": __version__,
+    }
+
+
+class _Log:
+    """log.txt, and the watcher's copy of each line."""
+
+    def __init__(self, file: TextIO, watcher: Watcher) -> None:
+        self._file = file
+        self.watcher = watcher
+
+    def line(self, text: str) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        with disk_errors(Path(self._file.name).parent):
+            self._file.write(f"{now} {text}\n")
+            self._file.flush()
+        self.watcher.line(text)
+
+
+@contextmanager
+def _log(files: RunFiles, watcher: Watcher) -> "Iterator[_Log]":
+    with disk_errors(files.run_dir):
+        file = files.log.open("w", encoding="utf-8")
+    with file:
+        yield _Log(file, watcher)
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run under way: what it was given, and what it has found so far."""
+
+    settings: Settings
+    bundle: Bundle
+    sources: list[Source]
+    classifier: Classifier
+    journal: Journal
+    device: Device
+    log: _Log
+    started: datetime
+    records: Counter[str] = field(default_factory=Counter)
+    chunks: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+    broken: list[StreamBroken] = field(default_factory=list)
+
+    def outcome(self) -> Outcome:
+        """Does the work; whatever ends it, run.json says how."""
+        try:
+            self._announce()
+            counts = self._work()
+        except BaseException as error:
+            self._write_json(*_ending(error), None)
+            raise
+        return self._finished(counts)
+
+    def _work(self) -> Counts:
+        with self._timed("blocks_s"):
+            contigs = contigs_of(self.sources, self.broken)
+            sizes = self.bundle.chunk_nt, self.bundle.block_nt
+            classify(contigs, SerialRunner(self.classifier), self.journal, *sizes, self._seen)
+        with self._timed("tables_s"):
+            digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
+            again = open_sources([s.path for s in self.sources], self.settings.sample)
+            rule = Rule(self.bundle.kind, self.threshold)
+            return write_tables(self.journal.files, self.journal, rule, again, digests)
+
+    @property
+    def threshold(self) -> float:
+        """Where p_virus is cut."""
+        wish = self.settings.threshold
+        return self.bundle.threshold if wish is None else wish
+
+    def _whole(self, source: Source) -> bool:
+        return all(error.path != source.path for error in self.broken)
+
+    def _announce(self) -> None:
+        bundle, say = self.bundle, self.log.line
+        say(f"virnucpro {__version__}, bundle {bundle.name} (sha256 {bundle.sha256})")
+        if not bundle.is_published_model:
+            say(
+                f"{bundle.name} is not the published VirNucPro model; cuts made for that one do "
+                "not apply to its scores"
+            )
+        say(
+            f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {self.threshold:g}; "
+            f"{self.classifier.precision} on {self.device.name}, {self.device.threads} threads"
+        )
+        for source in self.sources:
+            say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
+
+    def _seen(self, scored: Scored) -> None:
+        self.records.update(record.sample for record in scored.records if record.begins)
+        self.chunks += len(scored.rows)
+        for name, seconds in scored.telemetry.items():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
+        self.log.watcher.position(
+            Position(
+                bytes_read=sum(source.bytes_read for source in self.sources),
+                bytes_total=sum(source.size_bytes for source in self.sources),
+                records=self.records.total(),
+                chunks=self.chunks,
+            )
+        )
+
+    def _finished(self, counts: Counts) -> Outcome:
+        status, code, error = "complete", 0, None
+        if counts.incomplete:
+            status, code = "partial", 0 if self.settings.allow_partial else 2
+        if self.broken:
+            status, code, error = "failed", 1, "; ".join(map(str, self.broken))
+        self._summarise(counts)
+        self._write_json(status, code, error, counts)
+        self.journal.finished()
+        return Outcome(self.journal.files, status, code, error, counts)
+
+    def _summarise(self, counts: Counts) -> None:
+        say = self.log.line
+        say(
+            f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
+            f"{counts.none:,} not called, {counts.failed:,} failed"
+        )
+        say(
+            f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
+            f"others; {_uncalled(counts)}"
+        )
+        if counts.incomplete:
+            say(f"what could not be processed is listed in {self.journal.files.failed}")
+
+    def _write_json(
+        self, status: str, exit_code: int, error: str | None, counts: Counts | None
+    ) -> None:
+        self.timings["total_s"] = (datetime.now(UTC) - self.started).total_seconds()
+        document = {
+            "schema_version": RUN_SCHEMA_VERSION,
+            "status": status,
+            "exit_code": exit_code,
+            "error": error,
+            "versions": _versions(),
+            "command": list(self.settings.command),
+            "inputs": [self._input(source) for source in self.sources],
+            "bundle": {
+                "name": self.bundle.name,
+                "sha256": self.bundle.sha256,
+                "kind": self.bundle.kind,
+                "chunk_nt": self.bundle.chunk_nt,
+            },
+            "settings": {
+                "threshold": self.threshold,
+                "sample": self.settings.sample,
+                "prefix": self.settings.prefix,
+                "precision": self.classifier.precision,
+                "threads": self.device.threads,
+                "allow_partial": self.settings.allow_partial,
+                "force": self.settings.force,
+            },
+            "device": {
+                "kind": self.device.kind,
+                "name": self.device.name,
+                "precision": self.classifier.precision,
+                "threads": self.device.threads,
+            },
+            "attention": {},
+            "fingerprint": _fingerprint(self.bundle, self.classifier),
+            "counts": None if counts is None else counts.as_dict(),
+            "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+            "memory": {"peak_bytes": peak_memory_bytes()},
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(self.journal.files.run_json, document)
+
+    def _input(self, source: Source) -> dict[str, Any]:
+        return {
+            "path": str(source.path),
+            "sample": source.sample,
+            "sha256": source.sha256 or None,
+            "bytes": source.size_bytes,
+            "records": self.records[source.sample],
+        }
+
+    @contextmanager
+    def _timed(self, name: str) -> "Iterator[None]":
+        clock = perf_counter()
+        yield
+        self.timings[name] = perf_counter() - clock
+
+
+def _ending(error: BaseException) -> tuple[str, int, str]:
+    """Status, exit code and sentence of a run that this error ends."""
+    if isinstance(error, VirnucproError):
+        return "failed", error.exit_code, str(error)
+    if isinstance(error, Terminated):
+        return "interrupted", 143, "terminated by a signal"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130, "interrupted from the keyboard"
+    return "failed", 1, f"{type(error).__name__}: {error}"
+
+
+def _uncalled(counts: Counts) -> str:
+    reasons = {
+        name.replace("_", " "): number
+        for name, number in counts.chunk_status.items()
+        if number and name != "ok"
+    }
+    return ", ".join(f"{n:,} {name}" for name, n in reasons.items()) or "all of full length"
+
+
+def _versions() -> dict[str, str | None]:
+    torch = sys.modules.get("torch")
+    return {
+        "virnucpro": __version__,
+        "python": sys.version.split()[0],
+        "torch": None if torch is None else str(torch.__version__),
+        "numpy": np.__version__,
+    }
