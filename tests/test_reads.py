@@ -32,8 +32,8 @@ def fasta(tmp_path) -> Path:
 
 def test_records_in_order(fasta):
     assert read(fasta, b">a first one\nACGT\nacgu\n>b\nNNRY\n") == [
-        Contig("reads", 1, "a", b"ACGTacgu"),
-        Contig("reads", 2, "b", b"NNRY"),
+        Contig("reads", 1, "a", b"ACGTacgu", header="a first one"),
+        Contig("reads", 2, "b", b"NNRY", header="b"),
     ]
 
 
@@ -225,7 +225,7 @@ def test_a_bad_letter_in_record_100_stops_and_in_101_is_a_fault(fasta):
     assert contigs[100].name == "bad"
     assert contigs[100].sequence == b""
     assert contigs[100].fault.startswith("it holds, at base 5, the letter 'E'")
-    assert contigs[101] == Contig("reads", 102, "good", b"A")
+    assert contigs[101] == Contig("reads", 102, "good", b"A", header="good")
 
 
 def test_contigs_before_a_bad_letter_are_delivered(fasta):
