@@ -1,82 +1,157 @@
-"""Bundles of kind frames, the published method: open frames, two encoders, one head."""
+"""Bundles of kind frames, the published method: open frames, two encoders, one head.
 
+n chunks, m open frames of them. Only scores leave the device.
+"""
+
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from virnucpro.batches import Block
-from virnucpro.bundle import Bundle
+from virnucpro.bundle import MANIFEST, Bundle
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
-from virnucpro.classifiers.texts import Texts
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
+from virnucpro.encoders.esm2 import MAX_RESIDUES
+from virnucpro.encoders.weights import CONFIG, TOKENIZER, find_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames, open_frames_of
 from virnucpro.head import Head
+from virnucpro.texts import Texts
+from virnucpro.tokens import NucleotideTokenizer, protein_ids
+
+DNABERT_S, ESM2 = "dnabert_s", "esm2"
+# Size of a block. 20 kb hold about 40 to 80 open frames, some 7,000 residues. At 6 GFLOP a residue
+# (ESM-2 3B) that is 40 TFLOP: 7 minutes on a CPU that sustains 100 GFLOP/s, which is what a kill
+# costs there, and still two full batches of a GPU.
+BLOCK_NT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEncoders:
+    """Both encoders on one device, and the tokenizer that belongs to the first."""
+
+    dnabert_s: Encoder
+    esm2: Encoder
+    tokenizer: NucleotideTokenizer
+
+    @classmethod
+    def of(cls, dnabert_s: Encoder, esm2: Encoder) -> Self:
+        """Loaded encoders; raises BundleError where DNABERT-S has no tokenizer.json beside it."""
+        tokenizer = find_published(dnabert_s.name).tokenizer
+        if tokenizer is None:
+            raise BundleError(
+                f"{dnabert_s.name}: DNABERT-S needs its {TOKENIZER}; put weights, {CONFIG} and "
+                f"{TOKENIZER} into one directory and name that."
+            )
+        return cls(dnabert_s, esm2, NucleotideTokenizer(tokenizer))
+
+    @property
+    def width(self) -> int:
+        """Numbers a frame."""
+        return self.dnabert_s.width + self.esm2.width
+
+    def features(self, frames: OpenFrames) -> Tensor:
+        """[nucleotides | protein] embeddings, float32 (m, width), on the device."""
+        nucleotides = self.dnabert_s.rows(self.tokenizer.batch(frames.nucleotides))
+        protein = self.esm2.rows([protein_ids(protein) for protein in frames.protein])
+        return torch.cat((nucleotides, protein), dim=1)
 
 
 class FrameClassifier:
-    """DNABERT-S and ESM-2 with a head on both embeddings, on their device."""
+    """DNABERT-S and ESM-2 with a head on both embeddings, on their device.
+
+    Raises BundleError where chunks are so long that an open frame could exceed what ESM-2 takes,
+    where an encoder's files are not those that the manifest names, and where head and encoders do
+    not fit each other.
+    """
 
     def __init__(self, bundle: Bundle, device: str, precision: str) -> None:
+        if bundle.chunk_nt // 3 > MAX_RESIDUES:
+            raise BundleError(
+                f"{bundle.path / MANIFEST}: chunk_nt is {bundle.chunk_nt}, but ESM-2 takes "
+                f"proteins of at most {MAX_RESIDUES} residues; the bundle cannot be used."
+            )
         self.name = bundle.name
         self.precision = precision
         self.device = device
-        self._dnabert_s, self._esm2 = load_encoders(
-            bundle.path, bundle.part("encoders"), device, precision
+        # Empty until a kernel was observed; what was asked for is no observation.
+        self.attention: Mapping[str, str] = {}
+        parts = bundle.part("encoders")
+        paths = {name: _checked(bundle.path, parts, name) for name in (DNABERT_S, ESM2)}
+        self._encoders = FrameEncoders.of(
+            load_dnabert_s(paths[DNABERT_S], device, precision),
+            load_esm2(paths[ESM2], device, precision),
         )
         self._head: Head = bundle.head.to(device)
-        width = self._dnabert_s.width + self._esm2.width
-        if self._head.features != width:
+        if self._head.features != self._encoders.width:
             raise BundleError(
                 f"{bundle.path}: the head takes {self._head.features} numbers, the encoders give "
-                f"{width}; they do not belong together."
+                f"{self._encoders.width}; they do not belong together."
             )
-
-    @property
-    def attention(self) -> Mapping[str, str]:
-        """The attention kernel of each encoder."""
-        return {"dnabert_s": self._dnabert_s.attention, "esm2": self._esm2.attention}
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
         return self._score(Texts.of_block(block))
 
     def score(self, chunks: Sequence[str]) -> Scores:
-        """Scores of chunks given as text, in any case, U read as T."""
+        """Scores of chunks given as text, in any case, U read as T.
+
+        Raises ValueError for an open frame that is longer than ESM-2 takes.
+        """
         return self._score(Texts.of_strings(chunks))
 
     def _score(self, texts: Texts) -> Scores:
         frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
         status = np.full(len(texts), Status.NO_OPEN_FRAME, np.uint8)
         status[frames.chunk] = Status.OK
-        probability = self._head.probabilities(self.features(frames)).cpu().numpy()
+        found = self._head.probabilities(self._encoders.features(frames)).cpu().numpy()
         return frame_scores_to_chunks(
-            len(texts), frames.chunk, frames.frame, probability[:, 0], probability[:, 1], status
+            len(texts), frames.chunk, frames.frame, found[:, 0], found[:, 1], status
         )
 
-    def features(self, frames: OpenFrames) -> torch.Tensor:
-        """[nucleotides | protein] embeddings of m open frames, float32 (m, features)."""
-        return frame_features(self._dnabert_s, self._esm2, frames)
+
+def encoder_files(path: Path | str) -> dict[str, Path]:
+    """The files that a published encoder is read from, by name; raises BundleError."""
+    path = Path(path)
+    published = find_published(path)
+    found = [published.weights, *([path / CONFIG] if path.is_dir() else [])]
+    found += [] if published.tokenizer is None else [published.tokenizer]
+    return {file.name: file for file in found}
 
 
-def load_encoders(
-    directory: Path, parts: Mapping[str, object], device: str, precision: str
-) -> tuple[Encoder, Encoder]:
-    """DNABERT-S and ESM-2 of a bundle; their paths may be relative to its directory."""
-    found = []
-    for name in ("dnabert_s", "esm2"):
-        part = parts.get(name)
-        if not isinstance(part, Mapping) or not isinstance(part.get("path"), str):
-            raise BundleError(f"{directory}: its manifest names no path for the encoder {name}.")
-        found.append(directory / part["path"])
-    return load_dnabert_s(found[0], device, precision), load_esm2(found[1], device, precision)
+def encoder_sums(path: Path | str) -> dict[str, str]:
+    """The sha256 of each of these files, by name; reads them whole. Raises BundleError."""
+    sums = {}
+    for name, file in encoder_files(path).items():
+        try:
+            with file.open("rb") as content:
+                sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(f"{file}: cannot be read ({error.strerror or error}).") from error
+    return sums
 
 
-def frame_features(dnabert_s: Encoder, esm2: Encoder, frames: OpenFrames) -> torch.Tensor:
-    """[nucleotides | protein] embeddings of m open frames, float32 (m, features)."""
-    nucleotides: NDArray[np.float32] = dnabert_s.embed(frames.nucleotides)
-    protein: NDArray[np.float32] = esm2.embed(frames.protein)
-    return torch.from_numpy(np.concatenate([nucleotides, protein], axis=1))
+def _checked(directory: Path, parts: Mapping[str, object], name: str) -> Path:
+    """Where an encoder of a bundle lies, its files found to be those that the manifest names."""
+    part = parts.get(name)
+    path = part.get("path") if isinstance(part, Mapping) else None
+    sums = part.get("sha256") if isinstance(part, Mapping) else None
+    if not isinstance(path, str) or not isinstance(sums, Mapping):
+        raise BundleError(
+            f"{directory / MANIFEST}: names no path and sha256 for the encoder {name}; "
+            "it is damaged."
+        )
+    found = encoder_sums(directory / path)
+    wrong = sorted(file for file in {*found, *sums} if found.get(file) != sums.get(file))
+    if wrong:
+        raise BundleError(
+            f"{directory / path}: {', '.join(wrong)} of the encoder {name} is not what the "
+            f"bundle's {MANIFEST} names; put the files there that its head was fitted on."
+        )
+    return directory / path

@@ -13,6 +13,7 @@ from torch import Tensor
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import FRAME_NAMES, Scores, Status
+from virnucpro.devices import each_on_one_thread
 from virnucpro.encoders.codon import (
     CodonNetwork,
     canonical_codes,
@@ -30,9 +31,9 @@ ALL_FRAMES = (1 << len(FRAME_NAMES)) - 1
 # Codons of a batch, of all six frames: 32 chunks of 500 nt on a CPU, where more gains nothing.
 BATCH_CODONS = {"cpu": 32_256, "cuda": 2_064_384}
 
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
+Batch = tuple[Tensor, Tensor]  # codes (B, L), length (B,)
 
 
 class ChunkClassifier:
@@ -64,44 +65,67 @@ class ChunkClassifier:
         called = np.flatnonzero(status <= Status.BELOW_VALIDATED_LENGTH)
         p_virus = np.full(len(texts), np.nan)
         frame = np.zeros(len(texts), np.uint8)
-        for rows in _of_one_padded_length(texts.length_nt, called):
-            codes_nL = _padded(codes, texts.offset[rows], texts.length_nt[rows])
-            p_virus[rows], frame[rows] = self._distinct(codes_nL, texts.length_nt[rows])
+        if len(called):
+            batches, place, flipped = self._batches(codes, texts, called)
+            parts = each_on_one_thread(self._forward, batches)
+            p_virus[called] = torch.cat([p_virus_B for p_virus_B, _ in parts])[place].numpy()
+            weight_n6 = torch.cat([weight_B6 for _, weight_B6 in parts])[place]
+            frame[called] = unflip_frames(weight_n6, flipped).argmax(1).numpy()
         return whole_chunk_scores(status, p_virus, frame, ALL_FRAMES)
 
-    def _distinct(self, codes_nL: UInt8, length_n: Int64) -> tuple[Float64, UInt8]:
-        """P(virus) and heaviest frame of each row; rows that are equal on a strand, once."""
-        lengths = torch.from_numpy(length_n)
-        canonical, flipped = canonical_codes(torch.from_numpy(codes_nL), lengths)
-        place: dict[bytes, int] = {}
-        index = np.array([place.setdefault(row.tobytes(), len(place)) for row in canonical.numpy()])
-        first = torch.from_numpy(np.unique(index, return_index=True)[1])
-        rows_a_batch = max(1, self._budget // (len(FRAME_NAMES) * padded_codons(int(length_n[0]))))
-        parts = [
-            self._forward(canonical[rows], lengths[rows]) for rows in first.split(rows_a_batch)
-        ]
-        p_virus = torch.cat([p_virus_B for p_virus_B, _ in parts]).numpy()
-        weight_n6 = torch.cat([weight_B6 for _, weight_B6 in parts])[torch.from_numpy(index)]
-        frame = unflip_frames(weight_n6, flipped).argmax(1).to(torch.uint8).numpy()
-        return p_virus[index].astype(np.float64), frame
+    def _batches(
+        self, codes: UInt8, texts: Texts, called: NDArray[np.intp]
+    ) -> tuple[list[Batch], Tensor, Tensor]:
+        """Batches of canonical strands, equal ones once; of each called chunk its place in them.
 
-    def _forward(self, codes_BL: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
-        codes_BL, length_B = codes_BL.to(self.device), length_B.to(self.device)
+        The third is whether a chunk lies there as its reverse complement.
+        """
+        batches: list[Batch] = []
+        place = np.zeros(len(called), np.int64)
+        flipped = torch.zeros(len(called), dtype=torch.bool)
+        before = 0
+        for codons, which in _of_one_padded_length(texts.length_nt[called]):
+            rows = called[which]
+            length_n = torch.from_numpy(texts.length_nt[rows])
+            given_nL = torch.from_numpy(_padded(codes, texts, rows, codons))
+            codes_nL, flipped[which] = canonical_codes(given_nL, length_n)
+            first, index = _distinct(codes_nL, length_n)
+            place[which] = before + index
+            before += len(first)
+            rows_a_batch = max(1, self._budget // (len(FRAME_NAMES) * codons))
+            parts = torch.split(first, rows_a_batch)
+            batches += [(codes_nL[rows_B], length_n[rows_B]) for rows_B in parts]
+        return batches, torch.from_numpy(place), flipped
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """P(virus) (B,) and frame weights (B, 6) of canonical strands, on the CPU."""
+        codes_BL, length_B = (tensor.to(self.device) for tensor in batch)
         with torch.inference_mode():
             p_virus_B, weight_B6 = self._network.probabilities(frame_codons(codes_BL, length_B))
         return p_virus_B.cpu(), weight_B6.cpu()
 
 
-def _of_one_padded_length(length_nt: Int64, rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """The given rows, grouped by what their chunks are padded to, the longest first."""
-    padded = np.array([padded_codons(n) for n in length_nt[rows].tolist()], np.int64)
-    for codons in np.unique(padded)[::-1]:
-        yield rows[padded == codons]
+def _of_one_padded_length(length_n: Int64) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Chunks grouped by the codons that they are padded to, the longest first."""
+    padded = np.array([padded_codons(length_nt) for length_nt in length_n.tolist()], np.int64)
+    for codons in np.unique(padded)[::-1].tolist():
+        yield codons, np.flatnonzero(padded == codons)
 
 
-def _padded(codes: UInt8, offset_n: Int64, length_n: Int64) -> UInt8:
-    """Letter codes of n chunks as one array (n, 3 * T + 2), filled up with N."""
-    position = np.arange(3 * padded_codons(int(length_n[0])) + 2)
-    inside = position < length_n[:, None]
-    where = np.minimum(offset_n[:, None] + position, len(codes) - 1)
+def _padded(codes: UInt8, texts: Texts, rows: NDArray[np.intp], codons: int) -> UInt8:
+    """Letter codes of n chunks as one array (n, 3 * codons + 2), filled up with N."""
+    position = np.arange(3 * codons + 2)
+    inside = position < texts.length_nt[rows, None]
+    where = np.minimum(texts.offset[rows, None] + position, len(codes) - 1)
     return np.where(inside, codes[where], UNKNOWN_LETTER).astype(np.uint8)
+
+
+def _distinct(codes_nL: Tensor, length_n: Tensor) -> tuple[Tensor, Int64]:
+    """The first of each set of equal chunks, and which set each of the n is in.
+
+    Codes alone do not tell a chunk from the one that goes on with N.
+    """
+    sets: dict[tuple[bytes, int], int] = {}
+    keys = zip(map(bytes, codes_nL.numpy()), length_n.tolist(), strict=True)
+    index = np.array([sets.setdefault(key, len(sets)) for key in keys], np.int64)
+    return torch.from_numpy(np.unique(index, return_index=True)[1]), index

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen
 
+if TYPE_CHECKING:
+    from virnucpro.bundle import Bundle
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-OUTPUT = ["--out", "--name", "--description", "--quiet", "--no-progress"]
+OUTPUT = ["--out", "--name", "--description", "--chunk", "--seed", "--quiet", "--no-progress"]
 
 
 @click.group()
@@ -39,6 +42,11 @@ def _bundle_options(command: Command) -> Command:
     ):
         command = option(command)
     return labelled_options(command)
+
+
+def _tell(screen: Screen, auroc: float, bundle: "Bundle") -> None:
+    screen.line(f"AUROC {auroc:.4f} on the slice of the sequences that was held out by unit")
+    screen.line(f"wrote {bundle.path}, sha256 {bundle.sha256}")
 
 
 @train.command()
@@ -79,5 +87,70 @@ def kmer(
             chunk_nt=chunk_nt,
             validated_nt=settings.shortest_nt,
         )
-        screen.line(f"AUROC {fit.record['slice_auroc']:.4f} on the slice held out by unit")
-        screen.line(f"wrote {bundle.path}, sha256 {bundle.sha256}")
+        _tell(screen, fit.record["slice_auroc"], bundle)
+
+
+@train.command()
+@click.option_panel("Labelled sequences", options=OPTIONS)
+@click.option_panel("Encoders", options=["--dnabert", "--esm", "--copy", "--precision"])
+@click.option_panel("Output", options=OUTPUT)
+@_bundle_options
+@click.option(
+    "--dnabert",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Directory of DNABERT-S: config.json, model.safetensors, tokenizer.json.",
+)
+@click.option(
+    "--esm",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Directory of an ESM-2 of any size: config.json, model.safetensors.",
+)
+@click.option("--copy", is_flag=True, help="Copy the encoders into the bundle.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="What the encoders compute in.",
+)
+@click.option("--epochs", default=100, show_default=True, help="Most passes over the frames.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Keeps embeddings and state here, so that a second call goes on from them.",
+)
+def head(
+    out: Path,
+    name: str | None,
+    description: str,
+    chunk_nt: int,
+    seed: int,
+    dnabert: Path,
+    esm: Path,
+    copy: bool,
+    precision: str,
+    epochs: int,
+    threads: int | None,
+    work: Path | None,
+    quiet: bool,
+    no_progress: bool,
+    **labelled: Any,  # noqa: ANN401
+) -> None:
+    """Fit the published head on the open frames of two frozen encoders."""
+    from virnucpro.devices import use_threads
+    from virnucpro.encoders import load_dnabert_s, load_esm2
+    from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
+
+    settings = HeadSettings(chunk_nt=chunk_nt, epochs=epochs, seed=seed)
+    use_threads(threads)
+    with Screen(quiet=quiet, bar=not no_progress) as screen:
+        data = read_labelled(**labelled, stages=screen)
+        encoders = load_dnabert_s(dnabert, "cpu", precision), load_esm2(esm, "cpu", precision)
+        fit = fit_head(data.contigs, settings, *encoders, work, screen, data.sha256)
+        bundle = write_frames_bundle(
+            out, fit, name or out.name, description, dnabert, esm, copy=copy
+        )
+        _tell(screen, fit.record["slice_auroc"], bundle)

@@ -1,1 +1,0 @@
-from virnucpro.texts import Texts as Texts

@@ -1,0 +1,446 @@
+"""Fitting the published head on frozen encoders: labelled contigs -> a bundle of kind frames.
+
+Contigs are cut into chunks; every open frame of a chunk carries the label of its contig. Both
+classes weigh the same in the loss, whatever their numbers of frames. The epoch that is kept, and
+the end of the training, are chosen on a slice of the contigs cut by unit. The same contigs,
+settings, encoders and machine give the same weights.
+
+m open frames, F features.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional as F
+
+from virnucpro import __version__
+from virnucpro.bundle import Bundle, load, write_bundle, write_manifest
+from virnucpro.calls import DEFAULT_THRESHOLD
+from virnucpro.classifiers.open_frames import (
+    BLOCK_NT,
+    DNABERT_S,
+    ESM2,
+    FrameEncoders,
+    encoder_files,
+    encoder_sums,
+)
+from virnucpro.encoders import Encoder
+from virnucpro.encoders.esm2 import MAX_RESIDUES
+from virnucpro.errors import BundleError, InputError, SettingsError
+from virnucpro.head import Head
+from virnucpro.journal import disk_errors
+from virnucpro.progress import Stages
+from virnucpro.train.embedding import Embedded, embed_contigs
+from virnucpro.train.kmer_fit import contigs_digest
+from virnucpro.train.labels import LabelledContig
+from virnucpro.train.metrics import auroc
+from virnucpro.train.units import held_out_slice
+
+STATE = "head-state.safetensors"
+HEAD = "head.safetensors"
+JUDGED_AT_ONCE = 4096
+SIDES = {0: "others", 1: "viral"}
+
+Bool = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Sums = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSettings:
+    """How the head is fitted.
+
+    hidden: its inner width; batch_frames: least frames of a step; epochs: most passes over the
+    frames; patience: epochs without a better one on the slice that end the training (a higher
+    AUROC, or at the same AUROC a lower loss);
+    slice_fraction: of the bases of each group held out for that, by unit.
+    """
+
+    chunk_nt: int = 500
+    hidden: int = 512
+    batch_frames: int = 256
+    learning_rate: float = 5e-4
+    epochs: int = 100
+    patience: int = 5
+    slice_fraction: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.chunk_nt <= 3 * MAX_RESIDUES:
+            raise SettingsError(
+                f"chunks of {self.chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}."
+            )
+        if min(self.hidden, self.batch_frames - 1, self.epochs, self.patience) < 1:
+            raise SettingsError("hidden, epochs and patience must be 1 or more, batch_frames 2.")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFit:
+    """A fitted head in eval mode on the CPU, and the record of how it was made."""
+
+    head: Head = field(repr=False)
+    settings: HeadSettings
+    record: dict[str, Any] = field(repr=False)
+
+
+def fit_head(
+    contigs: Sequence[LabelledContig],
+    settings: HeadSettings,
+    dnabert_s: Encoder,
+    esm2: Encoder,
+    workdir: Path | None,
+    stages: Stages,
+    data_sha256: Mapping[str, str] | None = None,
+) -> HeadFit:
+    """Fits the head.
+
+    workdir keeps embeddings and, after every epoch, the state of the training: a second call goes
+    on from there, to the very result of an undisturbed one. Without it they lie in a temporary
+    folder. data_sha256, file to hash, goes into the record. Raises InputError when a side is
+    missing or has no open frame, BundleError for an encoder without what a bundle needs,
+    ResumeError when workdir is in use.
+    """
+    clock = perf_counter()
+    held_out = held_out_slice(contigs, settings.slice_fraction, settings.seed)
+    _check_sides(contigs, held_out)
+    encoders = FrameEncoders.of(dnabert_s, esm2)
+    sums = {DNABERT_S: encoder_sums(dnabert_s.name), ESM2: encoder_sums(esm2.name)}
+    with _folder(workdir) as folder, disk_errors(folder):
+        stages.line(f"embedding {len(contigs):,} contigs on {esm2.device} in {esm2.precision}")
+        embedded = embed_contigs(contigs, settings.chunk_nt, encoders, sums, folder, stages)
+        frames = _frames(contigs, held_out, embedded)
+        key = _key(contigs, settings, encoders, sums)
+        training = _Training(frames, settings, esm2.device, key, folder / STATE)
+        training.run(stages)
+    best = training.best
+    record = {
+        "method": "published head on frozen encoders; Adam on cross-entropy, both classes weigh "
+        "the same; the epoch of the highest AUROC of chunks, then the lowest loss, on a slice cut "
+        "by unit",
+        "settings": asdict(settings),
+        "data": dict(data_sha256 or {}),
+        "contigs_sha256": contigs_digest(contigs),
+        "encoders": {name: dict(files) for name, files in sums.items()},
+        "precision": esm2.precision,
+        "device": esm2.device.type,
+        "fitting": _counts(contigs, ~held_out, embedded),
+        "slice": _counts(contigs, held_out, embedded),
+        "epochs": training.history,
+        "chosen_epoch": best["epoch"],
+        "slice_auroc": best["slice_auroc"],
+        "seconds_of_last_call": round(perf_counter() - clock, 1),
+        "versions": _versions(),
+    }
+    return HeadFit(training.best_head(), settings, record)
+
+
+def write_frames_bundle(
+    directory: Path,
+    fit: HeadFit,
+    name: str,
+    description: str,
+    dnabert_path: Path,
+    esm_path: Path,
+    copy: bool,
+) -> Bundle:
+    """A bundle of kind frames in an empty directory.
+
+    copy: whether the encoders' files are copied into the bundle, which then stands alone;
+    otherwise it names where they lie. Raises BundleError if the directory is not empty, or if
+    these are not the encoders that the head was fitted on.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    copies: dict[str, Path] = {}
+    sums: dict[str, str] = {}
+    for part, path in ((DNABERT_S, Path(dnabert_path)), (ESM2, Path(esm_path))):
+        found = encoder_sums(path)
+        if sorted(found.values()) != sorted(fit.record["encoders"][part].values()):
+            raise BundleError(f"{path}: not the encoder {part} that this head was fitted on.")
+        inside = part if path.is_dir() else f"{part}/{path.name}"
+        parts[part] = {"path": inside if copy else str(path.resolve()), "sha256": found}
+        if copy:
+            copies |= {f"{part}/{file}": at for file, at in encoder_files(path).items()}
+            sums |= {f"{part}/{file}": digest for file, digest in found.items()}
+    manifest = {
+        "name": name,
+        "description": description,
+        "kind": "frames",
+        "chunk_nt": fit.settings.chunk_nt,
+        "block_nt": BLOCK_NT,
+        "min_nt": 0,
+        "validated_nt": fit.settings.chunk_nt,
+        "threshold": DEFAULT_THRESHOLD,
+        "encoders": parts,
+        "training": fit.record,
+    }
+    head = {k: v.contiguous().numpy() for k, v in fit.head.state_dict().items()}
+    with disk_errors(directory):
+        written = write_bundle(directory, manifest, {HEAD: head})
+        for file, at in copies.items():
+            (directory / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(at, directory / file)
+        write_manifest(directory, manifest, {**written.files, **sums})
+    return load(directory)
+
+
+@contextmanager
+def _folder(workdir: Path | None) -> Iterator[Path]:
+    if workdir is not None:
+        yield workdir
+        return
+    with TemporaryDirectory(prefix="virnucpro-") as made:
+        yield Path(made)
+
+
+def _check_sides(contigs: Sequence[LabelledContig], held_out: Bool) -> None:
+    for wanted, what in ((False, "fitting"), (True, "the slice that chooses the epoch")):
+        pairs = zip(contigs, held_out, strict=True)
+        if {c.label for c, out in pairs if out == wanted and c.sequence} != {0, 1}:
+            raise InputError(
+                f"{what} needs viral and other contigs; give both, each of two units or more"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """The frames to fit on and to judge by: rows (places in features), their labels (m,)."""
+
+    features: Float32
+    chunk: Int64
+    label: Int64
+    fitting: Int64
+    judging: Int64
+
+
+def _frames(contigs: Sequence[LabelledContig], held_out: Bool, embedded: Embedded) -> _Frames:
+    label = np.array([contig.label for contig in contigs], np.int64)[embedded.contig]
+    out = held_out[embedded.contig]
+    fitting, judging = np.flatnonzero(~out), np.flatnonzero(out)
+    for rows, what in ((fitting, "fitting"), (judging, "the slice that chooses the epoch")):
+        if len(np.unique(label[rows])) < 2:
+            raise InputError(
+                f"{what} has no open frame on one of its sides; give more or longer contigs"
+            )
+    return _Frames(embedded.features, embedded.chunk, label, fitting, judging)
+
+
+def _key(
+    contigs: Sequence[LabelledContig], settings: HeadSettings, encoders: FrameEncoders, sums: Sums
+) -> str:
+    """Digest of all that the weights depend on."""
+    units = [[contig.unit, contig.group] for contig in contigs]
+    computed = [encoders.esm2.precision, encoders.dnabert_s.precision, encoders.esm2.device.type]
+    known = [contigs_digest(contigs), units, asdict(settings), computed, sums, _versions()]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+class _Training:
+    """A head on its way: epoch after epoch, with its state on disk after each."""
+
+    def __init__(
+        self, frames: _Frames, settings: HeadSettings, device: torch.device, key: str, path: Path
+    ) -> None:
+        self._frames, self._settings, self._device = frames, settings, device
+        self._key, self._path = key, path
+        count = np.bincount(frames.label[frames.fitting], minlength=2)
+        weight = count.sum() / (2 * count)
+        self._class_weight = torch.tensor(weight, dtype=torch.float32, device=device)
+        with _seeded(settings.seed, 0, device):
+            self._head = Head(frames.features.shape[1], settings.hidden).to(device)
+        # In front of a BatchNorm its gradient is zero but for rounding, which Adam would scale up
+        # to full steps.
+        self._head.hidden.bias.requires_grad_(False)
+        learned = [parameter for parameter in self._head.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.Adam(learned, lr=settings.learning_rate)
+        self._best: dict[str, Tensor] = {}
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch of the highest AUROC, of equals that of the lowest loss on the slice."""
+        return max(self.history, key=lambda epoch: (epoch["slice_auroc"], -epoch["slice_loss"]))
+
+    def best_head(self) -> Head:
+        """The head as that epoch left it, on the CPU."""
+        with torch.device("meta"):
+            head = Head(self._head.features, self._settings.hidden)
+        head.load_state_dict(self._best, assign=True)
+        return head.requires_grad_(False).eval()
+
+    def run(self, stages: Stages) -> None:
+        """Trains to the end, from the state on disk if there is one of this very training."""
+        if self._resume():
+            stages.line(f"going on after epoch {len(self.history)}")
+        while not self._ended():
+            self._epoch()
+            self._save()
+            last = self.history[-1]
+            note = f"loss {last['loss']:.4f}, slice AUROC {last['slice_auroc']:.4f}"
+            stages.step(last["epoch"], self._settings.epochs, note)
+        stages.line(
+            f"kept epoch {self.best['epoch']} of {len(self.history)}, "
+            f"slice AUROC {self.best['slice_auroc']:.4f}"
+        )
+
+    def _ended(self) -> bool:
+        done = len(self.history)
+        waited = done - self.best["epoch"] if done else 0
+        return done >= self._settings.epochs or waited >= self._settings.patience
+
+    def _epoch(self) -> None:
+        number = len(self.history) + 1
+        with _seeded(self._settings.seed, number, self._device):
+            loss = self._pass(np.random.default_rng([self._settings.seed, number]))
+        judged_loss, area = self._judged()
+        values = {"epoch": number, "loss": loss, "slice_loss": judged_loss, "slice_auroc": area}
+        self.history.append(values)
+        if self.best["epoch"] == number:
+            state = self._head.state_dict()
+            self._best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def _pass(self, random: np.random.Generator) -> float:
+        """One pass over the frames in random order; their mean loss."""
+        order = random.permutation(self._frames.fitting)
+        total = weight = 0.0
+        self._head.train()
+        # Batches of nearly equal size: batch statistics need more than one row.
+        for rows in np.array_split(order, max(1, len(order) // self._settings.batch_frames)):
+            features_RF, label_R = self._batch(np.sort(rows))
+            loss = F.cross_entropy(self._head(features_RF), label_R, self._class_weight)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            batch_weight = float(self._class_weight[label_R].sum())
+            total += float(loss.detach()) * batch_weight
+            weight += batch_weight
+        return total / weight
+
+    def _batch(self, rows: Int64) -> tuple[Tensor, Tensor]:
+        features = torch.from_numpy(np.asarray(self._frames.features[rows], np.float32))
+        label = torch.from_numpy(self._frames.label[rows])
+        return features.to(self._device), label.to(self._device)
+
+    def _judged(self) -> tuple[float, float]:
+        """On the slice: the mean loss of its frames, weighted as in fitting, and the AUROC of
+        p_virus of its chunks that have an open frame."""
+        rows = self._frames.judging
+        parts, total, weight = [], 0.0, 0.0
+        for part in np.array_split(rows, -(-len(rows) // JUDGED_AT_ONCE)):
+            features_RF, label_R = self._batch(part)
+            probability_R2 = self._head.probabilities(features_RF)
+            lost_R = -probability_R2.clamp_min(1e-30).log().gather(1, label_R[:, None])[:, 0]
+            weight_R = self._class_weight[label_R]
+            total += float((lost_R * weight_R).sum())
+            weight += float(weight_R.sum())
+            parts.append(probability_R2.cpu().numpy())
+        _, first = np.unique(self._frames.chunk[rows], return_index=True)
+        best = np.maximum.reduceat(np.concatenate(parts), first, axis=0).astype(np.float64)
+        viral = self._frames.label[rows][first] == 1
+        area = auroc(viral, best[:, 1] / best.sum(axis=1))
+        if area is None:
+            raise ValueError("the slice has one side only")
+        return total / weight, area
+
+    def _save(self) -> None:
+        head = {f"head.{k}": v for k, v in self._head.state_dict().items()}
+        best = {f"best.{k}": v for k, v in self._best.items()}
+        moments = {
+            f"adam.{parameter}.{name}": value
+            for parameter, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        tensors = {k: v.detach().cpu().contiguous() for k, v in {**head, **best, **moments}.items()}
+        metadata = {"key": self._key, "history": json.dumps(self.history)}
+        _write_atomically(self._path, save(tensors, metadata))
+
+    def _resume(self) -> bool:
+        """Takes up the state on disk; False if there is none, or it is of another training."""
+        if not self._path.is_file():
+            return False
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("key") != self._key:
+                    return False
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError:
+            return False
+        self.history = json.loads(metadata["history"])
+        self._head.load_state_dict(_below("head.", tensors))
+        self._best = _below("best.", tensors)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("adam.", tensors).items():
+            parameter, _, what = name.partition(".")
+            moments.setdefault(int(parameter), {})[what] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        return True
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """torch's random numbers, of a seed and an epoch alone; the caller's are left as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        yield
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{token_hex(4)}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _counts(
+    contigs: Sequence[LabelledContig], chosen: Bool, embedded: Embedded
+) -> dict[str, dict[str, int]]:
+    """Contigs, units, chunks, chunks without open frame, and frames of each side of a part."""
+    label = np.array([contig.label for contig in contigs], np.int64)
+    _, first = np.unique(embedded.chunk, return_index=True)
+    frames = np.bincount(embedded.contig, minlength=len(contigs))
+    scored = np.bincount(embedded.contig[first], minlength=len(contigs))
+    found = {}
+    for value, side in SIDES.items():
+        of_side = chosen & (label == value)
+        found[side] = {
+            "contigs": int(of_side.sum()),
+            "units": len({contigs[i].unit for i in np.flatnonzero(of_side).tolist()}),
+            "chunks": int(embedded.chunks[of_side].sum()),
+            "chunks_without_frame": int((embedded.chunks - scored)[of_side].sum()),
+            "frames": int(frames[of_side].sum()),
+        }
+    return found
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "virnucpro": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }

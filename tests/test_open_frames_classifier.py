@@ -1,0 +1,285 @@
+"""Bundles of kind frames: scores against a slow path by hand, and conservation of chunks."""
+
+import csv
+import math
+import tomllib
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frame_bundles import (
+    CHUNK_NT,
+    CLOSED,
+    OTHER_CODONS,
+    VIRAL_CODONS,
+    Told,
+    gene,
+    genes,
+    loaded,
+    published_dnabert_s,
+    published_esm2,
+)
+from virnucpro.batches import blocks_of
+from virnucpro.bundle import MANIFEST, load
+from virnucpro.calls import FRAME_NAMES, Status, chunk_calls
+from virnucpro.encoders import load_dnabert_s, load_esm2
+from virnucpro.errors import BundleError
+from virnucpro.frames import open_frames
+from virnucpro.head import load_head
+from virnucpro.reads import Contig
+from virnucpro.run import predict
+from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
+from virnucpro.train.metrics import auroc
+
+# Another batch rounds the embeddings' matrix products differently.
+SAME = 1e-5
+
+
+@pytest.fixture(scope="module")
+def directory(golden, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    paths = published_dnabert_s(golden, folder / "d"), published_esm2(golden, folder / "e")
+    sizes = HeadSettings(
+        chunk_nt=CHUNK_NT,
+        hidden=16,
+        batch_frames=16,
+        learning_rate=0.01,
+        epochs=6,
+        slice_fraction=0.3,
+    )
+    fit = fit_head(genes(16, 900, seed=5), sizes, *loaded(*paths), None, Told())
+    write_frames_bundle(folder / "b", fit, "tiny-300", "A test.", *paths, copy=True)
+    return folder / "b"
+
+
+@pytest.fixture(scope="module")
+def classifier(directory):
+    return load(directory).classifier("cpu", "fp32")
+
+
+@pytest.fixture(scope="module")
+def by_hand(directory):
+    """Scores of frames of one chunk: one sequence at a time through everything."""
+    dnabert_s = load_dnabert_s(directory / "dnabert_s")
+    esm2 = load_esm2(directory / "esm2/esm2.safetensors")
+    head = load_head(directory / "head.safetensors").double()
+
+    def scored(chunk):
+        found = {}
+        for frame in open_frames(chunk):
+            row = np.concatenate(
+                [dnabert_s.embed([frame.nucleotides])[0], esm2.embed([frame.protein])[0]]
+            )
+            hidden = head.hidden.weight.numpy() @ row + head.hidden.bias.numpy()
+            scale = head.norm.weight.numpy() / np.sqrt(head.norm.running_var.numpy() + 1e-5)
+            hidden = (hidden - head.norm.running_mean.numpy()) * scale + head.norm.bias.numpy()
+            logit = head.output.weight.numpy() @ np.maximum(hidden, 0) + head.output.bias.numpy()
+            found[frame.name] = np.exp(logit) / np.exp(logit).sum()
+        return found
+
+    return scored
+
+
+def some_chunks(count=12, seed=3):
+    random = np.random.default_rng(seed)
+    chunks = [gene(random, (VIRAL_CODONS, OTHER_CODONS)[k % 2], 300 - 7 * k) for k in range(count)]
+    chunks += ["".join(random.choice(list("ACGTN"), 40)) for _ in range(4)]
+    return [*chunks, CLOSED * 5, chunks[0], "", "ACGTAC"]
+
+
+def frames_of(scores):
+    rows = zip(
+        scores.frame_chunk.tolist(),
+        scores.frame.tolist(),
+        scores.frame_p_others.tolist(),
+        scores.frame_p_virus.tolist(),
+        strict=True,
+    )
+    return {(chunk, FRAME_NAMES[frame]): (p0, p1) for chunk, frame, p0, p1 in rows}
+
+
+def test_equal_to_one_sequence_at_a_time(classifier, by_hand):
+    chunks = some_chunks()
+    scores = classifier.score(chunks)
+    expected = {
+        (k, name): tuple(p) for k, chunk in enumerate(chunks) for name, p in by_hand(chunk).items()
+    }
+    found = frames_of(scores)
+    assert list(found) == list(expected)
+    for key, probabilities in expected.items():
+        assert found[key] == pytest.approx(probabilities, abs=SAME)
+    ids = [(f"c_chunk_{k}{name}", *p) for (k, name), p in expected.items()]
+    calls = {int(chunk.rpartition("_")[2]): rest for chunk, *rest in chunk_calls(ids)}
+    for k in range(len(chunks)):
+        if k not in calls:
+            assert math.isnan(scores.p_virus[k])
+            continue
+        virus, others_max, virus_max = calls[k]
+        assert scores.max_p_others[k] == pytest.approx(others_max, abs=SAME)
+        assert scores.max_p_virus[k] == pytest.approx(virus_max, abs=SAME)
+        assert scores.p_virus[k] == pytest.approx(virus_max / (virus_max + others_max), abs=SAME)
+        if abs(virus_max - others_max) > SAME:
+            assert (scores.p_virus[k] >= 0.5) == virus
+
+
+def test_tells_the_two_kinds_of_genes_apart(classifier):
+    random = np.random.default_rng(9)
+    label = np.arange(40) % 2 == 1
+    chunks = [gene(random, VIRAL_CODONS if viral else OTHER_CODONS, 300) for viral in label]
+    area = auroc(label, classifier.score(chunks).p_virus)
+    assert area is not None
+    assert area > 0.9
+
+
+def test_chunks_without_open_frame_keep_their_row(classifier):
+    scores = classifier.score([CLOSED * 9, "ATG" * 20, "", "N" * 300])
+    assert scores.status.tolist() == [
+        Status.NO_OPEN_FRAME,
+        Status.OK,
+        Status.NO_OPEN_FRAME,
+        Status.NO_OPEN_FRAME,
+    ]
+    assert np.isnan(scores.p_virus).tolist() == [True, False, True, True]
+    assert set(scores.frame_chunk.tolist()) == {1}
+
+
+def test_nothing_to_score(classifier):
+    assert len(classifier.score([])) == 0
+    assert classifier.score([CLOSED]).status.tolist() == [Status.NO_OPEN_FRAME]
+
+
+def test_case_and_uracil_do_not_matter(classifier):
+    chunk = some_chunks()[0]
+    plain, rna = classifier.score([chunk]), classifier.score([chunk.lower().replace("t", "u")])
+    np.testing.assert_array_equal(plain.frame_p_virus, rna.frame_p_virus)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.permutations(range(len(some_chunks()))), st.integers(0, 20))
+def test_neither_order_nor_company_matters(classifier, order, first):
+    chunks = some_chunks()
+    whole, part = classifier.score(chunks), classifier.score([chunks[k] for k in order[first:]])
+    assert len(part) == len(chunks) - first
+    for row, k in enumerate(order[first:]):
+        assert part.status[row] == whole.status[k]
+        assert part.frames[row] == whole.frames[k]
+        assert part.p_virus[row] == pytest.approx(whole.p_virus[k], abs=SAME, nan_ok=True)
+
+
+DNA = st.text("ACGTN", max_size=120)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(DNA, max_size=12))
+def test_rows_out_are_rows_in(classifier, chunks):
+    scores = classifier.score(chunks)
+    assert len(scores) == len(chunks)
+    expected = [(k, frame.name) for k, c in enumerate(chunks) for frame in open_frames(c)]
+    assert list(frames_of(scores)) == expected
+    open_ = {k for k, _ in expected}
+    assert [s == Status.OK for s in scores.status] == [k in open_ for k in range(len(chunks))]
+
+
+def test_a_block_scores_as_its_chunks(classifier):
+    contigs = [Contig("s", k, c.name, c.sequence) for k, c in enumerate(genes(6, 800, seed=2), 1)]
+    (block,) = blocks_of(contigs, CHUNK_NT, 10**6)
+    chunks = [block.chunk(row).decode() for row in range(len(block.rows))]
+    one, other = classifier.score_block(block), classifier.score(chunks)
+    np.testing.assert_array_equal(one.status, other.status)
+    np.testing.assert_array_equal(one.p_virus, other.p_virus)
+
+
+def test_no_attention_kernel_is_claimed_unobserved(classifier):
+    classifier.score(["ATG" * 20])
+    assert classifier.attention == {}
+    assert (classifier.name, classifier.device, classifier.precision) == ("tiny-300", "cpu", "fp32")
+
+
+def rewritten(directory, tmp_path, change):
+    """A copy of the bundle with another manifest."""
+    copy = tmp_path / "changed"
+    copy.mkdir()
+    for file in directory.iterdir():
+        if file.name != MANIFEST:
+            (copy / file.name).symlink_to(file)
+    manifest = tomllib.loads((directory / MANIFEST).read_text())
+    change(manifest)
+    (copy / MANIFEST).write_text(tomli_w.dumps(manifest))
+    return load(copy)
+
+
+def test_chunks_too_long_for_esm2_are_refused(directory, tmp_path):
+    bundle = rewritten(directory, tmp_path, lambda m: m.update(chunk_nt=3075))
+    with pytest.raises(BundleError, match="chunk_nt is 3075"):
+        bundle.classifier()
+
+
+@pytest.mark.parametrize(
+    ("part", "file"),
+    [("dnabert_s", "tokenizer.json"), ("dnabert_s", "config.json"), ("esm2", "esm2.safetensors")],
+)
+def test_files_other_than_the_manifest_names_are_refused(directory, tmp_path, part, file):
+    def change(manifest):
+        manifest["encoders"][part]["sha256"][file] = "0" * 64
+
+    bundle = rewritten(directory, tmp_path, change)
+    with pytest.raises(BundleError, match=rf"{file} of the encoder {part} is not what"):
+        bundle.classifier()
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(directory, tmp_path):
+    bundle = rewritten(
+        directory, tmp_path, lambda m: m["encoders"]["dnabert_s"]["sha256"].pop("tokenizer.json")
+    )
+    with pytest.raises(BundleError, match=r"tokenizer\.json of the encoder dnabert_s"):
+        bundle.classifier()
+
+
+def test_a_manifest_without_an_encoder_is_refused(directory, tmp_path):
+    bundle = rewritten(directory, tmp_path, lambda m: m["encoders"].pop("esm2"))
+    with pytest.raises(BundleError, match="no path and sha256 for the encoder esm2"):
+        bundle.classifier()
+
+
+def test_an_encoder_that_is_gone_is_refused(directory, tmp_path):
+    bundle = rewritten(
+        directory, tmp_path, lambda m: m["encoders"]["esm2"].update(path="gone.safetensors")
+    )
+    with pytest.raises(BundleError, match=r"gone\.safetensors"):
+        bundle.classifier()
+
+
+def test_a_head_of_other_encoders_is_refused(directory, tmp_path, golden):
+    def change(manifest):
+        encoders = manifest["encoders"]
+        encoders["esm2"] = encoders["dnabert_s"]
+
+    bundle = rewritten(directory, tmp_path, change)
+    with pytest.raises(BundleError):
+        bundle.classifier()
+
+
+def test_predict_end_to_end(directory, classifier, tmp_path):
+    contigs = genes(5, 700, seed=8)
+    fasta = tmp_path / "in.fasta"
+    texts = [c.sequence.decode() for c in contigs]
+    texts.insert(2, "")
+    texts.append(CLOSED * 10)
+    fasta.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)))
+    outcome = predict([fasta], directory, tmp_path / "run")
+    assert (outcome.status, outcome.exit_code) == ("complete", 0)
+    with outcome.files.calls.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    chunks = [texts[int(row["record"]) - 1][int(row["start"]) : int(row["end"])] for row in rows]
+    scores = classifier.score(chunks)
+    assert {row["status"] for row in rows} == {"ok", "no_open_frame"}
+    for k, row in enumerate(rows):
+        assert row["status"] == Status(scores.status[k]).name.lower()
+        expected = "" if np.isnan(scores.p_virus[k]) else scores.p_virus[k]
+        found = row["p_virus"] and float(row["p_virus"])
+        assert found == (expected and pytest.approx(expected, abs=1e-4))
+    with outcome.files.contigs.open() as file:
+        assert len(list(csv.DictReader(file, delimiter="\t"))) == len(texts)
