@@ -1,0 +1,367 @@
+"""Makes the embedded bundles mini-500-v1 and mini-300-v1, and their k-mer baseline.
+
+Parts, in order: train (one candidate; goes on where it stopped), kmer (the baseline), bundle (the
+directories), card (what val says of them, written into bundle.toml). Each runs alone with --only.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from virnucpro.bundle import Bundle, load, read_manifest, write_bundle, write_manifest
+from virnucpro.calls import DEFAULT_THRESHOLD
+from virnucpro.encoders.codon import CodonConfig
+from virnucpro.train.encoder_fit import EncoderSettings, FitProgress, fit_encoder
+from virnucpro.train.fragments import Augmentation
+from virnucpro.train.kmer_fit import KmerSettings, fit_kmer
+from virnucpro.train.labels import Labelled, LabelledContig, read_two_sided, read_with_labels
+from virnucpro.train.measure import (
+    PREVALENCES,
+    Performance,
+    evaluate,
+    performance_by_length,
+    score_contigs,
+)
+from virnucpro.train.metrics import expected_precision
+
+CHUNKS_NT = (500, 300)
+LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
+CHOSEN = "one-look"
+STEPS = 6500
+
+
+def _settings(network: CodonConfig, hidden: float, weight_decay: float) -> EncoderSettings:
+    return EncoderSettings(
+        network=network,
+        steps=STEPS,
+        weight_decay=weight_decay,
+        augmentation=Augmentation(hidden=hidden),
+    )
+
+
+# What was compared on the slice of train; all of them score 250 chunks/s or more on two CPU cores.
+CANDIDATES = {
+    "pyramid": _settings(
+        CodonConfig(channels=(64, 128, 256), blocks=(2, 2, 2), kernels=(5, 3, 3), dropout=0.1),
+        hidden=0.2,
+        weight_decay=0.1,
+    ),
+    "one-look": _settings(
+        CodonConfig(
+            channels=(64, 128),
+            blocks=(1, 3),
+            kernels=(5, 5),
+            attention=("frame",),
+            dropout=0.15,
+        ),
+        hidden=0.2,
+        weight_decay=0.1,
+    ),
+    "two-looks": _settings(
+        CodonConfig(
+            channels=(64, 128),
+            blocks=(1, 2),
+            kernels=(5, 5),
+            attention=("frame", "frame"),
+            dropout=0.15,
+        ),
+        hidden=0.2,
+        weight_decay=0.1,
+    ),
+    "wide": _settings(
+        CodonConfig(channels=(64, 160), blocks=(2, 4), kernels=(5, 5), dropout=0.2),
+        hidden=0.3,
+        weight_decay=0.2,
+    ),
+}
+
+
+def train_side(data: Path) -> Labelled:
+    """The contigs to train on; val is never read here."""
+    folder = data / "train"
+    return read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])
+
+
+def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> None:
+    """Fits one candidate and writes its weights, with the record in their metadata."""
+    labelled = train_side(options.data)
+
+    def tell(now: FitProgress) -> None:
+        area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
+        left = f", {now.seconds_left / 60:.1f} min left"
+        print(f"{name}: step {now.step}/{now.steps}, loss {now.loss:.4f}{area}{left}", flush=True)
+
+    result = fit_encoder(
+        labelled.contigs,
+        settings,
+        options.device,
+        options.work / name,
+        tell,
+        data_sha256=labelled.sha256,
+        max_minutes=options.max_minutes,
+    )
+    metadata = {
+        "part": json.dumps(result.network.part()),
+        "record": json.dumps(result.record),
+        "finished": json.dumps(result.finished),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    save_file(result.network.arrays(), options.out / f"{name}.safetensors", metadata)
+    print(f"{name}: {json.dumps(result.record['slice_auroc'])}, {result.record['seconds']} s")
+    if not result.finished:
+        print(f"{name}: time is up; the same command goes on from {result.state}")
+
+
+def weights_of(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata that train wrote for the chosen candidate."""
+    path = options.out / f"{options.candidate}.safetensors"
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there; run with --only train first")
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if not json.loads(metadata["finished"]):
+        raise SystemExit(f"{path} is from a training that was stopped; go on with --only train")
+    return arrays, metadata
+
+
+def write(options: argparse.Namespace) -> None:
+    """Writes the bundles of the chosen candidate, still without a card."""
+    arrays, metadata = weights_of(options)
+    training = json.loads(metadata["record"])
+    for chunk_nt in CHUNKS_NT:
+        manifest = {
+            **_manifest(f"mini-{chunk_nt}-v1", "chunks", chunk_nt),
+            "description": (
+                "Codon network trained from scratch on public genomes; not the published VirNucPro "
+                "model. Tells viral from other DNA, names no taxa."
+            ),
+            "block_nt": 1_000_000,
+            "codon": json.loads(metadata["part"]),
+            "training": training,
+        }
+        bundle = write_bundle(
+            options.out / str(manifest["name"]), manifest, {"codon.safetensors": arrays}
+        )
+        print(f"wrote {bundle.path}")
+
+
+def write_kmer(options: argparse.Namespace) -> None:
+    """Fits the k-mer baseline and writes its bundles."""
+    labelled = train_side(options.data)
+    fitted = fit_kmer(labelled.contigs, options.kmer, labelled.sha256)
+    for chunk_nt in CHUNKS_NT:
+        manifest = {
+            **_manifest(f"kmer-{chunk_nt}-v1", "kmer", chunk_nt),
+            "description": "Logistic regression on k-mers: the baseline, fast and weak.",
+            "block_nt": 5_000_000,
+            "kmer": {"k": fitted.k},
+            "training": fitted.record,
+        }
+        bundle = write_bundle(
+            options.out / str(manifest["name"]), manifest, {"kmer.safetensors": fitted.arrays()}
+        )
+        print(f"wrote {bundle.path}")
+
+
+def _manifest(name: str, kind: str, chunk_nt: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "chunk_nt": chunk_nt,
+        "min_nt": 60,
+        "validated_nt": min(LENGTHS_NT),
+        "threshold": DEFAULT_THRESHOLD,
+    }
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measures every bundle on val and writes the cards, the k-mer baseline beside."""
+    sources = sources_of(options.data)
+    fixed = {length_nt: _fixed(options.data, length_nt) for length_nt in CHUNKS_NT}
+    folder = options.data / "val"
+    val = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])
+    for chunk_nt in CHUNKS_NT:
+        baseline = load(options.out / f"kmer-{chunk_nt}-v1")
+        of_baseline = _measured(options, baseline, "auto", val.contigs, fixed, None)
+        _keep_card(baseline, {**of_baseline, "sources": sources}, {})
+        bundle = load(options.out / f"mini-{chunk_nt}-v1")
+        card = _measured(options, bundle, "bf16", val.contigs, fixed, of_baseline)
+        fp32 = evaluate(bundle.classifier("cpu", "fp32"), fixed[chunk_nt], chunk_nt=chunk_nt)
+        card["fixed_fragments_fp32"] = _numbers(fp32.chunk[0])
+        card["sources"] = sources
+        _keep_card(bundle, card, {"bf16": _agreement(bundle, fixed[chunk_nt])})
+
+
+def _fixed(data: Path, length_nt: int) -> list[LabelledContig]:
+    folder = data / "val" / "fragments"
+    table = folder / f"frag{length_nt}.labels.tsv"
+    return read_with_labels([folder / f"frag{length_nt}.fasta.gz"], [table]).contigs
+
+
+def _measured(
+    options: argparse.Namespace,
+    bundle: Bundle,
+    precision: str,
+    val: Sequence[LabelledContig],
+    fixed: Mapping[int, Sequence[LabelledContig]],
+    baseline: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The numbers of a card; beside each AUROC that of the baseline on the same fragments."""
+    classifier = bundle.classifier("cpu", precision)
+    chunk_nt = bundle.chunk_nt
+    found = evaluate(classifier, fixed[chunk_nt], chunk_nt=chunk_nt, threshold=bundle.threshold)
+    print(f"{bundle.name}, {classifier.precision}: {_numbers(found.chunk[0])}", flush=True)
+    lengths = performance_by_length(
+        classifier,
+        val,
+        chunk_nt=chunk_nt,
+        lengths_nt=LENGTHS_NT,
+        per_side=options.per_side,
+        threshold=bundle.threshold,
+    )
+    by_length = [
+        {"length_nt": length_nt, **_numbers(performance), **_precisions(performance)}
+        for length_nt, performance in lengths.items()
+    ]
+    card: dict[str, Any] = {
+        "measured_on": "val, units that are not in train; fixed fragments of the chunk length, and "
+        "fragments cut from val at each length",
+        "precision": classifier.precision,
+        "fixed_fragments": _numbers(found.chunk[0]),
+        "expected_precision": _precisions(found.chunk[0]),
+        "by_length": by_length,
+        "by_part": [
+            {"part": p.part, "value": p.value, "against": p.against, **_numbers(p)}
+            for p in found.chunk[1:]
+        ],
+    }
+    if baseline is not None:
+        _beside(card, baseline)
+    return card
+
+
+def _beside(card: dict[str, Any], baseline: Mapping[str, Any]) -> None:
+    """Adds the baseline's AUROC and recall to rows on the same fragments."""
+    rows = [card["fixed_fragments"], *card["by_length"], *card["by_part"]]
+    of_baseline = [
+        baseline["fixed_fragments"],
+        *baseline["by_length"],
+        *baseline["by_part"],
+    ]
+    for row, other in zip(rows, of_baseline, strict=True):
+        row["kmer_auroc"] = other["auroc"]
+        row["kmer_recall_at_1pct_fpr"] = other["recall_at_1pct_fpr"]
+
+
+def _numbers(performance: Performance) -> dict[str, Any]:
+    interval = performance.auroc_interval
+    found = {
+        "viral": performance.viral,
+        "others": performance.others,
+        "auroc": performance.auroc,
+        "auroc_low": interval and interval.low,
+        "auroc_high": interval and interval.high,
+        "recall_at_1pct_fpr": performance.recall_at_1pct_fpr,
+        "recall": performance.recall,
+        "false_positive_rate": performance.false_positive_rate,
+    }
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
+
+
+def _precisions(performance: Performance) -> dict[str, float]:
+    """Precision to expect at the default threshold, by the share of virus in a sample."""
+    found = {}
+    for share in PREVALENCES:
+        value = expected_precision(performance.recall, performance.false_positive_rate, share)
+        if value is not None:
+            found[f"at_{share * 100:g}_percent_virus"] = round(value, 4)
+    return found
+
+
+def _agreement(bundle: Bundle, fragments: Sequence[LabelledContig]) -> dict[str, Any]:
+    """How far bf16 lies from fp32 on fragments."""
+    scores = [
+        score_contigs(bundle.classifier("cpu", precision), fragments, bundle.chunk_nt).chunk
+        for precision in ("fp32", "bf16")
+    ]
+    called = [score >= bundle.threshold for score in scores]
+    difference = np.abs(scores[0] - scores[1])
+    return {
+        "chunks": len(difference),
+        "label_agreement": round(float((called[0] == called[1]).mean()), 5),
+        "max_difference": round(float(difference.max()), 5),
+        "mean_difference": round(float(difference.mean()), 6),
+    }
+
+
+def _keep_card(bundle: Bundle, card: Mapping[str, Any], agreement: Mapping[str, Any]) -> None:
+    manifest = read_manifest(bundle.path)
+    files = manifest.pop("files")
+    manifest |= {"card": card, **({"agreement": agreement} if agreement else {})}
+    write_manifest(bundle.path, manifest, files)
+    print(f"{bundle.name}: card written {agreement}", flush=True)
+
+
+def sources_of(data: Path) -> list[dict[str, Any]]:
+    """Records, bases and stated licence of each source of the training data."""
+    licences = _licences((data / "README.md").read_text("utf-8"))
+    records: dict[str, int] = {}
+    bases: dict[str, int] = {}
+    for side in ("viral", "nonviral"):
+        with gzip.open(data / "train" / f"{side}.tsv.gz", "rt", encoding="utf-8") as table:
+            for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
+                records[row["source"]] = records.get(row["source"], 0) + 1
+                bases[row["source"]] = bases.get(row["source"], 0) + int(row["length"])
+    return [
+        {"source": s, "records": records[s], "bases": bases[s], "licence": licences[s]}
+        for s in sorted(records)
+    ]
+
+
+def _licences(readme: str) -> dict[str, str]:
+    """Source -> licence, from the table under `## Sources`."""
+    table = readme.partition("## Sources")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    return {row[0]: row[2] for row in rows[2:]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the parts that --only names, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with README.md, train, val"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where weights and bundles go")
+    parser.add_argument("--work", type=Path, help="state of the training (default: OUT/training)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0")
+    parser.add_argument("--only", choices=("train", "kmer", "bundle", "card"))
+    parser.add_argument("--candidate", choices=CANDIDATES, default=CHOSEN)
+    parser.add_argument("--max-minutes", type=float, help="stop then; the same command goes on")
+    parser.add_argument("--per-side", type=int, default=1000, help="fragments at each length")
+    options = parser.parse_args(arguments)
+    options.work = options.work or options.out / "training"
+    options.kmer = KmerSettings()
+    parts = {
+        "train": lambda: train(options, options.candidate, CANDIDATES[options.candidate]),
+        "kmer": lambda: write_kmer(options),
+        "bundle": lambda: write(options),
+        "card": lambda: measure(options),
+    }
+    for name, part in parts.items():
+        if options.only in (None, name):
+            part()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Random fragments of labelled contigs, drawn on the training device itself.
+
+The whole training set lies there as one byte a letter, so that drawing a batch costs a few
+gathers and no host work. This module knows neither files nor networks.
+
+Shapes: B fragments, L letters, T codons.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from virnucpro.encoders.codon import (
+    AMBIGUOUS_CODON,
+    AMINO_OF_CODON,
+    CODONS,
+    UNKNOWN_LETTER,
+    padded_codons,
+    reverse_complement,
+)
+from virnucpro.frames import letter_codes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What is done to each fragment, besides taking a random strand.
+
+    substitutions: letters that become another one; unknown: letters that become N, in one fragment
+    of ten; hidden: codons of a frame that become the unknown one; synonyms: codons of a frame that
+    become one of the same amino acid. Each is the highest rate: that of a fragment is drawn from
+    [0, highest]. spliced: share of batches in which a part of every fragment's frames comes from
+    another fragment, the target mixed likewise.
+    """
+
+    substitutions: float = 0.02
+    unknown: float = 0.02
+    hidden: float = 0.3
+    synonyms: float = 0.0
+    spliced: float = 0.0
+
+
+class FragmentPool:
+    """Contigs to draw from, with the probability of each.
+
+    weights (contigs,) need not sum to 1; of the contigs at least as long as the fragment, one is
+    drawn by weight, then a start uniformly.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[bytes],
+        labels: Sequence[int],
+        weights: NDArray[np.float64],
+        device: torch.device,
+    ) -> None:
+        lengths = np.array([len(s) for s in sequences], np.int64)
+        text = np.concatenate([letter_codes(s) for s in sequences])
+        self._text = torch.from_numpy(text).to(device)
+        self._start = torch.from_numpy(np.cumsum(lengths) - lengths).to(device)
+        self._length = torch.from_numpy(lengths).to(device)
+        self._label = torch.tensor(labels, dtype=torch.int64, device=device)
+        self._weight = torch.from_numpy(np.asarray(weights, np.float64)).to(device)
+        self._longest = int(lengths[np.asarray(weights) > 0].max(initial=0))
+        self._device = device
+
+    def draw(
+        self, count: int, length_nt: int, generator: torch.Generator, augmentation: Augmentation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """codes (B, 3 * T + 2), length_nt (B,), label (B,) of count fragments on random strands.
+
+        Raises ValueError when no contig is that long.
+        """
+        if length_nt > self._longest:
+            raise ValueError(f"no contig to draw from has {length_nt} nt")
+        cumulative = torch.where(self._length >= length_nt, self._weight, 0.0).cumsum(0)
+        at = uniform(generator, count).double() * cumulative[-1]
+        # right: a contig of weight 0 begins and ends at the same sum and is never met.
+        pick = torch.searchsorted(cumulative, at, right=True).clamp(max=len(cumulative) - 1)
+        room = (self._length[pick] - length_nt + 1).double()
+        start = (uniform(generator, count).double() * room).long() + self._start[pick]
+        codes_BL = self._text[start[:, None] + torch.arange(length_nt, device=self._device)]
+        codes_BL = _substituted(codes_BL, augmentation, generator)
+        padded = 3 * padded_codons(length_nt) + 2
+        codes_BL = torch.nn.functional.pad(codes_BL, (0, padded - length_nt), value=UNKNOWN_LETTER)
+        length_B = torch.full((count,), length_nt, device=self._device)
+        flip_B1 = uniform(generator, count, 1) < 0.5
+        strand_BL = torch.where(flip_B1, reverse_complement(codes_BL, length_B), codes_BL)
+        return strand_BL, length_B, self._label[pick]
+
+
+def _substituted(
+    codes_BL: Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> Tensor:
+    count, length_nt = codes_BL.shape
+    rate_B1 = augmentation.substitutions * uniform(generator, count, 1)
+    other_BL = torch.randint(
+        1, 4, codes_BL.shape, generator=generator, device=codes_BL.device, dtype=torch.uint8
+    )
+    changed_BL = (uniform(generator, count, length_nt) < rate_B1) & (codes_BL < UNKNOWN_LETTER)
+    codes_BL = torch.where(changed_BL, (codes_BL + other_BL) % 4, codes_BL)
+    some_B1 = uniform(generator, count, 1) < 0.1
+    rate_B1 = augmentation.unknown * uniform(generator, count, 1) * some_B1
+    hidden_BL = uniform(generator, count, length_nt) < rate_B1
+    return torch.where(hidden_BL, UNKNOWN_LETTER, codes_BL)
+
+
+def blurred(codons_B6T: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Codons with some exchanged for synonyms and some hidden, each frame by itself."""
+    count, shape = len(codons_B6T), tuple(codons_B6T.shape)
+    if augmentation.synonyms:
+        rate_B11 = augmentation.synonyms * uniform(generator, count, 1, 1)
+        which_B6T = torch.randint(
+            0, _MOST_SYNONYMS, shape, generator=generator, device=codons_B6T.device
+        )
+        table = torch.tensor(_SYNONYMS, dtype=codons_B6T.dtype, device=codons_B6T.device)
+        exchanged_B6T = uniform(generator, *shape) < rate_B11
+        codons_B6T = torch.where(exchanged_B6T, table[codons_B6T.long(), which_B6T], codons_B6T)
+    if augmentation.hidden:
+        rate_B11 = augmentation.hidden * uniform(generator, count, 1, 1)
+        hidden_B6T = uniform(generator, *shape) < rate_B11
+        codons_B6T = torch.where(hidden_B6T, AMBIGUOUS_CODON, codons_B6T)
+    return codons_B6T
+
+
+def spliced(
+    codons_B6T: Tensor, target_B2: Tensor, share: float, place: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Fragments with a stretch of share * T codons from another of the batch, targets mixed alike.
+
+    place in [0, 1) says where on F1 to F3 it begins; on R1 to R3 it lies at the mirror place, so
+    that both strands tell of the same stretch.
+    """
+    batch, _, codons = codons_B6T.shape
+    width = max(1, int(codons * share))
+    begin = int(place * (codons - width + 1))
+    device = codons_B6T.device
+    other_B = torch.randperm(batch, generator=generator, device=device)
+    position = torch.arange(codons, device=device)
+    forward_T = (position >= begin) & (position < begin + width)
+    inside_6T = torch.stack([forward_T] * 3 + [forward_T.flip(0)] * 3)
+    mixed_B6T = torch.where(inside_6T, codons_B6T[other_B], codons_B6T)
+    part = width / codons
+    return mixed_B6T, (1 - part) * target_B2 + part * target_B2[other_B]
+
+
+def uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    """Numbers from [0, 1) on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _synonyms() -> list[list[int]]:
+    """For each codon, those of its amino acid, repeated to the same count."""
+    of_amino = [
+        [codon for codon in range(CODONS + 1) if AMINO_OF_CODON[codon] == amino]
+        for amino in AMINO_OF_CODON
+    ]
+    return [[same[i % len(same)] for i in range(_MOST_SYNONYMS)] for same in of_amino]
+
+
+_MOST_SYNONYMS = 6
+_SYNONYMS = _synonyms()
