@@ -14,15 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from virnucpro.bundle import Bundle, load, read_manifest, write_bundle, write_manifest
-from virnucpro.calls import DEFAULT_THRESHOLD
-from virnucpro.encoders.codon import CodonConfig
-from virnucpro.train.encoder_fit import EncoderSettings, FitProgress, fit_encoder
+from virnucpro.bundle import Bundle, load, read_manifest, write_manifest
+from virnucpro.classifiers import Classifier
+from virnucpro.encoders.codon import CodonConfig, codon_network
+from virnucpro.train.encoder_fit import (
+    EncoderSettings,
+    FitProgress,
+    FitResult,
+    fit_encoder,
+    write_chunk_bundle,
+)
 from virnucpro.train.fragments import Augmentation
-from virnucpro.train.kmer_fit import KmerSettings, fit_kmer
+from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 from virnucpro.train.labels import Labelled, LabelledContig, read_two_sided, read_with_labels
 from virnucpro.train.measure import (
     PREVALENCES,
@@ -31,9 +38,15 @@ from virnucpro.train.measure import (
     performance_by_length,
     score_contigs,
 )
-from virnucpro.train.metrics import expected_precision
+from virnucpro.train.metrics import confusion, expected_precision
 
 CHUNKS_NT = (500, 300)
+DESCRIPTION = (
+    "Codon network trained from scratch on public genomes; not the published VirNucPro model. "
+    "Tells viral from other DNA, names no taxa."
+)
+ONE_PERCENT = 0.01
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
 CHOSEN = "one-look"
 STEPS = 6500
@@ -43,15 +56,22 @@ def _settings(network: CodonConfig, hidden: float, weight_decay: float) -> Encod
     return EncoderSettings(
         network=network,
         steps=STEPS,
+        patience=0,
         weight_decay=weight_decay,
         augmentation=Augmentation(hidden=hidden),
     )
 
 
-# What was compared on the slice of train; all of them score 250 chunks/s or more on two CPU cores.
+# What was compared on the slice of train; see README.md beside this file.
 CANDIDATES = {
     "pyramid": _settings(
-        CodonConfig(channels=(64, 128, 256), blocks=(2, 2, 2), kernels=(5, 3, 3), dropout=0.1),
+        CodonConfig(
+            channels=(64, 128, 256),
+            blocks=(2, 2, 2),
+            kernels=(5, 3, 3),
+            attention=(),
+            dropout=0.1,
+        ),
         hidden=0.2,
         weight_decay=0.1,
     ),
@@ -78,7 +98,7 @@ CANDIDATES = {
         weight_decay=0.1,
     ),
     "wide": _settings(
-        CodonConfig(channels=(64, 160), blocks=(2, 4), kernels=(5, 5), dropout=0.2),
+        CodonConfig(channels=(64, 160), blocks=(2, 4), kernels=(5, 5), attention=(), dropout=0.2),
         hidden=0.3,
         weight_decay=0.2,
     ),
@@ -121,8 +141,8 @@ def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> 
         print(f"{name}: time is up; the same command goes on from {result.state}")
 
 
-def weights_of(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """Arrays and metadata that train wrote for the chosen candidate."""
+def trained(options: argparse.Namespace) -> FitResult:
+    """What train wrote for the chosen candidate."""
     path = options.out / f"{options.candidate}.safetensors"
     if not path.is_file():
         raise SystemExit(f"{path} is not there; run with --only train first")
@@ -131,26 +151,18 @@ def weights_of(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, s
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if not json.loads(metadata["finished"]):
         raise SystemExit(f"{path} is from a training that was stopped; go on with --only train")
-    return arrays, metadata
+    network = codon_network(json.loads(metadata["part"]), path)
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
+    return FitResult(network.eval(), json.loads(metadata["record"]), True, options.work)
 
 
 def write(options: argparse.Namespace) -> None:
     """Writes the bundles of the chosen candidate, still without a card."""
-    arrays, metadata = weights_of(options)
-    training = json.loads(metadata["record"])
+    fit = trained(options)
     for chunk_nt in CHUNKS_NT:
-        manifest = {
-            **_manifest(f"mini-{chunk_nt}-v1", "chunks", chunk_nt),
-            "description": (
-                "Codon network trained from scratch on public genomes; not the published VirNucPro "
-                "model. Tells viral from other DNA, names no taxa."
-            ),
-            "block_nt": 1_000_000,
-            "codon": json.loads(metadata["part"]),
-            "training": training,
-        }
-        bundle = write_bundle(
-            options.out / str(manifest["name"]), manifest, {"codon.safetensors": arrays}
+        name = f"mini-{chunk_nt}-v1"
+        bundle = write_chunk_bundle(
+            options.out / name, fit, name=name, description=DESCRIPTION, chunk_nt=chunk_nt
         )
         print(f"wrote {bundle.path}")
 
@@ -160,28 +172,16 @@ def write_kmer(options: argparse.Namespace) -> None:
     labelled = train_side(options.data)
     fitted = fit_kmer(labelled.contigs, options.kmer, labelled.sha256)
     for chunk_nt in CHUNKS_NT:
-        manifest = {
-            **_manifest(f"kmer-{chunk_nt}-v1", "kmer", chunk_nt),
-            "description": "Logistic regression on k-mers: the baseline, fast and weak.",
-            "block_nt": 5_000_000,
-            "kmer": {"k": fitted.k},
-            "training": fitted.record,
-        }
-        bundle = write_bundle(
-            options.out / str(manifest["name"]), manifest, {"kmer.safetensors": fitted.arrays()}
+        name = f"kmer-{chunk_nt}-v1"
+        bundle = write_kmer_bundle(
+            options.out / name,
+            fitted,
+            name=name,
+            description="Logistic regression on k-mers: the baseline, fast and weak.",
+            chunk_nt=chunk_nt,
+            validated_nt=min(LENGTHS_NT),
         )
         print(f"wrote {bundle.path}")
-
-
-def _manifest(name: str, kind: str, chunk_nt: int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "kind": kind,
-        "chunk_nt": chunk_nt,
-        "min_nt": 60,
-        "validated_nt": min(LENGTHS_NT),
-        "threshold": DEFAULT_THRESHOLD,
-    }
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -239,6 +239,7 @@ def _measured(
         "precision": classifier.precision,
         "fixed_fragments": _numbers(found.chunk[0]),
         "expected_precision": _precisions(found.chunk[0]),
+        "by_threshold": _at_thresholds(classifier, fixed[chunk_nt], chunk_nt),
         "by_length": by_length,
         "by_part": [
             {"part": p.part, "value": p.value, "against": p.against, **_numbers(p)}
@@ -248,6 +249,22 @@ def _measured(
     if baseline is not None:
         _beside(card, baseline)
     return card
+
+
+def _at_thresholds(
+    classifier: Classifier, fragments: Sequence[LabelledContig], chunk_nt: int
+) -> list[dict[str, Any]]:
+    """What other cuts of p_virus give on fragments of the chunk length."""
+    score = score_contigs(classifier, fragments, chunk_nt).chunk
+    label = np.array([fragment.label == 1 for fragment in fragments])
+    rows = []
+    for threshold in THRESHOLDS:
+        found = confusion(label, score, threshold)
+        recall, rate = found.recall, found.false_positive_rate
+        precision = expected_precision(recall, rate, ONE_PERCENT)
+        row = {"recall": recall, "false_positive_rate": rate, "precision_at_1_percent": precision}
+        rows.append({"threshold": threshold, **_rounded(row)})
+    return rows
 
 
 def _beside(card: dict[str, Any], baseline: Mapping[str, Any]) -> None:
@@ -275,7 +292,11 @@ def _numbers(performance: Performance) -> dict[str, Any]:
         "recall": performance.recall,
         "false_positive_rate": performance.false_positive_rate,
     }
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
+    return _rounded(found)
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def _precisions(performance: Performance) -> dict[str, float]:

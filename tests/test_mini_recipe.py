@@ -78,7 +78,7 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         hidden=8,
         steps=8,
         batch_nt=3000,
-        lengths_nt=(150,),
+        lengths_nt=(75, 150),
         slice_fraction=0.3,
         slice_fragments=20,
         evaluate_every=4,

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from virnucpro.batches import Block
 from virnucpro.calls import Scores
 from virnucpro.frames import letter_codes
-from virnucpro.texts import Texts, chunk_status, whole_chunk_scores
+from virnucpro.texts import MIN_NT, Texts, chunk_status, whole_chunk_scores
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 K_CHOICES = (4, 5, 6)
-MIN_NT = 60
 LETTERS = 5  # A C G T and "anything else": k-mers are numbers to this base, below 2**16 for k = 6
 FRACTION_BITS = 24  # weights as multiples of 2**-24; a rounded mean of them is off by < 2**-25
 LARGEST_WEIGHT = 2.0**19  # 2**19 * 2**24 * 2**20 positions of a chunk stay inside an int64

@@ -18,6 +18,9 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 
+# Letters A, C, G or T that a chunk needs to be called as a whole.
+MIN_NT = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:

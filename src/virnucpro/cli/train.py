@@ -154,3 +154,78 @@ def head(
             out, fit, name or out.name, description, dnabert, esm, copy=copy
         )
         _tell(screen, fit.record["slice_auroc"], bundle)
+
+
+@train.command()
+@click.option_panel("Labelled sequences", options=OPTIONS)
+@click.option_panel(
+    "Training", options=["--steps", "--max-minutes", "--device", "--threads", "--work"]
+)
+@click.option_panel("Output", options=OUTPUT)
+@_bundle_options
+@click.option("--steps", default=6500, show_default=True, help="Steps of the whole training.")
+@click.option(
+    "--max-minutes", type=float, help="Stop then and keep the state; the same command goes on."
+)
+@click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the training's state; default: the output directory's name with .training.",
+)
+def encoder(
+    out: Path,
+    name: str | None,
+    description: str,
+    chunk_nt: int,
+    seed: int,
+    steps: int,
+    max_minutes: float | None,
+    device: str,
+    threads: int | None,
+    work: Path | None,
+    quiet: bool,
+    no_progress: bool,
+    **labelled: Any,  # noqa: ANN401
+) -> int:
+    """Train a small encoder from scratch, end to end with its head, as the embedded bundles were.
+
+    Exits 1 when --max-minutes ended it; the same command then goes on from its state.
+    """
+    from virnucpro.devices import use_threads
+    from virnucpro.encoders.precision import device_of
+    from virnucpro.train.encoder_fit import (
+        EncoderSettings,
+        FitProgress,
+        fit_encoder,
+        write_chunk_bundle,
+    )
+
+    use_threads(threads)
+    work = work or out.with_name(f"{out.name}.training")
+    with Screen(quiet=quiet, bar=not no_progress) as screen:
+
+        def tell(now: FitProgress) -> None:
+            area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
+            screen.step(now.step, now.steps, f"loss {now.loss:.4f}{area}")
+
+        data = read_labelled(**labelled, stages=screen)
+        fit = fit_encoder(
+            data.contigs,
+            EncoderSettings(steps=steps, seed=seed),
+            device_of(device),
+            work,
+            tell,
+            data_sha256=data.sha256,
+            max_minutes=max_minutes,
+        )
+        if not fit.finished:
+            screen.line(f"time is up; the same command goes on from {fit.state}")
+            return 1
+        bundle = write_chunk_bundle(
+            out, fit, name=name or out.name, description=description, chunk_nt=chunk_nt
+        )
+        areas = fit.record["slice_auroc"].values()
+        _tell(screen, sum(areas) / len(areas), bundle)
+    return 0

@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from virnucpro.encoders.attention import Mask, attention
 from virnucpro.encoders.precision import WideLayerNorm, wide
 from virnucpro.errors import BundleError
-from virnucpro.frames import AMINO_ACIDS
+from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
 from virnucpro.head import Head
 
 CODONS = 64
 AMBIGUOUS_CODON = 64
-UNKNOWN_LETTER = 4
 CODON_BUCKET = 8
 # Codes of A C G T N in the order of their letters, A < C < G < N < T.
 _LETTER_RANK = (0, 1, 2, 4, 3)
@@ -87,13 +86,13 @@ class CodonConfig:
     acts in training only, on channels inside a residual block and on what an attention layer adds.
     """
 
-    channels: tuple[int, ...] = (64, 128, 256)
-    blocks: tuple[int, ...] = (2, 2, 2)
-    kernels: tuple[int, ...] = (5, 3, 3)
-    attention: tuple[str, ...] = ()
+    channels: tuple[int, ...] = (64, 128)
+    blocks: tuple[int, ...] = (1, 3)
+    kernels: tuple[int, ...] = (5, 5)
+    attention: tuple[str, ...] = ("frame",)
     heads: int = 4
     embedding: int = 256
-    dropout: float = 0.1
+    dropout: float = 0.15
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a bundle's manifest."""

@@ -25,15 +25,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from virnucpro.bundle import LABELS, Bundle, write_bundle
+from virnucpro.calls import DEFAULT_THRESHOLD
+from virnucpro.classifiers.whole_chunks import WEIGHTS
 from virnucpro.encoders.codon import (
-    UNKNOWN_LETTER,
     CodonConfig,
     CodonNetwork,
     frame_codons,
     padded_codons,
 )
 from virnucpro.errors import InputError, ResumeError
-from virnucpro.frames import letter_codes
+from virnucpro.frames import UNKNOWN_LETTER, letter_codes
+from virnucpro.texts import MIN_NT
 from virnucpro.train.fragments import Augmentation, FragmentPool, blurred, spliced
 from virnucpro.train.kmer_fit import contigs_digest
 from virnucpro.train.labels import LabelledContig
@@ -42,6 +45,8 @@ from virnucpro.train.metrics import auroc
 from virnucpro.train.units import contig_weights, held_out_slice
 
 STATE = "training-state.safetensors"
+# About 2,000 chunks of 500 nt, some seconds of work on a CPU.
+BLOCK_NT = 1_000_000
 JUDGED_AT_ONCE = 512
 SHORTEST_FOR_BATCH_NT = 200
 # A few dozen lengths and no more: CUDA looks for the fastest kernels anew for each.
@@ -64,11 +69,11 @@ class EncoderSettings:
 
     network: CodonConfig = field(default_factory=CodonConfig)
     hidden: int = 128
-    steps: int = 4000
+    steps: int = 6500
     batch_nt: int = 320_000
     lengths_nt: tuple[int, ...] = LENGTHS_NT
     learning_rate: float = 2e-3
-    weight_decay: float = 0.2
+    weight_decay: float = 0.1
     warm_up: float = 0.03
     label_smoothing: float = 0.02
     gradient_norm: float = 1.0
@@ -79,7 +84,7 @@ class EncoderSettings:
     slice_lengths_nt: tuple[int, ...] = (300, 500)
     evaluate_every: int = 250
     save_every: int = 500
-    patience: int = 0
+    patience: int = 8
     seed: int = 0
 
 
@@ -137,6 +142,33 @@ def fit_encoder(
         finished = fit.run(deadline, progress or (lambda _: None))
         network = fit.chosen()
     return FitResult(network, fit.record(data_sha256 or {}), finished, workdir / STATE)
+
+
+def write_chunk_bundle(
+    directory: Path,
+    fit: FitResult,
+    *,
+    name: str,
+    description: str,
+    chunk_nt: int,
+    card: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """A new bundle of kind chunks. Raises BundleError if the directory is not empty."""
+    manifest = {
+        "name": name,
+        "description": description,
+        "kind": "chunks",
+        "chunk_nt": chunk_nt,
+        "block_nt": BLOCK_NT,
+        "min_nt": MIN_NT,
+        "validated_nt": min(fit.record["settings"]["lengths_nt"]),
+        "threshold": DEFAULT_THRESHOLD,
+        "labels": list(LABELS),
+        "codon": fit.network.part(),
+        "training": fit.record,
+        "card": dict(card or {}),
+    }
+    return write_bundle(directory, manifest, {WEIGHTS: fit.network.arrays()})
 
 
 def learning_rate_at(settings: EncoderSettings, step: int) -> float:

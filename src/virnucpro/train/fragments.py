@@ -18,11 +18,10 @@ from virnucpro.encoders.codon import (
     AMBIGUOUS_CODON,
     AMINO_OF_CODON,
     CODONS,
-    UNKNOWN_LETTER,
     padded_codons,
     reverse_complement,
 )
-from virnucpro.frames import letter_codes
+from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ class Augmentation:
 
     substitutions: float = 0.02
     unknown: float = 0.02
-    hidden: float = 0.3
+    hidden: float = 0.2
     synonyms: float = 0.0
     spliced: float = 0.0
 

@@ -18,7 +18,8 @@ from virnucpro.bundle import LABELS, Bundle, write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.errors import InputError
-from virnucpro.kmer import MIN_NT, KmerClassifier, class_count, kmer_frequencies, logistic
+from virnucpro.kmer import KmerClassifier, class_count, kmer_frequencies, logistic
+from virnucpro.texts import MIN_NT
 from virnucpro.train.labels import LabelledContig
 from virnucpro.train.metrics import auroc
 from virnucpro.train.units import contig_weights, held_out_slice
@@ -30,7 +31,7 @@ Progress = Callable[[str, float], None]
 
 GRAM_ROWS = 16384
 # A few seconds of work, and tables of a few megabytes.
-BLOCK_NT = 8_000_000
+BLOCK_NT = 5_000_000
 NEWTON_STEPS = 30
 GRADIENT_TOLERANCE = 1e-6
 
