@@ -67,11 +67,11 @@ class Bundle:
         """A file of the bundle, checked against its sha256. Raises BundleError."""
         path = self.path / name
         if name not in self.files:
-            raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged.")
+            raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged")
         if self.files[name] != _sha256(path):
             raise BundleError(
                 f"{path}: its content is not what {MANIFEST} lists; the bundle is damaged, "
-                "fetch or make it again."
+                "fetch or make it again"
             )
         return path
 
@@ -81,13 +81,13 @@ class Bundle:
         try:
             return load_arrays(path.read_bytes())
         except SafetensorError as error:
-            raise BundleError(f"{path}: not a safetensors file ({error}).") from error
+            raise BundleError(f"{path}: not a safetensors file ({error})") from error
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Settings of one part. Raises BundleError."""
         found = self.parts.get(name)
         if not isinstance(found, Mapping):
-            raise BundleError(f"{self.path / MANIFEST}: has no table [{name}], as its kind needs.")
+            raise BundleError(f"{self.path / MANIFEST}: has no table [{name}], as its kind needs")
         return found
 
     @property
@@ -117,10 +117,10 @@ def load(name_or_path: str | Path) -> Bundle:
     embedded = _embedded().get(str(name_or_path))
     path = embedded or Path(name_or_path)
     if not (path / MANIFEST).is_file():
-        names = ", ".join(sorted(_embedded()))
+        names = ", ".join(sorted(_embedded())) or "none"
         raise BundleError(
-            f"{name_or_path}: no bundle of this name and no directory with a {MANIFEST}; choose "
-            f"one of {names}, or give a directory."
+            f"{name_or_path}: no bundle of this name and no directory with a {MANIFEST}; give a "
+            f"bundle's directory, or one of the embedded bundles: {names}"
         )
     return _read(path)
 
@@ -148,6 +148,12 @@ def _embedded() -> dict[str, Path]:
     return found
 
 
+def check_free(directory: Path) -> None:
+    """Raises BundleError unless a new bundle can go there: nothing is, or an empty directory."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise BundleError(f"{directory}: already holds something; choose an empty directory")
+
+
 def write_bundle(
     directory: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Arrays]
 ) -> Bundle:
@@ -155,18 +161,23 @@ def write_bundle(
 
     manifest: what bundle.toml holds besides `format` and `[files]`; None values are left out. A
     file is bytes, or arrays for a safetensors file. Raises BundleError if the directory is not
-    empty.
+    empty, or cannot be written to.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise BundleError(f"{directory}: already holds something; choose an empty directory.")
-    directory.mkdir(parents=True, exist_ok=True)
     sums: dict[str, str] = {}
-    for name, content in files.items():
-        data = content if isinstance(content, bytes) else save_arrays(dict(content))
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_bytes(data)
-        sums[name] = hashlib.sha256(data).hexdigest()
-    return write_manifest(directory, manifest, sums)
+    try:
+        check_free(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else save_arrays(dict(content))
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(data)
+            sums[name] = hashlib.sha256(data).hexdigest()
+        return write_manifest(directory, manifest, sums)
+    except OSError as error:
+        raise BundleError(
+            f"{directory}: the bundle cannot be written ({error.strerror or error}); choose "
+            "another directory"
+        ) from error
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:
@@ -182,9 +193,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not a TOML file ({error}).") from error
+        raise BundleError(f"{path}: not a TOML file ({error})") from error
 
 
 def _read(directory: Path) -> Bundle:
@@ -193,13 +204,16 @@ def _read(directory: Path) -> Bundle:
     if document.get("format") != FORMAT:
         raise BundleError(
             f"{path}: has format {document.get('format')}, this version reads {FORMAT}; "
-            "use a matching version of virnucpro."
+            "use a matching version of virnucpro"
         )
     fields: dict[str, Any] = {
         name: _field(path, document, name, kind) for name, kind in _FIELDS.items()
     }
     if fields["kind"] not in KINDS:
-        raise BundleError(f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}.")
+        raise BundleError(f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}")
+    for name in ("chunk_nt", "block_nt"):
+        if not fields[name]:
+            raise BundleError(f"{path}: {name} is 0, but chunks and blocks need letters")
     known = {*_FIELDS, "format", "files", "card", "labels"}
     return Bundle(
         path=directory,
@@ -226,8 +240,8 @@ _FIELDS: dict[str, type] = {
 
 def _field(path: Path, document: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401
     value: Any = document.get(name)
-    if type(value) is not kind or (kind is int and int(value) < 0):
-        raise BundleError(f"{path}: {name} is {value!r}, not a usable {kind.__name__}.")
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise BundleError(f"{path}: {name} is {value!r}, not a usable {kind.__name__}")
     return value
 
 
@@ -251,4 +265,4 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error

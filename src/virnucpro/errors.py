@@ -56,7 +56,10 @@ class OutOfMemory(VirnucproError):
     exit_code = 4
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does, with an exit code of its own."""
+class Terminated(BaseException):
+    """SIGTERM: ends a run as Ctrl-C does, with an exit code of its own.
+
+    No KeyboardInterrupt: click turns that into an Abort that no longer says what it was.
+    """
 
     exit_code: ClassVar[int] = 143

@@ -91,18 +91,18 @@ def load_head(path: Path | str, device: str | torch.device = "cpu") -> Head:
     try:
         state = load_file(path, device=str(device))
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
-        raise BundleError(f"{path}: not a safetensors file, or damaged ({error}).") from error
+        raise BundleError(f"{path}: not a safetensors file, or damaged ({error})") from error
     weight = state.get("hidden.weight")
     if weight is None or weight.ndim != 2:
-        raise BundleError(f"{path}: holds no head (no matrix hidden.weight).")
+        raise BundleError(f"{path}: holds no head (no matrix hidden.weight)")
     with torch.device("meta"):
         head = Head(weight.shape[1], weight.shape[0])
     wanted = {name: tensor.shape for name, tensor in head.state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
     if wanted != found:
         wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
-        raise BundleError(f"{path}: not a head, or of mixed sizes; see {', '.join(wrong)}.")
+        raise BundleError(f"{path}: not a head, or of mixed sizes; see {', '.join(wrong)}")
     head.load_state_dict(state, assign=True)
     return head.requires_grad_(False).eval()

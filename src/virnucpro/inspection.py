@@ -25,7 +25,8 @@ class Inspection:
     """One input: counts of its records and chunks, and what is wrong with it.
 
     chunk_status counts chunks by the status that predict would give them; open_frames is None for
-    bundles that score whole chunks. faults: the first few sentences, of faulty records in all.
+    bundles that score whole chunks. shortest_nt, longest_nt: of the records that have letters.
+    faults: the first few sentences, of faulty records in all.
     """
 
     path: str
@@ -84,7 +85,7 @@ def _counted(contigs: Iterator[Contig], found: Inspection) -> Iterator[Contig]:
             found.faulty += 1
             if len(found.faults) < NAMED:
                 found.faults.append(f"record {contig.record} ({contig.name}): {contig.fault}")
-        else:
+        elif length_nt:
             found.shortest_nt = min(length_nt, found.shortest_nt or length_nt)
             found.longest_nt = max(length_nt, found.longest_nt or 0)
         yield contig

@@ -250,8 +250,8 @@ class Journal:
                 raise ResumeError(f"{run_dir}: this is a file; choose a folder with -o")
             _refuse_other_run(files, fingerprint)
             _refuse_foreign_files(files)
-            files.blocks.mkdir(parents=True)
-        write_json(files.fingerprint, fingerprint)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            _make_hidden(files, fingerprint)
         return cls(files)
 
     @staticmethod
@@ -299,6 +299,17 @@ class Journal:
         """Removes the hidden folder, once everything public is in its place."""
         with disk_errors(self.files.run_dir):
             shutil.rmtree(self.files.hidden)
+
+
+def _make_hidden(files: RunFiles, fingerprint: Mapping[str, str]) -> None:
+    """The hidden folder, never without the fingerprint, by which it is known as ours."""
+    new = files.hidden.with_name(f"{files.hidden.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        (new / files.blocks.name).mkdir(parents=True)
+        write_json(new / files.fingerprint.name, fingerprint)
+        new.rename(files.hidden)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str]) -> None:

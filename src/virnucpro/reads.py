@@ -86,7 +86,7 @@ def open_sources(paths: Sequence[Path], sample: str | None = None) -> list["Sour
     sources: list[Source] = []
     for path in paths:
         _check_readable(path)
-        source = Source(path, sample_name(path) if sample is None else _printable(sample))
+        source = Source(path, sample_name(path) if sample is None else _decoded(sample))
         for other in sources:
             if other.sample == source.sample:
                 raise InputError(
@@ -100,11 +100,16 @@ def open_sources(paths: Sequence[Path], sample: str | None = None) -> list["Sour
 
 def sample_name(path: Path) -> str:
     """The file's name without the suffixes of FASTA and gzip, in any case; others stay."""
-    name = os.fsencode(path.name).decode("utf-8", errors="replace")
+    name = _decoded(path.name)
     for suffixes in (GZIP_SUFFIXES, FASTA_SUFFIXES):
         suffix = next((s for s in suffixes if name.lower().endswith(s)), "")
         name = name[: len(name) - len(suffix)] or name
-    return _printable(name)
+    return name
+
+
+def _decoded(name: str) -> str:
+    """A name from the system, which need not be UTF-8, as text that can be printed."""
+    return _printable(os.fsencode(name).decode("utf-8", errors="replace"))
 
 
 def _check_readable(path: Path) -> None:

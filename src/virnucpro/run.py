@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,14 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
 from virnucpro.classifiers import Classifier
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
-from virnucpro.errors import SettingsError, StreamBroken, Terminated, VirnucproError
+from virnucpro.errors import (
+    OutOfMemory,
+    ResumeError,
+    SettingsError,
+    StreamBroken,
+    Terminated,
+    VirnucproError,
+)
 from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles, disk_errors, write_json
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent, Watcher
@@ -87,6 +94,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     threads = _threads(bundle, settings)
     classifier = bundle.classifier(precision=settings.precision)
     if settings.force:
+        _check_spared(sources, files)
         Journal.discard(files)
     journal = Journal.create(settings.out, _fingerprint(bundle, classifier), settings.prefix)
     device = Device("cpu", cpu_name(), threads)
@@ -98,9 +106,25 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
 
 def _check(settings: Settings) -> None:
     if not settings.inputs:
-        raise SettingsError("no input was named; give one FASTA file or more.")
+        raise SettingsError("no input was named; give one FASTA file or more")
     if settings.threshold is not None and not 0 <= settings.threshold <= 1:
-        raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1.")
+        raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1")
+    if settings.prefix and Path(settings.prefix).name != settings.prefix:
+        raise SettingsError(
+            f"the prefix is {settings.prefix!r}, but must be a part of a file's name, without '/'; "
+            "name the folder with -o"
+        )
+
+
+def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
+    """Raises ResumeError where --force would remove an input: it lies there as a run's file."""
+    replaced = {path.resolve() for path in files.public}
+    for source in sources:
+        if source.path.resolve() in replaced:
+            raise ResumeError(
+                f"{source.path}: this input is a file of the run that --force replaces; choose "
+                "another folder with -o"
+            )
 
 
 def _threads(bundle: Bundle, settings: Settings) -> int:
@@ -127,19 +151,27 @@ class _Log:
         self.watcher = watcher
 
     def line(self, text: str) -> None:
+        self.keep(text)
+        self.watcher.line(text)
+
+    def keep(self, text: str) -> None:
+        """A line for log.txt alone."""
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         with disk_errors(Path(self._file.name).parent):
             self._file.write(f"{now} {text}\n")
             self._file.flush()
-        self.watcher.line(text)
 
 
 @contextmanager
 def _log(files: RunFiles, watcher: Watcher) -> "Iterator[_Log]":
     with disk_errors(files.run_dir):
-        file = files.log.open("w", encoding="utf-8")
-    with file:
+        # A path need not be UTF-8.
+        file = files.log.open("w", encoding="utf-8", errors="backslashreplace")
+    try:
         yield _Log(file, watcher)
+    finally:
+        with suppress(OSError):  # every line was flushed; what the disk refused was said then
+            file.close()
 
 
 @dataclass(slots=True)
@@ -165,7 +197,10 @@ class _Run:
             self._announce()
             counts = self._work()
         except BaseException as error:
-            self._write_json(*_ending(error), None)
+            status, code, sentence = _ending(error)
+            with suppress(VirnucproError):  # a full disk, which ended the run, or will be told next
+                self.log.keep(f"{status}: {sentence}")
+            self._write_json(status, code, sentence, None)
             raise
         return self._finished(counts)
 
@@ -191,15 +226,19 @@ class _Run:
 
     def _announce(self) -> None:
         bundle, say = self.bundle, self.log.line
-        say(f"virnucpro {__version__}, bundle {bundle.name} (sha256 {bundle.sha256})")
-        if not bundle.is_published_model:
-            say(
-                f"{bundle.name} is not the published VirNucPro model; cuts made for that one do "
-                "not apply to its scores"
-            )
+        published = (
+            "the published VirNucPro model"
+            if bundle.is_published_model
+            else "not the published VirNucPro model, which this version cannot fetch yet; cuts made for "
+            "that one do not apply here"
+        )
+        say(
+            f"virnucpro {__version__}, bundle {bundle.name}, {published}; its sha256 is "
+            f"{bundle.sha256}"
+        )
         say(
             f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {self.threshold:g}; "
-            f"{self.classifier.precision} on {self.device.name}, {self.device.threads} threads"
+            f"{self.classifier.precision} on {self.device.name}, {_threads_in_words(self.device)}"
         )
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
@@ -237,7 +276,7 @@ class _Run:
         )
         say(
             f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
-            f"others; {_uncalled(counts)}"
+            f"others{_not_ok(counts)}"
         )
         if counts.incomplete:
             say(f"what could not be processed is listed in {self.journal.files.failed}")
@@ -306,19 +345,26 @@ def _ending(error: BaseException) -> tuple[str, int, str]:
     if isinstance(error, VirnucproError):
         return "failed", error.exit_code, str(error)
     if isinstance(error, Terminated):
-        return "interrupted", 143, "terminated by a signal"
+        return "interrupted", error.exit_code, "terminated by a signal"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130, "interrupted from the keyboard"
+    if isinstance(error, MemoryError):
+        return "failed", OutOfMemory.exit_code, "out of memory"
     return "failed", 1, f"{type(error).__name__}: {error}"
 
 
-def _uncalled(counts: Counts) -> str:
-    reasons = {
-        name.replace("_", " "): number
+def _threads_in_words(device: Device) -> str:
+    return f"{device.threads} thread{'' if device.threads == 1 else 's'}"
+
+
+def _not_ok(counts: Counts) -> str:
+    """What stands behind the numbers of calls: chunks whose status is not ok, by status."""
+    reasons = [
+        f"{number:,} {name.replace('_', ' ')}"
         for name, number in counts.chunk_status.items()
         if number and name != "ok"
-    }
-    return ", ".join(f"{n:,} {name}" for name, n in reasons.items()) or "all of full length"
+    ]
+    return f"; {', '.join(reasons)}" if reasons else ""
 
 
 def _versions() -> dict[str, str | None]:

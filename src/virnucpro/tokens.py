@@ -74,7 +74,7 @@ class NucleotideTokenizer:
         if specials != list(range(len(NUCLEOTIDE_SPECIALS))):
             raise BundleError(
                 f"{self.path}: not the tokenizer of DNABERT-S, which numbers "
-                f"{', '.join(NUCLEOTIDE_SPECIALS)} from 0 to 4; take the file published with it."
+                f"{', '.join(NUCLEOTIDE_SPECIALS)} from 0 to 4; take the file published with it"
             )
 
     @property
@@ -99,11 +99,11 @@ def _checked_json(path: Path) -> str:
         model = json.loads(text)["model"]
         vocabulary, merges = model["vocab"], model["merges"]
     except OSError as error:
-        raise BundleError(f"{path}: the tokenizer cannot be read ({error.strerror}).") from error
+        raise BundleError(f"{path}: the tokenizer cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(
-            f"{path}: not a tokenizer.json, or damaged; fetch it again from where it was published."
+            f"{path}: not a tokenizer.json, or damaged; fetch it again from where it was published"
         ) from error
     if model.get("type") != "BPE" or not isinstance(vocabulary, dict) or not merges:
-        raise BundleError(f"{path}: holds no byte-pair encoding, which DNABERT-S needs.")
+        raise BundleError(f"{path}: holds no byte-pair encoding, which DNABERT-S needs")
     return text

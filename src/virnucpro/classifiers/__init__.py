@@ -50,7 +50,7 @@ def classifier_of(bundle: Bundle, device: str = "cpu", precision: str = "auto") 
         from virnucpro.classifiers.kmers import kmer_classifier
 
         if precision not in ("auto", "fp64"):
-            raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}.")
+            raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}")
         return kmer_classifier(bundle)
     from virnucpro.devices import precision_for
 

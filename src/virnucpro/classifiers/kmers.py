@@ -23,5 +23,5 @@ def kmer_classifier(bundle: Bundle) -> KmerClassifier:
         )
     except (KeyError, IndexError, ValueError) as error:
         raise BundleError(
-            f"{bundle.path / WEIGHTS}: not the arrays of a k-mer model ({error})."
+            f"{bundle.path / WEIGHTS}: not the arrays of a k-mer model ({error})"
         ) from error

@@ -47,7 +47,7 @@ class FrameEncoders:
         if tokenizer is None:
             raise BundleError(
                 f"{dnabert_s.name}: DNABERT-S needs its {TOKENIZER}; put weights, {CONFIG} and "
-                f"{TOKENIZER} into one directory and name that."
+                f"{TOKENIZER} into one directory and name that"
             )
         return cls(dnabert_s, esm2, NucleotideTokenizer(tokenizer))
 
@@ -75,7 +75,7 @@ class FrameClassifier:
         if bundle.chunk_nt // 3 > MAX_RESIDUES:
             raise BundleError(
                 f"{bundle.path / MANIFEST}: chunk_nt is {bundle.chunk_nt}, but ESM-2 takes "
-                f"proteins of at most {MAX_RESIDUES} residues; the bundle cannot be used."
+                f"proteins of at most {MAX_RESIDUES} residues; the bundle cannot be used"
             )
         self.name = bundle.name
         self.precision = precision
@@ -92,7 +92,7 @@ class FrameClassifier:
         if self._head.features != self._encoders.width:
             raise BundleError(
                 f"{bundle.path}: the head takes {self._head.features} numbers, the encoders give "
-                f"{self._encoders.width}; they do not belong together."
+                f"{self._encoders.width}; they do not belong together"
             )
 
     def score_block(self, block: Block) -> Scores:
@@ -133,7 +133,7 @@ def encoder_sums(path: Path | str) -> dict[str, str]:
             with file.open("rb") as content:
                 sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
         except OSError as error:
-            raise BundleError(f"{file}: cannot be read ({error.strerror or error}).") from error
+            raise BundleError(f"{file}: cannot be read ({error.strerror or error})") from error
     return sums
 
 
@@ -145,13 +145,13 @@ def _checked(directory: Path, parts: Mapping[str, object], name: str) -> Path:
     if not isinstance(path, str) or not isinstance(sums, Mapping):
         raise BundleError(
             f"{directory / MANIFEST}: names no path and sha256 for the encoder {name}; "
-            "it is damaged."
+            "it is damaged"
         )
     found = encoder_sums(directory / path)
     wrong = sorted(file for file in {*found, *sums} if found.get(file) != sums.get(file))
     if wrong:
         raise BundleError(
             f"{directory / path}: {', '.join(wrong)} of the encoder {name} is not what the "
-            f"bundle's {MANIFEST} names; put the files there that its head was fitted on."
+            f"bundle's {MANIFEST} names; put the files there that its head was fitted on"
         )
     return directory / path

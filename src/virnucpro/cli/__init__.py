@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -37,6 +38,8 @@ for command in (predict, validate, bundles, evaluate, train):
 def main() -> NoReturn:
     """Runs the program and exits."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, TextIOWrapper):  # a path need not be UTF-8; stderr escapes by itself
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_run())
 
 
@@ -50,13 +53,12 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort as error:
-        stopped = isinstance(error.__cause__, Terminated)
-        click.echo("virnucpro: stopped before the end.", err=True)
-        return Terminated.exit_code if stopped else INTERRUPTED
+    except (click.Abort, Terminated) as error:
+        click.echo("virnucpro: stopped before the end", err=True)
+        return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED
     except VirnucproError as error:
         click.echo(f"virnucpro: {error}", err=True)
         return error.exit_code
     except MemoryError:
-        click.echo("virnucpro: out of memory; give the program more, or a smaller batch.", err=True)
+        click.echo("virnucpro: out of memory; give the program more", err=True)
         return OutOfMemory.exit_code

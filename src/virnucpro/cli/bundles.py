@@ -4,6 +4,8 @@ import json
 
 import rich_click as click
 
+from virnucpro.cli.terminal import paper
+
 
 @click.group()
 def bundles() -> None:
@@ -13,7 +15,6 @@ def bundles() -> None:
 @bundles.command("list")
 def list_() -> None:
     """List the embedded bundles."""
-    from rich.console import Console
     from rich.table import Table
 
     from virnucpro.bundle import aliases_of, embedded_bundles
@@ -24,7 +25,7 @@ def list_() -> None:
         names = ", ".join(aliases_of(bundle))
         numbers = str(bundle.chunk_nt), bundle.kind, f"{size / 1000:,.0f}"
         table.add_row(bundle.name, names, *numbers, bundle.description)
-    Console().print(table)
+    paper().print(table)
 
 
 @bundles.command()
@@ -41,11 +42,9 @@ def show(bundle: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    from rich.console import Console
-
     from virnucpro.cli.cards import card_tables
 
-    console = Console()
+    console = paper()
     for part in card_tables(document):
         console.print(part)
         console.print()

@@ -14,7 +14,7 @@ def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
     top = Table(box=None, show_header=False)
     for name, value in manifest.items():
         if not isinstance(value, Mapping) and not _is_rows(value):
-            top.add_row(Text(name), Text(in_line(value)))
+            top.add_row(Text(name), _folding(value))
     yield top
     for name, value in manifest.items():
         if name not in ("files", "card") and isinstance(value, Mapping):
@@ -27,7 +27,7 @@ def _part(title: str, part: Manifest) -> Iterator[Table]:
     if rows:
         table = Table(title=Text(title), box=None, show_header=False, title_justify="left")
         for name, value in rows.items():
-            table.add_row(Text(name), Text(in_line(value)))
+            table.add_row(Text(name), _folding(value))
         yield table
     for name, value in part.items():
         if _is_rows(value):
@@ -42,7 +42,7 @@ def _rows(title: str, rows: Sequence[Manifest]) -> Table:
     for name in columns:
         table.add_column(Text(name))
     for row in rows:
-        table.add_row(*(Text(in_line(row.get(name, ""))) for name in columns))
+        table.add_row(*(_folding(row.get(name, "")) for name in columns))
     return table
 
 
@@ -52,6 +52,11 @@ def _is_rows(value: object) -> bool:
 
 def _is_table(value: object) -> bool:
     return isinstance(value, Mapping) or _is_rows(value)
+
+
+def _folding(value: object) -> Text:
+    """A value that may be longer than its column: a sha256 must not end in dots."""
+    return Text(in_line(value), overflow="fold")
 
 
 def in_line(value: object) -> str:

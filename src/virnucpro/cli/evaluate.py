@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
-from virnucpro.cli.terminal import Screen
+from virnucpro.cli.terminal import Screen, paper
 
 if TYPE_CHECKING:
     from virnucpro.train.measure import Evaluation
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Also write everything as JSON."
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, readable=False),
+    help="Also write everything as JSON.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print the tables only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress.")
@@ -84,10 +87,9 @@ def evaluate(
 
 
 def _print(evaluation: "Evaluation") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = paper(wide=True)
     for rank in ("contig", "chunk"):
         header, rows = evaluation.table(rank)
         table = Table(*header, title=f"by {rank}", title_justify="left", box=None)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from virnucpro.train.labels import Labelled
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)
 OPTIONS = ["--fasta", "--labels", "--positive", "--negative"]
 
 

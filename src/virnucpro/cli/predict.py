@@ -43,11 +43,17 @@ def _refusing(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--force"])
 @click.option_panel("Classifier", options=["--bundle", "--threshold", "--precision", "--threads"])
 @click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    help="Run directory.",
+)
 @click.option("--sample", help="Name in the column sample; otherwise made from the file's name.")
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
 @click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
@@ -90,8 +96,7 @@ def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN
     settings = Settings(command=tuple(sys.argv), **options)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         outcome = run(settings, screen)
-        if outcome.exit_code == 0:
-            screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
+        screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
     if outcome.error is not None:
         click.echo(f"virnucpro: {outcome.error}", err=True)
     return outcome.exit_code

@@ -18,12 +18,22 @@ from rich.progress import (
 from virnucpro.progress import Position
 
 PLAIN_EVERY_S = 30.0
+PAPER_WIDTH = 240
 
 
 def duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def paper(*, wide: bool = False) -> Console:
+    """Standard output for tables.
+
+    As wide as a terminal; elsewhere, or on request, so wide that nothing is cut or folded.
+    """
+    width = None if sys.stdout.isatty() and not wide else PAPER_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 class Screen:
@@ -34,7 +44,7 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False, bar: bool = True) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._moving = bar and not quiet
         self._progress: Progress | None = None
         if self._moving and sys.stderr.isatty():

@@ -35,7 +35,7 @@ def _bundle_options(command: Command) -> Command:
         click.option(
             "-o",
             "--out",
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, readable=False),
             required=True,
             help="Directory of the new bundle.",
         ),
@@ -68,10 +68,12 @@ def kmer(
     **labelled: Any,  # noqa: ANN401
 ) -> None:
     """Fit the k-mer linear model: numpy only, in seconds, the baseline of any other bundle."""
+    from virnucpro.bundle import check_free
     from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 
     settings = KmerSettings(k=k, fragments=fragments, seed=seed)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
+        check_free(out)
         data = read_labelled(**labelled, stages=screen)
         fit = fit_kmer(
             data.contigs,
@@ -97,13 +99,13 @@ def kmer(
 @_bundle_options
 @click.option(
     "--dnabert",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     required=True,
     help="Directory of DNABERT-S: config.json, model.safetensors, tokenizer.json.",
 )
 @click.option(
     "--esm",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     required=True,
     help="Directory of an ESM-2 of any size: config.json, model.safetensors.",
 )
@@ -119,7 +121,7 @@ def kmer(
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option(
     "--work",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Keeps embeddings and state here, so that a second call goes on from them.",
 )
 def head(
@@ -140,6 +142,7 @@ def head(
     **labelled: Any,  # noqa: ANN401
 ) -> None:
     """Fit the published head on the open frames of two frozen encoders."""
+    from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
     from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
@@ -147,6 +150,7 @@ def head(
     settings = HeadSettings(chunk_nt=chunk_nt, epochs=epochs, seed=seed)
     use_threads(threads)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
+        check_free(out)
         data = read_labelled(**labelled, stages=screen)
         encoders = load_dnabert_s(dnabert, "cpu", precision), load_esm2(esm, "cpu", precision)
         fit = fit_head(data.contigs, settings, *encoders, work, screen, data.sha256)
@@ -171,7 +175,7 @@ def head(
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option(
     "--work",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Folder of the training's state; default: the output directory's name with .training.",
 )
 def encoder(
@@ -193,6 +197,7 @@ def encoder(
 
     Exits 1 when --max-minutes ended it; the same command then goes on from its state.
     """
+    from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders.precision import device_of
     from virnucpro.train.encoder_fit import (
@@ -205,6 +210,7 @@ def encoder(
     use_threads(threads)
     work = work or out.with_name(f"{out.name}.training")
     with Screen(quiet=quiet, bar=not no_progress) as screen:
+        check_free(out)
 
         def tell(now: FitProgress) -> None:
             area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option("--bundle", default="mini-500", show_default=True, help="As for predict.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def validate(inputs: tuple[Path, ...], bundle: str, as_json: bool) -> int:

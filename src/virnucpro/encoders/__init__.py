@@ -55,7 +55,7 @@ def load_dnabert_s(
     if words is not None and words.vocabulary > config.vocabulary:
         raise BundleError(
             f"{words.path}: has {words.vocabulary} tokens, the weights {config.vocabulary}; "
-            "tokenizer and weights are not of one model."
+            "tokenizer and weights are not of one model"
         )
     model = load(lambda: DnabertS(config), published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch

@@ -78,7 +78,7 @@ def _sdpa(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
 def _cpu_flash(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
     """torch's fused kernel for CPUs, which tiles the softmax; it is not FlashAttention-2."""
     if q_BHTD.device.type != "cpu":
-        raise DeviceError(f"attention kernel cpu_flash runs on a CPU, not on {q_BHTD.device}.")
+        raise DeviceError(f"attention kernel cpu_flash runs on a CPU, not on {q_BHTD.device}")
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return _sdpa(q_BHTD, k_BHTD, v_BHTD, mask)
 
@@ -91,7 +91,7 @@ def kernel_named(backend: str) -> Kernel:
     """The kernel of that name; SettingsError for a name that is none."""
     if backend not in KERNELS:
         raise SettingsError(
-            f"attention kernel {backend!r} is not known; choose {', '.join(KERNELS)}."
+            f"attention kernel {backend!r} is not known; choose {', '.join(KERNELS)}"
         )
     return KERNELS[backend]
 

@@ -286,7 +286,7 @@ def codon_network(part: Mapping[str, Any], where: Path | str = "bundle.toml") ->
         hidden = int(values.pop("hidden"))
         return CodonNetwork(CodonConfig.from_dict(values), hidden)
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{where}: does not describe a codon network ({error}).") from error
+        raise BundleError(f"{where}: does not describe a codon network ({error})") from error
 
 
 def load_codon_network(
@@ -297,14 +297,14 @@ def load_codon_network(
     try:
         state = load_file(path)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
-        raise BundleError(f"{path}: not a safetensors file, or damaged ({error}).") from error
+        raise BundleError(f"{path}: not a safetensors file, or damaged ({error})") from error
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
     if wanted != found:
         wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
-        raise BundleError(f"{path}: not the weights that its bundle describes; see {wrong[0]}.")
+        raise BundleError(f"{path}: not the weights that its bundle describes; see {wrong[0]}")
     network.load_state_dict(state)
     return network.for_inference().to(device=device, dtype=dtype)
 

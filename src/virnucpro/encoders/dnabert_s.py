@@ -37,14 +37,14 @@ class DnabertSConfig:
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise BundleError(
-                f"a DNABERT-S of width {self.width} cannot have {self.heads} heads of even width."
+                f"a DNABERT-S of width {self.width} cannot have {self.heads} heads of even width"
             )
 
 
 def dnabert_s_config(published: Mapping[str, Any]) -> DnabertSConfig:
     """The sizes in a published config; BundleError for a missing field or another model."""
     if "alibi_starting_size" not in published:
-        raise BundleError("the config is not that of a DNABERT-S (it names no ALiBi).")
+        raise BundleError("the config is not that of a DNABERT-S (it names no ALiBi)")
     return DnabertSConfig(
         vocabulary=field_of(published, "vocab_size", int),
         layers=field_of(published, "num_hidden_layers", int),

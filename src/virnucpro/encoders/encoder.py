@@ -105,7 +105,7 @@ class Encoder:
         if self._tokenize is None:
             raise BundleError(
                 f"{self.name}: came without its tokenizer.json, so it cannot read letters; "
-                "load it with tokenizer=PATH, or from the published directory."
+                "load it with tokenizer=PATH, or from the published directory"
             )
         rows: NDArray[np.float32] = self.rows(self._tokenize(sequences)).cpu().numpy()
         return rows

@@ -45,7 +45,7 @@ class Esm2Config:
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
             raise BundleError(
-                f"an ESM-2 of width {self.width} cannot have {self.heads} heads of even width."
+                f"an ESM-2 of width {self.width} cannot have {self.heads} heads of even width"
             )
 
 
@@ -66,7 +66,7 @@ def esm2_config(published: Mapping[str, Any]) -> Esm2Config:
     if published.get("position_embedding_type") != "rotary" or published.get(
         "emb_layer_norm_before"
     ):
-        raise BundleError("the config is not that of an ESM-2 (rotary, no LayerNorm at its start).")
+        raise BundleError("the config is not that of an ESM-2 (rotary, no LayerNorm at its start)")
     return Esm2Config(
         layers=field_of(published, "num_hidden_layers", int),
         width=field_of(published, "hidden_size", int),

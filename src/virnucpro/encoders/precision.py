@@ -17,7 +17,7 @@ def dtype_of(precision: str) -> torch.dtype:
     """The dtype of the weights; SettingsError for a name that is none."""
     if precision not in DTYPES:
         raise SettingsError(
-            f"precision {precision!r} is not known to an encoder; choose {', '.join(DTYPES)}."
+            f"precision {precision!r} is not known to an encoder; choose {', '.join(DTYPES)}"
         )
     return DTYPES[precision]
 
@@ -27,9 +27,9 @@ def device_of(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise DeviceError(f"{device!r} names no device; cpu and cuda:0 do.") from error
+        raise DeviceError(f"{device!r} names no device; cpu and cuda:0 do") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"device {device} was asked for, but torch sees no CUDA device here.")
+        raise DeviceError(f"device {device} was asked for, but torch sees no CUDA device here")
     return found
 
 

@@ -51,7 +51,7 @@ def find_published(path: Path | str) -> Published:
         return Published(path, _config_inside(path), None)
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
-            raise BundleError(f"{path}: holds no {name}; an encoder's directory needs it.")
+            raise BundleError(f"{path}: holds no {name}; an encoder's directory needs it")
     tokenizer = path / TOKENIZER
     config = _config(path / CONFIG, (path / CONFIG).read_bytes())
     return Published(path / WEIGHTS, config, tokenizer if tokenizer.is_file() else None)
@@ -71,9 +71,9 @@ def _config(path: Path, text: str | bytes) -> Mapping[str, Any]:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise BundleError(f"{path}: its config is not JSON ({error}).") from error
+        raise BundleError(f"{path}: its config is not JSON ({error})") from error
     if not isinstance(config, dict):
-        raise BundleError(f"{path}: its config is not a JSON object.")
+        raise BundleError(f"{path}: its config is not a JSON object")
     return config
 
 
@@ -83,7 +83,7 @@ def field_of(config: Mapping[str, Any], name: str, kind: type[T]) -> T:
     if kind is float and type(value) is int:
         return kind(value)
     if type(value) is not kind or (kind is int and value < 1):
-        raise BundleError(f"the config's {name} is {value!r}, not a usable {kind.__name__}.")
+        raise BundleError(f"the config's {name} is {value!r}, not a usable {kind.__name__}")
     return value
 
 
@@ -92,10 +92,10 @@ def _opened(path: Path) -> Any:  # noqa: ANN401 (safe_open has no public type)
     try:
         return safe_open(path, framework="pt")
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
         raise BundleError(
-            f"{path}: not a safetensors file, truncated or damaged ({error}); fetch it again."
+            f"{path}: not a safetensors file, truncated or damaged ({error}); fetch it again"
         ) from error
 
 
@@ -136,7 +136,7 @@ def _layout_of(published: Published, layouts: Sequence[Layout]) -> Layout:
         if any(layout.short(name) == layout.mark for name in names):
             return layout
     marks = " or ".join(layout.mark for layout in layouts)
-    raise BundleError(f"{published.weights}: not the weights of this encoder; it holds no {marks}.")
+    raise BundleError(f"{published.weights}: not the weights of this encoder; it holds no {marks}")
 
 
 class _Filling:
@@ -192,7 +192,7 @@ class _Filling:
     def _same(self, name: str, target: Tensor, tensor: Tensor) -> None:
         """Layers may each hold a copy of one tensor, as of inv_freq, but not different ones."""
         if not torch.equal(target, tensor.to(target)):
-            raise BundleError(f"{self.path}: {name} is there twice, with different values.")
+            raise BundleError(f"{self.path}: {name} is there twice, with different values")
 
     def finished(self) -> dict[str, Tensor]:
         """The whole state; what an optional name lacks keeps the module's own value."""
@@ -204,7 +204,7 @@ class _Filling:
         if complaints:
             raise BundleError(
                 f"{self.path}: does not fit its config as {self.layout.name} weights: it "
-                f"{'; it '.join(complaints)}."
+                f"{'; it '.join(complaints)}"
             )
         return {name: self.filled.get(name, own) for name, own in self.wanted.items()}
 

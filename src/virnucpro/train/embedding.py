@@ -129,7 +129,7 @@ def _opened(folder: Path, width: int) -> "Iterator[_FeatureFile]":
             fcntl.flock(data, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ResumeError(
-                f"{folder}: another training is at work here; wait for it, or name another folder."
+                f"{folder}: another training is at work here; wait for it, or name another folder"
             ) from error
         file = _FeatureFile(data, index, width)
         yield file

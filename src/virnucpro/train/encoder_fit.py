@@ -408,7 +408,7 @@ class _Fit:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             identity, progress = json.loads(metadata["identity"]), json.loads(metadata["progress"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ResumeError(f"{self._state}: cannot be read ({error}); delete it.") from error
+            raise ResumeError(f"{self._state}: cannot be read ({error}); delete it") from error
         self._check_identity(identity)
         self._step, self._seconds = progress["step"], progress["seconds"]
         self._history = progress["history"]
@@ -425,13 +425,13 @@ class _Fit:
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         told = "choose another folder, or delete that file to begin anew"
         if identity["contigs_sha256"] != self._identity["contigs_sha256"]:
-            raise ResumeError(f"{self._state}: made from other contigs; {told}.")
+            raise ResumeError(f"{self._state}: made from other contigs; {told}")
         saved, wanted = identity["settings"], _plain(asdict(self._settings))
         for name in sorted({*saved, *wanted}):
             if saved.get(name) != wanted.get(name):
                 raise ResumeError(
                     f"{self._state}: made with {name} = {saved.get(name)}, not "
-                    f"{wanted.get(name)}; {told}."
+                    f"{wanted.get(name)}; {told}"
                 )
 
 

@@ -86,10 +86,10 @@ class HeadSettings:
     def __post_init__(self) -> None:
         if not 3 <= self.chunk_nt <= 3 * MAX_RESIDUES:
             raise SettingsError(
-                f"chunks of {self.chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}."
+                f"chunks of {self.chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}"
             )
         if min(self.hidden, self.batch_frames - 1, self.epochs, self.patience) < 1:
-            raise SettingsError("hidden, epochs and patience must be 1 or more, batch_frames 2.")
+            raise SettingsError("hidden, epochs and patience must be 1 or more, batch_frames 2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def write_frames_bundle(
     for part, path in ((DNABERT_S, Path(dnabert_path)), (ESM2, Path(esm_path))):
         found = encoder_sums(path)
         if sorted(found.values()) != sorted(fit.record["encoders"][part].values()):
-            raise BundleError(f"{path}: not the encoder {part} that this head was fitted on.")
+            raise BundleError(f"{path}: not the encoder {part} that this head was fitted on")
         inside = part if path.is_dir() else f"{part}/{path.name}"
         parts[part] = {"path": inside if copy else str(path.resolve()), "sha256": found}
         if copy:

@@ -1,0 +1,199 @@
+"""Bundles: names, damage, and what a new one holds."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command import frames_manifest, made_bundle, virnucpro
+from virnucpro import bundle as bundles
+from virnucpro.bundle import MANIFEST, embedded_bundles, load, read_manifest, write_bundle
+from virnucpro.classifiers.kmers import WEIGHTS
+from virnucpro.errors import BundleError, SettingsError
+
+EMBEDDED = [bundle.name for bundle in embedded_bundles()]
+ALIASES = ["mini-300", "mini-500"]
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch) -> Path:
+    """A package with bundles of these names."""
+    folder = tmp_path / "embedded"
+    for name in ("mini-500-v1", "mini-500-v10", "mini-500-v2", "mini-300-v1", "odd", "odd-vx"):
+        made_bundle(folder / name)
+    (folder / "not-a-bundle-v9").mkdir()
+    monkeypatch.setattr(bundles, "EMBEDDED", folder)
+    return folder
+
+
+def test_an_alias_is_the_newest_version(embedded):
+    assert load("mini-500").path.name == "mini-500-v10"
+    assert load("mini-500-v2").path.name == "mini-500-v2"
+    assert load("mini-300").path.name == "mini-300-v1"
+    assert bundles.aliases_of(load("mini-500-v10")) == ["mini-500"]
+    assert bundles.aliases_of(load("mini-500-v2")) == []
+    names = ["mini-300-v1", "mini-500-v1", "mini-500-v10", "mini-500-v2", "odd", "odd-vx"]
+    assert [bundle.name for bundle in embedded_bundles()] == names
+
+
+def test_an_unknown_name_lists_those_there_are(embedded):
+    with pytest.raises(BundleError, match="mini-400: no bundle of this name") as caught:
+        load("mini-400")
+    assert "mini-300, mini-300-v1, mini-500, mini-500-v1," in str(caught.value)
+
+
+def test_a_directory_is_a_name_too(tmp_path):
+    made = made_bundle(tmp_path / "mine")
+    assert load(tmp_path / "mine") == load(str(tmp_path / "mine")) == made
+
+
+def test_what_is_written_is_read(tmp_path):
+    manifest = frames_manifest(
+        card={"auroc": np.float64(0.5), "interval": (0.25, None, 0.75), "unknown": None},
+        training={"seed": np.int64(3), "nested": {"gone": None, "here": [1, 2]}},
+    )
+    bundle = write_bundle(tmp_path / "b", manifest, {"a.bin": b"abc", "sub/x.safetensors": {}})
+    assert bundle.card == {"auroc": 0.5, "interval": [0.25, 0.75]}
+    assert bundle.parts == {"training": {"seed": 3, "nested": {"here": [1, 2]}}}
+    assert bundle.file("a.bin").read_bytes() == b"abc"
+    assert bundle.arrays("sub/x.safetensors") == {}
+    assert bundle.sha256 == hashlib.sha256((tmp_path / "b" / MANIFEST).read_bytes()).hexdigest()
+    assert read_manifest(tmp_path / "b")["files"]["a.bin"] == hashlib.sha256(b"abc").hexdigest()
+    assert load(tmp_path / "b") == bundle
+
+
+def test_the_same_content_has_the_same_sha256(tmp_path):
+    assert made_bundle(tmp_path / "1" / "km").sha256 == made_bundle(tmp_path / "2" / "km").sha256
+    other = made_bundle(tmp_path / "3" / "km", chunk_nt=300)
+    assert other.sha256 != made_bundle(tmp_path / "4" / "km").sha256
+
+
+def test_a_directory_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(BundleError, match="already holds something"):
+        write_bundle(tmp_path, frames_manifest(), {})
+    with pytest.raises(BundleError, match="already holds something"):
+        write_bundle(tmp_path / "mine", frames_manifest(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(BundleError, match="the bundle cannot be written"):
+        write_bundle(tmp_path / "mine" / "deeper", frames_manifest(), {})
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    bundle = made_bundle(tmp_path / "km")
+    data = (bundle.path / WEIGHTS).read_bytes()
+    for damage in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1], b""):
+        (bundle.path / WEIGHTS).write_bytes(damage)
+        with pytest.raises(BundleError, match=f"{WEIGHTS}: its content is not what bundle.toml"):
+            bundle.classifier()
+    (bundle.path / WEIGHTS).unlink()
+    with pytest.raises(BundleError, match=f"{WEIGHTS}: cannot be read"):
+        bundle.classifier()
+
+
+def test_a_file_that_is_not_listed_or_no_safetensors(tmp_path):
+    bundle = write_bundle(tmp_path / "b", frames_manifest(), {"a": b"abc"})
+    with pytest.raises(BundleError, match="lists no file b; it is damaged"):
+        bundle.file("b")
+    with pytest.raises(BundleError, match="a: not a safetensors file"):
+        bundle.arrays("a")
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path):
+    made = made_bundle(tmp_path / "km")
+    arrays = made.arrays(WEIGHTS)
+    for number, change in enumerate(({"weight": np.zeros(3)}, {"bias": np.zeros(0)})):
+        manifest = tomllib.loads((made.path / MANIFEST).read_text())
+        del manifest["format"], manifest["files"]
+        bundle = write_bundle(tmp_path / str(number), manifest, {WEIGHTS: arrays | change})
+        with pytest.raises(BundleError, match="not the arrays of a k-mer model"):
+            bundle.classifier()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "magic"}, "kind is 'magic', not one of frames, chunks, kmer"),
+        ({"chunk_nt": "500"}, "chunk_nt is '500', not a usable int"),
+        ({"chunk_nt": -1}, "chunk_nt is -1, not a usable int"),
+        ({"block_nt": True}, "block_nt is True, not a usable int"),
+        ({"threshold": None}, "threshold is None, not a usable float"),
+        ({"name": 5}, "name is 5, not a usable str"),
+    ],
+)
+def test_a_manifest_with_a_wrong_value_is_refused(tmp_path, change, words):
+    with pytest.raises(BundleError, match=f"bundle.toml: {words}"):
+        write_bundle(tmp_path / "b", frames_manifest(**change), {})
+
+
+def test_chunks_of_no_letters_cannot_be(tmp_path):
+    with pytest.raises(BundleError, match="chunk_nt is 0"):
+        write_bundle(tmp_path / "b", frames_manifest(chunk_nt=0), {})
+
+
+def test_another_format_and_no_toml_are_refused(tmp_path):
+    made = made_bundle(tmp_path / "km")
+    text = (made.path / MANIFEST).read_text()
+    (made.path / MANIFEST).write_text(text.replace("format = 1", "format = 2"))
+    with pytest.raises(BundleError, match="has format 2, this version reads 1"):
+        load(made.path)
+    for junk in (b"= = =", b"\xff\xfe"):
+        (made.path / MANIFEST).write_bytes(junk)
+        with pytest.raises(BundleError, match=r"bundle.toml: not a TOML file"):
+            load(made.path)
+
+
+def test_a_missing_table_is_named(tmp_path):
+    bundle = write_bundle(tmp_path / "b", frames_manifest(kind="kmer"), {WEIGHTS: {}})
+    with pytest.raises(BundleError, match="not the arrays of a k-mer model"):
+        bundle.classifier()
+    with pytest.raises(BundleError, match=r"has no table \[kmer\], as its kind needs"):
+        bundle.part("kmer")
+
+
+def test_a_precision_that_the_kind_has_not(tmp_path):
+    with pytest.raises(SettingsError, match="computes in fp64 only, not in bf16"):
+        made_bundle(tmp_path / "km").classifier(precision="bf16")
+
+
+def test_only_the_published_model_passes_for_it(tmp_path):
+    assert not made_bundle(tmp_path / "km").is_published_model
+    own = write_bundle(tmp_path / "own", frames_manifest(), {})
+    assert not own.is_published_model
+    theirs = write_bundle(tmp_path / "theirs", frames_manifest(published=True), {})
+    assert theirs.is_published_model
+
+
+def test_a_bundle_is_shown(tmp_path):
+    made = made_bundle(tmp_path / "km")
+    done = virnucpro("bundles", "show", made.path)
+    assert done.code == 0
+    assert made.sha256 in done.out
+    assert "random weights, for tests" in done.out
+    assert done.err == ""
+    done = virnucpro("bundles", "show", "nosuch")
+    assert done.code == 1
+    assert "nosuch: no bundle of this name" in done.error
+
+
+@pytest.mark.skipif(not EMBEDDED, reason="no bundle is embedded yet")
+@pytest.mark.parametrize("alias", ALIASES)
+def test_the_embedded_bundles_are_whole(alias):
+    bundle = load(alias)
+    assert bundle.name.startswith(f"{alias}-v") or alias in bundles.aliases_of(bundle)
+    assert bundle.chunk_nt == int(alias.removeprefix("mini-"))
+    assert sum(path.stat().st_size for path in bundle.path.rglob("*")) <= 12_000_000
+    assert all(bundle.file(name) for name in bundle.files)
+    assert bundle.min_nt == 60
+    assert not bundle.is_published_model
+    assert bundle.card
+    assert bundle.parts["training"]
+    listed = virnucpro("bundles", "list")
+    assert listed.code == 0
+    assert alias in listed.out

@@ -1,0 +1,312 @@
+"""The command line: help, wrong use, the effect of every flag, and being stopped."""
+
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from command import (
+    PROGRAM,
+    TABLES,
+    dna,
+    fasta,
+    made_bundle,
+    random_reads,
+    results,
+    run_json,
+    table,
+    virnucpro,
+)
+from test_outputs_doc import schema
+from virnucpro import __version__, bundle, run
+from virnucpro.cli import program
+from virnucpro.cli.predict import ELSEWHERE
+
+SAMPLE = fasta((f"s{i}", dna(40 + 60 * i, i)) for i in range(12))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return made_bundle(tmp_path_factory.mktemp("bundles") / "km").path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with an input."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.fa").write_bytes(SAMPLE)
+    return tmp_path
+
+
+def test_version_is_one_line():
+    for flag in ("--version", "-V"):
+        done = virnucpro(flag)
+        assert (done.code, done.out, done.err) == (0, f"virnucpro {__version__}\n", "")
+
+
+def test_the_script_is_the_same_program():
+    script = shutil.which("virnucpro", path=str(Path(sys.executable).parent))
+    if script is None:
+        pytest.skip("the package is not installed with its script")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"virnucpro {__version__}\n"
+
+
+COMMANDS = [(), ("predict",), ("validate",), ("evaluate",), ("bundles",), ("train",)]
+DEEPER = [("bundles", "list"), ("bundles", "show"), ("train", "kmer"), ("train", "head")]
+
+
+@pytest.mark.parametrize("command", COMMANDS + DEEPER, ids=" ".join)
+def test_every_command_explains_itself(command):
+    done = virnucpro(*command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "Usage:" in done.out
+    assert "--help" in done.out
+    assert len(done.out.splitlines()) > 6
+
+
+def test_no_old_option_is_shown_and_every_option_is():
+    out = virnucpro("predict", "--help").out
+    for option in program.commands["predict"].params:
+        for name in option.opts if option.param_type_name == "option" else ():
+            assert (name in out.split()) == (name not in ELSEWHERE), name
+
+
+WRONG = {
+    "no command": (),
+    "no such command": ("frobnicate",),
+    "no input": ("predict", "-o", "run"),
+    "no run directory": ("predict", "in.fa"),
+    "no such option": ("predict", "in.fa", "-o", "run", "--frobnicate"),
+    "threshold too high": ("predict", "in.fa", "-o", "run", "--threshold", "1.5"),
+    "threshold no number": ("predict", "in.fa", "-o", "run", "--threshold", "high"),
+    "threshold nan": ("predict", "in.fa", "-o", "run", "--threshold", "nan", "--bundle", "KM"),
+    "no such precision": ("predict", "in.fa", "-o", "run", "--precision", "fp4"),
+    "precision of others": (
+        "predict",
+        "in.fa",
+        "-o",
+        "run",
+        "--precision",
+        "bf16",
+        "--bundle",
+        "KM",
+    ),
+    "no threads": ("predict", "in.fa", "-o", "run", "--threads", "0"),
+    "prefix with a folder": ("predict", "in.fa", "-o", "run", "--prefix", "a/b", "--bundle", "KM"),
+    "no bundle named": ("bundles", "show"),
+    "half of the labels": ("evaluate", "KM", "--fasta", "in.fa"),
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG)
+def test_a_wrong_command_line_ends_with_2_and_leaves_nothing(here, made, arguments):
+    done = virnucpro(*(str(made) if word == "KM" else word for word in arguments))
+    assert done.code == 2
+    assert "Traceback" not in done.err + done.out
+    assert len(done.err + done.out) > 20
+    assert [path.name for path in here.iterdir()] == ["in.fa"]
+
+
+@pytest.mark.parametrize("option", ELSEWHERE)
+@pytest.mark.parametrize("value", [(), ("500",)], ids=["alone", "with a value"])
+def test_an_option_of_the_published_programs_is_answered(here, option, value, capsys):
+    done = in_process("predict", "in.fa", "-o", "run", option, *value)
+    assert done == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"Error: {option} is not an option of this program: {ELSEWHERE[option]}."
+
+
+def test_an_option_of_the_published_programs_as_a_user_sees_it(here):
+    done = virnucpro("predict", "in.fa", "--model-type", "500")
+    assert done.code == 2
+    assert "choose a bundle, as --bundle mini-300 or mini-500" in done.err
+
+
+def in_process(*arguments: object) -> int:
+    """As main does, without a process of its own."""
+    from virnucpro.cli import _run
+
+    before = sys.argv
+    sys.argv = ["virnucpro", *map(str, arguments)]
+    try:
+        return _run()
+    finally:
+        sys.argv = before
+
+
+# What flags do
+
+
+def predict(made: Path, *flags: object, out: str = "run") -> dict[str, bytes]:
+    assert in_process("predict", "in.fa", "-o", out, "--bundle", made, *flags) == 0
+    return {path.name: path.read_bytes() for path in Path(out).iterdir()}
+
+
+def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
+    done = virnucpro("predict", "in.fa", "-o", "run", "--bundle", made)
+    assert (done.code, done.out) == (0, "")
+    said = done.err.splitlines()
+    logged = [line.split(" ", 2)[2] for line in (here / "run" / "log.txt").read_text().splitlines()]
+    assert said == [*logged, "results are in run; begin with run/contigs.tsv"]
+    sha256 = bundle.load(made).sha256
+    assert said[0].startswith(
+        f"virnucpro {__version__}, bundle km, not the published VirNucPro model: "
+    )
+    assert said[0].endswith(sha256)
+    assert said[3] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
+
+
+def test_quiet_says_nothing_but_logs(here, made):
+    done = virnucpro("predict", "in.fa", "-o", "run", "--bundle", made, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert "12 records" in (here / "run" / "log.txt").read_text()
+    done = virnucpro("predict", "in.fa", "-o", "run", "--bundle", made, "-q")
+    assert done.code == 3
+    assert done.error
+
+
+def test_sample_and_prefix(here, made):
+    plain = predict(made)
+    named = predict(made, "--sample", "lake 5", out="named")
+    assert {row["sample"] for row in table(here / "named" / "calls.tsv")} == {"lake 5"}
+    assert named["calls.tsv"].replace(b"lake 5\t", b"in\t") == plain["calls.tsv"]
+    put = predict(made, "--prefix", "P", out="run")
+    assert {n: data for n, data in put.items() if not n.startswith("P.")} == plain
+    for name in (*TABLES, "viral.fasta"):
+        assert put[f"P.{name}"] == plain[name]
+    assert json.loads(put["P.run.json"])["settings"]["prefix"] == "P"
+
+
+def test_threshold_moves_calls_and_never_the_published_tables(here, made):
+    plain = predict(made)
+    for threshold in (0, 0.2, 0.8):
+        moved = predict(made, "--threshold", threshold, out=f"t{threshold}")
+        for row in table(here / f"t{threshold}" / "calls.tsv"):
+            virus = row["p_virus"] != "" and float(row["p_virus"]) >= threshold
+            assert (row["call"] == "virus") == virus
+        for name in ("prediction_results.txt", "prediction_results_highestscore.csv"):
+            assert moved[name] == plain[name]
+        assert json.loads(moved["run.json"])["settings"]["threshold"] == threshold
+    found = [Path(f"t{t}/viral.fasta").read_bytes().count(b">") for t in (0, 0.2, 0.8)]
+    assert 11 == found[0] > found[1] > found[2]
+
+
+FLAGS = {
+    "--sample": ("--sample", "x"),
+    "--prefix": ("--prefix", "x"),
+    "--force": ("--force",),
+    "--threshold": ("--threshold", "0.3"),
+    "--precision": ("--precision", "auto"),
+    "--threads": ("--threads", "1"),
+    "--allow-partial": ("--allow-partial",),
+    "-q": ("-q",),
+    "--no-progress": ("--no-progress",),
+}
+
+
+def test_every_flag_starts_alone_and_in_pairs(here, made):
+    pairs = itertools.combinations_with_replacement(FLAGS, 2)
+    for number, names in enumerate(pairs):
+        flags = [word for name in dict.fromkeys(names) for word in FLAGS[name]]
+        assert predict(made, *flags, out=f"run{number}")
+    known = {o.opts[0] for o in program.commands["predict"].params if o.param_type_name == "option"}
+    assert known - {*FLAGS, *ELSEWHERE} == {"-o", "--bundle"}
+
+
+def test_evaluate_prints_whole_numbers_where_nobody_looks(here, made):
+    """Elsewhere than on a terminal nothing is cut to a width."""
+    (here / "v.fa").write_bytes(random_reads(30, 300, 1))
+    (here / "n.fa").write_bytes(random_reads(30, 300, 2))
+    done = virnucpro(
+        "evaluate", made, "--positive", "v.fa", "--negative", "n.fa", "--json", "e.json"
+    )
+    assert done.code == 0
+    assert "recall at 0.1 % FPR" in done.out
+    assert "…" not in done.out
+    (line,) = [x for x in done.out.splitlines() if x.startswith(" all ")][:1]
+    contig = json.loads((here / "e.json").read_text())["contig"]
+    assert f"{contig[0]['auroc']:.3f}" in line.split()
+
+
+# Being stopped
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory) -> Path:
+    """An input of many blocks, and a bundle that makes them small."""
+    folder = tmp_path_factory.mktemp("big")
+    (folder / "in.fa").write_bytes(random_reads(60_000, 250))
+    (folder / "small.fa").write_bytes(SAMPLE)
+    made_bundle(folder / "km", block_nt=250_000)
+    return folder
+
+
+def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, str, float]:
+    """Signals a run once it has come so far; exit code, standard error, seconds until the end."""
+    command = [*PROGRAM, "predict", big / "in.fa", "-o", out, "--bundle", big / "km"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob(when)):
+            assert process.poll() is None, "the run ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        clock = time.monotonic()
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+        return process.returncode, err, time.monotonic() - clock
+
+
+WHEN = {
+    "first blocks": ".virnucpro/blocks/00000000[3-9].safetensors",
+    "tables": ".virnucpro/scratch/calls.tsv",
+}
+
+
+@pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_so(big, tmp_path, when, how, code):
+    out = tmp_path / "run"
+    ended, err, seconds = stopped(big, out, how, when)
+    assert ended == code
+    assert seconds < 5
+    assert "Traceback" not in err
+    assert err.rstrip().endswith("virnucpro: stopped before the end")
+    document = run_json(out)
+    jsonschema.validate(document, schema())
+    assert (document["status"], document["exit_code"]) == ("interrupted", code)
+    assert document["counts"] is None
+    assert {path.name for path in out.iterdir()} == {".virnucpro", "run.json", "log.txt"}
+    assert "interrupted" in (out / "log.txt").read_text().splitlines()[-1]
+    check_forced(big, out)
+
+
+@pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
+def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
+    out = tmp_path / "run"
+    ended, _, _ = stopped(big, out, signal.SIGKILL, when)
+    assert ended == -signal.SIGKILL
+    assert {path.name for path in out.iterdir()} == {".virnucpro", "log.txt"}
+    arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km")
+    done = virnucpro(*arguments)
+    assert done.code == 3
+    assert "already holds an unfinished run" in done.error
+    check_forced(big, out)
+
+
+def check_forced(big: Path, out: Path) -> None:
+    """With --force the folder takes a new run, and nothing of the old one stays."""
+    arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")
+    assert virnucpro(*arguments).code == 0
+    names = {*TABLES, "viral.fasta", "run.json", "log.txt"}
+    assert {path.name for path in out.iterdir()} == names
+    assert run_json(out)["status"] == "complete"
+    run.predict([big / "small.fa"], big / "km", out.parent / "fresh")
+    assert results(out) == results(out.parent / "fresh")

@@ -1,0 +1,228 @@
+"""What a reader may rely on: imports point downward, nothing heavy is loaded unasked."""
+
+import ast
+import io
+import subprocess
+import sys
+import time
+import tokenize
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import virnucpro
+
+PACKAGE = Path(virnucpro.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# From the ground up; a module imports from lower lines only, a package also from itself.
+LEVELS = (
+    ("errors", "calls", "chunks", "progress"),
+    ("reads", "frames"),
+    ("batches", "tokens"),
+    ("texts", "bundle", "scored"),
+    ("head", "kmer", "devices"),
+    ("encoders",),
+    ("classifiers",),
+    ("journal",),
+    ("sorting",),
+    ("names",),
+    ("tables", "runners"),
+    ("pipeline",),
+    ("inspection", "train"),
+    ("run",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
+# A bundle gives what computes with it, and the package its main function, when asked.
+UPWARD_WHEN_CALLED = {("bundle", "head"), ("bundle", "classifiers"), ("__init__", "run")}
+
+MOST_LINES = 5_000
+NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "requests", "httpx", "huggingface_hub"}
+UNSAFE = {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def for_types_only(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imports(tree: ast.AST, lazy: bool = False):
+    """(what is imported, whether only when a function is called), without those for types."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                inside = node.module == "virnucpro" and alias.name in RANK
+                yield (whole if inside else str(node.module)), lazy
+        elif not (isinstance(node, ast.stmt) and for_types_only(node)):
+            yield from imports(
+                node, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            )
+
+
+def own(name: str) -> str | None:
+    """The module of ours that an import names, without the package's name."""
+    return name.removeprefix("virnucpro.") if name.startswith("virnucpro.") else None
+
+
+def test_every_module_has_its_level():
+    assert {module_of(path).split(".")[0] for path in SOURCES} == {*RANK, "__init__"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_point_downward(path):
+    importer = module_of(path).split(".")[0]
+    for name, lazy in imports(parsed(path)):
+        target = own(name)
+        if target is None or (imported := target.split(".")[0]) == importer:
+            continue
+        if (importer, imported) in UPWARD_WHEN_CALLED:
+            assert lazy, f"{importer} imports {imported} before it is asked to"
+        else:
+            assert RANK[imported] < RANK[importer], f"{importer} imports {imported}"
+
+
+def test_the_exceptions_are_needed():
+    found = {
+        (module_of(path).split(".")[0], target.split(".")[0])
+        for path in SOURCES
+        for name, lazy in imports(parsed(path))
+        if lazy and (target := own(name))
+    }
+    assert found >= UPWARD_WHEN_CALLED
+
+
+def test_no_module_imports_itself_in_a_circle():
+    modules = {module_of(path) for path in SOURCES}
+    graph = {
+        module_of(path): {
+            target
+            for name, lazy in imports(parsed(path))
+            if not lazy and (target := own(name)) in modules and target != module_of(path)
+        }
+        for path in SOURCES
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_nothing_unsafe_and_no_network(path):
+    for name, _ in imports(parsed(path)):
+        assert name.split(".")[0] not in NETWORK | UNSAFE
+    calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+    named = {ast.unparse(call.func) for call in calls}
+    assert not named & {"print", "eval", "exec", "__import__"}
+    for call in calls:
+        if ast.unparse(call.func) == "torch.load":
+            arguments = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            assert arguments.get("weights_only") == "True"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_nothing_is_swallowed(path):
+    """`except Exception` and a bare except hide bugs; BaseException may be passed on."""
+    for node in ast.walk(parsed(path)):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        caught = "BaseException" if node.type is None else ast.unparse(node.type)
+        words = {word.strip() for word in caught.strip("()").split(",")}
+        assert "Exception" not in words
+        if "BaseException" in words:
+            last = node.body[-1]
+            assert isinstance(last, ast.Raise)
+            assert last.exc is None
+
+
+def logical_lines(path: Path) -> int:
+    """Statements and block heads: lines as Python counts them, however they are wrapped."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline))
+    heads = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(parsed(path)) if isinstance(node, heads)]
+    docstrings = sum(ast.get_docstring(node) is not None for node in nodes)
+    return sum(token.type == tokenize.NEWLINE for token in tokens) - docstrings
+
+
+def test_the_package_stays_small():
+    assert sum(map(logical_lines, SOURCES)) < MOST_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_every_module_says_what_it_is(path):
+    if path.stat().st_size:
+        assert ast.get_docstring(parsed(path))
+
+
+# What is loaded
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that are loaded after some code ran in a fresh interpreter."""
+    program = (
+        f"import sys\n{code}\nsys.stderr.write(' '.join({{m.split('.')[0] for m in sys.modules}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.rsplit("\n", 1)[-1].split())
+
+
+def running(*arguments: str) -> str:
+    return (
+        f"sys.argv = ['virnucpro', *{list(arguments)!r}]\n"
+        "from virnucpro.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code, done.code\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
+    + [running(c, "--help") for c in ("predict", "validate", "evaluate", "bundles", "train")],
+)
+def test_help_and_import_load_neither_torch_nor_numpy(code):
+    loaded = modules_after(code)
+    assert "virnucpro" in loaded
+    assert not loaded & {"torch", "numpy", "tokenizers", "safetensors", "dnaio"}
+
+
+def test_a_kmer_bundle_needs_no_torch(tmp_path):
+    from command import dna, fasta, made_bundle
+
+    bundle = made_bundle(tmp_path / "km").path
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    for command in (
+        ("predict", str(tmp_path / "in.fa"), "-o", str(tmp_path / "run"), "--bundle", str(bundle)),
+        ("validate", str(tmp_path / "in.fa"), "--bundle", str(bundle)),
+        ("bundles", "show", str(bundle)),
+    ):
+        loaded = modules_after(running(*command))
+        assert "numpy" in loaded or command[0] == "bundles"
+        assert not loaded & {"torch", "tokenizers"}
+    assert (tmp_path / "run" / "calls.tsv").exists()
+
+
+def test_help_is_quick():
+    """Under 0.5 s on a quiet laptop; the bound leaves room for a busy, slow one."""
+    spent = []
+    for _ in range(3):
+        clock = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "virnucpro", "--help"], capture_output=True, check=True
+        )
+        spent.append(time.perf_counter() - clock)
+    assert min(spent) < 2.0
