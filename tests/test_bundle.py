@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from command import frames_manifest, made_bundle, virnucpro
 from virnucpro import bundle as bundles
 from virnucpro.bundle import MANIFEST, embedded_bundles, load, read_manifest, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
+from virnucpro.classifiers.whole_chunks import codon_network_of
 from virnucpro.errors import BundleError, SettingsError
 
 EMBEDDED = [bundle.name for bundle in embedded_bundles()]
@@ -197,3 +199,19 @@ def test_the_embedded_bundles_are_whole(alias):
     listed = virnucpro("bundles", "list")
     assert listed.code == 0
     assert alias in listed.out
+
+
+@pytest.mark.parametrize("name", ["mini-500", "mini-300"])
+def test_the_head_of_an_embedded_bundle_gives_the_scores_of_its_network(name):
+    found = load(name)
+    network = codon_network_of(found, "cpu", "fp32")
+    codons = torch.randint(0, 65, (5, 6, 168), generator=torch.Generator().manual_seed(1))
+    p_virus, _ = network.probabilities(codons)
+    probabilities = found.head.probabilities(network.encoder(codons)[0])
+    assert probabilities.shape == (5, 2)
+    assert torch.equal(probabilities[:, 1], p_virus)
+
+
+def test_a_bundle_without_a_head_says_so():
+    with pytest.raises(BundleError, match="kmer-500-v1 is a linear model on k-mers and has no"):
+        _ = load("kmer-500").head

@@ -37,7 +37,7 @@ LEVELS = (
 )
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 # A bundle gives what computes with it, and the package its main function, when asked.
-UPWARD_WHEN_CALLED = {("bundle", "head"), ("bundle", "classifiers"), ("__init__", "run")}
+UPWARD_WHEN_CALLED = {("bundle", "classifiers"), ("__init__", "run")}
 
 MOST_LINES = 5_000
 NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "requests", "httpx", "huggingface_hub"}

@@ -97,10 +97,10 @@ class Bundle:
 
     @property
     def head(self) -> "Head":
-        """The head alone, without its encoders."""
-        from virnucpro.head import load_head
+        """The head alone, without its encoders. Raises BundleError for a kind that has none."""
+        from virnucpro.classifiers import head_of
 
-        return load_head(self.file("head.safetensors"))
+        return head_of(self)
 
     def classifier(self, device: str = "cpu", precision: str = "auto") -> "Classifier":
         """What scores chunks with this bundle; see classifiers.classifier_of."""

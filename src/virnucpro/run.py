@@ -229,8 +229,8 @@ class _Run:
         published = (
             "the published VirNucPro model"
             if bundle.is_published_model
-            else "not the published VirNucPro model, which this version cannot fetch yet; cuts made for "
-            "that one do not apply here"
+            else "not the published VirNucPro model: cuts made for that one do not apply here, and "
+            "this version cannot fetch it yet"
         )
         say(
             f"virnucpro {__version__}, bundle {bundle.name}, {published}; its sha256 is "

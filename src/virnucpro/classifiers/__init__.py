@@ -4,14 +4,17 @@ Importing this loads no torch; a kind that needs it is loaded when a bundle of t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
-from virnucpro.errors import SettingsError
+from virnucpro.errors import BundleError, SettingsError
 
-__all__ = ["Classifier", "classifier_of"]
+if TYPE_CHECKING:
+    from virnucpro.head import Head
+
+__all__ = ["Classifier", "classifier_of", "head_of"]
 
 
 class Classifier(Protocol):
@@ -63,3 +66,17 @@ def classifier_of(bundle: Bundle, device: str = "cpu", precision: str = "auto") 
     from virnucpro.classifiers.open_frames import FrameClassifier
 
     return FrameClassifier(bundle, device, chosen)
+
+
+def head_of(bundle: Bundle) -> "Head":
+    """The head of a bundle, on the CPU in fp32. Raises BundleError for the k-mer model."""
+    if bundle.kind == "kmer":
+        raise BundleError(f"bundle {bundle.name} is a linear model on k-mers and has no head")
+    if bundle.kind == "chunks":
+        from virnucpro.classifiers.whole_chunks import codon_network_of
+
+        return codon_network_of(bundle, "cpu", "fp32").head
+    from virnucpro.classifiers.open_frames import HEAD
+    from virnucpro.head import load_head
+
+    return load_head(bundle.file(HEAD))

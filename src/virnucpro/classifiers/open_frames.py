@@ -26,6 +26,7 @@ from virnucpro.texts import Texts
 from virnucpro.tokens import NucleotideTokenizer, protein_ids
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
+HEAD = "head.safetensors"
 # Size of a block. 20 kb hold about 40 to 80 open frames, some 7,000 residues. At 6 GFLOP a residue
 # (ESM-2 3B) that is 40 TFLOP: 7 minutes on a CPU that sustains 100 GFLOP/s, which is what a kill
 # costs there, and still two full batches of a GPU.

@@ -22,7 +22,7 @@ from virnucpro.encoders.codon import (
     padded_codons,
     unflip_frames,
 )
-from virnucpro.encoders.precision import dtype_of
+from virnucpro.encoders.precision import device_of, dtype_of
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.texts import Texts, chunk_status, whole_chunk_scores
 
@@ -47,9 +47,7 @@ class ChunkClassifier:
         self._min_nt = bundle.min_nt
         self._validated_nt = bundle.validated_nt
         self._budget = BATCH_CODONS[torch.device(device).type]
-        self._network: CodonNetwork = load_codon_network(
-            bundle.file(WEIGHTS), bundle.part("codon"), dtype_of(precision), torch.device(device)
-        )
+        self._network = codon_network_of(bundle, device, precision)
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
@@ -103,6 +101,12 @@ class ChunkClassifier:
         with torch.inference_mode():
             p_virus_B, weight_B6 = self._network.probabilities(frame_codons(codes_BL, length_B))
         return p_virus_B.cpu(), weight_B6.cpu()
+
+
+def codon_network_of(bundle: Bundle, device: str, precision: str) -> CodonNetwork:
+    """The network of a bundle of kind chunks. Raises BundleError, DeviceError, SettingsError."""
+    weights, part = bundle.file(WEIGHTS), bundle.part("codon")
+    return load_codon_network(weights, part, dtype_of(precision), device_of(device))
 
 
 def _of_one_padded_length(length_n: Int64) -> Iterator[tuple[int, NDArray[np.intp]]]:

@@ -7,6 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 Manifest = Mapping[str, Any]
+# What few will read to its end.
+LAST = ("training",)
 
 
 def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
@@ -16,10 +18,9 @@ def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
         if not isinstance(value, Mapping) and not _is_rows(value):
             top.add_row(Text(name), _folding(value))
     yield top
-    for name, value in manifest.items():
-        if name not in ("files", "card") and isinstance(value, Mapping):
-            yield from _part(name, value)
-    yield from _part("card", manifest.get("card", {}))
+    parts = {name: value for name, value in manifest.items() if isinstance(value, Mapping)}
+    for name in sorted(parts.keys() - {"files"}, key=lambda name: (name in LAST, name)):
+        yield from _part(name, parts[name])
 
 
 def _part(title: str, part: Manifest) -> Iterator[Table]:

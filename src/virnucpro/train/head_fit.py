@@ -37,6 +37,7 @@ from virnucpro.classifiers.open_frames import (
     BLOCK_NT,
     DNABERT_S,
     ESM2,
+    HEAD,
     FrameEncoders,
     encoder_files,
     encoder_sums,
@@ -54,7 +55,6 @@ from virnucpro.train.metrics import auroc
 from virnucpro.train.units import held_out_slice
 
 STATE = "head-state.safetensors"
-HEAD = "head.safetensors"
 JUDGED_AT_ONCE = 4096
 SIDES = {0: "others", 1: "viral"}
 
