@@ -11,13 +11,11 @@ is the easy case (hardly any frame is open), genomes are the real one, reads of 
 
 import argparse
 import random
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from figures import processor_seconds
 from virnucpro.chunks import chunk_spans, span_arrays
 from virnucpro.frames import open_frames, open_frames_of
 from virnucpro.reads import letters, open_sources
@@ -62,16 +60,6 @@ def plain(contigs: Contigs, chunk_nt: int) -> int:
     )
 
 
-def seconds(work: Callable[[], int], repeats: int) -> float:
-    """Median processor time of a call; there is one thread and no input to wait for."""
-    times = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return statistics.median(times)
-
-
 def head(contigs: Contigs, length_nt: int) -> Contigs:
     """The first contigs, up to so many letters in all, the last one cut."""
     taken: Contigs = []
@@ -89,8 +77,9 @@ def measure(what: str, contigs: Contigs, chunk_nt: int, repeats: int) -> None:
     if fast(sample, chunk_nt) != plain(sample, chunk_nt):
         raise SystemExit("the two paths differ")
     total_nt = sum(map(len, contigs))
-    plain_rate = sum(map(len, sample)) / seconds(lambda: plain(sample, chunk_nt), repeats) / 1e6
-    fast_rate = total_nt / seconds(lambda: fast(contigs, chunk_nt), repeats) / 1e6
+    plain_s = processor_seconds(lambda: plain(sample, chunk_nt), repeats)
+    fast_s = processor_seconds(lambda: fast(contigs, chunk_nt), repeats)
+    plain_rate, fast_rate = sum(map(len, sample)) / plain_s / 1e6, total_nt / fast_s / 1e6
     chunks = sum(len(chunk_spans(len(contig), chunk_nt)) for contig in contigs)
     print(
         f"{what:<16}{chunk_nt:>6}{total_nt / 1e6:>8.1f}{fast(contigs, chunk_nt) / chunks:>13.2f}"

@@ -306,7 +306,10 @@ def load_codon_network(
         wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
         raise BundleError(f"{path}: not the weights that its bundle describes; see {wrong[0]}")
     network.load_state_dict(state)
-    return network.for_inference().to(device=device, dtype=dtype)
+    network.for_inference().to(device=device, dtype=dtype)
+    # In bf16 the head would leave a few hundred distinct scores, and ties among them.
+    network.head.float()
+    return network
 
 
 def unflip_frames(weight_B6: Tensor, flipped_B: Tensor) -> Tensor:
