@@ -126,7 +126,7 @@ class Bench:
                     "chunks_a_second": round(rate, 1),
                     "each": [round(run.chunks / run.wall_s, 1) for run in ended],
                     "chunks_a_cpu_second": round(max(r.chunks / r.cpu_s for r in ended), 1),
-                    "startup_s": ended[0].run["timings"]["startup_s"],
+                    "startup_s": statistics.median(r.run["timings"]["startup_s"] for r in ended),
                     "goal": (goal := CHUNKS_A_SECOND.get(precision, 0)),
                     "reached": rate >= goal,
                 }
