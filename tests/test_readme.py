@@ -1,0 +1,40 @@
+"""What README says of the embedded bundle is what its card says."""
+
+import re
+
+import pytest
+
+from conftest import REPOSITORY
+from virnucpro.bundle import load, read_manifest
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+CARD = read_manifest(load("mini-500").path)["card"]
+
+
+def row_of(measured) -> str:
+    return (
+        f"| {measured['length_nt']:,} nt | {measured['auroc']:.3f} | "
+        f"{100 * measured['recall_at_1pct_fpr']:.0f} % | {measured['kmer_auroc']:.3f} |"
+    )
+
+
+@pytest.mark.parametrize("measured", CARD["by_length"], ids=lambda row: str(row["length_nt"]))
+def test_accuracy_by_length(measured):
+    assert row_of(measured) in README
+
+
+def test_what_a_call_means():
+    fixed = CARD["fixed_fragments"]
+    cut = next(row for row in CARD["by_threshold"] if row["threshold"] == 0.9)
+    said = README[README.index("**What a call means.**") : README.index("## Two commands")]
+    numbers = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", said)]
+    measured = [
+        *(fixed["viral"] + fixed["others"], 500, 500),
+        *(round(100 * fixed["recall"]), round(100 * fixed["false_positive_rate"])),
+        *(round(fixed["auroc"], 3), 95),
+        *(float(f"{fixed['auroc_low']:.3f}"), float(f"{fixed['auroc_high']:.3f}")),
+        *(1, round(100 * CARD["expected_precision"]["at_1_percent_virus"]), 100),
+        *(0.9, round(100 * cut["precision_at_1_percent"]), 100, round(100 * cut["recall"])),
+        500,
+    ]
+    assert numbers == measured
