@@ -116,7 +116,9 @@ def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> 
     labelled = train_side(options.data)
 
     def tell(now: FitProgress) -> None:
-        area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
+        if not now.evaluated:
+            return
+        area = f", slice AUROC {now.auroc:.4f}"
         left = f", {now.seconds_left / 60:.1f} min left"
         print(f"{name}: step {now.step}/{now.steps}, loss {now.loss:.4f}{area}{left}", flush=True)
 
@@ -162,7 +164,12 @@ def write(options: argparse.Namespace) -> None:
     for chunk_nt in CHUNKS_NT:
         name = f"mini-{chunk_nt}-v1"
         bundle = write_chunk_bundle(
-            options.out / name, fit, name=name, description=DESCRIPTION, chunk_nt=chunk_nt
+            options.out / name,
+            fit,
+            name=name,
+            description=DESCRIPTION,
+            chunk_nt=chunk_nt,
+            validated_nt=min(LENGTHS_NT),
         )
         print(f"wrote {bundle.path}")
 

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from virnucpro.errors import BundleError
-from virnucpro.head import Head, save_head
+from virnucpro.head import Head
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 NAMES = {"hidden_layer": "hidden", "bn1": "norm", "output_layer": "output"}
@@ -143,6 +144,11 @@ def convert(path):
     head.load_state_dict(state)
     assert root.__dict__["_modules"]["bn1"].__dict__["eps"] == head.norm.eps
     return head.eval()
+
+
+def save_head(head: Head, path: Path | str) -> None:
+    """Writes a head as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, path)
 
 
 if __name__ == "__main__":

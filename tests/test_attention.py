@@ -1,17 +1,18 @@
 """The one door to attention: kernels agree, a named one runs or raises; what ran is observed."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
-from virnucpro.encoders.attention import KERNELS, attention, mask_of
-from virnucpro.errors import DeviceError, SettingsError
+from virnucpro.encoders.attention import KERNELS, attention, mask_of, observing
+from virnucpro.errors import SettingsError
 
 FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
-RAN = {"math": "aten::softmax", "sdpa": FUSED, "cpu_flash": FUSED}
+RAN = {"math": "aten::softmax", "sdpa": FUSED}
 
 
 @pytest.fixture
@@ -70,7 +71,23 @@ def test_the_named_kernel_is_what_runs(qkv, name):
 
 def test_a_kernel_that_cannot_run_raises(qkv):
     mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
-    with pytest.raises(SettingsError, match="'flash' is not known; choose math, sdpa, cpu_flash"):
+    with pytest.raises(SettingsError, match="'flash' is not known; choose math, sdpa"):
         attention(*qkv, mask, backend="flash")
-    with pytest.raises(DeviceError, match="runs on a CPU"):
-        attention(*(x.to("meta") for x in qkv), mask, backend="cpu_flash")
+
+
+def test_only_what_ran_here_is_seen(qkv):
+    """Not in another thread, not before or after, and not a kernel that raised."""
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
+    seen, inner = set(), set()
+    attention(*qkv, mask, backend="math")
+    with observing(seen):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: attention(*qkv, mask, backend="math")).result()
+        with pytest.raises(RuntimeError):
+            attention(qkv[0], qkv[1][..., :3], qkv[2], mask, backend="math")
+        with observing(inner):
+            attention(*qkv, mask, backend="math")
+        assert seen == set()
+        attention(*qkv, mask, backend="sdpa")
+    attention(*qkv, mask, backend="math")
+    assert (seen, inner) == ({"sdpa"}, {"math"})

@@ -13,7 +13,7 @@ from virnucpro import bundle as bundles
 from virnucpro.bundle import MANIFEST, embedded_bundles, load, read_manifest, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.classifiers.whole_chunks import codon_network_of
-from virnucpro.errors import BundleError, SettingsError
+from virnucpro.errors import BundleError, DeviceError, SettingsError
 
 EMBEDDED = [bundle.name for bundle in embedded_bundles()]
 ALIASES = ["mini-300", "mini-500"]
@@ -127,6 +127,17 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
         ({"block_nt": True}, "block_nt is True, not a usable int"),
         ({"threshold": None}, "threshold is None, not a usable float"),
         ({"name": 5}, "name is 5, not a usable str"),
+        ({"threshold": 1.5}, "threshold is 1.5, but must lie in 0 to 1"),
+        ({"threshold": -0.1}, "threshold is -0.1, but must lie in 0 to 1"),
+        ({"threshold": float("nan")}, "threshold is nan, but must lie in 0 to 1"),
+        ({"threshold": float("inf")}, "threshold is inf, but must lie in 0 to 1"),
+        ({"chunk_nt": 0}, "chunk_nt is 0, but must lie in 1 to"),
+        ({"block_nt": 2**31}, "block_nt is 2147483648, but must lie in 1 to 2147483647"),
+        ({"validated_nt": 2**70}, "validated_nt is 1180591620717411303424, but must lie in 0 to"),
+        ({"min_nt": 301}, "min_nt is 301, but must lie in 0 to 300"),
+        ({"labels": ["virus", "others"]}, r"labels are \['virus', 'others'\], but scores are kept"),
+        ({"labels": "others"}, "labels are 'others', but scores are kept"),
+        ({"card": 3}, "card is 3, not a table"),
     ],
 )
 def test_a_manifest_with_a_wrong_value_is_refused(tmp_path, change, words):
@@ -134,9 +145,11 @@ def test_a_manifest_with_a_wrong_value_is_refused(tmp_path, change, words):
         write_bundle(tmp_path / "b", frames_manifest(**change), {})
 
 
-def test_chunks_of_no_letters_cannot_be(tmp_path):
-    with pytest.raises(BundleError, match="chunk_nt is 0"):
-        write_bundle(tmp_path / "b", frames_manifest(chunk_nt=0), {})
+@pytest.mark.parametrize("change", [{}, {"labels": ["others", "virus"]}, {"threshold": 1.0}])
+def test_a_manifest_at_its_bounds_is_read(tmp_path, change):
+    edge = {"chunk_nt": 300, "min_nt": 300, "block_nt": 1, "threshold": 0.0}
+    made = write_bundle(tmp_path / "b", frames_manifest(**edge | change), {})
+    assert made.labels == ("others", "virus")
 
 
 def test_another_format_and_no_toml_are_refused(tmp_path):
@@ -162,6 +175,22 @@ def test_a_missing_table_is_named(tmp_path):
 def test_a_precision_that_the_kind_has_not(tmp_path):
     with pytest.raises(SettingsError, match="computes in fp64 only, not in bf16"):
         made_bundle(tmp_path / "km").classifier(precision="bf16")
+
+
+@pytest.mark.parametrize("kind", ["kmer", "chunks", "frames"])
+@pytest.mark.parametrize("device", ["banana", "mps", "cuda:x", "cpux", "", "meta"])
+def test_a_device_that_is_none_is_one_sentence(tmp_path, kind, device):
+    """Said before anything is loaded: there are no weights here."""
+    made = write_bundle(tmp_path / "b", frames_manifest(kind=kind), {})
+    with pytest.raises(DeviceError, match=f"device {device!r} is not known; choose cpu or cuda"):
+        made.classifier(device)
+
+
+def test_the_linear_model_computes_on_the_cpu_only(tmp_path):
+    made = made_bundle(tmp_path / "km")
+    assert made.classifier(torch.device("cpu")).device == "cpu"
+    with pytest.raises(DeviceError, match="km computes on the cpu only, not on cuda:0"):
+        made.classifier(torch.device("cuda:0"))
 
 
 def test_only_the_published_model_passes_for_it(tmp_path):

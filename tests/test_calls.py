@@ -16,6 +16,7 @@ from virnucpro.calls import (
     Rule,
     Status,
     chunk_calls,
+    consensus,
     frame_scores_to_chunks,
 )
 
@@ -34,6 +35,12 @@ def test_consensus_is_the_published_one(golden: Path):
     for chunk, _, m0, m1 in found:
         own = [(p0, p1) for i, p0, p1 in frames if i[:-2] == chunk]
         assert (m0, m1) == (max(p for p, _ in own), max(p for _, p in own))
+    ids = [chunk for chunk, *_ in found]
+    rows = np.array(sorted((ids.index(i[:-2]), p0, p1) for i, p0, p1 in frames))
+    arrays = consensus(rows[:, 0].astype(np.int32), rows[:, 1], rows[:, 2])
+    columns = (arrays.virus, arrays.max_p_others, arrays.max_p_virus)
+    assert arrays.chunk.tolist() == list(range(len(ids)))
+    assert list(zip(*(c.tolist() for c in columns), strict=True)) == [row[1:] for row in found]
 
 
 def test_ids_are_data():
@@ -43,6 +50,14 @@ def test_ids_are_data():
     assert all(virus for _, virus, _, _ in chunk_calls([(i, 0.5, 0.5) for i in ids]))
     with pytest.raises(ValueError, match="c_chunk_1X9"):
         chunk_calls([("c_chunk_1X9", 0.1, 0.9)])
+
+
+def test_the_consensus_of_no_frame_and_of_a_tie():
+    assert chunk_calls([]) == []
+    none = np.zeros(0, np.float32)
+    assert len(consensus(np.zeros(0, np.int32), none, none).virus) == 0
+    half = np.full(2, 0.5, np.float32)
+    assert consensus(np.zeros(2, np.int32), half, half).virus.tolist() == [True]
 
 
 probabilities = st.floats(0, 1, width=32)

@@ -14,6 +14,7 @@ from virnucpro.encoders.codon import (
     CodonConfig,
     CodonNetwork,
     canonical_codes,
+    codon_network,
     frame_codons,
     load_codon_network,
     padded_codons,
@@ -30,7 +31,7 @@ CONFIGS = (
         blocks=(1, 1),
         kernels=(5, 3),
         embedding=12,
-        attention=("frame", "all"),
+        attention=("frame", "frame"),
         heads=2,
     ),
 )
@@ -199,3 +200,9 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     path.write_bytes(b"not safetensors")
     with pytest.raises(BundleError, match="damaged"):
         load_codon_network(path, network.part(), torch.float32, torch.device("cpu"))
+
+
+def test_attention_that_this_version_does_not_know_is_refused():
+    part = {**CodonNetwork(CONFIGS[1], 8).part(), "attention": ["frame", "all"]}
+    with pytest.raises(BundleError, match="not 'all'"):
+        codon_network(part)

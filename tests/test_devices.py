@@ -93,6 +93,12 @@ def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="cuda:0 was asked for, but torch sees no CUDA device"):
         devices.precision_for("auto", "cuda:0", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    devices.check_present("cuda")
+    devices.check_present("cuda:1")
+    with pytest.raises(DeviceError, match=r"cuda:2 was asked .*torch sees 2 CUDA devices here"):
+        devices.precision_for("auto", "cuda:2", False)
 
 
 def test_threads():

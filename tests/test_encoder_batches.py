@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder_examples import tiny_esm2
+from virnucpro.batches import token_batches
 from virnucpro.encoders import load_esm2
-from virnucpro.encoders.encoder import batches
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
 def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
-    found = list(batches(lengths, budget))
+    found = list(token_batches(lengths, budget))
     assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
     for batch in found:
         longest = max(lengths[row] for row in batch)
@@ -23,7 +23,7 @@ def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
 
 
 def test_batches_are_full():
-    assert [len(batch) for batch in batches([10] * 25, 100)] == [10, 10, 5]
+    assert [len(batch) for batch in token_batches([10] * 25, 100)] == [10, 10, 5]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,18 @@ def test_one_forward_a_batch_and_duplicates_once(encoder, shapes):
     assert np.array_equal(rows[0], rows[2])
     assert np.array_equal(rows[1], rows[5])
     assert not np.array_equal(rows[0], rows[3])
+
+
+def test_the_kernels_that_ran_are_known(encoder, monkeypatch):
+    encoder.kernels_seen.clear()
+    monkeypatch.setattr(encoder, "attention", "math")
+    encoder.ids(["MKV"])
+    assert encoder.kernels_seen == set()
+    encoder.embed(["MKV"])
+    assert encoder.kernels_seen == {"math"}
+    monkeypatch.setattr(encoder, "attention", "sdpa")
+    encoder.hidden(torch.tensor([[0, 5, 2]]))
+    assert encoder.kernels_seen == {"math", "sdpa"}
 
 
 def test_rows_follow_their_sequences(encoder):

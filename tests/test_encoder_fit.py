@@ -1,27 +1,37 @@
 """Training the small encoder: it learns, is deterministic, and goes on where it stopped."""
 
 import dataclasses
+import errno
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from virnucpro.encoders.codon import AMBIGUOUS_CODON, AMINO_OF_CODON, CodonConfig, frame_codons
-from virnucpro.errors import InputError, ResumeError
+from virnucpro.bundle import load
+from virnucpro.encoders.codon import AMBIGUOUS_CODON, CodonConfig, frame_codons
+from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError, VirnucproError
 from virnucpro.frames import letter_codes
-from virnucpro.train.encoder_fit import STATE, EncoderSettings, fit_encoder, learning_rate_at
-from virnucpro.train.fragments import Augmentation, FragmentPool, blurred, spliced
+from virnucpro.train import encoder_fit
+from virnucpro.train.encoder_fit import (
+    STATE,
+    EncoderSettings,
+    fit_encoder,
+    learning_rate_at,
+    write_chunk_bundle,
+)
+from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
 from virnucpro.train.labels import LabelledContig
 
 TINY = EncoderSettings(
     network=CodonConfig(
-        channels=(8, 16), blocks=(1, 1), kernels=(3, 3), attention=("all",), heads=2, embedding=16
+        channels=(8, 16), blocks=(1, 1), kernels=(3, 3), attention=("frame",), heads=2, embedding=16
     ),
     hidden=8,
     steps=12,
     batch_nt=6400,
     lengths_nt=(75, 150, 200),
-    augmentation=Augmentation(synonyms=0.2, spliced=0.5),
     slice_fraction=0.3,
     slice_fragments=40,
     slice_lengths_nt=(150,),
@@ -74,7 +84,8 @@ def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path):
         pass
 
     def stop(now):
-        raise Stop
+        if now.evaluated:
+            raise Stop
 
     for _ in range(2):
         with pytest.raises(Stop):
@@ -101,6 +112,29 @@ def test_the_time_limit_saves_the_state_and_the_next_call_finishes(tmp_path):
     assert same(finished, fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "again"))
 
 
+def test_the_time_limit_within_an_evaluation_changes_nothing(tmp_path, monkeypatch):
+    whole = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "whole")
+    now = [0.0]
+    real = encoder_fit._Judge._scores
+
+    def slow(judge, *batch):
+        now[0] = 100.0
+        return real(judge, *batch)
+
+    monkeypatch.setattr(encoder_fit, "JUDGED_AT_ONCE", 16)
+    monkeypatch.setattr(encoder_fit._Judge, "_scores", slow)
+    monkeypatch.setattr(encoder_fit, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    paused = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", max_minutes=1)
+    monkeypatch.undo()
+    assert (paused.finished, paused.record["steps"]) == (False, 4)
+    assert paused.record["evaluations"] == []
+    parts = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts")
+    assert same(whole, parts)
+    assert [e["loss"] for e in parts.record["evaluations"]] == [
+        e["loss"] for e in whole.record["evaluations"]
+    ]
+
+
 def test_it_learns_what_tells_the_sides_apart_and_keeps_the_best(tmp_path):
     told = []
     settings = dataclasses.replace(TINY, steps=60, evaluate_every=20)
@@ -108,7 +142,7 @@ def test_it_learns_what_tells_the_sides_apart_and_keeps_the_best(tmp_path):
         contigs_of(), settings, "cpu", tmp_path, told.append, data_sha256={"x.fasta": "00"}
     )
     record = result.record
-    assert [p.step for p in told] == [20, 40, 60]
+    assert [p.step for p in told if p.evaluated] == [20, 40, 60]
     assert told[-1].seconds_left == 0
     assert record["slice_auroc"]["150"] > 0.95
     best = max(record["evaluations"], key=lambda e: e["mean"])
@@ -135,10 +169,16 @@ def test_the_state_of_another_training_is_refused(tmp_path):
     fit_encoder(contigs_of(), TINY, "cpu", tmp_path, max_minutes=0)
     with pytest.raises(ResumeError, match="made with steps = 12, not 13"):
         fit_encoder(contigs_of(), dataclasses.replace(TINY, steps=13), "cpu", tmp_path)
-    with pytest.raises(ResumeError, match="other contigs"):
-        fit_encoder(contigs_of(seed=1), TINY, "cpu", tmp_path)
+    contigs = contigs_of()
+    others = [contigs_of(seed=1)] + [
+        [*contigs[:-1], dataclasses.replace(contigs[-1], **change)]
+        for change in ({"unit": "1u0"}, {"group": "h"}, {"name": "x"}, {"label": 1})
+    ]
+    for other in others:
+        with pytest.raises(ResumeError, match="other contigs"):
+            fit_encoder(other, TINY, "cpu", tmp_path)
     (tmp_path / STATE).write_bytes(b"broken")
-    with pytest.raises(ResumeError, match="cannot be read"):
+    with pytest.raises(ResumeError, match="damaged"):
         fit_encoder(contigs_of(), TINY, "cpu", tmp_path)
 
 
@@ -187,27 +227,67 @@ def test_substitutions_change_about_as_many_letters_as_asked():
     assert 0.88 < float(same_letter) < 0.92
 
 
-def test_blurring_hides_codons_and_exchanges_only_synonyms():
+def test_blurring_hides_codons():
     generator = torch.Generator().manual_seed(1)
     codons = torch.randint(0, 64, (300, 6, 40), dtype=torch.int32)
     hidden = blurred(codons, Augmentation(hidden=0.4), generator)
     share = (hidden == AMBIGUOUS_CODON).float().mean()
     assert 0.17 < float(share) < 0.23
     assert (hidden == codons)[hidden != AMBIGUOUS_CODON].all()
-    exchanged = blurred(codons, Augmentation(hidden=0, synonyms=1.0), generator)
-    amino = torch.tensor(AMINO_OF_CODON)
-    assert torch.equal(amino[exchanged.long()], amino[codons.long()])
-    assert 0.2 < float((exchanged != codons).float().mean()) < 0.5
 
 
-def test_splicing_takes_the_same_stretch_on_both_strands_and_mixes_the_target():
-    generator = torch.Generator().manual_seed(1)
-    codons = torch.arange(8)[:, None, None].expand(8, 6, 20).contiguous()
-    target = torch.eye(2).repeat(4, 1)
-    mixed, blend = spliced(codons, target, 0.25, 0.0, generator)
-    other = mixed[:, 0, 0]
-    assert (mixed[:, :3, :5] == other[:, None, None]).all()
-    assert (mixed[:, 3:, 15:] == other[:, None, None]).all()
-    assert torch.equal(mixed[:, :3, 5:], codons[:, :3, 5:])
-    assert torch.equal(mixed[:, 3:, :15], codons[:, 3:, :15])
-    torch.testing.assert_close(blend, 0.75 * target + 0.25 * target[other])
+def test_progress_is_told_at_every_slow_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder_fit, "REPORT_EVERY_S", 0.0)
+    told = []
+    fit_encoder(contigs_of(), TINY, "cpu", tmp_path, told.append)
+    assert [p.step for p in told] == list(range(1, 13))
+    assert [p.step for p in told if p.evaluated] == [4, 8, 12]
+    assert [p.auroc is None for p in told[:4]] == [True, True, True, False]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(VirnucproError, match="file/work: this folder cannot be written"):
+        fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "file" / "work")
+
+
+def test_a_full_disk_leaves_the_older_state_and_nothing_else(tmp_path, monkeypatch):
+    fit_encoder(contigs_of(), TINY, "cpu", tmp_path, max_minutes=0)
+    before = (tmp_path / STATE).read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VirnucproError, match="the disk is full"):
+        fit_encoder(contigs_of(), TINY, "cpu", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [STATE]
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+def test_a_bundle_says_what_it_is_told_and_holds_finite_weights(tmp_path):
+    fit = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "work")
+    about = {"name": "x", "description": "", "chunk_nt": 500, "validated_nt": 123}
+    write_chunk_bundle(tmp_path / "good", fit, **about)
+    assert load(tmp_path / "good").validated_nt == 123
+    with torch.no_grad():
+        fit.network.head.hidden.weight[0, 0] = float("nan")
+    with pytest.raises(BundleError, match=r"head\.hidden\.weight are not finite"):
+        write_chunk_bundle(tmp_path / "bad", fit, **about)
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"seed": -1},
+        {"batch_nt": 0},
+        {"lengths_nt": ()},
+        {"learning_rate": float("nan")},
+        {"slice_lengths_nt": (300, 0)},
+    ],
+)
+def test_settings_that_cannot_work(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        EncoderSettings(**wrong)

@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import tolerances
-from legacy_head import convert
+from legacy_head import convert, save_head
 from virnucpro.errors import BundleError
-from virnucpro.head import Head, load_head, save_head
+from virnucpro.head import Head, load_head
 
 PUBLISHED = ("legacy_model.pth", "legacy_model_prezip.pth")
 
@@ -50,6 +50,16 @@ def random_head(features, hidden):
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 2.0)
     return head
+
+
+def test_features_that_are_only_for_reading():
+    """As from a memory map; torch would warn, which is an error here."""
+    head = random_head(4, 3)
+    x = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    expected = head.probabilities(x)
+    x.flags.writeable = False
+    assert np.array_equal(head.probabilities(x), expected)
+    assert np.array_equal(head.probabilities(x[::-1]), expected[::-1])
 
 
 @pytest.mark.parametrize(("features", "hidden"), [(1, 1), (20, 7), (3328, 512)])

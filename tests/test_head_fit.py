@@ -1,5 +1,6 @@
 """Fitting the head: the recipe, and that a disturbed training ends as an undisturbed one."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -18,17 +19,17 @@ from frame_bundles import (
     published_dnabert_s,
     published_esm2,
 )
-from virnucpro.bundle import load
+from virnucpro.bundle import load, read_manifest
 from virnucpro.calls import Status
 from virnucpro.chunks import chunk_spans
 from virnucpro.classifiers.open_frames import BLOCK_NT
-from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError
+from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError, VirnucproError
 from virnucpro.frames import open_frames
 from virnucpro.train import embedding
 from virnucpro.train.embedding import FEATURES, INDEX
 from virnucpro.train.head_fit import STATE, HeadSettings, fit_head, write_frames_bundle
-from virnucpro.train.kmer_fit import contigs_digest
 from virnucpro.train.labels import LabelledContig
+from virnucpro.train.slices import contigs_digest
 from virnucpro.train.units import held_out_slice
 
 SETTINGS = HeadSettings(
@@ -323,7 +324,9 @@ def test_contigs_without_letters_or_frames_do_no_harm(encoders, undisturbed):
     )
 
 
-@pytest.mark.parametrize("wrong", [{"chunk_nt": 3075}, {"chunk_nt": 2}, {"batch_frames": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"chunk_nt": 3075}, {"chunk_nt": 2}, {"batch_frames": 1}, {"seed": -1}, {"epochs": 0}]
+)
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(SettingsError):
         HeadSettings(**wrong)
@@ -343,6 +346,7 @@ def test_a_bundle_is_written_and_read(copy, undisturbed, paths, tmp_path):
     assert bundle == written
     assert (bundle.kind, bundle.chunk_nt, bundle.block_nt) == ("frames", CHUNK_NT, BLOCK_NT)
     assert not bundle.is_published_model
+    assert read_manifest(bundle.path)["labels"] == ["others", "virus"]
     inside = {name for name in bundle.files if name != "head.safetensors"}
     assert bool(inside) is copy
     for name in bundle.files:
@@ -375,3 +379,14 @@ def test_other_encoders_than_those_fitted_on_are_refused(undisturbed, paths, gol
     with pytest.raises(BundleError, match="not the encoder esm2"):
         write_frames_bundle(tmp_path / "b", undisturbed[0], "tiny", "", paths[0], other, True)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_copy_that_fails_leaves_no_bundle(undisturbed, paths, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(VirnucproError, match="the disk is full"):
+        write_frames_bundle(tmp_path / "b", undisturbed[0], "tiny", "", *paths, True)
+    with pytest.raises(BundleError, match=r"no directory with a bundle\.toml"):
+        load(tmp_path / "b")

@@ -50,7 +50,7 @@ def test_a_block_comes_back_as_it_was(cuts, kind):
 def test_a_block_without_records(tmp_path):
     empty = blocks_of_made([MadeContig("a")], [])[0]
     empty = Scored(4, "d", (), empty.rows, empty.scores)
-    empty.to_file(tmp_path / "b")
+    (tmp_path / "b").write_bytes(empty.to_bytes())
     assert same(Scored.from_file(tmp_path / "b"), empty)
 
 
@@ -164,6 +164,24 @@ def test_foreign_hidden_folder_links_and_damage_are_refused(tmp_path):
         Journal.create(tmp_path / "d", FINGERPRINT)
 
 
+@pytest.mark.parametrize("number", [errno.ENOTEMPTY, errno.EEXIST])
+def test_of_two_runs_that_enter_one_new_folder_one_is_refused(tmp_path, monkeypatch, number):
+    """The other one has made its hidden folder after this one looked."""
+    rename = Path.rename
+
+    def late(path, target):
+        RunFiles(tmp_path).blocks.mkdir(parents=True)
+        if number == errno.EEXIST:  # what some file systems say
+            raise OSError(number, os.strerror(number))
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(ResumeError, match="another run has just begun in this folder") as caught:
+        Journal.create(tmp_path, FINGERPRINT)
+    assert caught.value.exit_code == 3
+    assert [path.name for path in tmp_path.iterdir()] == [".virnucpro"]
+
+
 def test_a_prefix_stands_before_every_name(tmp_path):
     files = RunFiles(tmp_path, "lake")
     assert all(path.name.startswith("lake.") for path in files.public)
@@ -184,8 +202,13 @@ def test_a_prefix_stands_before_every_name(tmp_path):
 def test_what_the_disk_refuses_is_one_sentence(number, words):
     with pytest.raises(VirnucproError, match=words) as caught, disk_errors(Path("some/run")):
         raise OSError(number, os.strerror(number))
-    assert "some/run" in str(caught.value)
+    assert str(caught.value).startswith("some/run: ")
+    assert "folder with -o" in str(caught.value) or "another with -o" in str(caught.value)
     assert caught.value.exit_code == 1
+    named = pytest.raises(VirnucproError, match="with --workdir")
+    with named as other, disk_errors(Path("some/run"), "--workdir"):
+        raise OSError(number, os.strerror(number))
+    assert "-o" not in str(other.value)
 
 
 def in_process(code: str, *arguments: str, cwd: Path | None = None):

@@ -1,4 +1,5 @@
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from virnucpro.batches import Block, Rows
 from virnucpro.calls import Scores, Status
+from virnucpro.errors import BundleError, SettingsError
 from virnucpro.kmer import (
     KmerClassifier,
     canonical_classes,
@@ -15,7 +17,15 @@ from virnucpro.kmer import (
     kmer_frequencies,
     kmer_numbers,
 )
-from virnucpro.train.kmer_fit import KmerSettings, _draw, _newton, _standardise, fit_kmer
+from virnucpro.train.kmer_fit import (
+    KmerFit,
+    KmerSettings,
+    _draw,
+    _newton,
+    _standardise,
+    fit_kmer,
+    write_kmer_bundle,
+)
 from virnucpro.train.labels import LabelledContig
 from virnucpro.train.metrics import auroc
 
@@ -260,3 +270,29 @@ def test_fit_reaches_the_minimum_of_scikit_learn() -> None:
     oracle.fit(x.astype(np.float64), label)
     np.testing.assert_allclose(solution[:-1], oracle.coef_[0], atol=2e-4)
     assert solution[-1] == pytest.approx(oracle.intercept_[0], abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k": 3},
+        {"fragments": 0},
+        {"seed": -1},
+        {"shortest_nt": 3},
+        {"longest_nt": 100},
+        {"penalties": ()},
+    ],
+)
+def test_settings_that_cannot_work(wrong: dict) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        KmerSettings(**wrong)
+
+
+def test_a_fit_that_is_not_finite_becomes_no_bundle(tmp_path: Path) -> None:
+    n = class_count(4)
+    fit = KmerFit(4, np.full(n, np.nan), np.zeros(n), np.ones(n), 0.0, {})
+    with pytest.raises(BundleError, match="weight are not finite"):
+        write_kmer_bundle(
+            tmp_path / "b", fit, name="b", description="", chunk_nt=500, validated_nt=150
+        )
+    assert not (tmp_path / "b").exists()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro.errors import InputError
-from virnucpro.train.labels import LabelledContig, read_two_sided, read_with_labels
+from virnucpro.train.labels import LabelledContig, read_two_sided, read_with_labels, table_beside
 from virnucpro.train.units import contig_weights, held_out_slice
 
 
@@ -37,6 +37,13 @@ def test_two_files_give_the_label_and_the_table_beside_the_rest(tmp_path: Path) 
     folder = tmp_path.name
     assert set(found.sha256) == {f"{folder}/{n}" for n in ("v.fasta.gz", "v.tsv.gz", "o.fa")}
     assert not found.faults
+
+
+@pytest.mark.parametrize("name", ["x.fsa.gz", "x.FA.GZ", "x.seq", "x.fna.bgz"])
+def test_every_suffix_that_is_read_has_its_table_beside(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    table = write(tmp_path / "x.tsv", "id\tunit\nA\tu\n")
+    assert table_beside(tmp_path / name) == table
 
 
 def test_a_table_beside_that_leaves_a_contig_out_is_named(tmp_path: Path) -> None:
@@ -73,15 +80,15 @@ def test_a_table_of_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("id\tlabel\nA\t1\n", r"t\.tsv: 1 id is \(B\) of .*x\.fasta without a label"),
-        ("id\tlabel\nA\t1\nB\t0\nC\t1\n", r"1 id is \(C\) labelled here, but not in .*x\.fasta"),
+        ("id\tlabel\nA\t1\n", r"t\.tsv: 1 id \(B\) without a label, of .*x\.fasta"),
+        ("id\tlabel\nA\t1\nB\t0\nC\t1\n", r"1 id \(C\) labelled here, but missing in .*x\.fasta"),
         ("id\tlabel\nA\t1\nB\tvirus\n", r"t\.tsv, line 3: the label is 'virus'"),
         ("id\tlabel\nA\t1\nA\t0\n", r"t\.tsv, line 3: the id A occurs a second time"),
         ("id\tlabel\nA\t1\nB\n", r"t\.tsv, line 3: 1 columns, but the header has 2"),
         ("name\tlabel\nA\t1\n", r"t\.tsv, line 1: the first line names no column id"),
         ("id\tgroup\nA\tx\nB\ty\n", r"t\.tsv: the table has no column label"),
         ("", r"t\.tsv, line 1: the first line names no column id"),
-        ("id\tlabel\n", r"2 ids are \(A, B\) of .* without a label"),
+        ("id\tlabel\n", r"2 ids \(A, B\) without a label, of "),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, table: str, message: str) -> None:
@@ -93,7 +100,7 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, table: str, message:
 def test_long_lists_are_cut_and_repeats_refused(tmp_path: Path) -> None:
     path = fasta(tmp_path / "x.fasta", *"ABCDEFG")
     table = write(tmp_path / "t.tsv", "id\tlabel\nA\t1\n")
-    with pytest.raises(InputError, match=r"6 ids are \(B, C, D, E, F and 1 more\)"):
+    with pytest.raises(InputError, match=r"6 ids \(B, C, D, E, F and 1 more\)"):
         read_with_labels([path], [table])
     with pytest.raises(InputError, match="A occurs twice"):
         read_with_labels([fasta(path, "A", "A")], [table])

@@ -22,9 +22,10 @@ from frame_bundles import (
     published_dnabert_s,
     published_esm2,
 )
+from made_blocks import chunk_calls
 from virnucpro.batches import blocks_of
 from virnucpro.bundle import MANIFEST, load
-from virnucpro.calls import FRAME_NAMES, Status, chunk_calls
+from virnucpro.calls import FRAME_NAMES, Status
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
@@ -183,6 +184,12 @@ def test_rows_out_are_rows_in(classifier, chunks):
     assert [s == Status.OK for s in scores.status] == [k in open_ for k in range(len(chunks))]
 
 
+def test_a_protein_longer_than_esm2_takes_is_refused_before_any_forward(classifier, monkeypatch):
+    monkeypatch.setattr(classifier._encoders.esm2.model, "forward", None)
+    with pytest.raises(ValueError, match="at most 1024 residues, this protein has 1025"):
+        classifier.score(["GCA" * 1025])
+
+
 def test_a_block_scores_as_its_chunks(classifier):
     contigs = [Contig("s", k, c.name, c.sequence) for k, c in enumerate(genes(6, 800, seed=2), 1)]
     (block,) = blocks_of(contigs, CHUNK_NT, 10**6)
@@ -192,9 +199,12 @@ def test_a_block_scores_as_its_chunks(classifier):
     np.testing.assert_array_equal(one.p_virus, other.p_virus)
 
 
-def test_no_attention_kernel_is_claimed_unobserved(classifier):
-    classifier.score(["ATG" * 20])
+def test_attention_kernels_are_known_once_they_ran(directory):
+    classifier = load(directory).classifier("cpu", "fp32")
+    classifier.score([CLOSED])
     assert classifier.attention == {}
+    classifier.score(["ATG" * 20])
+    assert classifier.attention == {"dnabert_s": "sdpa", "esm2": "sdpa"}
     assert (classifier.name, classifier.device, classifier.precision) == ("tiny-300", "cpu", "fp32")
 
 

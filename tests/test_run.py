@@ -1,6 +1,7 @@
 """Whole runs: nothing is lost, blocks and threads do not show, and run.json tells the truth."""
 
 import hashlib
+import json
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -26,7 +27,7 @@ from test_outputs_doc import rows, schema, sections, words
 from virnucpro.bundle import Bundle, embedded_bundles
 from virnucpro.calls import Rule
 from virnucpro.chunks import chunk_spans
-from virnucpro.errors import InputError, SettingsError
+from virnucpro.errors import InputError, SettingsError, VirnucproError
 from virnucpro.journal import Journal
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent
@@ -162,6 +163,7 @@ def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_pat
         assert virnucpro(*arguments, "--threads", threads).code == 0
         jsonschema.validate(run_json(out), schema())
         of_kmers = run_json(out)["bundle"]["kind"] == "kmer"
+        assert run_json(out)["attention"] == ({} if of_kmers else {"codon": "sdpa"})
         assert run_json(out)["settings"]["threads"] == (1 if of_kmers else threads)
         found.append(results(out))
     assert found[0] == found[1]
@@ -199,6 +201,8 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
     assert 20_000_000 < document["memory"]["peak_bytes"] < 400_000_000
     timings = document["timings"]
     assert timings["total_s"] >= timings["blocks_s"] >= timings["scoring_s"] >= 0
+    (documented,) = [r for r in rows(sections()["run.json"], "field | type") if "total_s" in r[2]]
+    assert set(words(documented[2])) == set(json.loads(words(documented[3])[0])) == set(timings)
     assert document["started"] <= document["finished"]
     run_dir = tmp_path / "run"
     check_counts(document, table(run_dir / "contigs.tsv"), table(run_dir / "calls.tsv"))
@@ -334,6 +338,61 @@ def test_an_error_that_is_none_of_ours_is_on_record(bundle, tmp_path, error, cod
     assert results(tmp_path / "run") == {}
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a bug")])
+def test_a_full_disk_does_not_replace_what_ended_the_run(bundle, tmp_path, monkeypatch, error):
+    (tmp_path / "in.fa").write_bytes(random_reads(5, 300))
+    wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+
+    def refuse(*_):
+        raise VirnucproError("the disk is full")
+
+    def fail() -> None:
+        monkeypatch.setattr("virnucpro.run.write_json", refuse)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(wish, Looking(fail))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_path_is_one_input(bundle, tmp_path, monkeypatch, kind):
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    monkeypatch.chdir(tmp_path)
+    assert predict(kind("in.fa"), bundle.path, "run").counts.records == 1
+
+
+def test_the_library_takes_every_setting(bundle, tmp_path, monkeypatch):
+    """One by one, so that none is left out or swapped with another."""
+    taken = []
+    monkeypatch.setattr("virnucpro.run.run", taken.append)
+    given_settings = {
+        "sample": "s",
+        "prefix": "p",
+        "threshold": 0.25,
+        "precision": "bf16",
+        "threads": 3,
+        "allow_partial": True,
+        "force": True,
+    }
+    plain = Settings(inputs=(Path("a"), Path("b")), out=Path("o"), bundle=str(bundle.path))
+    predict(["a", Path("b")], bundle.path, "o")
+    for name, value in given_settings.items():
+        predict(["a", Path("b")], bundle.path, "o", **{name: value})
+    changed = [replace(plain, **{name: value}) for name, value in given_settings.items()]
+    assert taken == [plain, *changed]
+
+
+def test_threads_of_a_bundle_that_uses_one_are_spoken_of(bundle, tmp_path):
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    for threads in (None, 1, 4):
+        outcome = predict(
+            tmp_path / "in.fa", bundle.path, tmp_path / f"r{threads}", threads=threads
+        )
+        said = "--threads 4 changes nothing" in outcome.files.log.read_text()
+        assert said == (threads == 4)
+
+
 def test_settings_that_cannot_be(bundle, tmp_path):
     fine = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
     for change in (
@@ -342,6 +401,7 @@ def test_settings_that_cannot_be(bundle, tmp_path):
         {"threshold": float("nan")},
         {"prefix": "a/b"},
         {"prefix": "."},
+        {"sample": "lake", "inputs": (tmp_path / "a.fa", tmp_path / "b.fa")},
     ):
         with pytest.raises(SettingsError):
             run(replace(fine, **change))

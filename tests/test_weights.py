@@ -116,7 +116,7 @@ def test_every_name_is_needed(tiny):
         if name.endswith("inv_freq") or name == "embed_tokens.weight":
             continue
         rewrite(path, {n: t for n, t in tensors.items() if n != name})
-        assert f"it lacks {name}." in refused(path)
+        assert refused(path).endswith(f"it lacks {name}")
 
 
 def test_a_layer_too_few(tiny):
@@ -208,7 +208,7 @@ def test_weights_of_another_encoder(golden, tmp_path):
 def test_unknown_precision_and_device(tiny):
     with pytest.raises(SettingsError, match="'fp8' is not known"):
         load_esm2(tiny[0], "cpu", "fp8")
-    with pytest.raises(DeviceError, match="names no device"):
+    with pytest.raises(DeviceError, match="is not known; choose cpu or cuda"):
         load_esm2(tiny[0], "gpu7", "fp32")
 
 

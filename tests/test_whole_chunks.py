@@ -119,6 +119,15 @@ def test_equal_chunks_are_computed_once(classifier, monkeypatch):
     assert found.frame[0] == (found.frame[1] + 3) % 6
 
 
+def test_attention_kernels_are_known_once_they_ran(bundle, threads):
+    threads(2)
+    classifier = ChunkClassifier(bundle, "cpu", "fp32")
+    classifier.score(["N" * 100])
+    assert classifier.attention == {}
+    classifier.score(["ACGGT" * 20, "ACGGT" * 26])
+    assert classifier.attention == {"codon": "sdpa"}
+
+
 def test_nothing_to_call(classifier):
     found = classifier.score(["ACG", "N" * 100])
     assert found.status.tolist() == [Status.TOO_SHORT, Status.AMBIGUOUS]

@@ -1,4 +1,4 @@
-"""Contigs -> blocks, and rows -> batches: integers and iterators only.
+"""Contigs -> blocks, and sequences -> batches: integers and iterators only.
 
 A block is the one unit of memory, device work, progress, resume and distribution. This module
 knows no encoder, no device and no file.
@@ -20,6 +20,8 @@ Int64 = NDArray[np.int64]
 
 # What a contig weighs in a block besides its letters, so that empty ones fill blocks too.
 RECORD_NT = 64
+# Reads are of few lengths, so their spans are worth keeping; those of a genome would be megabytes.
+KEPT_SPANS_NT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,33 @@ def blocks_of(contigs: Iterable[Contig], chunk_nt: int, block_nt: int) -> Iterat
         yield draft.finished()
 
 
-@lru_cache(maxsize=1024)
 def _spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
-    return span_arrays(length_nt, chunk_nt)
+    """chunks.span_arrays, from memory for short contigs; not to be written to."""
+    return (_kept_spans if length_nt <= KEPT_SPANS_NT else span_arrays)(length_nt, chunk_nt)
+
+
+@lru_cache(maxsize=1024)
+def _kept_spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
+    start, end = span_arrays(length_nt, chunk_nt)
+    start.flags.writeable = end.flags.writeable = False
+    return start, end
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Places of sequences, the longest first, in batches of rows * longest <= budget.
+
+    A sequence longer than the budget is a batch of its own. Equal lengths keep their order.
+    """
+    batch: list[int] = []
+    longest = 0
+    for place in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * longest > budget:
+            yield batch
+            batch = []
+        longest = longest if batch else lengths[place]
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 class _Draft:

@@ -2,7 +2,7 @@
 
 bundle.toml names the chunk length, how frames are scored, every file with its sha256, the training
 record and the card. The sha256 of a bundle is that of its bundle.toml. This module knows the
-directory; what computes with it lies in classifiers.py, which is loaded only when asked for.
+directory; what computes with it lies in classifiers/, which is loaded only when asked for.
 """
 
 import hashlib
@@ -23,6 +23,8 @@ from safetensors.numpy import save as save_arrays
 from virnucpro.errors import BundleError
 
 if TYPE_CHECKING:
+    import torch
+
     from virnucpro.classifiers import Classifier
     from virnucpro.head import Head
 
@@ -102,7 +104,9 @@ class Bundle:
 
         return head_of(self)
 
-    def classifier(self, device: str = "cpu", precision: str = "auto") -> "Classifier":
+    def classifier(
+        self, device: "str | torch.device" = "cpu", precision: str = "auto"
+    ) -> "Classifier":
         """What scores chunks with this bundle; see classifiers.classifier_of."""
         from virnucpro.classifiers import classifier_of
 
@@ -209,18 +213,22 @@ def _read(directory: Path) -> Bundle:
     fields: dict[str, Any] = {
         name: _field(path, document, name, kind) for name, kind in _FIELDS.items()
     }
-    if fields["kind"] not in KINDS:
-        raise BundleError(f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}")
-    for name in ("chunk_nt", "block_nt"):
-        if not fields[name]:
-            raise BundleError(f"{path}: {name} is 0, but chunks and blocks need letters")
+    _check_fields(path, fields)
+    for name in ("files", "card"):
+        if not isinstance(document.setdefault(name, {}), Mapping):
+            raise BundleError(f"{path}: {name} is {document[name]!r}, not a table")
+    if document.get("labels", [*LABELS]) != [*LABELS]:
+        raise BundleError(
+            f"{path}: labels are {document['labels']!r}, but scores are kept in the order "
+            f"{', '.join(LABELS)}; make the bundle again"
+        )
     known = {*_FIELDS, "format", "files", "card", "labels"}
     return Bundle(
         path=directory,
         sha256=_sha256(path),
         labels=LABELS,
-        files=document.get("files", {}),
-        card=document.get("card", {}),
+        files=document["files"],
+        card=document["card"],
         parts={name: value for name, value in document.items() if name not in known},
         **fields,
     )
@@ -237,12 +245,33 @@ _FIELDS: dict[str, type] = {
     "threshold": float,
 }
 
+# Rows of a block are counted in 32 bits.
+_MOST_NT = 2**31 - 1
+_RANGES: dict[str, tuple[int, int]] = {
+    "chunk_nt": (1, _MOST_NT),
+    "block_nt": (1, _MOST_NT),
+    "validated_nt": (0, _MOST_NT),
+    "threshold": (0, 1),
+}
+
 
 def _field(path: Path, document: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401
     value: Any = document.get(name)
     if type(value) is not kind or (isinstance(value, int) and value < 0):
         raise BundleError(f"{path}: {name} is {value!r}, not a usable {kind.__name__}")
     return value
+
+
+def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
+    """Raises BundleError for a kind that is none, and for a number that nothing can run with."""
+    if fields["kind"] not in KINDS:
+        raise BundleError(f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}")
+    ranges = {**_RANGES, "min_nt": (0, fields["chunk_nt"])}
+    for name, (least, most) in ranges.items():
+        if not least <= fields[name] <= most:  # nan lies in no range
+            raise BundleError(
+                f"{path}: {name} is {fields[name]}, but must lie in {least} to {most}"
+            )
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class Status(IntEnum):
         return self <= Status.BELOW_VALIDATED_LENGTH
 
 
+def is_called(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Status.called of each, (n,)."""
+    return status <= Status.BELOW_VALIDATED_LENGTH
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What a classifier says of n chunks, and of the m frames of them that it scored.
@@ -56,6 +61,11 @@ class Scores:
     def __len__(self) -> int:
         return len(self.status)
 
+    @property
+    def called(self) -> NDArray[np.bool_]:
+        """Whether a chunk has a score, (n,)."""
+        return is_called(self.status)
+
 
 class Call(IntEnum):
     """What a chunk or a contig is called; the names in lower case stand in the tables."""
@@ -74,14 +84,12 @@ class Rule:
 
     def chunks(self, scores: Scores) -> NDArray[np.uint8]:
         """Call of each chunk, (n,)."""
-        called = scores.status <= Status.BELOW_VALIDATED_LENGTH
         if self.kind == "frames" and self.threshold == DEFAULT_THRESHOLD:
             virus = scores.max_p_virus >= scores.max_p_others
         else:
             virus = scores.p_virus >= self.threshold
-        return np.where(called, np.where(virus, Call.VIRUS, Call.OTHERS), Call.NONE).astype(
-            np.uint8
-        )
+        calls = np.where(scores.called, np.where(virus, Call.VIRUS, Call.OTHERS), Call.NONE)
+        return calls.astype(np.uint8)
 
     def contigs(self, p_virus: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Call of each contig, (r,), from its mean; nan is no call.
@@ -93,6 +101,36 @@ class Rule:
         return np.where(np.isnan(p_virus), Call.NONE, virus).astype(np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """The published consensus of c chunks that have a scored frame.
+
+    chunk: (c,) which they are, ascending; first: (c,) the first frame of each; max_p_others,
+    max_p_virus: (c,) m0 and m1, the largest P(others) and P(virus) of its frames.
+    """
+
+    chunk: NDArray[np.int64]
+    first: NDArray[np.intp]
+    max_p_others: NDArray[np.floating]
+    max_p_virus: NDArray[np.floating]
+
+    @property
+    def virus(self) -> NDArray[np.bool_]:
+        """m1 >= m0: a tie is virus, (c,)."""
+        return self.max_p_virus >= self.max_p_others
+
+
+def consensus(
+    frame_chunk: NDArray[np.integer],
+    p_others: NDArray[np.floating],
+    p_virus: NDArray[np.floating],
+) -> Consensus:
+    """The consensus of m scored frames; frame_chunk: (m,) the chunk of each, ascending."""
+    chunk, first = np.unique(frame_chunk, return_index=True)
+    m0, m1 = (np.maximum.reduceat(p, first) for p in (p_others, p_virus))
+    return Consensus(chunk.astype(np.int64), first, m0, m1)
+
+
 def chunk_calls(
     frames: Iterable[tuple[str, float, float]],
 ) -> list[tuple[str, bool, float, float]]:
@@ -102,15 +140,19 @@ def chunk_calls(
     P(others), largest P(virus)), sorted by the UTF-8 bytes of the id. The frame's name is taken
     off the end of the id, and nothing else. Raises ValueError for an id that ends in none.
     """
-    best: dict[str, tuple[float, float]] = {}
-    for frame_id, p_others, p_virus in frames:
+    rows = list(frames)
+    for frame_id, _, _ in rows:
         if not frame_id.endswith(FRAME_NAMES):
             raise ValueError(f"{frame_id!r} does not end in one of {', '.join(FRAME_NAMES)}")
-        chunk = frame_id[:-2]
-        others, virus = best.get(chunk, (p_others, p_virus))
-        best[chunk] = (max(others, p_others), max(virus, p_virus))
-    ordered = sorted(best.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape"))
-    return [(chunk, virus >= others, others, virus) for chunk, (others, virus) in ordered]
+    chunk_of = [frame_id[:-2] for frame_id, _, _ in rows]
+    chunks = sorted(set(chunk_of), key=lambda chunk: chunk.encode("utf-8", "surrogateescape"))
+    number = {chunk: i for i, chunk in enumerate(chunks)}
+    index = np.array([number[chunk] for chunk in chunk_of], np.int64)
+    order = np.argsort(index, kind="stable")
+    p_others, p_virus = (np.array([row[column] for row in rows])[order] for column in (1, 2))
+    found = consensus(index[order], p_others, p_virus)
+    columns = (found.virus, found.max_p_others, found.max_p_virus)
+    return list(zip(chunks, *(column.tolist() for column in columns), strict=True))
 
 
 def frame_scores_to_chunks(
@@ -130,14 +172,13 @@ def frame_scores_to_chunks(
     order = frame_chunk.astype(np.int64) * len(FRAME_NAMES) + frame
     if np.any(order[1:] <= order[:-1]):
         raise ValueError("the frames are not in the order of chunk and frame")
-    scored, first = np.unique(frame_chunk, return_index=True)
+    found = consensus(frame_chunk, p_others, p_virus)
     m0, m1 = (np.full(n, np.nan, dtype=np.float32) for _ in range(2))
     frames = np.zeros(n, dtype=np.uint8)
-    if len(scored):
-        m0[scored] = np.maximum.reduceat(p_others, first)
-        m1[scored] = np.maximum.reduceat(p_virus, first)
-        frames[scored] = np.bitwise_or.reduceat(np.left_shift(1, frame).astype(np.uint8), first)
-    called = status <= Status.BELOW_VALIDATED_LENGTH
+    m0[found.chunk], m1[found.chunk] = found.max_p_others, found.max_p_virus
+    bits = np.left_shift(1, frame).astype(np.uint8)
+    frames[found.chunk] = np.bitwise_or.reduceat(bits, found.first)
+    called = is_called(status)
     if np.any((called != (frames > 0)) & (status != Status.FAILED)):
         raise ValueError("a chunk is called without a frame, or has a frame and is not called")
     m0[~called], m1[~called] = np.nan, np.nan

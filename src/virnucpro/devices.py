@@ -5,6 +5,7 @@ Importing this loads no torch.
 
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BF16_CAPABILITY = (8, 0)
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 PROCESS = Path("/proc/self/status")
+
+_DEVICE = re.compile(r"(cpu|cuda)(:\d+)?")
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -113,6 +116,17 @@ def cpu_has_bf16() -> bool:
     return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
 
 
+def known_device(device: object) -> str:
+    """The name of a device, also of a torch.device; whether it is there is looked at on loading.
+
+    Raises DeviceError for one that nothing here computes on.
+    """
+    name = str(device)
+    if _DEVICE.fullmatch(name) is None:
+        raise DeviceError(f"device {name!r} is not known; choose cpu or cuda, or one as cuda:0")
+    return name
+
+
 def precision_for(wish: str, device: str, bf16_agrees: bool) -> str:
     """The precision to compute in.
 
@@ -124,14 +138,25 @@ def precision_for(wish: str, device: str, bf16_agrees: bool) -> str:
         raise SettingsError(f"precision {wish!r} is not known; choose {', '.join(PRECISIONS)}")
     if wish != "auto":
         return wish
-    if device == "cpu":
+    if device.startswith("cpu"):
         return "bf16" if bf16_agrees and cpu_has_bf16() else "fp32"
     return "bf16" if _capability(device) >= BF16_CAPABILITY else "fp32"
+
+
+def check_present(device: str) -> None:
+    """Raises DeviceError for a known device that this machine lacks."""
+    import torch
+
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= here:
+        raise DeviceError(
+            f"device {device} was asked for, but torch sees {here or 'no'} CUDA "
+            f"device{'s' * (here > 1)} here"
+        )
 
 
 def _capability(device: str) -> tuple[int, int]:
     import torch
 
-    if not torch.cuda.is_available():
-        raise DeviceError(f"device {device} was asked for, but torch sees no CUDA device here")
+    check_present(device)
     return torch.cuda.get_device_capability(device)

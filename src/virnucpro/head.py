@@ -3,7 +3,6 @@
 R rows, F features (nucleotide embedding, then protein embedding, in the published models).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import overload
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +51,12 @@ class Head(nn.Module):
 
         Always as in eval mode, without touching the mode. Raises ValueError for another width.
         """
-        given = features if isinstance(features, Tensor) else torch.from_numpy(np.asarray(features))
+        # torch warns of memory that it may not write to, and has no negative strides.
+        given = (
+            features
+            if isinstance(features, Tensor)
+            else torch.from_numpy(np.require(features, requirements=("C", "W")))
+        )
         if given.ndim != 2 or given.shape[1] != self.features:
             raise ValueError(
                 f"the head takes rows of {self.features} features, not {tuple(given.shape)}."
@@ -77,14 +81,8 @@ class Head(nn.Module):
         return logits
 
 
-def save_head(head: Head, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a head as safetensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    save_file(state, path, metadata=dict(metadata or {}))
-
-
 def load_head(path: Path | str, device: str | torch.device = "cpu") -> Head:
-    """A head from save_head, in eval mode; its widths are those of its tensors.
+    """A head from the safetensors of its state, in eval mode; its widths are those of its tensors.
 
     Raises BundleError where the file is missing, damaged, or holds something else.
     """

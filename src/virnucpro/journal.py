@@ -28,25 +28,28 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns what the disk refuses while something is written in a folder into one sentence."""
+def disk_errors(folder: Path, option: str = "-o") -> Iterator[None]:
+    """Turns what the disk refuses while something is written in a folder into one sentence.
+
+    option: what the user names another folder with.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             sentence = (
-                f"{folder}: the disk is full; free some space, or choose another folder with -o, "
-                "and run again"
+                f"{folder}: the disk is full; free some space, or choose another folder with "
+                f"{option}, and run again"
             )
         elif error.errno in _FORBIDDEN:
             sentence = (
-                f"{folder}: no permission to write here; choose another folder with -o, or change "
-                "the permissions of this one"
+                f"{folder}: no permission to write here; choose another folder with {option}, or "
+                "change the permissions of this one"
             )
         else:
             sentence = (
                 f"{folder}: this folder cannot be written to ({error.strerror or error}); choose "
-                "another with -o"
+                f"another with {option}"
             )
         raise VirnucproError(sentence) from error
 
@@ -308,6 +311,13 @@ def _make_hidden(files: RunFiles, fingerprint: Mapping[str, str]) -> None:
         (new / files.blocks.name).mkdir(parents=True)
         write_json(new / files.fingerprint.name, fingerprint)
         new.rename(files.hidden)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise ResumeError(
+                f"{files.run_dir}: another run has just begun in this folder; choose another with "
+                "-o"
+            ) from error
+        raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -315,7 +325,8 @@ def _make_hidden(files: RunFiles, fingerprint: Mapping[str, str]) -> None:
 def _refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str]) -> None:
     """Raises ResumeError if the folder holds a run, and says what differs."""
     if files.run_json.exists():
-        found, state = _json(files.run_json).get("fingerprint"), "a run"
+        document = _json(files.run_json)
+        found, state = document.get("fingerprint"), f"a run ({document.get('status', 'unknown')})"
     elif files.fingerprint.exists():
         found, state = _json(files.fingerprint), "an unfinished run"
     else:
@@ -326,7 +337,7 @@ def _refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str]) -> None:
             raise ResumeError(
                 f"{files.run_dir}: this folder holds another run, with another {field} "
                 f"({there.get(field, 'unknown')}; this run: {fingerprint[field]}); choose another "
-                "with -o"
+                "with -o, or replace it with --force"
             )
     raise ResumeError(
         f"{files.run_dir}: this folder already holds {state}; choose another with -o, or replace "
@@ -346,13 +357,8 @@ def _refuse_foreign_files(files: RunFiles) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
+        return {**json.loads(path.read_bytes())}
+    except (TypeError, ValueError) as error:  # no JSON, or not an object
         raise ResumeError(
             f"{path}: this file of an earlier run is damaged; choose another folder with -o"
         ) from error
-    if not isinstance(document, dict):
-        raise ResumeError(
-            f"{path}: this file of an earlier run is damaged; choose another folder with -o"
-        )
-    return document

@@ -66,17 +66,43 @@ class Outcome:
 
 
 def predict(
-    paths: Sequence[Path | str],
+    paths: Path | str | Sequence[Path | str],
     bundle: str | Path = DEFAULT_BUNDLE,
     out: Path | str = "virnucpro_run",
-    **settings: Any,  # noqa: ANN401
+    *,
+    sample: str | None = None,
+    prefix: str = "",
+    threshold: float | None = None,
+    precision: str = "auto",
+    threads: int | None = None,
+    allow_partial: bool = False,
+    force: bool = False,
 ) -> Outcome:
     """Classifies FASTA files into a new run directory, without a word to the terminal.
 
-    settings: further fields of run.Settings. Raises errors.VirnucproError.
+    paths: one file or several. bundle: the name of an embedded bundle, or a bundle's directory.
+    sample: the name in the column sample, for one file only; otherwise made from the file's name.
+    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
+    virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
+    None: all that are allowed. allow_partial: whether an exit code of 0 stands for a run in which
+    some records failed, too. force: whether an earlier run in out is replaced. Raises
+    errors.VirnucproError.
     """
-    inputs = tuple(Path(path) for path in paths)
-    return run(Settings(inputs=inputs, bundle=str(bundle), out=Path(out), **settings))
+    several = [paths] if isinstance(paths, Path | str) else paths
+    return run(
+        Settings(
+            inputs=tuple(Path(path) for path in several),
+            out=Path(out),
+            bundle=str(bundle),
+            sample=sample,
+            prefix=prefix,
+            threshold=threshold,
+            precision=precision,
+            threads=threads,
+            allow_partial=allow_partial,
+            force=force,
+        )
+    )
 
 
 def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
@@ -107,6 +133,11 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
 def _check(settings: Settings) -> None:
     if not settings.inputs:
         raise SettingsError("no input was named; give one FASTA file or more")
+    if settings.sample is not None and len(settings.inputs) > 1:
+        raise SettingsError(
+            f"the sample name {settings.sample} was given for {len(settings.inputs)} inputs, but "
+            "rows are told apart by it; run them one by one, or leave it out"
+        )
     if settings.threshold is not None and not 0 <= settings.threshold <= 1:
         raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1")
     if settings.prefix and Path(settings.prefix).name != settings.prefix:
@@ -198,9 +229,10 @@ class _Run:
             counts = self._work()
         except BaseException as error:
             status, code, sentence = _ending(error)
-            with suppress(VirnucproError):  # a full disk, which ended the run, or will be told next
+            with suppress(VirnucproError):  # a disk that refuses must not hide it
                 self.log.keep(f"{status}: {sentence}")
-            self._write_json(status, code, sentence, None)
+            with suppress(VirnucproError):  # what ended the run is what it must end with
+                self._write_json(status, code, sentence, None)
             raise
         return self._finished(counts)
 
@@ -229,17 +261,19 @@ class _Run:
         published = (
             "the published VirNucPro model"
             if bundle.is_published_model
-            else "not the published VirNucPro model: cuts made for that one do not apply here, and "
-            "this version cannot fetch it yet"
+            else "not the published VirNucPro model: cuts made for that one do not apply"
         )
         say(
-            f"virnucpro {__version__}, bundle {bundle.name}, {published}; its sha256 is "
+            f"virnucpro {__version__}, bundle {bundle.name}, {published}; bundle sha256 "
             f"{bundle.sha256}"
         )
         say(
             f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {self.threshold:g}; "
-            f"{self.classifier.precision} on {self.device.name}, {_threads_in_words(self.device)}"
+            f"{self.classifier.precision} on {self.device.name}, "
+            f"{self.device.threads} thread{'s' * (self.device.threads > 1)}"
         )
+        if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
+            say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
 
@@ -314,7 +348,7 @@ class _Run:
                 "precision": self.classifier.precision,
                 "threads": self.device.threads,
             },
-            "attention": {},
+            "attention": dict(self.classifier.attention),
             "fingerprint": _fingerprint(self.bundle, self.classifier),
             "counts": None if counts is None else counts.as_dict(),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
@@ -351,10 +385,6 @@ def _ending(error: BaseException) -> tuple[str, int, str]:
     if isinstance(error, MemoryError):
         return "failed", OutOfMemory.exit_code, "out of memory"
     return "failed", 1, f"{type(error).__name__}: {error}"
-
-
-def _threads_in_words(device: Device) -> str:
-    return f"{device.threads} thread{'' if device.threads == 1 else 's'}"
 
 
 def _not_ok(counts: Counts) -> str:

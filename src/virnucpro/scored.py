@@ -80,10 +80,6 @@ class Scored:
             telemetry=words["telemetry"],
         )
 
-    def to_file(self, path: Path) -> None:
-        """Writes this block to a file, not atomically: the journal sees to that."""
-        path.write_bytes(self.to_bytes())
-
     @classmethod
     def from_file(cls, path: Path) -> "Scored":
         """Reads a block back. Raises ResumeError if the file is missing or damaged."""

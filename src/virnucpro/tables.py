@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Scores, Status
+from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Scores, Status, consensus
 from virnucpro.errors import InputError, StreamBroken
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
@@ -117,7 +117,7 @@ def write_tables(
     sources: Sequence[Source],
     sha256: Sequence[str],
 ) -> Counts:
-    """Writes all tables and viral.fasta; they appear together, when all are finished.
+    """Writes all tables and viral.fasta; they appear one after the other, when all are finished.
 
     sources: the inputs, opened anew for the second pass; sha256: what the first pass found for
     each, empty where it did not reach the end. Raises InputError if an input has changed since,
@@ -300,12 +300,9 @@ def _failed_rows(records: Sequence[Record], contigs: Contigs) -> bytes:
     ):
         if record.fault or failed:
             reason = record.fault or f"{failed} of {chunks} chunks could not be scored"
-            lines.append(f"{record.sample}\t{record.record}\t{record.name}\t{_one_line(reason)}\n")
+            line = " ".join(reason.split())
+            lines.append(f"{record.sample}\t{record.record}\t{record.name}\t{line}\n")
     return _encoded(lines)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _add(
@@ -329,7 +326,9 @@ def _add(
     tally["chunks"] += int(np.sum(contigs.chunks))
     tally["virus_chunks"] += int(np.sum(calls == Call.VIRUS))
     tally["others_chunks"] += int(np.sum(calls == Call.OTHERS))
-    for name, number in zip(_STATUSES, np.bincount(scores.status, minlength=7), strict=True):
+    for name, number in zip(
+        _STATUSES, np.bincount(scores.status, minlength=len(Status)), strict=True
+    ):
         tally[f"status {name}"] += int(number)
 
 
@@ -377,20 +376,15 @@ def _frame_rows(ids: list[str], scores: Scores) -> bytes:
 
 def _chunk_rows(ids: list[str], scores: Scores) -> list[bytes]:
     """Lines of prediction_results_highestscore.csv with a sort key for their first column."""
-    called = scores.status <= Status.BELOW_VALIDATED_LENGTH
-    kept = called[scores.frame_chunk]
-    chunks, first = np.unique(scores.frame_chunk[kept], return_index=True)
-    if len(chunks) != np.sum(called):
+    kept = scores.called[scores.frame_chunk]
+    p_others, p_virus = scores.frame_p_others[kept], scores.frame_p_virus[kept]
+    found = consensus(scores.frame_chunk[kept], p_others, p_virus)
+    if len(found.chunk) != np.sum(scores.called):
         raise AssertionError("a called chunk has no scored frame")
-    if not len(chunks):
-        return []
-    m0 = np.maximum.reduceat(scores.frame_p_others[kept], first)
-    m1 = np.maximum.reduceat(scores.frame_p_virus[kept], first)
+    m0, m1 = shortest(found.max_p_others), shortest(found.max_p_virus)
     lines = [
         f"{sort_key(ids[i])}{_TRUTH[virus]}\t{p0}\t{p1}\n"
-        for i, virus, p0, p1 in zip(
-            chunks.tolist(), (m1 >= m0).tolist(), shortest(m0), shortest(m1), strict=True
-        )
+        for i, virus, p0, p1 in zip(found.chunk.tolist(), found.virus.tolist(), m0, m1, strict=True)
     ]
     return [line.encode("utf-8", "surrogateescape") for line in lines]
 

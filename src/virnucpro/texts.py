@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Block
-from virnucpro.calls import Scores, Status
+from virnucpro.calls import Scores, Status, is_called
 from virnucpro.frames import UNKNOWN_LETTER
 from virnucpro.reads import letters
 
@@ -69,7 +69,7 @@ def whole_chunk_scores(
     frame: (n,) the most heavily weighted frame of each; without weights F1 stands for it. frames:
     the bits of the frames that were scored, the same for every called chunk.
     """
-    called = status <= Status.BELOW_VALIDATED_LENGTH
+    called = is_called(status)
     row = np.flatnonzero(called).astype(np.int32)
     none = np.full(len(status), np.nan, dtype=np.float32)
     return Scores(

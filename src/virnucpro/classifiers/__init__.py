@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
-from virnucpro.errors import BundleError, SettingsError
+from virnucpro.devices import known_device, precision_for
+from virnucpro.errors import BundleError, DeviceError, SettingsError
 
 if TYPE_CHECKING:
+    import torch
+
     from virnucpro.head import Head
 
 __all__ = ["Classifier", "classifier_of", "head_of"]
@@ -34,7 +37,7 @@ class Classifier(Protocol):
 
     @property
     def attention(self) -> Mapping[str, str]:
-        """The attention kernel of each encoder, empty where there is none."""
+        """The attention kernels of each encoder that have run so far, with commas, as observed."""
 
     def score_block(self, block: Block) -> Scores:
         """Scores of a block's chunks, in the order of its rows."""
@@ -43,20 +46,24 @@ class Classifier(Protocol):
         """Scores of chunks given as text, in any case, U read as T."""
 
 
-def classifier_of(bundle: Bundle, device: str = "cpu", precision: str = "auto") -> Classifier:
+def classifier_of(
+    bundle: Bundle, device: "str | torch.device" = "cpu", precision: str = "auto"
+) -> Classifier:
     """Loads a bundle.
 
-    precision: fp32, bf16, fp16, or auto (see devices.precision_for). Raises BundleError,
-    DeviceError, and SettingsError for a precision that the kind of bundle does not have.
+    device: cpu, cuda or cuda:N, or a torch.device of these. precision: fp32, bf16, fp16, or auto
+    (see devices.precision_for). Raises BundleError, DeviceError, and SettingsError for a precision
+    that the kind of bundle does not have; device and precision are looked at first.
     """
+    device = known_device(device)
     if bundle.kind == "kmer":
         from virnucpro.classifiers.kmers import kmer_classifier
 
+        if not device.startswith("cpu"):
+            raise DeviceError(f"bundle {bundle.name} computes on the cpu only, not on {device}")
         if precision not in ("auto", "fp64"):
             raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}")
         return kmer_classifier(bundle)
-    from virnucpro.devices import precision_for
-
     agrees = "bf16" in bundle.parts.get("agreement", {})
     chosen = precision_for(precision, device, agrees)
     if bundle.kind == "chunks":

@@ -18,12 +18,11 @@ from virnucpro.bundle import MANIFEST, Bundle
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES
-from virnucpro.encoders.weights import CONFIG, TOKENIZER, find_published
+from virnucpro.encoders.weights import CONFIG, find_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames, open_frames_of
 from virnucpro.head import Head
 from virnucpro.texts import Texts
-from virnucpro.tokens import NucleotideTokenizer, protein_ids
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
 HEAD = "head.safetensors"
@@ -35,22 +34,16 @@ BLOCK_NT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class FrameEncoders:
-    """Both encoders on one device, and the tokenizer that belongs to the first."""
+    """Both encoders on one device."""
 
     dnabert_s: Encoder
     esm2: Encoder
-    tokenizer: NucleotideTokenizer
 
     @classmethod
     def of(cls, dnabert_s: Encoder, esm2: Encoder) -> Self:
-        """Loaded encoders; raises BundleError where DNABERT-S has no tokenizer.json beside it."""
-        tokenizer = find_published(dnabert_s.name).tokenizer
-        if tokenizer is None:
-            raise BundleError(
-                f"{dnabert_s.name}: DNABERT-S needs its {TOKENIZER}; put weights, {CONFIG} and "
-                f"{TOKENIZER} into one directory and name that"
-            )
-        return cls(dnabert_s, esm2, NucleotideTokenizer(tokenizer))
+        """Loaded encoders; raises BundleError where DNABERT-S has no tokenizer."""
+        dnabert_s.ids([])  # raises here already, not in the middle of a training
+        return cls(dnabert_s, esm2)
 
     @property
     def width(self) -> int:
@@ -58,9 +51,12 @@ class FrameEncoders:
         return self.dnabert_s.width + self.esm2.width
 
     def features(self, frames: OpenFrames) -> Tensor:
-        """[nucleotides | protein] embeddings, float32 (m, width), on the device."""
-        nucleotides = self.dnabert_s.rows(self.tokenizer.batch(frames.nucleotides))
-        protein = self.esm2.rows([protein_ids(protein) for protein in frames.protein])
+        """[nucleotides | protein] embeddings, float32 (m, width), on the device.
+
+        Raises ValueError for a protein that is longer than ESM-2 takes.
+        """
+        nucleotides = self.dnabert_s.rows(self.dnabert_s.ids(frames.nucleotides))
+        protein = self.esm2.rows(self.esm2.ids(frames.protein))
         return torch.cat((nucleotides, protein), dim=1)
 
 
@@ -81,8 +77,6 @@ class FrameClassifier:
         self.name = bundle.name
         self.precision = precision
         self.device = device
-        # Empty until a kernel was observed; what was asked for is no observation.
-        self.attention: Mapping[str, str] = {}
         parts = bundle.part("encoders")
         paths = {name: _checked(bundle.path, parts, name) for name in (DNABERT_S, ESM2)}
         self._encoders = FrameEncoders.of(
@@ -95,6 +89,15 @@ class FrameClassifier:
                 f"{bundle.path}: the head takes {self._head.features} numbers, the encoders give "
                 f"{self._encoders.width}; they do not belong together"
             )
+
+    @property
+    def attention(self) -> Mapping[str, str]:
+        """The attention kernels of each encoder that have run so far, with commas."""
+        seen = {
+            DNABERT_S: self._encoders.dnabert_s.kernels_seen,
+            ESM2: self._encoders.esm2.kernels_seen,
+        }
+        return {name: ",".join(sorted(kernels)) for name, kernels in seen.items() if kernels}
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""

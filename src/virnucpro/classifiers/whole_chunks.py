@@ -12,8 +12,9 @@ from torch import Tensor
 
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
-from virnucpro.calls import FRAME_NAMES, Scores, Status
+from virnucpro.calls import FRAME_NAMES, Scores, is_called
 from virnucpro.devices import each_on_one_thread
+from virnucpro.encoders.attention import observing
 from virnucpro.encoders.codon import (
     CodonNetwork,
     canonical_codes,
@@ -26,6 +27,7 @@ from virnucpro.encoders.precision import device_of, dtype_of
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.texts import Texts, chunk_status, whole_chunk_scores
 
+CODON = "codon"
 WEIGHTS = "codon.safetensors"
 ALL_FRAMES = (1 << len(FRAME_NAMES)) - 1
 # Codons of a batch, of all six frames: 32 chunks of 500 nt on a CPU, where more gains nothing.
@@ -43,11 +45,16 @@ class ChunkClassifier:
         self.name = bundle.name
         self.precision = precision
         self.device = device
-        self.attention: Mapping[str, str] = {}
         self._min_nt = bundle.min_nt
         self._validated_nt = bundle.validated_nt
         self._budget = BATCH_CODONS[torch.device(device).type]
         self._network = codon_network_of(bundle, device, precision)
+        self._kernels_seen: set[str] = set()
+
+    @property
+    def attention(self) -> Mapping[str, str]:
+        """The attention kernels that have run so far, with commas."""
+        return {CODON: ",".join(sorted(self._kernels_seen))} if self._kernels_seen else {}
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
@@ -60,7 +67,7 @@ class ChunkClassifier:
     def _score(self, texts: Texts) -> Scores:
         codes = letter_codes(texts.text)
         status = chunk_status(codes, texts, self._min_nt, self._validated_nt)
-        called = np.flatnonzero(status <= Status.BELOW_VALIDATED_LENGTH)
+        called = np.flatnonzero(is_called(status))
         p_virus = np.full(len(texts), np.nan)
         frame = np.zeros(len(texts), np.uint8)
         if len(called):
@@ -98,14 +105,14 @@ class ChunkClassifier:
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """P(virus) (B,) and frame weights (B, 6) of canonical strands, on the CPU."""
         codes_BL, length_B = (tensor.to(self.device) for tensor in batch)
-        with torch.inference_mode():
+        with torch.inference_mode(), observing(self._kernels_seen):
             p_virus_B, weight_B6 = self._network.probabilities(frame_codons(codes_BL, length_B))
         return p_virus_B.cpu(), weight_B6.cpu()
 
 
 def codon_network_of(bundle: Bundle, device: str, precision: str) -> CodonNetwork:
     """The network of a bundle of kind chunks. Raises BundleError, DeviceError, SettingsError."""
-    weights, part = bundle.file(WEIGHTS), bundle.part("codon")
+    weights, part = bundle.file(WEIGHTS), bundle.part(CODON)
     return load_codon_network(weights, part, dtype_of(precision), device_of(device))
 
 

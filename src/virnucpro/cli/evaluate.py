@@ -1,5 +1,6 @@
 """virnucpro evaluate."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ def evaluate(
     from virnucpro.journal import write_json
     from virnucpro.train.measure import evaluate as measure
 
+    if json_path is not None:
+        _check_writable(json_path)
     found = load(bundle)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
@@ -84,6 +87,15 @@ def evaluate(
     if json_path is not None:
         document = {"bundle_sha256": found.sha256, "precision": classifier.precision}
         write_json(json_path, document | evaluation.as_dict())
+
+
+def _check_writable(path: Path) -> None:
+    """Raises SettingsError if a file cannot be written there: sooner than after an hour's work."""
+    from virnucpro.errors import SettingsError
+
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"{path}: no file can be written here; name another with --json")
 
 
 def _print(evaluation: "Evaluation") -> None:

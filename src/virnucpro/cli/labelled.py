@@ -19,7 +19,13 @@ def labelled_options(command: Command) -> Command:
     """Adds --fasta, --labels, --positive and --negative."""
     for option in (
         click.option("--negative", multiple=True, type=FILE, help="FASTA of other sequences."),
-        click.option("--positive", multiple=True, type=FILE, help="FASTA of viral sequences."),
+        click.option(
+            "--positive",
+            multiple=True,
+            type=FILE,
+            help="FASTA of viral sequences. A table of the same name beside it (x.tsv or x.tsv.gz beside "
+            "x.fasta.gz) with a column id and any of group, level, source, unit describes them.",
+        ),
         click.option(
             "--labels",
             multiple=True,

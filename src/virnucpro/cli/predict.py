@@ -54,7 +54,10 @@ def _refusing(command: Command) -> Command:
     required=True,
     help="Run directory.",
 )
-@click.option("--sample", help="Name in the column sample; otherwise made from the file's name.")
+@click.option(
+    "--sample",
+    help="Name in the column sample, for one input only; otherwise made from the file's name.",
+)
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
 @click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
 @click.option(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from virnucpro.bundle import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+SHORTEST_CHUNK_NT = 60
 OUTPUT = ["--out", "--name", "--description", "--chunk", "--seed", "--quiet", "--no-progress"]
 
 
@@ -26,9 +27,20 @@ def _bundle_options(command: Command) -> Command:
     for option in (
         click.option("--no-progress", is_flag=True, help="Print no progress."),
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
-        click.option("--seed", default=0, show_default=True, help="Equal seeds, equal bundles."),
         click.option(
-            "--chunk", "chunk_nt", default=500, show_default=True, help="Length of a chunk, nt."
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="On a CPU, equal seeds give equal bundles.",
+        ),
+        click.option(
+            "--chunk",
+            "chunk_nt",
+            type=click.IntRange(min=SHORTEST_CHUNK_NT),
+            default=500,
+            show_default=True,
+            help="Length of a chunk, nt.",
         ),
         click.option("--description", default="", help="One line for `bundles list`."),
         click.option("--name", help="Name of the bundle; default: the directory's."),
@@ -54,7 +66,13 @@ def _tell(screen: Screen, auroc: float, bundle: "Bundle") -> None:
 @click.option_panel("Output", options=OUTPUT)
 @_bundle_options
 @click.option("-k", type=click.IntRange(4, 6), default=5, show_default=True, help="Word length.")
-@click.option("--fragments", default=100_000, show_default=True, help="How many to fit on.")
+@click.option(
+    "--fragments",
+    type=click.IntRange(min=1000),
+    default=100_000,
+    show_default=True,
+    help="How many to fit on.",
+)
 def kmer(
     out: Path,
     name: str | None,
@@ -117,7 +135,13 @@ def kmer(
     show_default=True,
     help="What the encoders compute in.",
 )
-@click.option("--epochs", default=100, show_default=True, help="Most passes over the frames.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Most passes over the frames.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option(
     "--work",
@@ -163,13 +187,29 @@ def head(
 @train.command()
 @click.option_panel("Labelled sequences", options=OPTIONS)
 @click.option_panel(
-    "Training", options=["--steps", "--max-minutes", "--device", "--threads", "--work"]
+    "Training",
+    options=["--steps", "--batch-nt", "--max-minutes", "--device", "--threads", "--work"],
 )
 @click.option_panel("Output", options=OUTPUT)
 @_bundle_options
-@click.option("--steps", default=6500, show_default=True, help="Steps of the whole training.")
 @click.option(
-    "--max-minutes", type=float, help="Stop then and keep the state; the same command goes on."
+    "--steps",
+    type=click.IntRange(min=1),
+    default=6500,
+    show_default=True,
+    help="Steps of the whole training.",
+)
+@click.option(
+    "--batch-nt",
+    type=click.IntRange(min=1000),
+    default=320_000,
+    show_default=True,
+    help="Letters of a step; on a CPU a step of that many takes tens of seconds.",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0),
+    help="Stop at the end of the step then and keep the state; the same command goes on.",
 )
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
@@ -185,6 +225,7 @@ def encoder(
     chunk_nt: int,
     seed: int,
     steps: int,
+    batch_nt: int,
     max_minutes: float | None,
     device: str,
     threads: int | None,
@@ -207,6 +248,7 @@ def encoder(
         write_chunk_bundle,
     )
 
+    settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed)
     use_threads(threads)
     work = work or out.with_name(f"{out.name}.training")
     with Screen(quiet=quiet, bar=not no_progress) as screen:
@@ -217,9 +259,10 @@ def encoder(
             screen.step(now.step, now.steps, f"loss {now.loss:.4f}{area}")
 
         data = read_labelled(**labelled, stages=screen)
+        screen.line(f"training in {work}, {steps:,} steps of {batch_nt:,} nt")
         fit = fit_encoder(
             data.contigs,
-            EncoderSettings(steps=steps, seed=seed),
+            settings,
             device_of(device),
             work,
             tell,
@@ -230,7 +273,12 @@ def encoder(
             screen.line(f"time is up; the same command goes on from {fit.state}")
             return 1
         bundle = write_chunk_bundle(
-            out, fit, name=name or out.name, description=description, chunk_nt=chunk_nt
+            out,
+            fit,
+            name=name or out.name,
+            description=description,
+            chunk_nt=chunk_nt,
+            validated_nt=min(settings.slice_lengths_nt),
         )
         areas = fit.record["slice_auroc"].values()
         _tell(screen, sum(areas) / len(areas), bundle)

@@ -7,16 +7,20 @@ the meaning instead of the numbers. This module knows no encoder.
 B sequences, H heads, T tokens (q: queries, k: keys), D width of a head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from virnucpro.encoders.precision import wide
-from virnucpro.errors import DeviceError, SettingsError
+from virnucpro.errors import SettingsError
+
+# Where the names of kernels go as they run; a context of its own in every thread.
+_SEEN: ContextVar[set[str] | None] = ContextVar("kernels seen", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,8 @@ class Mask:
 
     keep: (B, T), False at pads, None when the batch has none. slopes: (H,), ALiBi's, or None.
     bias: both as one tensor to add to the scaled scores, in wide(dtype), broadcastable to
-    (B, H, Tq, Tk); None when there is nothing to add.
+    (B, H, Tq, Tk); None when there is nothing to add. Both kernels here read bias alone; keep and
+    slopes are for those that take no tensor of that size.
     """
 
     keep: Tensor | None
@@ -75,16 +80,8 @@ def _sdpa(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
     return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=mask.bias)
 
 
-def _cpu_flash(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
-    """torch's fused kernel for CPUs, which tiles the softmax; it is not FlashAttention-2."""
-    if q_BHTD.device.type != "cpu":
-        raise DeviceError(f"attention kernel cpu_flash runs on a CPU, not on {q_BHTD.device}")
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return _sdpa(q_BHTD, k_BHTD, v_BHTD, mask)
-
-
 Kernel = Callable[[Tensor, Tensor, Tensor, Mask], Tensor]
-KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa, "cpu_flash": _cpu_flash}
+KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa}
 
 
 def kernel_named(backend: str) -> Kernel:
@@ -101,6 +98,20 @@ def attention(
 ) -> Tensor:
     """Attention of each head, (B, H, Tq, D), in the dtype of v.
 
-    Raises SettingsError for an unknown backend, DeviceError where it cannot run on this device.
+    Raises SettingsError for an unknown backend.
     """
-    return kernel_named(backend)(q_BHTD, k_BHTD, v_BHTD, mask)
+    mixed_BHTD = kernel_named(backend)(q_BHTD, k_BHTD, v_BHTD, mask)
+    seen = _SEEN.get()
+    if seen is not None:
+        seen.add(backend)
+    return mixed_BHTD
+
+
+@contextmanager
+def observing(seen: set[str]) -> Iterator[None]:
+    """Adds to seen the name of every kernel that this thread runs within, once it has run."""
+    before = _SEEN.set(seen)
+    try:
+        yield
+    finally:
+        _SEEN.reset(before)

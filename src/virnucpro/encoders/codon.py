@@ -82,7 +82,7 @@ class CodonConfig:
     """Shape of the network: per stage its channels, residual blocks and kernel.
 
     Each stage after the first halves the number of positions. Then attention layers of that many
-    heads: each reaches over the positions of a "frame" or of "all" six. embedding is E. dropout
+    heads, each "frame": over the positions of one frame. embedding is E. dropout
     acts in training only, on channels inside a residual block and on what an attention layer adds.
     """
 
@@ -148,17 +148,14 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """A transformer layer, LayerNorm first, over the positions of each frame or of all six.
+    """A transformer layer, LayerNorm first, over the positions of each frame.
 
     It knows no order: neighbours have been mixed by the convolutions before it.
     """
 
-    def __init__(self, channels: int, heads: int, dropout: float, reach: str) -> None:
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if reach not in ("frame", "all"):
-            raise ValueError(f"an attention layer reaches over a frame or all, not {reach!r}")
         self.heads = heads
-        self.together = reach == "all"
         self.attention_norm = WideLayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.mix = nn.Linear(channels, channels)
@@ -177,10 +174,9 @@ class Attention(nn.Module):
 
     def _mixed(self, qkv_BFT3C: Tensor) -> Tensor:
         batch, frames, positions, width = qkv_BFT3C.shape
-        rows = batch if self.together else batch * frames
-        q, k, v = qkv_BFT3C.view(rows, -1, 3, self.heads, width // 3 // self.heads).permute(
-            2, 0, 3, 1, 4
-        )
+        q, k, v = qkv_BFT3C.view(
+            batch * frames, positions, 3, self.heads, width // 3 // self.heads
+        ).permute(2, 0, 3, 1, 4)
         mixed_RHTD = attention(q, k, v, Mask(None, None, None), backend="sdpa")
         return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
 
@@ -190,6 +186,8 @@ class CodonEncoder(nn.Module):
 
     def __init__(self, config: CodonConfig) -> None:
         super().__init__()
+        if other := set(config.attention) - {"frame"}:
+            raise ValueError(f"attention reaches over a frame, not {other.pop()!r}")
         self.config = config
         channels = config.channels
         self.codon = nn.Embedding(CODONS + 1, channels[0])
@@ -205,7 +203,7 @@ class CodonEncoder(nn.Module):
             before = width
         self.stack = nn.Sequential(*layers)
         self.attention = nn.ModuleList(
-            Attention(before, config.heads, config.dropout, reach) for reach in config.attention
+            Attention(before, config.heads, config.dropout) for _ in config.attention
         )
         self.project = nn.Linear(2 * before, config.embedding)
         self.weigh = nn.Linear(config.embedding, 1)

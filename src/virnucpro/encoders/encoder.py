@@ -3,7 +3,7 @@
 B sequences, T tokens, C width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.encoders.attention import kernel_named
+from virnucpro.batches import token_batches
+from virnucpro.encoders.attention import kernel_named, observing
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, padded
 
 Tokenize = Callable[[Sequence[str]], list[Ids]]
 
-# Enough rows for full use of a CPU's matrix units; a device's budget comes from its bundle.
+# Enough rows for full use of a CPU's matrix units; the same on every device until one is measured.
 BATCH_TOKENS = 4096
 
 
@@ -37,7 +38,7 @@ class Encoder:
 
     tokenize: sequences -> their ids, or None where no tokenizer came with the weights.
     batch_tokens: most tokens of a batch, pads included; one row is never cut. attention: the
-    kernel, by its name in attention.KERNELS.
+    kernel to use, by its name in attention.KERNELS; kernels_seen: the names of those that ran.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Encoder:
         self.device = device
         self.batch_tokens = batch_tokens
         self.attention = attention
+        self.kernels_seen: set[str] = set()
         self._tokenize = tokenize
 
     @property
@@ -71,16 +73,17 @@ class Encoder:
         ids: int64 (B, T), shorter rows filled up with the encoder's own pad id.
         """
         with torch.no_grad():
-            hidden_BTC: Tensor = self.model(ids.to(self.device), backend=self.attention)
-        return hidden_BTC.float()
+            return self._hidden(ids.to(self.device)).float()
 
     def pooled(self, ids: Tensor) -> Tensor:
         """The embeddings of a padded batch, float32 (B, C) on the device."""
         ids_BT = ids.to(self.device)
         with torch.no_grad():
-            hidden_BTC = self.model(ids_BT, backend=self.attention)
-            pooled_BC: Tensor = self.model.pool(hidden_BTC, ids_BT)
-        return pooled_BC.float()
+            return self.model.pool(self._hidden(ids_BT), ids_BT).float()
+
+    def _hidden(self, ids_BT: Tensor) -> Tensor:
+        with observing(self.kernels_seen):
+            return self.model(ids_BT, backend=self.attention)
 
     def rows(self, ids: Sequence[Ids]) -> Tensor:
         """The embedding of each sequence of ids, float32 (rows, C) on the device, in their order.
@@ -91,13 +94,13 @@ class Encoder:
         place = [unique.setdefault(sequence.tobytes(), len(unique)) for sequence in ids]
         distinct = [np.frombuffer(key, np.int64) for key in unique]
         out = torch.empty(len(distinct), self.width, device=self.device)
-        for batch in batches([len(sequence) for sequence in distinct], self.batch_tokens):
+        for batch in token_batches([len(sequence) for sequence in distinct], self.batch_tokens):
             ids_BT = torch.from_numpy(padded([distinct[row] for row in batch], self.model.pad))
             out[torch.tensor(batch, device=self.device)] = self.pooled(ids_BT)
         return out[torch.tensor(place, dtype=torch.int64, device=self.device)]
 
-    def embed(self, sequences: Sequence[str]) -> NDArray[np.float32]:
-        """The embedding of each sequence, float32 (rows, C), in their order.
+    def ids(self, sequences: Sequence[str]) -> list[Ids]:
+        """The ids of each sequence, in their order.
 
         Raises BundleError without a tokenizer, ValueError for a sequence that the encoder cannot
         take.
@@ -107,22 +110,12 @@ class Encoder:
                 f"{self.name}: came without its tokenizer.json, so it cannot read letters; "
                 "load it with tokenizer=PATH, or from the published directory"
             )
-        rows: NDArray[np.float32] = self.rows(self._tokenize(sequences)).cpu().numpy()
+        return self._tokenize(sequences)
+
+    def embed(self, sequences: Sequence[str]) -> NDArray[np.float32]:
+        """The embedding of each sequence, float32 (rows, C), in their order.
+
+        Raises as ids does.
+        """
+        rows: NDArray[np.float32] = self.rows(self.ids(sequences)).cpu().numpy()
         return rows
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Places of sequences, the longest first, in batches of rows * longest <= budget.
-
-    A sequence longer than the budget is a batch of its own. Equal lengths keep their order.
-    """
-    batch: list[int] = []
-    longest = 0
-    for place in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * longest > budget:
-            yield batch
-            batch = []
-        longest = longest if batch else lengths[place]
-        batch.append(place)
-    if batch:
-        yield batch

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from virnucpro.errors import DeviceError, SettingsError
+from virnucpro.devices import check_present, known_device
+from virnucpro.errors import SettingsError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,14 +24,10 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def device_of(device: str | torch.device) -> torch.device:
-    """The device of that name; DeviceError for one that this machine lacks."""
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"{device!r} names no device; cpu and cuda:0 do") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"device {device} was asked for, but torch sees no CUDA device here")
-    return found
+    """The device of that name; DeviceError for one that is none, or that this machine lacks."""
+    name = known_device(device)
+    check_present(name)
+    return torch.device(name)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -8,7 +8,6 @@ module knows no command line and writes nothing but its state.
 
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from virnucpro.bundle import LABELS, Bundle, write_bundle
@@ -36,19 +33,30 @@ from virnucpro.encoders.codon import (
 )
 from virnucpro.errors import InputError, ResumeError
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
+from virnucpro.journal import disk_errors
 from virnucpro.texts import MIN_NT
-from virnucpro.train.fragments import Augmentation, FragmentPool, blurred, spliced
-from virnucpro.train.kmer_fit import contigs_digest
+from virnucpro.train.checks import check_finite, check_least
+from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
 from virnucpro.train.labels import LabelledContig
 from virnucpro.train.measure import fragments_at
 from virnucpro.train.metrics import auroc
-from virnucpro.train.units import contig_weights, held_out_slice
+from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
+from virnucpro.train.state import (
+    load_optimiser,
+    optimiser_tensors,
+    prefixed,
+    read_state,
+    under,
+    write_state,
+)
+from virnucpro.train.units import contig_weights
 
 STATE = "training-state.safetensors"
 # About 2,000 chunks of 500 nt, some seconds of work on a CPU.
 BLOCK_NT = 1_000_000
 JUDGED_AT_ONCE = 512
 SHORTEST_FOR_BATCH_NT = 200
+REPORT_EVERY_S = 1.0
 # A few dozen lengths and no more: CUDA looks for the fastest kernels anew for each.
 LENGTHS_NT = (
     *(75, 100, 123, 150, 171, 200, 222, 250, 272, 300, 300),
@@ -87,15 +95,26 @@ class EncoderSettings:
     patience: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_least(self, hidden=1, steps=1, batch_nt=1, lengths_nt=3, learning_rate=0)
+        check_least(self, weight_decay=0, warm_up=0, gradient_norm=0, average_decay=0)
+        check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1, save_every=1)
+        check_least(self, label_smoothing=0, patience=0, seed=0)
+
 
 @dataclass(frozen=True, slots=True)
 class FitProgress:
-    """Where a fit stands. auroc: on the slice, of the last evaluation; seconds_left by pace."""
+    """Where a fit stands.
+
+    loss: mean since the last evaluation; auroc: on the slice, of the last evaluation, None before
+    the first; evaluated: whether that was now; seconds_left by pace.
+    """
 
     step: int
     steps: int
     loss: float
     auroc: float | None
+    evaluated: bool
     seconds_left: float
 
 
@@ -128,13 +147,16 @@ def fit_encoder(
     """Train, going on from the state in workdir if there is one.
 
     On a CPU the same contigs, settings and number of threads give the same weights, however often
-    the fit was stopped. data_sha256, file to hash, goes into the record. Raises InputError when a
-    side is missing, ResumeError when workdir holds the state of another training.
+    the fit was stopped. progress is called at every evaluation, and after a step when it was not
+    for a second. max_minutes ends the fit after a step, or within an evaluation. data_sha256, file
+    to hash, goes into the record. Raises InputError when a side is missing, ResumeError when
+    workdir holds the state of another training, VirnucproError when it cannot be written to.
     """
     settings = settings or EncoderSettings()
     device = torch.device(device)
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    workdir.mkdir(parents=True, exist_ok=True)
+    with disk_errors(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda, enabled=True), _fast_kernels(device):
         fit = _Fit(contigs, settings, device, workdir / STATE)
@@ -151,9 +173,14 @@ def write_chunk_bundle(
     name: str,
     description: str,
     chunk_nt: int,
-    card: Mapping[str, Any] | None = None,
+    validated_nt: int,
 ) -> Bundle:
-    """A new bundle of kind chunks. Raises BundleError if the directory is not empty."""
+    """A new bundle of kind chunks; validated_nt: shortest length that was measured.
+
+    Raises BundleError if the directory is not empty, or the weights are not finite.
+    """
+    arrays = fit.network.arrays()
+    check_finite(arrays)
     manifest = {
         "name": name,
         "description": description,
@@ -161,14 +188,13 @@ def write_chunk_bundle(
         "chunk_nt": chunk_nt,
         "block_nt": BLOCK_NT,
         "min_nt": MIN_NT,
-        "validated_nt": min(fit.record["settings"]["lengths_nt"]),
+        "validated_nt": validated_nt,
         "threshold": DEFAULT_THRESHOLD,
         "labels": list(LABELS),
         "codon": fit.network.part(),
         "training": fit.record,
-        "card": dict(card or {}),
     }
-    return write_bundle(directory, manifest, {WEIGHTS: fit.network.arrays()})
+    return write_bundle(directory, manifest, {WEIGHTS: arrays})
 
 
 def learning_rate_at(settings: EncoderSettings, step: int) -> float:
@@ -198,12 +224,16 @@ class _Judge:
             batches = list(torch.split(codes.to(device), JUDGED_AT_ONCE))
             self._sets.append((length_nt, batches, label))
 
-    def auroc(self, network: CodonNetwork) -> dict[str, float]:
-        """By length in nt, as text."""
+    def auroc(self, network: CodonNetwork, deadline: float) -> dict[str, float] | None:
+        """By length in nt, as text; None when the deadline comes first."""
         network.eval()
         found = {}
         for length_nt, batches, label in self._sets:
-            scores = [self._scores(network, codes, length_nt) for codes in batches]
+            scores = []
+            for codes in batches:
+                if time.monotonic() > deadline:
+                    return None
+                scores.append(self._scores(network, codes, length_nt))
             value = auroc(label, torch.cat(scores).double().cpu().numpy())
             found[str(length_nt)] = 0.0 if value is None else round(value, 5)
         return found
@@ -226,15 +256,13 @@ class _Fit:
         state: Path,
     ) -> None:
         self._settings, self._device, self._state = settings, device, state
-        held_out = held_out_slice(contigs, settings.slice_fraction, settings.seed)
-        fitting = [c for c, out in zip(contigs, held_out, strict=True) if not out]
-        judging = [c for c, out in zip(contigs, held_out, strict=True) if out]
-        _check_sides(fitting, judging)
+        held_out = judging_slice(contigs, settings.slice_fraction, settings.seed, "the network")
+        fitting, judging = parted(contigs, held_out)
         self._identity = {
             "settings": _plain(asdict(settings)),
             "contigs_sha256": contigs_digest(contigs),
         }
-        self._described = {"fitting": _described(fitting), "slice": _described(judging)}
+        self._described = {"fitting": described(fitting), "slice": described(judging)}
         self._pool = FragmentPool(
             [c.sequence for c in fitting],
             [c.label for c in fitting],
@@ -257,44 +285,54 @@ class _Fit:
         self._step = 0
         self._seconds = 0.0
         self._history: list[dict[str, Any]] = []
+        self._losses: list[Tensor] = []
 
     def _new_network(self) -> CodonNetwork:
         return CodonNetwork(self._settings.network, self._settings.hidden).to(self._device)
 
     def run(self, deadline: float, progress: Progress) -> bool:
         """Step until the end; False when the deadline came first. The state is saved either way."""
-        settings, began, before = self._settings, time.monotonic(), self._seconds
-        first, losses = self._step, []
+        settings, first, before = self._settings, self._step, self._seconds
+        began = told = time.monotonic()
         while not self._ended():
             if time.monotonic() > deadline:
                 self.save()
                 return False
-            losses.append(self._one_step())
-            self._step += 1
+            if not self._evaluation_due():
+                self._losses.append(self._one_step())
+                self._step += 1
             self._seconds = before + time.monotonic() - began
-            due = self._step % settings.evaluate_every == 0 or self._step == settings.steps
-            if due:
-                loss = float(torch.stack(losses).mean())
-                losses.clear()
-                self._evaluate(loss)
-            if due or self._step % settings.save_every == 0:
+            evaluated = self._evaluation_due() and self._evaluate(deadline)
+            if evaluated or self._step % settings.save_every == 0:
                 self.save()
-            if due:
-                pace = (time.monotonic() - began) / (self._step - first)
-                area = self._history[-1]["mean"]
-                left = pace * (settings.steps - self._step)
-                progress(FitProgress(self._step, settings.steps, loss, area, left))
+            now = time.monotonic()
+            if evaluated or now - told >= REPORT_EVERY_S:
+                pace, told = (now - began) / max(1, self._step - first), now
+                progress(self._stand(evaluated, pace))
         return True
 
+    def _stand(self, evaluated: bool, pace: float) -> FitProgress:
+        last = self._history[-1] if self._history else {}
+        loss = float(last["loss"]) if evaluated else _mean(self._losses)
+        step, steps = self._step, self._settings.steps
+        left = pace * (steps - step)
+        return FitProgress(step, steps, loss, last.get("mean"), evaluated, left)
+
+    def _evaluation_due(self) -> bool:
+        due = self._step == self._settings.steps or self._step % self._settings.evaluate_every == 0
+        reached = self._history[-1]["step"] if self._history else 0
+        return due and self._step > reached
+
     def _ended(self) -> bool:
-        """At the last step, or when patience has run out."""
-        patience = self._settings.patience
+        """At the last step, or when patience has run out, and judged."""
+        if self._evaluation_due():
+            return False
         if self._step >= self._settings.steps:
             return True
-        if not patience or not self._history:
+        if not self._settings.patience or not self._history:
             return False
         best = max(range(len(self._history)), key=lambda i: self._history[i]["mean"])
-        return len(self._history) - 1 - best >= patience
+        return len(self._history) - 1 - best >= self._settings.patience
 
     def _one_step(self) -> Tensor:
         """Draw, forward, backward, update; the loss, still on the device."""
@@ -311,19 +349,12 @@ class _Fit:
         codons_B6T = blurred(
             frame_codons(codes_BL, length_B), settings.augmentation, self._generator
         )
-        target_B2 = F.one_hot(label_B, 2).float()
-        if rng.random() < settings.augmentation.spliced:
-            codons_B6T, target_B2 = spliced(
-                codons_B6T, target_B2, rng.random() / 2, rng.random(), self._generator
-            )
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate_at(settings, self._step)
         self._network.train()
         with _autocast(self._device):
             logits_B2 = self._network(codons_B6T)
-        loss = F.cross_entropy(
-            logits_B2.float(), target_B2, label_smoothing=settings.label_smoothing
-        )
+        loss = F.cross_entropy(logits_B2.float(), label_B, label_smoothing=settings.label_smoothing)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), settings.gradient_norm)
@@ -339,21 +370,26 @@ class _Fit:
                 _floats(self._average.state_dict()), _floats(self._network.state_dict()), 1 - decay
             )
 
-    def _evaluate(self, loss: float) -> None:
-        found = self._judge.auroc(self._average)
+    def _evaluate(self, deadline: float) -> bool:
+        """Judge the average; False when the deadline came first, and nothing is changed."""
+        found = self._judge.auroc(self._average, deadline)
+        if found is None:
+            return False
         mean = round(sum(found.values()) / len(found), 6)
         best = max((entry["mean"] for entry in self._history), default=-1.0)
         self._history.append(
             {
                 "step": self._step,
-                "loss": round(loss, 5),
+                "loss": round(_mean(self._losses), 5),
                 "auroc": found,
                 "mean": mean,
                 "seconds": round(self._seconds, 1),
             }
         )
+        self._losses.clear()
         if mean > best:
             self._best = {k: v.clone() for k, v in self._average.state_dict().items()}
+        return True
 
     def chosen(self) -> CodonNetwork:
         """The best snapshot, on the CPU."""
@@ -385,42 +421,35 @@ class _Fit:
 
     def save(self) -> None:
         """Write the state, whole or not at all."""
-        tensors = {f"network.{k}": v for k, v in self._network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self._best.items()}
-        for index, values in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{k}": v for k, v in values.items()}
-        progress = {"step": self._step, "seconds": self._seconds, "history": self._history}
-        metadata = {"identity": json.dumps(self._identity), "progress": json.dumps(progress)}
-        part = self._state.with_name(f"{self._state.name}.{os.getpid()}.part")
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, part, metadata)
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(self._state)
+        tensors = prefixed("network", self._network.state_dict())
+        tensors |= prefixed("average", self._average.state_dict())
+        tensors |= prefixed("best", self._best)
+        tensors |= optimiser_tensors(self._optimiser)
+        progress = {
+            "step": self._step,
+            "seconds": self._seconds,
+            "history": self._history,
+            "losses": torch.stack(self._losses).tolist() if self._losses else [],
+        }
+        write_state(self._state, tensors, {"identity": self._identity, "progress": progress})
 
     def resume(self) -> None:
         """Go on from the state, if there is one. Raises ResumeError."""
         if not self._state.exists():
             return
-        try:
-            with safe_open(self._state, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            identity, progress = json.loads(metadata["identity"]), json.loads(metadata["progress"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ResumeError(f"{self._state}: cannot be read ({error}); delete it") from error
-        self._check_identity(identity)
+        found = read_state(self._state)
+        if found is None:
+            raise ResumeError(f"{self._state}: damaged, or not the state of a training; delete it")
+        tensors, training = found
+        self._check_identity(training["identity"])
+        progress = training["progress"]
         self._step, self._seconds = progress["step"], progress["seconds"]
         self._history = progress["history"]
-        self._network.load_state_dict(_under(tensors, "network."))
-        self._average.load_state_dict(_under(tensors, "average."))
-        self._best = {k: v.to(self._device) for k, v in _under(tensors, "best.").items()}
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, "optimiser.").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-        whole = self._optimiser.state_dict()
-        self._optimiser.load_state_dict({**whole, "state": state})
+        self._losses = list(torch.tensor(progress["losses"], device=self._device))
+        self._network.load_state_dict(under("network", tensors))
+        self._average.load_state_dict(under("average", tensors))
+        self._best = {k: v.to(self._device) for k, v in under("best", tensors).items()}
+        load_optimiser(self._optimiser, tensors)
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         told = "choose another folder, or delete that file to begin anew"
@@ -455,31 +484,15 @@ def _fast_kernels(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def _mean(losses: list[Tensor]) -> float:
+    return float(torch.stack(losses).mean())
+
+
 def _floats(state: Mapping[str, Tensor]) -> list[Tensor]:
     return [tensor for tensor in state.values() if tensor.is_floating_point()]
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """As JSON gives them back."""
     found: dict[str, Any] = json.loads(json.dumps(settings))
     return found
-
-
-def _check_sides(fitting: Sequence[LabelledContig], judging: Sequence[LabelledContig]) -> None:
-    for part, what in ((fitting, "fitting"), (judging, "the slice that chooses the network")):
-        if {c.label for c in part if c.sequence} != {0, 1}:
-            raise InputError(
-                f"{what} needs viral and other contigs; give both, each of two units or more"
-            )
-
-
-def _described(contigs: Sequence[LabelledContig]) -> dict[str, int]:
-    return {
-        "contigs": len(contigs),
-        "bases": sum(len(contig.sequence) for contig in contigs),
-        "units": len({contig.unit for contig in contigs}),
-    }

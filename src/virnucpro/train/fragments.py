@@ -16,8 +16,6 @@ from torch import Tensor
 
 from virnucpro.encoders.codon import (
     AMBIGUOUS_CODON,
-    AMINO_OF_CODON,
-    CODONS,
     padded_codons,
     reverse_complement,
 )
@@ -29,17 +27,13 @@ class Augmentation:
     """What is done to each fragment, besides taking a random strand.
 
     substitutions: letters that become another one; unknown: letters that become N, in one fragment
-    of ten; hidden: codons of a frame that become the unknown one; synonyms: codons of a frame that
-    become one of the same amino acid. Each is the highest rate: that of a fragment is drawn from
-    [0, highest]. spliced: share of batches in which a part of every fragment's frames comes from
-    another fragment, the target mixed likewise.
+    of ten; hidden: codons of a frame that become the unknown one. Each is the highest rate: that of
+    a fragment is drawn from [0, highest].
     """
 
     substitutions: float = 0.02
     unknown: float = 0.02
     hidden: float = 0.2
-    synonyms: float = 0.0
-    spliced: float = 0.0
 
 
 class FragmentPool:
@@ -108,16 +102,8 @@ def _substituted(
 
 
 def blurred(codons_B6T: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Codons with some exchanged for synonyms and some hidden, each frame by itself."""
+    """Codons with some hidden, each frame by itself."""
     count, shape = len(codons_B6T), tuple(codons_B6T.shape)
-    if augmentation.synonyms:
-        rate_B11 = augmentation.synonyms * uniform(generator, count, 1, 1)
-        which_B6T = torch.randint(
-            0, _MOST_SYNONYMS, shape, generator=generator, device=codons_B6T.device
-        )
-        table = torch.tensor(_SYNONYMS, dtype=codons_B6T.dtype, device=codons_B6T.device)
-        exchanged_B6T = uniform(generator, *shape) < rate_B11
-        codons_B6T = torch.where(exchanged_B6T, table[codons_B6T.long(), which_B6T], codons_B6T)
     if augmentation.hidden:
         rate_B11 = augmentation.hidden * uniform(generator, count, 1, 1)
         hidden_B6T = uniform(generator, *shape) < rate_B11
@@ -125,40 +111,6 @@ def blurred(codons_B6T: Tensor, augmentation: Augmentation, generator: torch.Gen
     return codons_B6T
 
 
-def spliced(
-    codons_B6T: Tensor, target_B2: Tensor, share: float, place: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Fragments with a stretch of share * T codons from another of the batch, targets mixed alike.
-
-    place in [0, 1) says where on F1 to F3 it begins; on R1 to R3 it lies at the mirror place, so
-    that both strands tell of the same stretch.
-    """
-    batch, _, codons = codons_B6T.shape
-    width = max(1, int(codons * share))
-    begin = int(place * (codons - width + 1))
-    device = codons_B6T.device
-    other_B = torch.randperm(batch, generator=generator, device=device)
-    position = torch.arange(codons, device=device)
-    forward_T = (position >= begin) & (position < begin + width)
-    inside_6T = torch.stack([forward_T] * 3 + [forward_T.flip(0)] * 3)
-    mixed_B6T = torch.where(inside_6T, codons_B6T[other_B], codons_B6T)
-    part = width / codons
-    return mixed_B6T, (1 - part) * target_B2 + part * target_B2[other_B]
-
-
 def uniform(generator: torch.Generator, *shape: int) -> Tensor:
     """Numbers from [0, 1) on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device)
-
-
-def _synonyms() -> list[list[int]]:
-    """For each codon, those of its amino acid, repeated to the same count."""
-    of_amino = [
-        [codon for codon in range(CODONS + 1) if AMINO_OF_CODON[codon] == amino]
-        for amino in AMINO_OF_CODON
-    ]
-    return [[same[i % len(same)] for i in range(_MOST_SYNONYMS)] for same in of_amino]
-
-
-_MOST_SYNONYMS = 6
-_SYNONYMS = _synonyms()

@@ -10,14 +10,12 @@ m open frames, F features.
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -25,13 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Tensor
 from torch.nn import functional as F
 
 from virnucpro import __version__
-from virnucpro.bundle import Bundle, load, write_bundle, write_manifest
+from virnucpro.bundle import LABELS, Bundle, check_free, write_manifest
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.open_frames import (
     BLOCK_NT,
@@ -48,11 +45,19 @@ from virnucpro.errors import BundleError, InputError, SettingsError
 from virnucpro.head import Head
 from virnucpro.journal import disk_errors
 from virnucpro.progress import Stages
+from virnucpro.train.checks import check_finite, check_least
 from virnucpro.train.embedding import Embedded, embed_contigs
-from virnucpro.train.kmer_fit import contigs_digest
 from virnucpro.train.labels import LabelledContig
 from virnucpro.train.metrics import auroc
-from virnucpro.train.units import held_out_slice
+from virnucpro.train.slices import contigs_digest, judging_slice
+from virnucpro.train.state import (
+    load_optimiser,
+    optimiser_tensors,
+    prefixed,
+    read_state,
+    under,
+    write_state,
+)
 
 STATE = "head-state.safetensors"
 JUDGED_AT_ONCE = 4096
@@ -88,8 +93,7 @@ class HeadSettings:
             raise SettingsError(
                 f"chunks of {self.chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}"
             )
-        if min(self.hidden, self.batch_frames - 1, self.epochs, self.patience) < 1:
-            raise SettingsError("hidden, epochs and patience must be 1 or more, batch_frames 2")
+        check_least(self, hidden=1, batch_frames=2, epochs=1, patience=1, learning_rate=0, seed=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,7 @@ def fit_head(
     ResumeError when workdir is in use.
     """
     clock = perf_counter()
-    held_out = held_out_slice(contigs, settings.slice_fraction, settings.seed)
-    _check_sides(contigs, held_out)
+    held_out = judging_slice(contigs, settings.slice_fraction, settings.seed, "the epoch")
     encoders = FrameEncoders.of(dnabert_s, esm2)
     sums = {DNABERT_S: encoder_sums(dnabert_s.name), ESM2: encoder_sums(esm2.name)}
     with _folder(workdir) as folder, disk_errors(folder):
@@ -164,8 +167,9 @@ def write_frames_bundle(
     """A bundle of kind frames in an empty directory.
 
     copy: whether the encoders' files are copied into the bundle, which then stands alone;
-    otherwise it names where they lie. Raises BundleError if the directory is not empty, or if
-    these are not the encoders that the head was fitted on.
+    otherwise it names where they lie. bundle.toml is written last, so that a directory that lacks
+    something is no bundle. Raises BundleError if the directory is not empty, if the weights are not
+    finite, or if these are not the encoders that the head was fitted on.
     """
     parts: dict[str, dict[str, Any]] = {}
     copies: dict[str, Path] = {}
@@ -188,17 +192,22 @@ def write_frames_bundle(
         "min_nt": 0,
         "validated_nt": fit.settings.chunk_nt,
         "threshold": DEFAULT_THRESHOLD,
+        "labels": list(LABELS),
         "encoders": parts,
         "training": fit.record,
     }
     head = {k: v.contiguous().numpy() for k, v in fit.head.state_dict().items()}
+    check_finite(head)
+    weights = save(head)
+    sums[HEAD] = hashlib.sha256(weights).hexdigest()
     with disk_errors(directory):
-        written = write_bundle(directory, manifest, {HEAD: head})
+        check_free(directory)
         for file, at in copies.items():
-            (directory / file).parent.mkdir(exist_ok=True)
+            (directory / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(at, directory / file)
-        write_manifest(directory, manifest, {**written.files, **sums})
-    return load(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / HEAD).write_bytes(weights)
+        return write_manifest(directory, manifest, sums)
 
 
 @contextmanager
@@ -208,15 +217,6 @@ def _folder(workdir: Path | None) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="virnucpro-") as made:
         yield Path(made)
-
-
-def _check_sides(contigs: Sequence[LabelledContig], held_out: Bool) -> None:
-    for wanted, what in ((False, "fitting"), (True, "the slice that chooses the epoch")):
-        pairs = zip(contigs, held_out, strict=True)
-        if {c.label for c, out in pairs if out == wanted and c.sequence} != {0, 1}:
-            raise InputError(
-                f"{what} needs viral and other contigs; give both, each of two units or more"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +246,8 @@ def _key(
     contigs: Sequence[LabelledContig], settings: HeadSettings, encoders: FrameEncoders, sums: Sums
 ) -> str:
     """Digest of all that the weights depend on."""
-    units = [[contig.unit, contig.group] for contig in contigs]
     computed = [encoders.esm2.precision, encoders.dnabert_s.precision, encoders.esm2.device.type]
-    known = [contigs_digest(contigs), units, asdict(settings), computed, sums, _versions()]
+    known = [contigs_digest(contigs), asdict(settings), computed, sums, _versions()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -360,43 +359,23 @@ class _Training:
         return total / weight, area
 
     def _save(self) -> None:
-        head = {f"head.{k}": v for k, v in self._head.state_dict().items()}
-        best = {f"best.{k}": v for k, v in self._best.items()}
-        moments = {
-            f"adam.{parameter}.{name}": value
-            for parameter, values in self._optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-        }
-        tensors = {k: v.detach().cpu().contiguous() for k, v in {**head, **best, **moments}.items()}
-        metadata = {"key": self._key, "history": json.dumps(self.history)}
-        _write_atomically(self._path, save(tensors, metadata))
+        tensors = prefixed("head", self._head.state_dict()) | prefixed("best", self._best)
+        tensors |= optimiser_tensors(self._optimizer)
+        write_state(self._path, tensors, {"key": self._key, "history": self.history})
 
     def _resume(self) -> bool:
         """Takes up the state on disk; False if there is none, or it is of another training."""
         if not self._path.is_file():
             return False
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("key") != self._key:
-                    return False
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError:
+        found = read_state(self._path)
+        if found is None or found[1].get("key") != self._key:
             return False
-        self.history = json.loads(metadata["history"])
-        self._head.load_state_dict(_below("head.", tensors))
-        self._best = _below("best.", tensors)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below("adam.", tensors).items():
-            parameter, _, what = name.partition(".")
-            moments.setdefault(int(parameter), {})[what] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        tensors, training = found
+        self.history = training["history"]
+        self._head.load_state_dict(under("head", tensors))
+        self._best = under("best", tensors)
+        load_optimiser(self._optimizer, tensors)
         return True
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @contextmanager
@@ -405,15 +384,6 @@ def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
         yield
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{token_hex(4)}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _counts(

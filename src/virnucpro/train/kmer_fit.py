@@ -5,7 +5,6 @@ frequencies. The strength of the penalty is chosen on a slice of the contigs cut
 contigs and settings give the same arrays. numpy only.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +16,13 @@ from numpy.typing import NDArray
 from virnucpro.bundle import LABELS, Bundle, write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.kmers import WEIGHTS
-from virnucpro.errors import InputError
 from virnucpro.kmer import KmerClassifier, class_count, kmer_frequencies, logistic
 from virnucpro.texts import MIN_NT
+from virnucpro.train.checks import check_finite, check_least
 from virnucpro.train.labels import LabelledContig
 from virnucpro.train.metrics import auroc
-from virnucpro.train.units import contig_weights, held_out_slice
+from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
+from virnucpro.train.units import contig_weights
 
 Bool = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
@@ -53,6 +53,10 @@ class KmerSettings:
     slice_fraction: float = 0.05
     penalties: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001, 0.0001)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(self, k=4, fragments=2, held_out_fragments=2, penalties=0, seed=0)
+        check_least(self, shortest_nt=self.k, longest_nt=self.shortest_nt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,8 @@ def fit_kmer(
     """
     settings = settings or KmerSettings()
     tell = progress or (lambda _what, _share: None)
-    held_out = held_out_slice(contigs, settings.slice_fraction, settings.seed)
-    fitting = [c for c, out in zip(contigs, held_out, strict=True) if not out]
-    judging = [c for c, out in zip(contigs, held_out, strict=True) if out]
-    _check_labels(fitting, judging)
+    held_out = judging_slice(contigs, settings.slice_fraction, settings.seed, "the penalty")
+    fitting, judging = parted(contigs, held_out)
     tell("fragments", 0.0)
     x, label = _draw(fitting, settings, settings.fragments, stream=0)
     x_out, label_out = _draw(judging, settings, settings.held_out_fragments, stream=1)
@@ -118,16 +120,15 @@ def fit_kmer(
         candidates.append({"l2": l2, "auroc": area, "log_loss": _log_loss(logit, label_out)})
         if best is None or (area or 0.0) > best[0]:
             best = (area or 0.0, l2, solution)
-    if best is None:
-        raise ValueError("no penalty to try")
+    assert best is not None
     tell("fitting", 1.0)
     record = {
         "method": "logistic regression on canonical k-mer frequencies, Newton's method",
         "settings": asdict(settings),
         "data": dict(data_sha256 or {}),
         "contigs_sha256": contigs_digest(contigs),
-        "fitting": _described(fitting),
-        "slice": _described(judging),
+        "fitting": described(fitting),
+        "slice": described(judging),
         "penalties": candidates,
         "chosen_l2": best[1],
         "slice_auroc": best[0],
@@ -144,9 +145,12 @@ def write_kmer_bundle(
     description: str,
     chunk_nt: int,
     validated_nt: int,
-    card: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """A new bundle of kind kmer. Raises BundleError if the directory is not empty."""
+    """A new bundle of kind kmer; validated_nt: shortest length that was measured.
+
+    Raises BundleError if the directory is not empty, or the arrays are not finite.
+    """
+    check_finite(fit.arrays())
     manifest = {
         "name": name,
         "description": description,
@@ -159,36 +163,8 @@ def write_kmer_bundle(
         "labels": list(LABELS),
         "kmer": {"k": fit.k},
         "training": fit.record,
-        "card": dict(card or {}),
     }
     return write_bundle(directory, manifest, {WEIGHTS: fit.arrays()})
-
-
-def contigs_digest(contigs: Sequence[LabelledContig]) -> str:
-    """sha256 over label, name and letters of every contig, in order."""
-    digest = hashlib.sha256()
-    for contig in contigs:
-        head = f"{contig.label}\t{contig.name}\t{len(contig.sequence)}\n"
-        digest.update(head.encode())
-        digest.update(contig.sequence)
-    return digest.hexdigest()
-
-
-def _check_labels(fitting: Sequence[LabelledContig], judging: Sequence[LabelledContig]) -> None:
-    for part, what in ((fitting, "fitting"), (judging, "the slice that chooses the penalty")):
-        labels = {contig.label for contig in part if contig.sequence}
-        if labels != {0, 1}:
-            raise InputError(
-                f"{what} needs viral and other contigs; give both, each of two units or more"
-            )
-
-
-def _described(contigs: Sequence[LabelledContig]) -> dict[str, int]:
-    return {
-        "contigs": len(contigs),
-        "bases": sum(len(contig.sequence) for contig in contigs),
-        "units": len({contig.unit for contig in contigs}),
-    }
 
 
 def _draw(

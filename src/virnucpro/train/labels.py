@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from virnucpro.errors import InputError
-from virnucpro.reads import Contig, letters, open_sources
+from virnucpro.reads import (
+    FASTA_SUFFIXES,
+    GZIP_ERRORS,
+    GZIP_MAGIC,
+    GZIP_SUFFIXES,
+    Contig,
+    letters,
+    open_sources,
+)
 
 DESCRIPTIONS = ("group", "level", "source", "unit")
 LABELS = {"1": 1, "0": 0}
 NAMED_IN_MESSAGE = 5
-GZIP_MAGIC = b"\x1f\x8b"
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-FASTA_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +131,10 @@ def read_with_labels(fasta: Sequence[Path], labels: Sequence[Path]) -> Labelled:
         contigs.append(_labelled(contig, 0 if label is None else label, table))
     unused = [row for row in table.rows if row not in used]
     if missing:
-        raise InputError(f"{_listed(missing)} of {_names(fasta)} without a label", table.where)
+        raise InputError(f"{_listed(missing)} without a label, of {_names(fasta)}", table.where)
     if unused:
         raise InputError(
-            f"{_listed(unused)} labelled here, but not in {_names(fasta)}", table.where
+            f"{_listed(unused)} labelled here, but missing in {_names(fasta)}", table.where
         )
     if not contigs:
         raise InputError(f"there is no contig in {_names(fasta)}")
@@ -139,8 +144,8 @@ def read_with_labels(fasta: Sequence[Path], labels: Sequence[Path]) -> Labelled:
 def table_beside(fasta: Path) -> Path | None:
     """The table that describes a FASTA file: the same name with .tsv or .tsv.gz, if it is one."""
     name = fasta.name
-    for suffixes in (COMPRESSIONS, FASTA_SUFFIXES):
-        name = next((name[: -len(s)] for s in suffixes if name.endswith(s)), name)
+    for suffixes in (GZIP_SUFFIXES, FASTA_SUFFIXES):
+        name = next((name[: -len(s)] for s in suffixes if name.lower().endswith(s)), name)
     for candidate in (fasta.with_name(name + ".tsv"), fasta.with_name(name + ".tsv.gz")):
         if candidate.is_file():
             header = next(_lines(candidate), [])
@@ -193,7 +198,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
         if content.startswith(GZIP_MAGIC):
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")
-    except (OSError, EOFError) as error:
+    except (OSError, *GZIP_ERRORS) as error:
         raise InputError(f"the table cannot be read ({error})", path) from error
     except UnicodeDecodeError as error:
         raise InputError("the table is not UTF-8 text", path) from error
@@ -242,5 +247,5 @@ def _names(paths: Iterable[Path]) -> str:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:NAMED_IN_MESSAGE])
     more = len(names) - NAMED_IN_MESSAGE
-    noun = "id is" if len(names) == 1 else "ids are"
-    return f"{len(names)} {noun}" + f" ({shown}{f' and {more} more' if more > 0 else ''})"
+    noun = "id" if len(names) == 1 else "ids"
+    return f"{len(names)} {noun} ({shown}{f' and {more} more' if more > 0 else ''})"
