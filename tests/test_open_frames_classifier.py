@@ -22,10 +22,9 @@ from frame_bundles import (
     published_dnabert_s,
     published_esm2,
 )
-from made_blocks import chunk_calls
 from virnucpro.batches import blocks_of
 from virnucpro.bundle import MANIFEST, load
-from virnucpro.calls import FRAME_NAMES, Status
+from virnucpro.calls import FRAME_NAMES, Status, chunk_calls
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames

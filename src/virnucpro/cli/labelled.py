@@ -23,8 +23,9 @@ def labelled_options(command: Command) -> Command:
             "--positive",
             multiple=True,
             type=FILE,
-            help="FASTA of viral sequences. A table of the same name beside it (x.tsv or x.tsv.gz beside "
-            "x.fasta.gz) with a column id and any of group, level, source, unit describes them.",
+            help="FASTA of viral sequences. A table of the same name beside it (x.tsv or x.tsv.gz "
+            "beside x.fasta.gz) with a column id and any of group, level, source, unit describes "
+            "them.",
         ),
         click.option(
             "--labels",
