@@ -45,7 +45,7 @@ OTHER_MAGIC = {
     b"\xfe\xff": "text in UTF-16",
 }
 UTF8_MARK = b"\xef\xbb\xbf"
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16
 
 _ESCAPE = 0x1A
 _TO_ESCAPE = re.compile(rb"[\x1a\x80-\xff]")

@@ -12,7 +12,6 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from virnucpro.progress import Position
@@ -54,12 +53,11 @@ class Screen:
                 TaskProgressColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
+                TextColumn("ETA {task.fields[left]}"),
                 console=self._console,
                 transient=True,
             )
-            self._task = self._progress.add_task("working", total=None, note="")
+            self._task = self._progress.add_task("working", total=None, note="", left="unknown")
         self._started = self._last = monotonic()
 
     def __enter__(self) -> Self:
@@ -94,13 +92,12 @@ class Screen:
         """How far any work is."""
         if not self._moving:
             return
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total, note=note)
-            return
         now = monotonic()
-        if now - self._last >= PLAIN_EVERY_S:
+        spent = now - self._started
+        left = duration(spent * (total - done) / done) if done else "unknown"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, total=total, note=note, left=left)
+        elif now - self._last >= PLAIN_EVERY_S:
             self._last = now
-            spent = now - self._started
-            left = duration(spent * (total - done) / done) if done else "unknown"
             share = f"{done / total:.0%}" if total else "0%"
             self.line(f"{share}, {note}, {duration(spent)} elapsed, {left} left")
