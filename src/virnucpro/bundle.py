@@ -70,7 +70,7 @@ class Bundle:
         path = self.path / name
         if name not in self.files:
             raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged")
-        if self.files[name] != _sha256(path):
+        if self.files[name] != file_sha256(path):
             raise BundleError(
                 f"{path}: its content is not what {MANIFEST} lists; the bundle is damaged, "
                 "fetch or make it again"
@@ -225,7 +225,7 @@ def _read(directory: Path) -> Bundle:
     known = {*_FIELDS, "format", "files", "card", "labels"}
     return Bundle(
         path=directory,
-        sha256=_sha256(path),
+        sha256=file_sha256(path),
         labels=LABELS,
         files=document["files"],
         card=document["card"],
@@ -289,7 +289,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file. Raises BundleError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

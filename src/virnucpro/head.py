@@ -3,6 +3,7 @@
 R rows, F features (nucleotide embedding, then protein embedding, in the published models).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import overload
 
@@ -81,26 +82,35 @@ class Head(nn.Module):
         return logits
 
 
+def state_of(path: Path | str, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises BundleError where it is missing or damaged."""
+    try:
+        return load_file(path, device=str(device))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
+        raise BundleError(f"{path}: not a safetensors file, or damaged ({error})") from error
+
+
+def misfits(module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Names that only one of the two has, or that have another shape in each, sorted."""
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+
+
 def load_head(path: Path | str, device: str | torch.device = "cpu") -> Head:
     """A head from the safetensors of its state, in eval mode; its widths are those of its tensors.
 
     Raises BundleError where the file is missing, damaged, or holds something else.
     """
-    try:
-        state = load_file(path, device=str(device))
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
-        raise BundleError(f"{path}: not a safetensors file, or damaged ({error})") from error
+    state = state_of(path, device)
     weight = state.get("hidden.weight")
     if weight is None or weight.ndim != 2:
         raise BundleError(f"{path}: holds no head (no matrix hidden.weight)")
     with torch.device("meta"):
         head = Head(weight.shape[1], weight.shape[0])
-    wanted = {name: tensor.shape for name, tensor in head.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if wanted != found:
-        wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    if wrong := misfits(head, state):
         raise BundleError(f"{path}: not a head, or of mixed sizes; see {', '.join(wrong)}")
     head.load_state_dict(state, assign=True)
     return head.requires_grad_(False).eval()

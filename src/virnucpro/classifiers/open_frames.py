@@ -3,7 +3,6 @@
 n chunks, m open frames of them. Only scores leave the device.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from virnucpro.batches import Block
-from virnucpro.bundle import MANIFEST, Bundle
+from virnucpro.bundle import MANIFEST, Bundle, file_sha256
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES
@@ -131,14 +130,7 @@ def encoder_files(path: Path | str) -> dict[str, Path]:
 
 def encoder_sums(path: Path | str) -> dict[str, str]:
     """The sha256 of each of these files, by name; reads them whole. Raises BundleError."""
-    sums = {}
-    for name, file in encoder_files(path).items():
-        try:
-            with file.open("rb") as content:
-                sums[name] = hashlib.file_digest(content, "sha256").hexdigest()
-        except OSError as error:
-            raise BundleError(f"{file}: cannot be read ({error.strerror or error})") from error
-    return sums
+    return {name: file_sha256(file) for name, file in encoder_files(path).items()}
 
 
 def _checked(directory: Path, parts: Mapping[str, object], name: str) -> Path:

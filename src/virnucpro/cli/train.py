@@ -175,8 +175,8 @@ def head(
     use_threads(threads)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         check_free(out)
-        data = read_labelled(**labelled, stages=screen)
         encoders = load_dnabert_s(dnabert, "cpu", precision), load_esm2(esm, "cpu", precision)
+        data = read_labelled(**labelled, stages=screen)
         fit = fit_head(data.contigs, settings, *encoders, work, screen, data.sha256)
         bundle = write_frames_bundle(
             out, fit, name or out.name, description, dnabert, esm, copy=copy
@@ -250,6 +250,7 @@ def encoder(
 
     settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed)
     use_threads(threads)
+    place = device_of(device)
     work = work or out.with_name(f"{out.name}.training")
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         check_free(out)
@@ -263,7 +264,7 @@ def encoder(
         fit = fit_encoder(
             data.contigs,
             settings,
-            device_of(device),
+            place,
             work,
             tell,
             data_sha256=data.sha256,

@@ -18,15 +18,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from virnucpro.encoders.attention import Mask, attention
 from virnucpro.encoders.precision import WideLayerNorm, wide
 from virnucpro.errors import BundleError
 from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
-from virnucpro.head import Head
+from virnucpro.head import Head, misfits, state_of
 
 CODONS = 64
 AMBIGUOUS_CODON = 64
@@ -292,16 +290,8 @@ def load_codon_network(
 ) -> CodonNetwork:
     """A network ready to score. Raises BundleError where file and description do not fit."""
     network = codon_network(part, path)
-    try:
-        state = load_file(path)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
-        raise BundleError(f"{path}: not a safetensors file, or damaged ({error})") from error
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if wanted != found:
-        wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    state = state_of(path)
+    if wrong := misfits(network, state):
         raise BundleError(f"{path}: not the weights that its bundle describes; see {wrong[0]}")
     network.load_state_dict(state)
     network.for_inference().to(device=device, dtype=dtype)
