@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from virnucpro.cache import file_digest, file_sha256
 from virnucpro.errors import BundleError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Bundle:
         path = self.path / name
         if name not in self.files:
             raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged")
-        if self.files[name] != file_sha256(path):
+        if self.files[name] != file_digest(path):
             raise BundleError(
                 f"{path}: its content is not what {MANIFEST} lists; the bundle is damaged, "
                 "fetch or make it again"
@@ -287,12 +288,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, np.generic):
         return value.item()
     return value
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file. Raises BundleError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error

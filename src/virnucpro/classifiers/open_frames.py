@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from virnucpro.batches import Block
-from virnucpro.bundle import MANIFEST, Bundle, file_sha256
+from virnucpro.bundle import MANIFEST, Bundle
+from virnucpro.cache import file_digest
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES
@@ -129,8 +130,8 @@ def encoder_files(path: Path | str) -> dict[str, Path]:
 
 
 def encoder_sums(path: Path | str) -> dict[str, str]:
-    """The sha256 of each of these files, by name; reads them whole. Raises BundleError."""
-    return {name: file_sha256(file) for name, file in encoder_files(path).items()}
+    """The sha256 of each of these files, by name. Raises BundleError."""
+    return {name: file_digest(file) for name, file in encoder_files(path).items()}
 
 
 def _checked(directory: Path, parts: Mapping[str, object], name: str) -> Path:
