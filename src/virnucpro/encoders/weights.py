@@ -102,7 +102,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not found:
         raise BundleError(f"{index}: holds no weight_map, so it is no index of weights")
     for shard in found.values():
-        if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
+        plain = isinstance(shard, str) and Path(shard).name == shard and "\\" not in shard
+        if not plain or shard in ("", ".."):
             raise BundleError(
                 f"{index}: names the shard {shard!r}, which is no plain name of a file beside it; "
                 "fetch the index again from its publisher"
