@@ -6,15 +6,22 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from command import fasta, made_bundle, virnucpro
 from encoder_examples import tiny_esm2
+from frame_bundles import VIRAL_CODONS, gene
 from published_encoders import golden_parts, publish, publish_dnabert_s, publish_fair
-from virnucpro.cache import file_sha256
+from virnucpro.bundle import write_bundle
+from virnucpro.cache import VARIABLE, file_sha256
+from virnucpro.classifiers.open_frames import encoder_sums
 from virnucpro.encoders import load_dnabert_s, load_esm2
+from virnucpro.head import Head
+from virnucpro.run import predict
 
 TINY = {"num_layers": 2, "embed_dim": 16, "attention_heads": 2}
 PROTEINS = ["MKV", "ACDEFGHIKLMNPQRSTVWY"]
@@ -200,3 +207,64 @@ def test_a_disk_that_fills_up(source, cache, caplog):
     assert not leftovers(cache)
     assert (embedded(source, cache) == expected).all()
     assert len(copies(cache)) == 1
+
+
+def frames_bundle(golden, folder):
+    """A bundle of kind frames that names both golden encoders where they lie, as published."""
+    dnabert = publish_dnabert_s(golden, folder / "dnabert")
+    parts = golden_parts(golden / "esm2_fair_layout.weights.safetensors")
+    esm = publish_fair(folder / "esm2.pt", *parts)
+    torch.manual_seed(3)
+    head = {name: tensor.numpy() for name, tensor in Head(96 + 80, 16).state_dict().items()}
+    manifest = {
+        "name": "tiny-300",
+        "description": "random weights, for tests",
+        "kind": "frames",
+        "chunk_nt": 300,
+        "block_nt": 3000,
+        "min_nt": 0,
+        "validated_nt": 300,
+        "threshold": 0.5,
+        "encoders": {
+            part: {"path": str(path), "sha256": encoder_sums(path)}
+            for part, path in (("dnabert_s", dnabert), ("esm2", esm))
+        },
+    }
+    return write_bundle(folder / "bundle", manifest, {"head.safetensors": head})
+
+
+def test_predict_keeps_and_reads_copies(golden, tmp_path, monkeypatch, caplog):
+    bundle = frames_bundle(golden, tmp_path)
+    random = np.random.default_rng(1)
+    records = [(f"c{k}", gene(random, VIRAL_CODONS, 700 + k)) for k in range(4)]
+    (tmp_path / "in.fa").write_bytes(fasta(records))
+    settings = {"bundle": bundle.path, "precision": "bf16", "threads": 1}
+
+    def rows(name):
+        return (tmp_path / name / "prediction_results.txt").read_bytes()
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    predict(tmp_path / "in.fa", out=tmp_path / "without", **settings)
+    assert not copies(tmp_path / "cache")
+    arguments = ("predict", tmp_path / "in.fa", "-o", tmp_path / "first", "--bundle", bundle.path)
+    done = virnucpro(*arguments, "--cache-weights", "--precision", "bf16", "--threads", "1")
+    assert done.code == 0, done.err
+    assert len(copies(tmp_path / "cache")) == 2
+    predict(tmp_path / "in.fa", out=tmp_path / "again", **settings, cache_weights=True)
+    assert len(copies(tmp_path / "cache")) == 2
+    assert rows("without") == rows("first") == rows("again")
+    assert rows("first").count(b"\n") > 8
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "in.fa"))  # no folder
+    predict(tmp_path / "in.fa", out=tmp_path / "blocked", **settings, cache_weights=True)
+    assert rows("blocked") == rows("first")
+    assert [record.getMessage().count("nothing can be kept") for record in caplog.records] == [1]
+
+
+def test_a_bundle_without_published_encoders_says_so(tmp_path):
+    bundle = made_bundle(tmp_path / "kmer").path
+    (tmp_path / "in.fa").write_bytes(fasta([("a", "ACGT" * 200)]))
+    arguments = ("predict", tmp_path / "in.fa", "-o", tmp_path / "out", "--bundle", bundle)
+    done = virnucpro(*arguments, "--cache-weights")
+    assert done.code == 0
+    assert "--cache-weights changes nothing" in done.err
