@@ -444,14 +444,19 @@ print(max(peak[0], anonymous_bytes()) - before, size)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("kind", ["fair", "safetensors", "bin shards"])
+@pytest.mark.parametrize("kind", ["fair", "safetensors", "bin shards", "stream"])
 def test_memory_of_loading(tmp_path, kind):
-    """fp32 files into bf16: the anonymous memory is that of bf16 weights, and little more."""
+    """fp32 files into bf16: the anonymous memory is that of bf16 weights, and little more.
+
+    A stream cannot be mapped: it is in memory as a whole, and goes tensor by tensor.
+    """
     config = {"num_layers": 2, "embed_dim": 1024, "attention_heads": 16}
     tensors = tiny_esm2(tmp_path / "big.safetensors", layers=2, width=1024, heads=16)
     tiny_esm2(tmp_path / "tiny.safetensors", layers=1)
-    if kind == "fair":
-        path = publish_fair(tmp_path / "esm2.pt", tensors, config)
+    if kind == "stream":
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    if kind in ("fair", "stream"):
+        path = publish_fair(tmp_path / "esm2.pt", tensors, config, stream=kind == "stream")
     else:
         path = publish(tmp_path / "esm2", tensors, config, kind)
     done = subprocess.run(

@@ -336,9 +336,10 @@ def _copy(target: Tensor, source: Tensor) -> None:
         target.copy_(source.to(target.device))
     elif {target.dtype, source.dtype} == {torch.float16, torch.bfloat16} and source.numel():
         # By way of fp32, which is exact: torch has vectors for both steps, and none for one.
+        between = torch.empty(min(_PIECE, source.numel()), dtype=torch.float32)
         pieces = (torch.split(tensor.flatten(), _PIECE) for tensor in (source, target))
         for theirs, ours in zip(*pieces, strict=True):
-            ours.copy_(theirs.float())
+            ours.copy_(between[: theirs.numel()].copy_(theirs))
     else:
         target.copy_(source)
 
