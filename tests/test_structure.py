@@ -40,6 +40,8 @@ UPWARD_WHEN_CALLED = {("bundle", "classifiers"), ("__init__", "run")}
 NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "requests", "httpx", "huggingface_hub"}
 # The one door to the network.
 NETWORKED = "downloads"
+# What torch raises; nothing can be unpickled with it.
+HARMLESS = {"pickle.UnpicklingError"}
 UNSAFE = {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}
 
 
@@ -65,6 +67,8 @@ def imports(tree: ast.AST, lazy: bool = False):
             assert node.level == 0, "a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
+                if whole in HARMLESS:
+                    continue
                 inside = node.module == "virnucpro" and alias.name in RANK
                 yield (whole if inside else str(node.module)), lazy
         elif not (isinstance(node, ast.stmt) and for_types_only(node)):

@@ -18,7 +18,7 @@ from virnucpro.cache import file_digest
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES
-from virnucpro.encoders.weights import CONFIG, find_published
+from virnucpro.encoders.weights import find_published, open_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames, open_frames_of
 from virnucpro.head import Head
@@ -121,16 +121,12 @@ class FrameClassifier:
 
 def encoder_files(path: Path | str) -> dict[str, Path]:
     """The files that a published encoder is read from, by name; raises BundleError."""
-    path = Path(path)
-    published = find_published(path)
-    found = [published.weights, *([path / CONFIG] if path.is_dir() else [])]
-    found += [] if published.tokenizer is None else [published.tokenizer]
-    return {file.name: file for file in found}
+    return {file.name: file for file in find_published(path).files}
 
 
 def encoder_config(path: Path | str) -> Mapping[str, Any]:
     """The config that a published encoder came with; raises BundleError."""
-    return find_published(path).config
+    return open_published(find_published(path)).config
 
 
 def encoder_sums(path: Path | str) -> dict[str, str]:
