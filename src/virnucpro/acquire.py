@@ -325,7 +325,7 @@ def _written(known: Known, places: Placed) -> Bundle:
             inside.unlink(missing_ok=True)
             # Relative, so that a whole cache can be moved.
             inside.symlink_to(os.path.relpath(folder, places.bundle))
-        tables[encoder.part] = EncoderFiles.at(encoder.part, inside).table(inside=True)
+        tables[encoder.part] = EncoderFiles.at(encoder.part, inside).table(encoder, inside=True)
     parts = {
         "head": {
             **head_table(head, known.head.git_blob),

@@ -54,12 +54,19 @@ class EncoderFiles:
         """Where it lies in a bundle that holds a copy."""
         return self.part if self.path.is_dir() else f"{self.part}/{self.path.name}"
 
-    def table(self, *, inside: bool) -> dict[str, Any]:
-        """What a manifest says of it; inside: whether the bundle holds it."""
+    def table(self, known: KnownEncoder | None, *, inside: bool) -> dict[str, Any]:
+        """What a manifest says of it; known: whose it is; inside: whether the bundle holds it."""
         path = self.inside if inside else str(self.path.resolve())
-        known = published_encoder(self.part, self.sums, self.files)
         whose = {} if known is None else _whose(known)
         return {"path": path, **whose, "sha256": dict(self.sums)}
+
+    def published(self) -> KnownEncoder | None:
+        """The published encoder that this is, by its digests and the fields of its config."""
+        for bundle in read_catalogue().bundles:
+            known = bundle.encoder(self.part)
+            if known.recognises(self.sums) and not wrong_fields(known, self.files[CONFIG]):
+                return known
+        return None
 
     def copy_into(self, directory: Path) -> None:
         """Copies it into a bundle. Raises BundleError for a copy that differs."""
@@ -67,17 +74,6 @@ class EncoderFiles:
             target = directory / self.part / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copy_checked(source, target, self.sums[name])
-
-
-def published_encoder(
-    part: str, sums: Mapping[str, str], files: Mapping[str, Path]
-) -> KnownEncoder | None:
-    """The published encoder that these files are, by digests and fields of its config."""
-    for bundle in read_catalogue().bundles:
-        known = bundle.encoder(part)
-        if known.recognises(sums) and not wrong_fields(known, files[CONFIG]):
-            return known
-    return None
 
 
 def wrong_fields(known: KnownEncoder, path: Path) -> list[str]:
@@ -204,7 +200,7 @@ def import_head(
     found = [EncoderFiles.at(part, path) for part, path in encoders.items()]
     tables: dict[str, Any] = {"head": head_table(head, blob)}
     if found:
-        tables["encoders"] = {e.part: e.table(inside=copy) for e in found}
+        tables["encoders"] = {e.part: e.table(e.published(), inside=copy) for e in found}
     whose = "a head" if known is None else f"the published head of {known.name}"
     description = f"{whose}, imported from {path.name}"
     manifest = frames_manifest(directory.resolve().name, description, chunk_nt, tables)

@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -134,11 +133,7 @@ def newest(names: Iterable[str]) -> dict[str, str]:
 
 def read_catalogue(path: Path | None = None) -> Catalogue:
     """The package's own catalogue, or an institute's. Raises BundleError for one that is none."""
-    return _read(path or CATALOGUE)
-
-
-@cache
-def _read(path: Path) -> Catalogue:
+    path = path or CATALOGUE
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

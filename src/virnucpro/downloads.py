@@ -17,7 +17,7 @@ from pathlib import Path
 from socket import gaierror
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import Request, build_opener
 
 from virnucpro import __version__
 from virnucpro.catalogue import KnownEncoder
@@ -130,7 +130,8 @@ def _more(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) 
     if have:
         headers["Range"] = f"bytes={have}-"
     try:
-        with urlopen(Request(url, headers=headers), timeout=_TIMEOUT_S) as answer:
+        request = Request(url, headers=headers)
+        with build_opener().open(request, timeout=_TIMEOUT_S) as answer:
             total = _begin(answer, file, have)
             if None not in (total, size_bytes) and total != size_bytes:
                 raise BundleError(

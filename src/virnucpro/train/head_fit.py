@@ -168,7 +168,9 @@ def write_frames_bundle(
                 f"{encoder.path}: not the encoder {encoder.part} that this head was fitted on"
             )
     parts = {
-        "encoders": {encoder.part: encoder.table(inside=copy) for encoder in encoders},
+        "encoders": {
+            encoder.part: encoder.table(encoder.published(), inside=copy) for encoder in encoders
+        },
         "training": fit.record,
     }
     manifest = frames_manifest(name, description, fit.settings.chunk_nt, parts)
