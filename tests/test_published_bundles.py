@@ -562,7 +562,7 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
     assert any(f"{REPOSITORIES['esm2']} as published" in line for line in whole.found)
     alone = import_head(head, tmp_path / "alone", CHUNK_NT, {})
     assert not alone.bundle.is_published_model
-    assert alone.bundle.provenance.startswith("the published VirNucPro head on encoders given")
+    assert alone.bundle.provenance.startswith("the published VirNucPro head, but not on")
 
     other = shutil.copytree(published / "esm", tmp_path / "esm")
     config = json.loads((other / "config.json").read_text())
@@ -575,7 +575,7 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
     (tokens / "tokenizer.json").write_text((tokens / "tokenizer.json").read_text() + "\n")
     mixed = import_head(head, tmp_path / "mixed", CHUNK_NT, dict(given, dnabert_s=tokens))
     assert not mixed.bundle.is_published_model
-    assert mixed.bundle.provenance.startswith("the published VirNucPro head on encoders given")
+    assert mixed.bundle.provenance.startswith("the published VirNucPro head, but not on")
 
     text = (tmp_path / "whole" / "bundle.toml").read_text()
     for old, new in (

@@ -34,7 +34,6 @@ from virnucpro.downloads import (
     chosen_hub_folder,
     fetch,
     in_hub_cache,
-    offline,
 )
 from virnucpro.errors import BundleError
 from virnucpro.journal import disk_errors
@@ -349,8 +348,6 @@ def download(known: Known, to: Path | None, source: Path | None, stages: Stages)
     no network, with what to run elsewhere.
     """
     places = placed(known, to, source)
-    if source is None and offline() and _missing(known, places, stages):
-        raise NoNetwork(_elsewhere(known, "HF_HUB_OFFLINE is set"))
     if (places.bundle / MANIFEST).exists() and not _missing(known, places, stages):
         stages.line(f"{known.name} is there already, and whole")
         return load(places.bundle)

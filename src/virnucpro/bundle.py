@@ -46,8 +46,8 @@ class Provenance(StrEnum):
 
     PUBLISHED = "the published VirNucPro model"
     PUBLISHED_HEAD = (
-        "the published VirNucPro head on encoders given by you, which are not known to be those "
-        "that it was published with"
+        "the published VirNucPro head, but not on the encoders that it was published with: cuts "
+        "made for those may not apply"
     )
     OTHER = "not the published VirNucPro model: cuts made for that one do not apply"
 

@@ -43,13 +43,6 @@ class NoNetwork(BundleError):
         super().__init__(reason)
 
 
-def offline() -> bool:
-    """Whether the environment forbids the network, as HF_HUB_OFFLINE=1 does."""
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
-
-
 def address(encoder: KnownEncoder, name: str) -> str:
     """Where the hub, or the mirror in HF_ENDPOINT, has a file of an encoder, at its revision."""
     from huggingface_hub import hf_hub_url
@@ -81,6 +74,8 @@ def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> N
     A connection that breaks is taken up again. Raises NoNetwork where nothing can be reached, and
     BundleError with what is wrong otherwise; what has arrived stays.
     """
+    if offline():
+        raise NoNetwork("HF_HUB_OFFLINE is set")
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab") as file:
         try:
@@ -95,6 +90,13 @@ def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> N
             if not file.tell():
                 part.unlink()
             raise
+
+
+def offline() -> bool:
+    """Whether the environment forbids the network, as HF_HUB_OFFLINE=1 does."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _fill(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) -> None:
