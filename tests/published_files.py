@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from published_encoders import golden_parts, publish, publish_dnabert_s
 
 # Run as a program, so that the class is __main__.MLPClassifier, as in the published files.
 PROGRAM = """
@@ -64,29 +61,11 @@ def git_blob(data: bytes) -> str:
 def published_encoders(golden: Path, folder: Path) -> dict[str, Path]:
     """Both golden encoders in the layouts of the published ones: DNABERT-S in one file with its
     tokenizer, ESM-2 in two shards with their index."""
-    dnabert_s, esm2 = folder / "dnabert", folder / "esm"
-    tensors, config = _golden(golden / "dnabert_h12.weights.safetensors")
-    dnabert_s.mkdir(parents=True)
-    (dnabert_s / "config.json").write_text(json.dumps(config))
-    torch.save(tensors, dnabert_s / "pytorch_model.bin")
-    shutil.copyfile(golden / "dnabert_s_tokenizer.json", dnabert_s / "tokenizer.json")
-    tensors, config = _golden(golden / "esm2_hf_layout.weights.safetensors")
-    esm2.mkdir()
-    (esm2 / "config.json").write_text(json.dumps(config))
-    names = list(tensors)
-    parts = {1: names[: len(names) // 2], 2: names[len(names) // 2 :]}
-    shards = {f"pytorch_model-0000{k}-of-00002.bin": part for k, part in parts.items()}
-    for shard, part in shards.items():
-        torch.save({name: tensors[name] for name in part}, esm2 / shard)
-    places = {name: shard for shard, part in shards.items() for name in part}
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
-    (esm2 / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    return {"dnabert_s": dnabert_s, "esm2": esm2}
-
-
-def _golden(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    with safe_open(path, "pt") as file:
-        return load_file(path), json.loads(file.metadata()["config"])
+    tensors, config = golden_parts(golden / "esm2_hf_layout.weights.safetensors")
+    return {
+        "dnabert_s": publish_dnabert_s(golden, folder / "dnabert"),
+        "esm2": publish(folder / "esm", tensors, config, "bin shards", shards=2),
+    }
 
 
 REPOSITORIES = {"dnabert_s": "someone/DNABERT-tiny", "esm2": "other/esm2_tiny"}

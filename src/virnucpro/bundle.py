@@ -133,12 +133,16 @@ class Bundle:
         return head_of(self)
 
     def classifier(
-        self, device: "str | torch.device" = "cpu", precision: str = "auto"
+        self,
+        device: "str | torch.device" = "cpu",
+        precision: str = "auto",
+        *,
+        cache_weights: bool = False,
     ) -> "Classifier":
         """What scores chunks with this bundle; see classifiers.classifier_of."""
         from virnucpro.classifiers import classifier_of
 
-        return classifier_of(self, device, precision)
+        return classifier_of(self, device, precision, cache_weights=cache_weights)
 
 
 def load(name_or_path: str | Path) -> Bundle:

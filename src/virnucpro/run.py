@@ -49,6 +49,7 @@ class Settings:
     threshold: float | None = None
     precision: str = "auto"
     threads: int | None = None
+    cache_weights: bool = False
     allow_partial: bool = False
     force: bool = False
     command: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ def predict(
     threshold: float | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    cache_weights: bool = False,
     allow_partial: bool = False,
     force: bool = False,
 ) -> Outcome:
@@ -84,8 +86,9 @@ def predict(
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
     prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
     virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
-    None: all that are allowed. allow_partial: whether an exit code of 0 stands for a run in which
-    some records failed, too. force: whether an earlier run in out is replaced. Raises
+    None: all that are allowed. cache_weights: whether published encoders are kept in the cache as
+    they lie in memory. allow_partial: whether an exit code of 0 stands for a run in which some
+    records failed, too. force: whether an earlier run in out is replaced. Raises
     errors.VirnucproError.
     """
     several = [paths] if isinstance(paths, Path | str) else paths
@@ -99,6 +102,7 @@ def predict(
             threshold=threshold,
             precision=precision,
             threads=threads,
+            cache_weights=cache_weights,
             allow_partial=allow_partial,
             force=force,
         )
@@ -118,7 +122,9 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     sources = open_sources(settings.inputs, settings.sample)
     files = RunFiles(settings.out, settings.prefix)
     threads = _threads(bundle, settings)
-    classifier = bundle.classifier(precision=settings.precision)
+    classifier = bundle.classifier(
+        precision=settings.precision, cache_weights=settings.cache_weights
+    )
     if settings.force:
         _check_spared(sources, files)
         Journal.discard(files)
@@ -269,6 +275,8 @@ class _Run:
         )
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
+        if bundle.kind != "frames" and self.settings.cache_weights:
+            say("--cache-weights changes nothing: this bundle has no published encoders")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
 

@@ -65,10 +65,12 @@ class FrameClassifier:
 
     Raises BundleError where chunks are so long that an open frame could exceed what ESM-2 takes,
     where an encoder's files are not those that the manifest names, and where head and encoders do
-    not fit each other.
+    not fit each other. cache: where converted copies of the encoders are kept, or None.
     """
 
-    def __init__(self, bundle: Bundle, device: str, precision: str) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str, precision: str, cache: Path | None = None
+    ) -> None:
         if bundle.chunk_nt // 3 > MAX_RESIDUES:
             raise BundleError(
                 f"{bundle.path / MANIFEST}: chunk_nt is {bundle.chunk_nt}, but ESM-2 takes "
@@ -79,8 +81,8 @@ class FrameClassifier:
         self.device = device
         paths = {name: _checked(bundle, name) for name in (DNABERT_S, ESM2)}
         self._encoders = FrameEncoders.of(
-            load_dnabert_s(paths[DNABERT_S], device, precision),
-            load_esm2(paths[ESM2], device, precision),
+            load_dnabert_s(paths[DNABERT_S], device, precision, cache=cache),
+            load_esm2(paths[ESM2], device, precision, cache=cache),
         )
         self._head: Head = bundle.head.to(device)
         if self._head.features != self._encoders.width:

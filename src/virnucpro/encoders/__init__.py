@@ -38,14 +38,13 @@ def load_esm2(
     Raises BundleError for files that are not an ESM-2, SettingsError for an unknown precision,
     DeviceError for a device that is not there.
     """
-    dtype_of(precision)
-    place = device_of(device)
+    dtype, place = dtype_of(precision), device_of(device)
 
     def build(config: Mapping[str, Any]) -> Esm2:
         return Esm2(esm2_config(config))
 
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
-    model = load_through(cache, build, find_published(path), layouts, precision, place)
+    model = load_through(cache, build, find_published(path), layouts, dtype, place)
     return Encoder(model, _protein_ids, name=str(path), precision=precision, device=place)
 
 
@@ -63,8 +62,7 @@ def load_dnabert_s(
     tokenizer: a tokenizer.json, where path has none beside it. Its embed takes nucleotides; a row
     is the mean over all tokens. Raises as load_esm2 does.
     """
-    dtype_of(precision)
-    place = device_of(device)
+    dtype, place = dtype_of(precision), device_of(device)
     published = find_published(path)
     found = tokenizer or published.tokenizer
     words = None if found is None else NucleotideTokenizer(found)
@@ -78,7 +76,7 @@ def load_dnabert_s(
             )
         return DnabertS(sizes)
 
-    model = load_through(cache, build, published, (DNABERT_S,), precision, place)
+    model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
     return Encoder(model, tokenize, name=str(path), precision=precision, device=place)
 

@@ -1,6 +1,6 @@
 """Copies of published weights as they lie in memory: our names, one dtype, one safetensors file.
 
-A copy is known by the digests of all files that it was made from, by its precision and by the
+A copy is known by the digests of all files that it was made from, by its dtype and by the
 version of this program; its own digest is part of its name, so that a damaged one is not used.
 One process writes it, under a name of its own until it is whole; others read the source meanwhile.
 That a copy cannot be kept is a warning, never a failure.
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from virnucpro import __version__
 from virnucpro.cache import file_digest
 from virnucpro.encoders.layouts import Layout, converted
-from virnucpro.encoders.precision import DTYPES
 from virnucpro.encoders.weights import Opened, Published, find_published, load, open_published
 from virnucpro.errors import BundleError
 
@@ -44,15 +43,14 @@ def load_through(
     build: Callable[[Mapping[str, Any]], M],
     published: Published,
     layouts: Sequence[Layout],
-    precision: str,
+    dtype: torch.dtype,
     device: torch.device,
 ) -> M:
     """As weights.load, from a converted copy in the folder cache, which is made where it lacks.
 
     build: a published config -> the module. cache: None keeps no copy and looks for none.
     """
-    dtype = DTYPES[precision]
-    copy = None if cache is None else _Copy.of(cache, published, precision)
+    copy = None if cache is None else _Copy.of(cache, published, dtype)
     kept = None if copy is None else copy.find()
     if kept is not None:
         try:
@@ -77,7 +75,7 @@ def _built(build: Callable[[Mapping[str, Any]], M], opened: Opened) -> M:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """Where the copy of one source in one precision lies, or would lie.
+    """Where the copy of one source in one dtype lies, or would lie.
 
     stem: the beginning of its name.
     """
@@ -86,11 +84,11 @@ class _Copy:
     stem: str
 
     @classmethod
-    def of(cls, cache: Path, published: Published, precision: str) -> "_Copy":
+    def of(cls, cache: Path, published: Published, dtype: torch.dtype) -> "_Copy":
         """Digests the source. Raises BundleError where it cannot be read."""
         digests = [[path.name, file_digest(path)] for path in published.files]
         source = hashlib.sha256(json.dumps([__version__, digests]).encode()).hexdigest()
-        return cls(cache / FOLDER, f"{source[:32]}.{precision}")
+        return cls(cache / FOLDER, f"{source[:32]}.{_NAMES[dtype]}")
 
     def find(self) -> Path | None:
         """The copy, if it is there and whole."""

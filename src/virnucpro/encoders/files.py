@@ -8,6 +8,7 @@ memory. This module knows no encoder.
 
 import json
 import re
+import warnings
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ _NONSENSE = (
     EOFError,
     OSError,
 )
-_GLOBAL = re.compile(r"GLOBAL (\S+)")
+_FORBIDDEN = re.compile(r"GLOBAL (\S+)|Unsupported (operand \d+)")
 _WHY = re.compile(r"WeightsUnpickler error: *(.*)")
 # fair-esm's names of the sizes of an ESM-2, and those of a config.
 _FAIR_FIELDS = {
@@ -74,7 +75,8 @@ def read_weights(path: Path) -> WeightFile:
     if start[8:9] == b"{":
         return _safetensors(path)
     if start[:2] == b"PK":
-        return _torch(path, mapped=_mappable(path))
+        # torch takes a path that ends so for safetensors, whatever it holds.
+        return _torch(path, mapped=_mappable(path) and path.suffix != ".safetensors")
     if start[:1] == b"\x80":
         return _torch(path, mapped=False)
     if start.startswith(b"version https://git-lfs"):
@@ -124,8 +126,13 @@ def _mappable(path: Path) -> bool:
 
 def _torch(path: Path, *, mapped: bool) -> WeightFile:
     try:
-        with _ALLOWING, torch.serialization.safe_globals([Namespace]):
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with _ALLOWING, torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch makes of damage; the refusal says it
+            if mapped:
+                saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            else:
+                with path.open("rb") as file:
+                    saved = torch.load(file, map_location="cpu", weights_only=True)
     except _NONSENSE as error:
         raise BundleError(f"{path}: {_refusal(error)}") from error
     if not isinstance(saved, dict):
@@ -160,12 +167,18 @@ def _fair_config(path: Path, cfg: object) -> Mapping[str, Any]:
 def _refusal(error: BaseException) -> str:
     """Why torch could not read a file, without torch's advice to let it run anything."""
     text = str(error)
-    forbidden = _GLOBAL.search(text)
+    forbidden = _FORBIDDEN.search(text)
     if forbidden is not None:
+        what = f"names {forbidden.group(1)}" if forbidden.group(1) else f"has {forbidden.group(2)}"
         return (
-            f"its pickle names {forbidden.group(1)}, which weights do not need, so the file was "
-            "refused and nothing in it was run; fetch it again from its publisher"
+            f"its pickle {_printable(what)}, which weights do not need, so the file was refused "
+            "and nothing in it was run; fetch it again from its publisher"
         )
     why = _WHY.search(text)
     reason = (why.group(1) if why else text.partition("\n")[0]).strip() or type(error).__name__
-    return f"a file of torch ({reason}) that is {_FETCH}"
+    return f"a file of torch ({_printable(reason)}) that is {_FETCH}"
+
+
+def _printable(text: str) -> str:
+    """Something out of a file, fit for a terminal."""
+    return text if text.isprintable() else ascii(text)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from virnucpro.devices import each_on_one_thread
 from virnucpro.encoders.files import WeightFile, config_of_text, read_weights
@@ -102,7 +103,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not found:
         raise BundleError(f"{index}: holds no weight_map, so it is no index of weights")
     for shard in found.values():
-        if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
+        plain = isinstance(shard, str) and Path(shard).name == shard and "\\" not in shard
+        if not plain or shard in ("", ".."):
             raise BundleError(
                 f"{index}: names the shard {shard!r}, which is no plain name of a file beside it; "
                 "fetch the index again from its publisher"
@@ -179,13 +181,32 @@ def load(
     device. Buffers keep their own dtype. Raises BundleError naming what is missing, unexpected or
     misshapen.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         module = build()
     filling = _Filling(module, _layout_of(opened, layouts), dtype, device, opened.path)
     for shard in opened.shards:
         filling.take_all(shard.tensors)
     module.load_state_dict(filling.finished(), assign=True)
     return module.to(device).requires_grad_(False).eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Modules are built without random numbers.
+
+    Without memory these are none, but torch then imports its compiler for them, which takes 2 s.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _layout_of(opened: Opened, layouts: Sequence[Layout]) -> Layout:
