@@ -105,6 +105,13 @@ def test_another_size_is_refused_before_it_is_fetched(tmp_path):
     assert told == []
 
 
+def test_a_server_that_sends_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "_MOST_BYTES", 2_000_000)
+    with pytest.raises(BundleError, match="sends more than such a file has"):
+        fetched(tmp_path, Manners({"/file": DATA}))
+    assert not (tmp_path / "file.part").exists()
+
+
 def test_a_redirection_is_followed_with_its_range(tmp_path):
     (tmp_path / "file.part").write_bytes(DATA[:10])
     manners = Manners({"/there": DATA}, redirects={"/file": "/there"})

@@ -400,6 +400,20 @@ def test_wrong_content_is_refused_and_not_kept(published, download, tmp_path, en
     assert done.code == 0, done.err
 
 
+@pytest.mark.parametrize("name", ["config.json", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize(
+    "page", [b"<html>please log in</html>", b"[1]", b'{"weight_map": {"a": "b"}}']
+)
+def test_a_page_instead_of_a_file_is_not_kept(published, download, tmp_path, name, page):
+    """Of these no checksum is known, and a proxy may answer with anything."""
+    files = hub_files(published)
+    path = f"/{REPOSITORIES['esm2']}/resolve/{REVISIONS['esm2']}/{name}"
+    done = download(Manners({**files, path: page}))
+    assert f"{name} is not the published one" in done.error
+    assert not list((tmp_path / "cache" / "encoders").rglob(f"*other*/{name}*"))
+    assert download(Manners(files)).code == 0
+
+
 @pytest.mark.parametrize("ending", ["300_model.pth", "dnabert/config.json"])
 @pytest.mark.parametrize("code", [404, 500])
 def test_a_server_that_refuses(published, download, ending, code):

@@ -141,6 +141,26 @@ def hidden_calls(marker) -> dict[str, tuple[bytes, str]]:
             pickle.dumps(Calls(pickle.loads, (system,))),
             r"names _pickle\.loads",
         ),
+        "view": (
+            b"\x80\x04("
+            + short("storage")
+            + b"ctorch\nFloatStorage\n"
+            + short("0")
+            + short("cpu")
+            + b"K\x04"
+            + short("0")
+            + b"K\x00K\x02\x87tQ.",
+            "its tensors are views of others",
+        ),
+        "elsewhere": (
+            b"\x80\x04("
+            + short("file")
+            + b"ctorch\nFloatStorage\n"
+            + short("/etc/passwd")
+            + short("cpu")
+            + b"K\x04tQ.",
+            "refers to something else than numbers outside of it",
+        ),
         "persistent": (b"\x80\x02Pos.system\n.", "instruction PERSID"),
         "buffer": (b"\x80\x05\x97.", "instruction NEXT_BUFFER"),
     }

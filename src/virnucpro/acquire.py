@@ -5,7 +5,9 @@ done is not done again. The network is downloads' business; without it, everythi
 folder.
 """
 
+import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -43,6 +45,8 @@ from virnucpro.published_head import read_head
 ENCODERS = "encoders"
 # A carried bundle lies flat; a hub's cache has its files three folders down.
 _DEPTH = 4
+INDEX = ".index.json"
+SHARD = re.compile(r".+-\d{5}-of-\d{5}\..+")
 _LARGEST_HEAD_BYTES = 2**30
 # What a file system needs beside the files themselves.
 _MARGIN_BYTES = 50_000_000
@@ -149,9 +153,21 @@ def _fault(encoder: KnownEncoder, file: KnownFile, path: Path, named: Path | Non
         return f"{name} has {size:,} bytes instead of {file.size_bytes:,}"
     if file.sha256 is not None and file_digest(path) != file.sha256:
         return f"{name} has another sha256 than the published file"
-    if file.name == CONFIG and (wrong := wrong_fields(encoder, path)):
-        return f"{name} is not the published one: {'; '.join(wrong)}"
-    return ""
+    wrong = []
+    if file.name == CONFIG:
+        wrong = wrong_fields(encoder, path)
+    elif file.name.endswith(INDEX) and not _names_shards(encoder, path):
+        wrong = ["it does not name the published shards"]
+    return f"{name} is not the published one: {'; '.join(wrong)}" if wrong else ""
+
+
+def _names_shards(encoder: KnownEncoder, path: Path) -> bool:
+    """Whether an index of shards names just those of this encoder."""
+    shards = {file.name for file in encoder.files if SHARD.fullmatch(file.name)}
+    try:
+        return {*json.loads(path.read_bytes())["weight_map"].values()} == shards
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from virnucpro.errors import BundleError
 PART = ".part"
 _TIMEOUT_S = 30
 _PIECE_BYTES = 2**20
+# Of a file whose size is not known: heads and tables of contents.
+_MOST_BYTES = 2**30
 # Attempts in a row that bring no byte; between them 0.5, 1, 2 seconds.
 _TRIES = 4
 _FIRST_WAIT_S = 0.5
@@ -143,6 +145,10 @@ def _more(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) 
             while piece := answer.read(_PIECE_BYTES):
                 file.write(piece)
                 progress(len(piece))
+                if file.tell() > (size_bytes or _MOST_BYTES):
+                    file.seek(0)
+                    file.truncate()
+                    raise BundleError(f"{url}: the server sends more than such a file has")
             file.flush()
             arrived = file.tell()
             return None if total in (None, arrived) else "the connection broke off"
