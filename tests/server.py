@@ -1,6 +1,7 @@
 """A server of files on this machine that misbehaves as told: drops, lies, refuses."""
 
 import re
+import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,7 @@ class Manners:
     drops: int = 0
     answers: dict[str, list[int]] = field(default_factory=dict)
     cuts: dict[str, int] = field(default_factory=dict)
+    shifted: int = 0
     redirects: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str]] = field(default_factory=list)
 
@@ -54,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         start, match = 0, _RANGE.fullmatch(self.headers.get("Range", ""))
         if match and manners.ranges:
-            start = int(match[1])
+            start = int(match[1]) - manners.shifted
             if start >= len(data):
                 self.send_error(416)
                 return
@@ -89,3 +91,11 @@ def serving(manners: Manners):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def refusing():
+    """An address where nobody listens, and nobody else can begin to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"

@@ -1,11 +1,10 @@
 """Files over the network: whole, right, or refused; never begun anew without need."""
 
 import random
-import socket
 
 import pytest
 
-from server import Manners, serving
+from server import Manners, refusing, serving
 from virnucpro import downloads
 from virnucpro.downloads import NoNetwork, fetch
 from virnucpro.errors import BundleError
@@ -120,14 +119,20 @@ def test_a_redirection_is_followed_with_its_range(tmp_path):
 
 
 def test_nothing_to_reach(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     part = tmp_path / "file.part"
-    for host in (f"127.0.0.1:{port}", "nowhere.invalid"):
-        with pytest.raises(NoNetwork, match=f"http://{host}/file cannot be reached"):
-            fetch(f"http://{host}/file", part, None, lambda _: None)
+    with refusing() as dead:
+        for at in (dead, "http://nowhere.invalid"):
+            with pytest.raises(NoNetwork, match=f"{at}/file cannot be reached"):
+                fetch(f"{at}/file", part, None, lambda _: None)
     assert not part.exists()
+
+
+def test_another_range_than_was_asked_for(tmp_path):
+    """It would end up in the middle of the file."""
+    (tmp_path / "file.part").write_bytes(DATA[:1_000])
+    with pytest.raises(BundleError, match=r"broke off.*goes on after the 1,000 bytes"):
+        fetched(tmp_path, Manners({"/file": DATA}, shifted=5))
+    assert (tmp_path / "file.part").read_bytes() == DATA[:1_000]
 
 
 def test_a_proxy_of_the_environment_is_used(tmp_path, monkeypatch):

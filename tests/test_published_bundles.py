@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from published_files import (
     pickled_heads,
     published_encoders,
 )
-from server import Manners, serving
+from server import Manners, refusing, serving
 from virnucpro import bundle as bundles
 from virnucpro import cli, downloads
 from virnucpro.bundle import load
@@ -36,6 +35,7 @@ from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
 from virnucpro.head import load_published_head
 
+SHARD = "pytorch_model-00001-of-00002.bin"
 NAME, ALIAS, CHUNK_NT = "tiny-300-v1", "tiny-300", 300
 SETTINGS = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
 
@@ -378,7 +378,7 @@ def test_a_stopped_download_goes_on(published, download, command, tmp_path):
     assert load_fails(tmp_path / "cache" / "bundles" / NAME)
     second = Manners(files)
     assert download(second).code == 0
-    assert second.sent(shard) == [f"bytes={drop}-"]
+    assert second.seen[0] == (shard, f"bytes={drop}-")
     assert {path for path, _ in second.seen}.isdisjoint(
         {path for path in files if "dnabert" in path.lower()}
     )
@@ -425,18 +425,16 @@ def test_a_server_that_refuses(published, download, ending, code):
 
 
 def test_no_network_says_what_to_do(published, command, real, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{free.getsockname()[1]}"
-    listed = write_catalogue(published, tmp_path / "net.toml", f"{dead}/300_model.pth")
-    given = ("bundles", "download", ALIAS, "--catalogue", listed)
-    for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": dead}):
-        done = command(*given, **environment)
-        assert done.code == 1
-        assert f"run `virnucpro bundles download {NAME} --to {NAME}`" in done.error
-        assert f"run `virnucpro bundles download {NAME} --from {NAME}`" in done.error
-        assert "licence of the head" in done.err
-    assert "HF_HUB_OFFLINE is set" in real(*given, HF_HUB_OFFLINE="1").error
+    with refusing() as dead:
+        listed = write_catalogue(published, tmp_path / "net.toml", f"{dead}/300_model.pth")
+        given = ("bundles", "download", ALIAS, "--catalogue", listed)
+        for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": dead}):
+            done = command(*given, **environment)
+            assert done.code == 1
+            assert f"run `virnucpro bundles download {NAME} --to {NAME}`" in done.error
+            assert f"run `virnucpro bundles download {NAME} --from {NAME}`" in done.error
+            assert "licence of the head" in done.err
+        assert "HF_HUB_OFFLINE is set" in real(*given, HF_HUB_OFFLINE="1").error
 
 
 def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp_path):
@@ -578,13 +576,14 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
     assert not alone.bundle.is_published_model
     assert alone.bundle.provenance.startswith("the published VirNucPro head, but not on")
 
-    other = shutil.copytree(published / "esm", tmp_path / "esm")
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "hidden_size": 64.0, "extra": 1}))
+    config = json.loads((published / "esm" / "config.json").read_text())
     changed = dict(given, esm2=shutil.copytree(published / "esm", tmp_path / "esm_changed"))
     (changed["esm2"] / "config.json").write_text(json.dumps({**config, "extra": 1}))
     same_fields = import_head(head, tmp_path / "extra", CHUNK_NT, changed)
     assert same_fields.bundle.is_published_model
+    other = dict(given, esm2=shutil.copytree(published / "esm", tmp_path / "esm_seven"))
+    (other["esm2"] / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 7}))
+    assert not import_head(head, tmp_path / "seven", CHUNK_NT, other).bundle.is_published_model
     tokens = shutil.copytree(published / "dnabert", tmp_path / "dnabert_changed")
     (tokens / "tokenizer.json").write_text((tokens / "tokenizer.json").read_text() + "\n")
     mixed = import_head(head, tmp_path / "mixed", CHUNK_NT, dict(given, dnabert_s=tokens))
@@ -597,6 +596,7 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
         (git_blob(head.read_bytes()), "0" * 40),
         ('kind = "frames"', 'kind = "chunks"'),
         (REVISIONS["esm2"], "3" * 40),
+        (whole.bundle.part("encoders")["esm2"]["sha256"][SHARD], "4" * 64),
     ):
         assert old in text
         (tmp_path / "whole" / "bundle.toml").write_text(text.replace(old, new))
