@@ -7,6 +7,7 @@ import struct
 import sys
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -140,6 +141,26 @@ def hidden_calls(marker) -> dict[str, tuple[bytes, str]]:
             pickle.dumps(Calls(pickle.loads, (system,))),
             r"names _pickle\.loads",
         ),
+        "view": (
+            b"\x80\x04("
+            + short("storage")
+            + b"ctorch\nFloatStorage\n"
+            + short("0")
+            + short("cpu")
+            + b"K\x04"
+            + short("0")
+            + b"K\x00K\x02\x87tQ.",
+            "its tensors are views of others",
+        ),
+        "elsewhere": (
+            b"\x80\x04("
+            + short("file")
+            + b"ctorch\nFloatStorage\n"
+            + short("/etc/passwd")
+            + short("cpu")
+            + b"K\x04tQ.",
+            "refers to something else than numbers outside of it",
+        ),
         "persistent": (b"\x80\x02Pos.system\n.", "instruction PERSID"),
         "buffer": (b"\x80\x05\x97.", "instruction NEXT_BUFFER"),
     }
@@ -261,11 +282,8 @@ def test_a_flipped_bit_is_no_crash(heads, tmp_path_factory, place, bit, name):
     data[place % len(data)] ^= 1 << bit
     path = tmp_path_factory.getbasetemp() / f"flipped-{name}.pth"
     path.write_bytes(data)
-    try:
+    with suppress(BundleError):  # whatever else would be a crash
         found = read_head(path)
-    except BundleError as error:
-        assert str(error).startswith(f"{path}: ")
-    else:
         assert (found.features, found.hidden) == (FEATURES, HIDDEN)
 
 

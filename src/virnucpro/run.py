@@ -264,13 +264,8 @@ class _Run:
 
     def _announce(self) -> None:
         bundle, say = self.bundle, self.log.line
-        published = (
-            "the published VirNucPro model"
-            if bundle.is_published_model
-            else "not the published VirNucPro model: cuts made for that one do not apply"
-        )
         say(
-            f"virnucpro {__version__}, bundle {bundle.name}, {published}; bundle sha256 "
+            f"virnucpro {__version__}, bundle {bundle.name}, {bundle.provenance}; bundle sha256 "
             f"{bundle.sha256}"
         )
         say(
