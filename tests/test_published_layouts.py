@@ -341,6 +341,9 @@ def test_files_of_other_kinds(tmp_path):
     assert "holds a list, not weights by their names" in refused(path)
     torch.save({"epoch": 3, "state": {"a": torch.zeros(1)}}, path)
     assert "epoch, state in it are no weights" in refused(path)
+    for strange in (torch.eye(3).to_sparse(), torch.zeros(3, device="meta")):
+        torch.save({"a": torch.zeros(1), "strange\n": strange}, path)
+        assert "'strange\\n' in it are no weights" in refused(path)
     torch.save({"a": torch.zeros(1)}, path)
     assert "holds no config of an encoder" in refused(path)
 
