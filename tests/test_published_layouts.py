@@ -98,14 +98,14 @@ def test_a_deflated_container(tensors, tmp_path):
 @pytest.mark.parametrize("target", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("source", [torch.float32, torch.bfloat16, torch.float16])
 def test_weights_are_rounded_once(tmp_path, source, target):
-    """Also by way of fp32, in pieces, and in memory of huge pages."""
+    """Also by way of fp32, in pieces."""
     tensors = tiny_esm2(tmp_path / "a.safetensors", layers=1, width=768, heads=12)
     tensors = {name: tensor.to(source) for name, tensor in tensors.items()}
     publish_fair(tmp_path / "a.pt", tensors, {**TINY, **SIZES})
     model = load_esm2(tmp_path / "a.pt", "cpu", target).model
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[target]
     up = tensors["layers.0.fc1.weight"]
-    assert model.layers[0].up.weight.nbytes >= 4 * 2**20
+    assert model.layers[0].up.weight.numel() > 2**17
     assert torch.equal(model.layers[0].up.weight, up.float().to(dtype))
     assert torch.equal(
         model.layers[0].qkv.weight[768:1536],
