@@ -369,10 +369,7 @@ class _Run:
                 self.journal,
                 self.bundle.chunk_nt,
                 self.bundle.block_nt,
-                finished=self._scored,
-                kept=self._seen,
-                broken=lambda: bool(self.broken),
-                say=self.log.line,
+                self,
             )
         if self.journal.reused:
             self.log.line(
@@ -431,12 +428,14 @@ class _Run:
         for note in self.journal.notes:
             say(note)
 
-    def _scored(self, scored: Scored) -> None:
-        for name, seconds in scored.telemetry.items():
-            self.timings[name] = self.timings.get(name, 0.0) + seconds
-        self._seen(scored)
+    def line(self, text: str) -> None:
+        """As journal.Onlooker."""
+        self.log.line(text)
 
-    def _seen(self, scored: Scored) -> None:
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        """As journal.Onlooker."""
+        for name, seconds in scored.telemetry.items() if new else ():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.records += sum(record.begins for record in scored.records)
         self.chunks += len(scored.rows)
         self.log.watcher.position(
