@@ -345,6 +345,7 @@ class _Run:
     chunks: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
     on_record: bool = False
 
     def outcome(self, why_again: str) -> Outcome:
@@ -438,12 +439,16 @@ class _Run:
             self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.records += sum(record.begins for record in scored.records)
         self.chunks += len(scored.rows)
+        bytes_read = sum(source.bytes_read for source in self.sources)
+        if not new:
+            self.before = {"bytes_before": bytes_read, "chunks_before": self.chunks}
         self.log.watcher.position(
             Position(
-                bytes_read=sum(source.bytes_read for source in self.sources),
+                bytes_read=bytes_read,
                 bytes_total=sum(source.size_bytes for source in self.sources),
                 records=self.records,
                 chunks=self.chunks,
+                **self.before,
             )
         )
 
