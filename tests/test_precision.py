@@ -32,7 +32,7 @@ def load(request, tmp_path):
     """Loads a small encoder in a precision; its ids come along."""
     if request.param == "esm2":
         tiny_esm2(tmp_path / "esm2.safetensors", LAYERS)
-        ids = torch.tensor([[0, 20, 15, 7, 5, 2, 1], [0, 4, 4, 9, 9, 9, 2]])
+        ids = torch.tensor([[0, 20, 15, 7, 5, 2], [0, 4, 4, 9, 9, 2]])  # no pads, so no mask
         return lambda precision: load_esm2(tmp_path / "esm2.safetensors", "cpu", precision), ids
     golden = request.getfixturevalue("golden")
     publish(tmp_path / "dnabert", *golden_parts(golden / "dnabert_h8.weights.safetensors"))
