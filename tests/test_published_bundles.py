@@ -4,7 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch
 from huggingface_hub import constants
 
 import tolerances
-from command import Finished, dna, fasta, run_json, table, virnucpro
+from command import PROGRAM, Finished, dna, fasta, run_json, table, virnucpro
 from frame_bundles import CLOSED
 from published_files import (
     REPOSITORIES,
@@ -383,6 +386,34 @@ def test_a_stopped_download_goes_on(published, download, command, tmp_path):
         {path for path in files if "dnabert" in path.lower()}
     )
     assert command("bundles", "verify", ALIAS).code == 0
+
+
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_process_that_ends_midway_loses_nothing(
+    published, download, surroundings, tmp_path, end, code
+):
+    files = hub_files(published)
+    shard = next(path for path in files if path.endswith("00001-of-00002.bin"))
+    half = len(files[shard]) // 2
+    with serving(Manners(files, stalls={shard: half})) as at:
+        listed = write_catalogue(published, tmp_path / "net.toml", f"{at}/raw/300_model.pth")
+        arguments = ("bundles", "download", ALIAS, "--catalogue", str(listed))
+        running = subprocess.Popen(
+            [*PROGRAM, *arguments],
+            env=surroundings({"HF_ENDPOINT": at}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not [p for p in tmp_path.rglob("*.part") if p.stat().st_size == half]:
+            assert running.poll() is None
+            time.sleep(0.02)
+        running.send_signal(end)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert "Traceback" not in said
+    again = Manners(files)
+    assert download(again).code == 0
+    assert again.seen[0] == (shard, f"bytes={half}-")
 
 
 @pytest.mark.parametrize("ending", ["300_model.pth", "tokenizer.json", "00002-of-00002.bin"])
