@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -196,6 +197,7 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     assert done.out == ""
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "goes to"):
         assert words in done.err
+    assert re.search(r"pytorch_model.bin +\d\.\d +[0-9a-f]{64}\s", done.err)  # not folded
     listed = command("bundles", "list", *given).out
     (row,) = [line for line in listed.splitlines() if NAME in line]
     assert ALIAS in row

@@ -23,7 +23,6 @@ def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, 
         "description": known.description,
         "chunk_nt": known.chunk_nt,
         "megabytes": megabytes(known.size_bytes),
-        "status": "known, to be fetched with `virnucpro bundles download`",
         "accuracy": "not measured by this project, which never had these weights",
     }
     parts: dict[str, Any] = {
@@ -48,7 +47,9 @@ def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, 
                 for file in encoder.files
             ],
         }
-    if places is not None:
+    if places is None:
+        about["status"] = f"not here; fetch it with `virnucpro bundles download {known.name}`"
+    else:
         parts["head"]["goes to"] = str(places.bundle)
         for encoder in known.encoders:
             parts[encoder.part]["goes to"] = str(places.folder(encoder))
