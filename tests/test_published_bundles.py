@@ -1,6 +1,7 @@
 """A tiny published model, in the layouts of the real ones, on the real command line."""
 
 import csv
+import fcntl
 import json
 import os
 import re
@@ -278,6 +279,7 @@ def test_a_wrong_file_is_refused_by_name(published, catalogue, command, tmp_path
     done = command("bundles", "download", NAME, "--from", folder, *given)
     assert done.code == 1
     assert Path(name).name in done.error or "no .pth file is there" in done.error
+    assert not list((tmp_path / "cache").rglob("*.part"))
     folder = broken_copy(published, tmp_path / "cut", name, whole[:-9])
     assert command("bundles", "download", NAME, "--from", folder, *given).code == 1
     # What was right is kept, and the rest follows.
@@ -288,6 +290,19 @@ def load_fails(path: Path) -> bool:
     with pytest.raises(BundleError):
         load(path)
     return True
+
+
+@pytest.mark.parametrize("name", ["bundles/tiny-300-v1/head.pth", "encoders/*/tokenizer.json"])
+def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
+    given = ("bundles", "download", NAME, "--from", published, "--catalogue", catalogue)
+    assert command(*given).code == 0
+    (file,) = (tmp_path / "cache").glob(name)
+    part = file.rename(file.with_name(file.name + ".part"))
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert "another download of this file is under way" in command(*given).error
+    assert command(*given).code == 0
+    assert command("bundles", "verify", NAME).code == 0
 
 
 def test_another_config_than_the_published_one(published, catalogue, command, tmp_path):
@@ -449,12 +464,13 @@ def test_a_page_instead_of_a_file_is_not_kept(published, download, tmp_path, nam
 
 @pytest.mark.parametrize("ending", ["300_model.pth", "dnabert/config.json"])
 @pytest.mark.parametrize("code", [404, 500])
-def test_a_server_that_refuses(published, download, ending, code):
+def test_a_server_that_refuses(published, download, tmp_path, ending, code):
     files = hub_files(published)
     path = next(path for path in files if path.endswith(Path(ending).name))
     done = download(Manners(files, answers={path: [code] * 9}))
     assert done.code == 1
     assert f"{path}: the server answers {code}" in done.error
+    assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 def test_no_network_says_what_to_do(published, command, real, tmp_path):

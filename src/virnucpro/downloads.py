@@ -6,7 +6,6 @@ of 10 GB anew (its own downloads keep nothing of a file that was stopped). Proxi
 environment. Nothing here knows what a bundle is.
 """
 
-import fcntl
 import http.client
 import os
 import re
@@ -80,18 +79,7 @@ def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> N
         raise NoNetwork("HF_HUB_OFFLINE is set")
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BundleError(
-                f"{part}: another download of this file is under way; wait for it to end"
-            ) from error
-        try:
-            _fill(url, file, size_bytes, progress)
-        except BaseException:
-            if not file.tell():
-                part.unlink()
-            raise
+        _fill(url, file, size_bytes, progress)
 
 
 def offline() -> bool:
