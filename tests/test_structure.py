@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
     ("errors", "calls", "chunks", "progress"),
-    ("reads", "frames", "cache", "catalogue", "published_head"),
+    ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
     ("batches", "tokens"),
     ("texts", "bundle", "scored", "downloads"),
     ("head", "kmer", "devices", "verification"),
