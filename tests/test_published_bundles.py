@@ -486,7 +486,7 @@ def test_no_network_says_what_to_do(published, command, real, tmp_path):
         assert "HF_HUB_OFFLINE is set" in real(*given, HF_HUB_OFFLINE="1").error
 
 
-def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp_path):
+def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp_path, monkeypatch):
     """Encoders go where HF_HOME says; what lies there already is not fetched."""
     home = {"HF_HOME": str(tmp_path / "hf")}
     manners = Manners(hub_files(published))
@@ -507,6 +507,22 @@ def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp
     assert download(again, "--to", tmp_path / "apart").code == 0
     assert [path for path, _ in again.seen] == ["/raw/300_model.pth"]
     assert not any(path.is_symlink() for path in (tmp_path / "apart").rglob("*"))
+    # Links need no room.
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr("virnucpro.acquire.shutil.disk_usage", lambda _: usage)
+    again = Manners(hub_files(published))
+    assert download(again).code == 0
+    assert [path for path, _ in again.seen] == ["/raw/300_model.pth"]
+    assert command("bundles", "verify", ALIAS).code == 0
+
+
+def test_a_cache_behind_a_link(published, download, command, tmp_path):
+    """Its path is not as deep as the folder that it names."""
+    (tmp_path / "deep" / "deeper" / "cache").mkdir(parents=True)
+    (tmp_path / "short").symlink_to(tmp_path / "deep" / "deeper" / "cache")
+    places = {"VIRNUCPRO_CACHE": str(tmp_path / "short"), "HF_HOME": str(tmp_path / "hf")}
+    assert download(Manners(hub_files(published)), **places).code == 0
+    assert command("bundles", "verify", ALIAS, **places).code == 0
 
 
 def test_to_a_directory_over_the_network(published, by_hand, download, command, tmp_path, reads):
@@ -528,14 +544,12 @@ def test_no_cache_and_no_directory(published, download):
 
 
 def test_a_disk_without_room(published, catalogue, monkeypatch, tmp_path):
-    from collections import namedtuple
-
     from virnucpro import acquire
     from virnucpro.progress import Silent
 
-    usage = namedtuple("usage", "total used free")
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage(1, 1, 10_000))
+    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage)
     known = read_catalogue(catalogue).find(NAME)
     with pytest.raises(BundleError, match=r"GB are still needed here, but 0\.0 GB are free"):
         acquire.download(known, None, published, Silent())

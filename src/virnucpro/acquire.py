@@ -216,7 +216,8 @@ def acquire(
     apart: whether the bundle must stand alone, as one that is to be carried does. A second call
     goes on where the first was stopped. Raises BundleError.
     """
-    missing = _missing(known, places, stages)
+    links = isinstance(source, Network) and not apart
+    missing = _missing(known, places, stages, links=links)
     progress = _Progress(stages, sum(missing.values()))
     with disk_errors(places.bundle, "--to"):
         _check_space(missing)
@@ -242,8 +243,13 @@ class _Progress:
         self.stages.step(self.done, total, note)
 
 
-def _missing(known: Known, places: Placed, stages: Stages) -> dict[Path, int]:
-    """What is not there yet, and how many bytes of it; a damaged file is taken away."""
+def _missing(
+    known: Known, places: Placed, stages: Stages, *, links: bool = False
+) -> dict[Path, int]:
+    """What is not there yet, and how many bytes of it; a damaged file is taken away.
+
+    links: whether files in the hub's cache are linked to, and take no room.
+    """
     found: dict[Path, int] = {}
     head = places.bundle / PICKLE
     if not _is_head(known, head):
@@ -258,7 +264,8 @@ def _missing(known: Known, places: Placed, stages: Stages) -> dict[Path, int]:
                 target.unlink()
             part = target.with_name(target.name + PART)
             have = part.stat().st_size if part.exists() else 0
-            found[target] = max(0, (file.size_bytes or 0) - have)
+            linked = links and in_hub_cache(encoder, file.name) is not None
+            found[target] = 0 if linked else max(0, (file.size_bytes or 0) - have)
     return found
 
 
@@ -361,7 +368,7 @@ def _written(known: Known, places: Placed) -> Bundle:
         if folder != inside:
             inside.unlink(missing_ok=True)
             # Relative, so that a whole cache can be moved.
-            inside.symlink_to(os.path.relpath(folder, places.bundle))
+            inside.symlink_to(os.path.relpath(folder.resolve(), places.bundle.resolve()))
         found = EncoderFiles.at(encoder.part, inside)
         if not encoder.recognises(found.sums):
             raise BundleError(f"{folder}: changed while it was fetched; run the same command again")
