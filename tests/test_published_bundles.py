@@ -205,6 +205,8 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     assert "downloaded" in row
     shown = command("bundles", "show", ALIAS).out
     assert "licence of esm2" in shown
+    assert re.search(r"esm2/pytorch_model-00001-of-00002.bin +0\.\d{3} +[0-9a-f]{64}", shown)
+    assert re.search(r"head.safetensors +0\.\d{3} +[0-9a-f]{64}", shown)
     checked = real("bundles", "verify", ALIAS)
     assert checked.code == 0, checked.err
     assert checked.out.count("ok ") == 9
