@@ -147,7 +147,10 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     _check(settings)
     bundle = load(settings.bundle)
     sources = open_sources(settings.inputs, settings.sample)
-    files = RunFiles(settings.out, settings.prefix, journal=settings.journal)
+    elsewhere = (
+        settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
+    )
+    files = RunFiles(settings.out, settings.prefix, journal=settings.journal if elsewhere else None)
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
     classifier = bundle.classifier(precision=settings.precision)
