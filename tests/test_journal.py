@@ -3,7 +3,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -237,14 +239,24 @@ time.sleep(20)
 def test_a_child_that_outlives_its_parent_holds_no_lock(tmp_path):
     with subprocess.Popen([sys.executable, "-c", CHILD, tmp_path], start_new_session=True) as run:
         assert run.wait(20) == -signal.SIGKILL
-        os.killpg(run.pid, 0)  # the child is there
-        with Journal.open(RunFiles(tmp_path), FINGERPRINT):
-            pass
-        os.killpg(run.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10  # it may not have run yet
+        while (held := is_held(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGKILL)  # the child is there
+    assert not held
+
+
+def is_held(folder: Path) -> bool:
+    try:
+        Journal.open(RunFiles(folder), FINGERPRINT).close()
+    except ResumeError:
+        return True
+    return False
 
 
 def test_a_command_that_a_run_starts_holds_no_lock(tmp_path):
-    with Journal.open(RunFiles(tmp_path), FINGERPRINT), subprocess.Popen(["sleep", "20"]) as child:
+    sleep = partial(subprocess.Popen, ["sleep", "20"], close_fds=False)
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT), sleep() as child:
         pass_on = [path.resolve() for path in Path(f"/proc/{child.pid}/fd").iterdir()]
         child.kill()
     assert not [path for path in pass_on if path.name == "lock"]
