@@ -143,6 +143,16 @@ def test_an_unfinished_run_is_refused_without_resume_and_else_goes_on(tmp_path):
         pass
 
 
+def test_a_run_that_was_finished_meanwhile_is_not_replaced(tmp_path):
+    files = earlier(tmp_path, finished=True)
+    before = files_in(tmp_path)
+    with pytest.raises(ResumeError, match="just finished a run here"):
+        Journal.open(files, FINGERPRINT)
+    assert files_in(tmp_path).keys() - {".virnucpro/lock"} == before.keys()
+    with Journal.open(files, FINGERPRINT, again=True):
+        assert not files.run_json.exists()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_an_earlier_run_is_replaced_and_nothing_else(tmp_path, finished):
     files = earlier(tmp_path, finished)

@@ -164,7 +164,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
             if not why_again:
                 return _as_before(files, earlier, settings, watcher)
     device = Device("cpu", cpu_name(), threads)
-    options = {"resume": settings.resume, "force": settings.force}
+    options = {"resume": settings.resume, "force": settings.force, "again": bool(why_again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
         _log(files, watcher) as log,
