@@ -1,6 +1,7 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -376,6 +377,25 @@ def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, number):
+    """That it knows no such call is no matter; that it fails is."""
+    flush = os.fsync
+
+    def files_alone(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    if number == errno.EIO:
+        with pytest.raises(VirnucproError, match="Input/output error"):
+            write_atomic(tmp_path / "a", b"new")
+    else:
+        write_atomic(tmp_path / "a", b"new")
+        assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_staged_files_appear_together_or_not_at_all(tmp_path):

@@ -31,6 +31,7 @@ RUN_SCHEMA_VERSION = 1
 FINISHED = ("complete", "partial")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -189,6 +190,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some file systems flush files alone
+        if error.errno not in _UNKNOWN:
+            raise
     finally:
         os.close(descriptor)
 
