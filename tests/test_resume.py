@@ -276,6 +276,12 @@ def test_a_retry_in_another_folder_goes_on(here):
     check(expected, reused=0)
 
 
+def test_a_journal_in_the_run_directory_is_the_same_as_none(here):
+    assert stub("memory=3", "--journal", here / "run").code == 4
+    assert stub("").code == 0
+    assert run_json(here / "run")["blocks"]["reused"] == 3
+
+
 # Damage
 
 
