@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     ("errors", "calls", "chunks", "progress"),
     ("reads", "frames"),
-    ("batches", "tokens"),
+    ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored"),
     ("head", "kmer", "devices"),
     ("encoders",),

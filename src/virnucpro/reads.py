@@ -12,7 +12,7 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -181,6 +181,22 @@ class Source:
                 "repeat the run",
                 self.path,
             ) from error
+
+    def head(self, size_bytes: int) -> tuple[bytes, float]:
+        """The first bytes of the text, and the share of the file on the disk that they stand for.
+
+        What cannot be read ends it early: contigs will say what that is.
+        """
+        text, share = bytearray(), 1.0
+        with suppress(*GZIP_ERRORS, OSError):
+            raw = _HashedFile(self.path)
+            with _text_of(raw) as stream:
+                while data := stream.read1(READ_BYTES):
+                    text += data
+                    if len(text) >= size_bytes:
+                        share = min(1.0, raw.bytes_read / max(1, self.size_bytes))
+                        break
+        return bytes(text), share
 
     def _contig(self, record: int, header: str, sequence: bytes) -> Contig:
         name = _first_word(header)

@@ -17,6 +17,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
 from virnucpro.classifiers import Classifier
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
+from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
     OutOfMemory,
     ResumeError,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+TABLE_FORMS = ("plain", "gz")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a user asked for. None means the bundle's or this machine's own."""
@@ -49,6 +53,8 @@ class Settings:
     threshold: float | None = None
     precision: str = "auto"
     threads: int | None = None
+    tables: str = "plain"
+    compat_tables: bool = True
     allow_partial: bool = False
     force: bool = False
     command: tuple[str, ...] = ()
@@ -75,6 +81,8 @@ def predict(
     threshold: float | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    tables: str = "plain",
+    compat_tables: bool = True,
     allow_partial: bool = False,
     force: bool = False,
 ) -> Outcome:
@@ -84,8 +92,9 @@ def predict(
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
     prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
     virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
-    None: all that are allowed. allow_partial: whether an exit code of 0 stands for a run in which
-    some records failed, too. force: whether an earlier run in out is replaced. Raises
+    None: all that are allowed. tables: plain or gz. compat_tables: whether the two tables in the
+    published program's format are written. allow_partial: whether an exit code of 0 stands for a
+    run in which some records failed, too. force: whether an earlier run in out is replaced. Raises
     errors.VirnucproError.
     """
     several = [paths] if isinstance(paths, Path | str) else paths
@@ -99,6 +108,8 @@ def predict(
             threshold=threshold,
             precision=precision,
             threads=threads,
+            tables=tables,
+            compat_tables=compat_tables,
             allow_partial=allow_partial,
             force=force,
         )
@@ -116,13 +127,14 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     _check(settings)
     bundle = load(settings.bundle)
     sources = open_sources(settings.inputs, settings.sample)
-    files = RunFiles(settings.out, settings.prefix)
+    files = RunFiles(settings.out, settings.prefix, settings.tables == "gz")
     threads = _threads(bundle, settings)
     classifier = bundle.classifier(precision=settings.precision)
     if settings.force:
         _check_spared(sources, files)
         Journal.discard(files)
-    journal = Journal.create(settings.out, _fingerprint(bundle, classifier), settings.prefix)
+    fingerprint = _fingerprint(bundle, classifier)
+    journal = Journal.create(settings.out, fingerprint, settings.prefix, files.packed)
     device = Device("cpu", cpu_name(), threads)
     with _log(files, watcher or Silent()) as log:
         ongoing = _Run(settings, bundle, sources, classifier, journal, device, log, started)
@@ -140,6 +152,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.threshold is not None and not 0 <= settings.threshold <= 1:
         raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1")
+    if settings.tables not in TABLE_FORMS:
+        raise SettingsError(f"tables is {settings.tables!r}, but must be plain or gz")
     if settings.prefix and Path(settings.prefix).name != settings.prefix:
         raise SettingsError(
             f"the prefix is {settings.prefix!r}, but must be a part of a file's name, without '/'; "
@@ -149,7 +163,7 @@ def _check(settings: Settings) -> None:
 
 def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
     """Raises ResumeError where --force would remove an input: it lies there as a run's file."""
-    replaced = {path.resolve() for path in files.public}
+    replaced = {path.resolve() for path in files.either_form}
     for source in sources:
         if source.path.resolve() in replaced:
             raise ResumeError(
@@ -245,7 +259,14 @@ class _Run:
             digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
-            return write_tables(self.journal.files, self.journal, rule, again, digests)
+            return write_tables(
+                self.journal.files,
+                self.journal,
+                rule,
+                again,
+                digests,
+                self.settings.compat_tables,
+            )
 
     @property
     def threshold(self) -> float:
@@ -276,6 +297,19 @@ class _Run:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
+        self._announce_disk()
+
+    def _announce_disk(self) -> None:
+        files, wish = self.journal.files, self.settings
+        need = disk_needed(
+            [Shape.of(source, self.bundle.chunk_nt) for source in self.sources],
+            frames=self.bundle.kind == "frames",
+            packed=files.packed,
+            compat=wish.compat_tables,
+        )
+        self.log.line(f"this may take up to {(need.blocks + need.tables) / 1e6:,.1f} MB of disk")
+        if sentence := shortage([(files.hidden, need.blocks + need.tables)]):
+            self.log.line(f"warning: {sentence}")
 
     def _seen(self, scored: Scored) -> None:
         self.records.update(record.sample for record in scored.records if record.begins)
@@ -339,6 +373,8 @@ class _Run:
                 "prefix": self.settings.prefix,
                 "precision": self.classifier.precision,
                 "threads": self.device.threads,
+                "tables": self.settings.tables,
+                "compat_tables": self.settings.compat_tables,
                 "allow_partial": self.settings.allow_partial,
                 "force": self.settings.force,
             },

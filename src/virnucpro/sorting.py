@@ -70,7 +70,7 @@ class SortedLines:
             path.unlink()
 
     def sorted(self) -> Iterator[bytes]:
-        """All lines in order. Nothing may be added after this."""
+        """All lines in order, once; the files are gone after the last. Nothing may be added."""
         self._lines.sort()
         size = 0
         while len(paths := [path for runs in self._runs for path in runs]) > self._fan_in:
@@ -81,6 +81,8 @@ class SortedLines:
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb")) for path in paths]
             yield from heapq.merge(self._lines, *files)
+        for path in paths:
+            path.unlink()
 
 
 def pieces_of(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -45,6 +45,7 @@ def _refusing(command: Command) -> Command:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--force"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
 @click.option_panel("Classifier", options=["--bundle", "--threshold", "--precision", "--threads"])
 @click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
 @click.option(
@@ -59,6 +60,20 @@ def _refusing(command: Command) -> Command:
     help="Name in the column sample, for one input only; otherwise made from the file's name.",
 )
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
+@click.option(
+    "--tables",
+    type=click.Choice(["plain", "gz"]),
+    default="plain",
+    show_default=True,
+    help="gz: the tables are gzipped, and named so.",
+)
+@click.option(
+    "--no-compat-tables",
+    "compat_tables",
+    flag_value=False,
+    default=True,
+    help="Leave out the two tables in the published program's format.",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
 @click.option(
     "--bundle",
