@@ -226,7 +226,7 @@ def test_another_run_is_refused_until_forced(predict, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     done = predict(fasta([("other", dna(300))]), "other.fa")
     assert done.code == 3
-    assert "already holds a run" in done.error
+    assert "holds a finished run of another input: the content of" in done.error
     assert "--force" in done.error
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     assert predict(fasta([("other", dna(300))]), "other.fa", "--force").code == 0
@@ -250,7 +250,7 @@ def test_force_removes_no_input_of_its_own(predict, tmp_path):
     bundle = made_bundle(tmp_path / "b").path
     done = virnucpro("predict", run / "viral.fasta", "-o", run, "--force", "--bundle", bundle)
     assert done.code == 3
-    assert "viral.fasta: this input is a file of the run that --force replaces" in done.error
+    assert "viral.fasta: this input has the name of a file that the run would write" in done.error
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 

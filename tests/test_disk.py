@@ -110,3 +110,17 @@ def test_the_published_tables_can_be_left_out(bundle, tmp_path):
     kept = {"calls.tsv", "contigs.tsv", "viral.fasta"}
     everything = results(tmp_path / "all")
     assert results(tmp_path / "few") == {name: everything[name] for name in kept}
+
+
+def test_a_finished_run_takes_another_form(bundle, tmp_path):
+    (tmp_path / "in.fa").write_bytes(INPUTS["reads"])
+    arguments = ("predict", tmp_path / "in.fa", "--bundle", bundle, "-o", tmp_path / "run")
+    assert virnucpro(*arguments, "--keep-blocks").code == 0
+    plain = results(tmp_path / "run")
+    done = virnucpro(*arguments, "--keep-blocks", "--tables", "gz", "--no-compat-tables")
+    assert done.code == 0
+    assert "but the setting tables was plain: the tables are made again" in done.err
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names & (GZ | set(TABLES)) == {"calls.tsv.gz", "contigs.tsv.gz"}
+    assert virnucpro(*arguments).code == 0
+    assert results(tmp_path / "run") == plain

@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
     ("errors", "calls", "chunks", "progress"),
-    ("reads", "frames"),
+    ("reads", "frames", "lock"),
     ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored"),
     ("head", "kmer", "devices"),

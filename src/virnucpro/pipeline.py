@@ -1,6 +1,7 @@
 """The path: contigs -> blocks -> scores -> journal, iterators all the way."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from virnucpro.batches import blocks_of
 from virnucpro.errors import StreamBroken
@@ -17,9 +18,15 @@ def classify(
     chunk_nt: int,
     block_nt: int,
     finished: Callable[[Scored], None],
+    kept: Callable[[Scored], None],
+    broken: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> None:
-    """Scores contigs and keeps every finished block in the journal; finished is told of each."""
-    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt))
+    """Scores contigs and keeps every finished block in the journal.
+
+    finished is told of each; kept, broken and say are those of Journal.unfinished.
+    """
+    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt), kept, broken, say)
     for scored in runner.run(blocks):
         journal.commit(scored)
         finished(scored)
@@ -36,3 +43,13 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             yield from source.contigs()
         except StreamBroken as error:
             broken.append(error)
+
+
+def limited(contigs: Iterable[Contig], most_nt: int) -> Iterator[Contig]:
+    """Contigs, of which those longer than most_nt are faulty."""
+    for contig in contigs:
+        length_nt = len(contig.sequence)
+        if length_nt > most_nt:
+            fault = f"it has {length_nt:,} nt, more than the {most_nt:,} of --max-length"
+            contig = replace(contig, sequence=b"", fault=fault)
+        yield contig
