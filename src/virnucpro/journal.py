@@ -344,7 +344,7 @@ class Journal:
         with disk_errors(files.run_dir):
             _refuse_foreign_files(files, force)
             if not force:
-                refuse_other_run(files, fingerprint, resume)
+                refuse_other_run(files, fingerprint)
         try:
             journal._lock()
             journal._begin(fingerprint, resume, force)
@@ -409,7 +409,7 @@ class Journal:
         if not path.exists():
             return None
         try:
-            scored = Scored.from_file(path)
+            scored = Scored.from_file(path, block.number)
         except ResumeError as error:
             self.damaged += 1
             say(f"{error}; it is computed again")
@@ -431,10 +431,12 @@ class Journal:
         """Raises ResumeError if an earlier process read more than this one."""
         for path in sorted(self.files.blocks.glob("*.block")):
             if path.stem.isdecimal() and int(path.stem) >= self.count:
-                with contextlib.suppress(ResumeError):  # a damaged one says nothing
-                    scored = Scored.from_file(path)
-                    if not scored.provisional:
-                        raise self._other_input(_first_difference(scored.records, ()))
+                try:
+                    scored = Scored.from_file(path, int(path.stem))
+                except ResumeError:  # a damaged one says nothing
+                    continue
+                if not scored.provisional:
+                    raise self._other_input(_first_difference(scored.records, ()))
 
     def _other_input(self, difference: str) -> ResumeError:
         return ResumeError(
@@ -461,7 +463,7 @@ class Journal:
         Raises ResumeError if one is missing or damaged.
         """
         for number in range(self.count):
-            yield Scored.from_file(self.files.block(number))
+            yield Scored.from_file(self.files.block(number), number)
 
     def write_run_json(self, document: Mapping[str, Any]) -> None:
         """Puts run.json into its place, after everything that it speaks of."""

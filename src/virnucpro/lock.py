@@ -64,11 +64,12 @@ class Lock:
 
     def remove(self) -> None:
         """As release, and removes the file, and the folder if nothing else lies there."""
-        if self._descriptor is not None and self._is_still(self._descriptor):
-            self._path.unlink()
-            with suppress(OSError):  # something else lies there
-                self._path.parent.rmdir()
+        if self._descriptor is None or not self._is_still(self._descriptor):
+            return
+        self._path.unlink()
         self.release()
+        with suppress(OSError):  # something else lies there
+            self._path.parent.rmdir()
 
     def _forget(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

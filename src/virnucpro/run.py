@@ -362,20 +362,21 @@ class _Run:
     chunks: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
+    on_record: bool = False
 
     def outcome(self, why_again: str) -> Outcome:
         """Does the work; whatever ends it, run.json says how."""
         try:
             self._announce(why_again)
-            counts = self._work()
+            return self._finished(self._work())
         except BaseException as error:
-            status, code, sentence = _ending(error)
-            with suppress(VirnucproError):  # a disk that refuses must not hide it
-                self.log.keep(f"{status}: {sentence}")
-            with suppress(VirnucproError):  # what ended the run is what it must end with
-                self._write_json(status, code, sentence, None)
+            if not self.on_record:
+                status, code, sentence = _ending(error)
+                with suppress(VirnucproError):  # a disk that refuses must not hide it
+                    self.log.keep(f"{status}: {sentence}")
+                with suppress(VirnucproError):  # what ended the run is what it must end with
+                    self._write_json(status, code, sentence, None)
             raise
-        return self._finished(counts)
 
     def _work(self) -> Counts:
         with self._timed("blocks_s"):
@@ -558,6 +559,7 @@ class _Run:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self.journal.write_run_json(document)
+        self.on_record = True
 
     def _inputs_digest(self) -> dict[str, str]:
         """The sha256 over those of all inputs, in order, where each was read to its end."""

@@ -94,10 +94,16 @@ class Scored:
         )
 
     @classmethod
-    def from_file(cls, path: Path) -> "Scored":
-        """Reads a block back. Raises ResumeError if the file is missing or damaged."""
+    def from_file(cls, path: Path, number: int | None = None) -> "Scored":
+        """Reads a block back.
+
+        number: which it must be. Raises ResumeError if the file is missing or damaged.
+        """
         try:
-            return cls.from_bytes(path.read_bytes())
+            scored = cls.from_bytes(path.read_bytes())
+            if number not in (None, scored.block_number):
+                raise ValueError("this is another block")
+            return scored
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ResumeError(f"{path}: this finished block is missing or damaged") from error
 
