@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -334,6 +335,18 @@ def test_paired_reads_share_names(tmp_path):
     assert found[:4] == ["read_0", "read_0_1", "read_1", "read_1_1"]
     assert found[14:18] == ["read_7", "read_7_2", "read_8", "read_8_1"]
     assert found[-2:] == ["read_7_1", "read_8_2"]
+
+
+def test_repeated_hashes_hold_less_than_16_bytes_a_record(tmp_path):
+    """Of pairs; the lines of names lie on the disk, and the rest is a bounded part at a time."""
+    number = 500_000
+    (tmp_path / "hashes").write_bytes(np.repeat(np.arange(number // 2), 2).tobytes())
+    tracemalloc.start()
+    found = repeated_hashes(tmp_path / "hashes", at_once=20_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == number // 2
+    assert peak < 10 * number
 
 
 def test_repeated_hashes_are_found_in_parts(tmp_path):
