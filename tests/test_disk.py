@@ -1,6 +1,7 @@
 """The disk that a run takes: said before the start, as an upper end that means something."""
 
 import gzip
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_a_disk_that_is_too_small_is_said_before_the_start(tmp_path, monkeypatch
     sentence = shortage([(tmp_path, 1_000_000_000), (tmp_path / "a", 1_100_000_000)])
     assert sentence is not None
     assert f"{tmp_path}: this run may take up to 2.1 GB, but 2.0 GB are free" in sentence
+
+
+def test_a_run_that_will_fill_its_disk_begins_with_a_warning(bundle, tmp_path, monkeypatch):
+    (tmp_path / "in.fa").write_bytes(INPUTS["reads"])
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 200_000))
+    predict(tmp_path / "in.fa", bundle, tmp_path / "run", journal=tmp_path / "journal")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert re.search(r"this may take up to \d\.\d MB of disk\n", log)
+    assert re.search(r"warning: .*: this run may take up to .* GB are free; free some space", log)
+    assert log.index("warning: ") < log.index("3,000 records")
 
 
 def test_gzipped_tables_hold_the_same_and_are_the_same_each_time(bundle, tmp_path):
