@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -453,13 +453,23 @@ def run_trials(
 ) -> list[Trial]:
     """Runs the trials of these seeds."""
     ended = []
-    with ThreadPoolExecutor(jobs) as pool:
+    with not_ignoring_interrupts(), ThreadPoolExecutor(jobs) as pool:
         for found in pool.map(lambda seed: trial(seed, choices, folder), seeds):
             ended.append(found)
             if loud and (found.wrong or len(ended) % 25 == 0):
                 done = f"{len(ended)} of {len(seeds)}, {sum(bool(t.wrong) for t in ended)} failed"
                 print(f"{done}{told(found) if found.wrong else ''}", flush=True)
     return ended
+
+
+@contextmanager
+def not_ignoring_interrupts() -> Iterator[None]:
+    """A shell has its background jobs ignore SIGINT, and so would every run that they start."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def told(found: Trial) -> str:

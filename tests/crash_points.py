@@ -22,7 +22,7 @@ from command import results, run_json
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
 
-def at_step(number: int, folder: Path, act: Callable[[], None]) -> list[int]:
+def at_step(number: int, folders: tuple[str, ...], act: Callable[[], None]) -> list[int]:
     """Lets act happen at a step of this process; returns the steps so far, as the one item."""
     steps = [0]
 
@@ -34,7 +34,7 @@ def at_step(number: int, folder: Path, act: Callable[[], None]) -> list[int]:
 
     def watch(event: str, arguments: tuple) -> None:
         changes = event != "open" or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-        if event in EVENTS and changes and str(folder) in str(arguments[0]):
+        if event in EVENTS and changes and str(arguments[0]).startswith(folders):
             step()
 
     flush = os.fsync
@@ -61,7 +61,8 @@ def run(folder: Path, out: Path, options: list[str], how: signal.Signals, step: 
 
         sys.argv = ["virnucpro", "predict", str(folder / "in.fa"), "-o", str(out), "-q"]
         sys.argv += ["--bundle", str(folder / "km"), *options]
-        steps = at_step(step, out, lambda: os.kill(os.getpid(), how))
+        folders = (str(out), str(folder / "journal"))
+        steps = at_step(step, folders, lambda: os.kill(os.getpid(), how))
         cli.main()
     except SystemExit as end:
         code = int(end.code or 0)
@@ -75,7 +76,7 @@ def check(folder: Path, out: Path, expected: dict[str, bytes], steps: str) -> No
     assert run_json(out)["status"] == "complete", steps
     names = {*expected, "run.json", "log.txt"}
     assert {path.name for path in out.iterdir()} == names, (steps, list(out.iterdir()))
-    assert not list((folder / "journal").glob("*")), steps
+    assert not list((folder / "journal").glob(".*")), steps
 
 
 def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> None:

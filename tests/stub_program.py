@@ -4,8 +4,9 @@
 
 slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. device: the device fails
 on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no score. hang: writing
-run.json takes a minute. no-flock: the file system has no locks. The numbers of the blocks scored
-are appended to the file scored.txt of the working directory.
+run.json takes a minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system
+has no locks, and a lock file is stale after S seconds. The numbers of the blocks scored are
+appended to the file scored.txt of the working directory.
 """
 
 import errno
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro import cli, lock
+from virnucpro import cli, lock, reads
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
@@ -56,6 +57,15 @@ def main() -> None:
     Bundle.classifier = lambda self, **wish: Stub(original(self, **wish), faults)
     if "hang" in faults:
         Journal.write_run_json = lambda *_: time.sleep(60)
+    if "read" in faults:
+        fill = reads._HashedFile.readinto
+
+        def failing(file, buffer) -> int:
+            if file.bytes_read >= int(faults["read"]):
+                raise OSError(errno.EIO, "Input/output error")
+            return fill(file, memoryview(buffer)[:1_000])
+
+        reads._HashedFile.readinto = failing
     if "no-flock" in faults:
 
         def refuse(*_):

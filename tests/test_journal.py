@@ -223,6 +223,33 @@ def test_blocks_elsewhere_outlive_the_run_directory(tmp_path):
     assert list((tmp_path / "j").iterdir()) == list((tmp_path / "out2").iterdir()) == []
 
 
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from virnucpro.journal import Journal, RunFiles
+Journal.open(RunFiles(Path(sys.argv[1])), {"inputs": "aa", "bundle": "bb"})
+if os.fork():
+    os.kill(os.getpid(), 9)
+time.sleep(20)
+"""
+
+
+def test_a_child_that_outlives_its_parent_holds_no_lock(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", CHILD, tmp_path], start_new_session=True) as run:
+        assert run.wait(20) == -signal.SIGKILL
+        os.killpg(run.pid, 0)  # the child is there
+        with Journal.open(RunFiles(tmp_path), FINGERPRINT):
+            pass
+        os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_a_command_that_a_run_starts_holds_no_lock(tmp_path):
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT), subprocess.Popen(["sleep", "20"]) as child:
+        pass_on = [path.resolve() for path in Path(f"/proc/{child.pid}/fd").iterdir()]
+        child.kill()
+    assert not [path for path in pass_on if path.name == "lock"]
+
+
 def test_a_prefix_stands_before_every_name(tmp_path):
     files = RunFiles(tmp_path, "lake")
     assert all(path.name.startswith("lake.") for path in files.public)

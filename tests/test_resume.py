@@ -99,15 +99,18 @@ def check(expected: dict[str, bytes], reused: int, damaged: int = 0, out: str = 
 @pytest.mark.parametrize(
     ("how", "every", "options"),
     [
-        ("SIGKILL", 1, ()),
-        ("SIGTERM", 3, ()),
-        ("SIGINT", 4, ("--keep-blocks", "--journal", "journal")),
-        ("SIGKILL", 4, ("--force",)),
+        ("SIGKILL", 2, ()),
+        ("SIGTERM", 5, ()),
+        ("SIGKILL", 7, ("--journal", "JOURNAL")),
+        ("SIGKILL", 7, ("--force",)),
+        pytest.param("SIGKILL", 1, (), marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 1, (), marks=pytest.mark.slow),
+        pytest.param("SIGINT", 1, ("--journal", "JOURNAL"), marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 1, ("--force",), marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_is_ended_at_any_step(here, how, every, options):
-    if "--keep-blocks" in options:  # those of a finished run stay, and the last check sees them
-        options = options[1:]
+    options = [str(here / "journal") if word == "JOURNAL" else word for word in options]
     (here / "in.fa").write_bytes(fasta(RECORDS[:8]))
     command = [sys.executable, HERE / "crash_points.py", here, how, str(every), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
@@ -115,7 +118,7 @@ def test_a_run_that_is_ended_at_any_step(here, how, every, options):
     assert int(done.stdout.split()[-1]) > 30
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_small_network_that_is_killed_twice(here, seed):
     """mini-500 with small blocks, killed at random moments, once while it goes on."""
     from virnucpro.bundle import load
@@ -144,10 +147,8 @@ def test_a_small_network_that_is_killed_twice(here, seed):
         kept = len(blocks())
     assert virnucpro(*command).code == 0
     assert run_json(Path("run"))["blocks"]["reused"] == kept
-    if seed == 0:
-        assert virnucpro(*command[:3], "clean", *command[4:]).code == 0
-        test_a_small_network_that_is_killed_twice.clean = results(Path("clean"))
-    assert results(Path("run")) == test_a_small_network_that_is_killed_twice.clean
+    assert virnucpro(*command[:3], "clean", *command[4:]).code == 0
+    assert results(Path("run")) == results(Path("clean"))
 
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -516,8 +517,23 @@ def test_an_input_that_breaks_off_in_a_second_attempt(here):
     check(expected, reused=run_json(here / "run")["blocks"]["reused"])
 
 
-def test_a_disk_that_fails_in_the_middle_of_an_input(here):
-    """A read error, from the system itself: /proc/self/mem has no first page."""
+@pytest.mark.parametrize("at", [0, 5_000, 15_000])
+def test_an_input_that_cannot_be_read_to_its_end(here, at):
+    expected = clean()
+    done = stub(f"read={at}")
+    assert done.code == 1
+    found = table(here / "run" / "contigs.tsv")
+    last = f"after record {len(found)} ({found[-1]['contig']})" if found else "before its first"
+    assert f"in.fa: reading failed {last}" in done.error
+    assert "(Input/output error); make the file readable and repeat the run" in done.error
+    counts = run_json(here / "run")["counts"]
+    assert counts["records"] == len(found) == {0: 0, 5_000: 6, 15_000: 11}[at]
+    assert stub("").code == 0
+    check(expected, reused={0: 0, 5_000: 1, 15_000: 4}[at])
+
+
+def test_a_file_that_the_system_fails_to_read(here):
+    """/proc/self/mem has no first page."""
     (here / "bad.fa").symlink_to("/proc/self/mem")
     done = predict(inputs=("bad.fa",))
     assert done.code == 1

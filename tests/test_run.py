@@ -34,6 +34,7 @@ from virnucpro.progress import Position, Silent
 from virnucpro.reads import open_sources
 from virnucpro.run import Settings, predict, run
 from virnucpro.runners import SerialRunner
+from virnucpro.scored import Scored
 from virnucpro.tables import write_tables
 
 CHUNK_NT = 80
@@ -64,6 +65,13 @@ def sequences(records: list[tuple[str, int]]) -> list[tuple[str, str]]:
     return [(name, TEXT[37 * i : 37 * i + n]) for i, (name, n) in enumerate(records)]
 
 
+class Unwatched:
+    broken = ()
+
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        pass
+
+
 def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
     """The results of a run of this block size."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -72,8 +80,7 @@ def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
         runner = SerialRunner(bundle.classifier())
         sources = open_sources([path])
         sizes = bundle.chunk_nt, block_nt
-        unwatched = {name: lambda *_: None for name in ("finished", "kept", "broken", "say")}
-        classify(contigs_of(sources, []), runner, journal, *sizes, **unwatched)
+        classify(contigs_of(sources, []), runner, journal, *sizes, Unwatched())
         digests = [source.sha256 for source in sources]
         write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), digests)
         return results(Path(folder))

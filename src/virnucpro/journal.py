@@ -15,15 +15,15 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from virnucpro.batches import Block, Record
-from virnucpro.errors import ResumeError, VirnucproError
+from virnucpro.errors import ResumeError, StreamBroken, VirnucproError
 from virnucpro.lock import NAME as LOCK
 from virnucpro.lock import Lock
 from virnucpro.scored import Scored
@@ -307,6 +307,20 @@ class Staging:
         shutil.rmtree(self._files.scratch, ignore_errors=True)
 
 
+class Onlooker(Protocol):
+    """Whoever looks on while blocks are finished."""
+
+    @property
+    def broken(self) -> Sequence[StreamBroken]:
+        """The inputs that have broken off so far."""
+
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        """Of each block, when it is finished, or found to be from an earlier process."""
+
+    def line(self, text: str) -> None:
+        """One line for the log."""
+
+
 class Journal:
     """The finished blocks of one run, which this process alone works on. For `with`.
 
@@ -377,33 +391,26 @@ class Journal:
                 for path in folder.glob(".*"):  # what a kill has left of write_atomic
                     path.unlink()
 
-    def unfinished(
-        self,
-        blocks: Iterable[Block],
-        kept: Callable[[Scored], None],
-        broken: Callable[[], bool],
-        say: Callable[[str], None],
-    ) -> Iterator[Block]:
+    def unfinished(self, blocks: Iterable[Block], onlooker: Onlooker) -> Iterator[Block]:
         """The blocks that no earlier process finished.
 
-        kept: takes those that one did. broken: whether an input has broken off so far. say: takes
-        a line about each damaged file. Raises ResumeError, naming the first record that differs,
-        if an earlier process read another input.
+        Raises ResumeError, naming the first record that differs, if an earlier process read another
+        input.
         """
         for block in blocks:
-            if self._provisional_from is None and broken():
+            if self._provisional_from is None and onlooker.broken:
                 self._provisional_from = block.number
             self.count = block.number + 1
-            scored = self._found(block, say)
+            scored = self._found(block, onlooker)
             if scored is None:
                 yield block
             else:
                 self.reused += 1
-                kept(scored)
-        if not broken():
+                onlooker.seen(scored, new=False)
+        if not onlooker.broken:
             self._refuse_more()
 
-    def _found(self, block: Block, say: Callable[[str], None]) -> Scored | None:
+    def _found(self, block: Block, onlooker: Onlooker) -> Scored | None:
         """What an earlier process kept of this block."""
         path = self.files.block(block.number)
         if not path.exists():
@@ -412,7 +419,7 @@ class Journal:
             scored = Scored.from_file(path, block.number)
         except ResumeError as error:
             self.damaged += 1
-            say(f"{error}; it is computed again")
+            onlooker.line(f"{error}; it is computed again")
             return None
         if scored.digest != block.digest:
             if scored.provisional or self._is_provisional(block.number):

@@ -1,14 +1,13 @@
 """The path: contigs -> blocks -> scores -> journal, iterators all the way."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from virnucpro.batches import blocks_of
 from virnucpro.errors import StreamBroken
-from virnucpro.journal import Journal
+from virnucpro.journal import Journal, Onlooker
 from virnucpro.reads import Contig, Source
 from virnucpro.runners import Runner
-from virnucpro.scored import Scored
 
 
 def classify(
@@ -17,19 +16,13 @@ def classify(
     journal: Journal,
     chunk_nt: int,
     block_nt: int,
-    finished: Callable[[Scored], None],
-    kept: Callable[[Scored], None],
-    broken: Callable[[], bool],
-    say: Callable[[str], None],
+    onlooker: Onlooker,
 ) -> None:
-    """Scores contigs and keeps every finished block in the journal.
-
-    finished is told of each; kept, broken and say are those of Journal.unfinished.
-    """
-    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt), kept, broken, say)
+    """Scores contigs and keeps every finished block in the journal."""
+    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt), onlooker)
     for scored in runner.run(blocks):
         journal.commit(scored)
-        finished(scored)
+        onlooker.seen(scored, new=True)
 
 
 def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterator[Contig]:

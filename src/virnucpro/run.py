@@ -362,6 +362,7 @@ class _Run:
     chunks: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
     on_record: bool = False
 
     def outcome(self, why_again: str) -> Outcome:
@@ -386,10 +387,7 @@ class _Run:
                 self.journal,
                 self.bundle.chunk_nt,
                 self.bundle.block_nt,
-                finished=self._scored,
-                kept=self._seen,
-                broken=lambda: bool(self.broken),
-                say=self.log.line,
+                self,
             )
         if self.journal.reused:
             self.log.line(
@@ -464,20 +462,26 @@ class _Run:
         if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
             self.log.line(f"warning: {sentence}")
 
-    def _scored(self, scored: Scored) -> None:
-        for name, seconds in scored.telemetry.items():
-            self.timings[name] = self.timings.get(name, 0.0) + seconds
-        self._seen(scored)
+    def line(self, text: str) -> None:
+        """As journal.Onlooker."""
+        self.log.line(text)
 
-    def _seen(self, scored: Scored) -> None:
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        """As journal.Onlooker."""
+        for name, seconds in scored.telemetry.items() if new else ():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.records += sum(record.begins for record in scored.records)
         self.chunks += len(scored.rows)
+        bytes_read = sum(source.bytes_read for source in self.sources)
+        if not new:
+            self.before = {"bytes_before": bytes_read, "chunks_before": self.chunks}
         self.log.watcher.position(
             Position(
-                bytes_read=sum(source.bytes_read for source in self.sources),
+                bytes_read=bytes_read,
                 bytes_total=sum(source.size_bytes for source in self.sources),
                 records=self.records,
                 chunks=self.chunks,
+                **self.before,
             )
         )
 
