@@ -281,8 +281,9 @@ def disturbed(scene: Scene, place: Path, rng: random.Random, found: Trial) -> No
     found.did[-1] += f", ended with {process.returncode}"
     expect_no_child(process.pid)
     began = size_of(log) != logged
-    expect_code(scene, process.returncode, sent, began and not finished(scene, place))
     text = err.decode("utf-8", "replace")
+    at_work = began and not finished(scene, place)
+    expect_code(scene, process.returncode, sent, at_work, text)
     if out or ("Traceback" in text and began):
         raise Failure(f"{found.did[-1]}, and said {out!r} {text[-2000:]}")
     expect_whole(scene, place)
@@ -382,7 +383,11 @@ def size_of(path: Path) -> int:
 
 
 def expect_code(
-    scene: Scene, code: int, sent: Sequence[tuple[str, signal.Signals]], at_work: bool
+    scene: Scene,
+    code: int,
+    sent: Sequence[tuple[str, signal.Signals]],
+    at_work: bool,
+    said: str,
 ) -> None:
     """The code of one of the signals, or of a run that had ended before.
 
@@ -391,11 +396,11 @@ def expect_code(
     """
     allowed = {scene.code} | {IN_ORDER[s] for _, s in sent}
     if not at_work:
-        allowed |= {-s for _, s in sent} | {1}
+        allowed |= {-s for _, s in sent}
     if any(who != "the run" for who, _ in sent):
         allowed |= {1, 4}
     if code not in allowed:
-        raise Failure(f"the exit code was {code}, not one of {sorted(allowed)}")
+        raise Failure(f"ended with {code}, not one of {sorted(allowed)}, and said {said[-2000:]}")
 
 
 def expect_no_child(session: int) -> None:
