@@ -215,6 +215,7 @@ FLAGS = {
     "--threshold": ("--threshold", "0.3"),
     "--precision": ("--precision", "auto"),
     "--threads": ("--threads", "1"),
+    "--cache-weights": ("--cache-weights",),
     "--allow-partial": ("--allow-partial",),
     "-q": ("-q",),
     "--no-progress": ("--no-progress",),

@@ -64,6 +64,7 @@ class Settings:
     threshold: float | None = None
     precision: str = "auto"
     threads: int | None = None
+    cache_weights: bool = False
     max_length: int | None = None
     tables: str = "plain"
     compat_tables: bool = True
@@ -100,6 +101,7 @@ def predict(
     threshold: float | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    cache_weights: bool = False,
     max_length: int | None = None,
     tables: str = "plain",
     compat_tables: bool = True,
@@ -117,10 +119,11 @@ def predict(
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
     prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
     virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
-    None: all that are allowed. max_length: records of more nt are listed as failed. tables:
-    plain or gz. compat_tables: whether the two tables in the published program's format are
-    written. allow_partial: whether an exit code of 0 stands for a run in which some records failed,
-    too. resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    None: all that are allowed. cache_weights: whether published encoders are kept in the cache as
+    they lie in memory. max_length: records of more nt are listed as failed. tables: plain or gz.
+    compat_tables: whether the two tables in the published program's format are written.
+    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
+    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
     keep_blocks: whether finished blocks stay for a later run with, say, another threshold. journal:
     folder for the blocks, by default out. Raises errors.VirnucproError.
     """
@@ -135,6 +138,7 @@ def predict(
             threshold=threshold,
             precision=precision,
             threads=threads,
+            cache_weights=cache_weights,
             max_length=max_length,
             tables=tables,
             compat_tables=compat_tables,
@@ -162,7 +166,9 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     files = RunFiles(settings.out, settings.prefix, settings.journal, packed)
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
-    classifier = bundle.classifier(precision=settings.precision)
+    classifier = bundle.classifier(
+        precision=settings.precision, cache_weights=settings.cache_weights
+    )
     fingerprint = _fingerprint(bundle, classifier, settings)
     watcher = watcher or Silent()
     why_again = ""
@@ -424,13 +430,8 @@ class _Run:
 
     def _announce(self, why_again: str) -> None:
         bundle, say = self.bundle, self.log.line
-        published = (
-            "the published VirNucPro model"
-            if bundle.is_published_model
-            else "not the published VirNucPro model: cuts made for that one do not apply"
-        )
         say(
-            f"virnucpro {__version__}, bundle {bundle.name}, {published}; bundle sha256 "
+            f"virnucpro {__version__}, bundle {bundle.name}, {bundle.provenance}; bundle sha256 "
             f"{bundle.sha256}"
         )
         say(
@@ -440,6 +441,8 @@ class _Run:
         )
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
+        if bundle.kind != "frames" and self.settings.cache_weights:
+            say("--cache-weights changes nothing: this bundle has no published encoders")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
         self._announce_disk()

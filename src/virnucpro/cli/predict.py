@@ -47,7 +47,9 @@ def _refusing(command: Command) -> Command:
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
 @click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
-@click.option_panel("Classifier", options=["--bundle", "--threshold", "--precision", "--threads"])
+@click.option_panel(
+    "Classifier", options=["--bundle", "--threshold", "--precision", "--threads", "--cache-weights"]
+)
 @click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
 @click.option(
     "-o",
@@ -119,6 +121,12 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; default: all that are allowed."
+)
+@click.option(
+    "--cache-weights",
+    is_flag=True,
+    help="Keep a copy of the published encoders as they lie in memory, under VIRNUCPRO_CACHE or "
+    "the platform's cache folder, and load them from there the next time.",
 )
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
