@@ -314,6 +314,26 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
     check_forced(big, out)
 
 
+ENDING = """
+import atexit, sys, time
+from virnucpro.cli import main
+atexit.register(lambda: (print("ending", flush=True), time.sleep(0.5)))
+sys.argv = ["virnucpro", "--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_end_changes_nothing(how):
+    command = [sys.executable, "-c", ENDING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while b"ending" not in process.stdout.readline():
+            pass
+        process.send_signal(how)
+        assert process.communicate(timeout=30) == (b"", b"")
+        assert process.returncode == 0
+
+
 def check_forced(big: Path, out: Path) -> None:
     """With --force the folder takes a new run, and nothing of the old one stays."""
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")
