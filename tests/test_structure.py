@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     ("errors", "calls", "chunks", "progress"),
     ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
-    ("batches", "tokens"),
+    ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored", "downloads"),
     ("head", "kmer", "devices", "verification"),
     ("encoders",),

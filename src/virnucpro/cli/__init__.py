@@ -19,6 +19,7 @@ from virnucpro.cli.validate import validate
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
 
 FAILED, INTERRUPTED = 1, 130
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,12 +40,20 @@ for command in (predict, validate, bundles, evaluate, train):
 
 def main() -> NoReturn:
     """Runs the program and exits."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _Stop())
-    if isinstance(sys.stdout, TextIOWrapper):  # a path need not be UTF-8; stderr escapes by itself
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    try:
+        for number in STOPPING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, _Stop())
+        # A path need not be UTF-8; stderr escapes by itself.
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        code = _run()
+    except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module
+        code = _stopped(error)
+    # What ended, ended; Python would put all handlers but this one back while it ends.
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 class _Stop:
@@ -70,11 +79,15 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:
-        click.echo("virnucpro: stopped before the end", err=True)
-        return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED
+        return _stopped(error)
     except VirnucproError as error:
         click.echo(f"virnucpro: {error}", err=True)
         return error.exit_code
     except MemoryError:
         click.echo("virnucpro: out of memory; give the program more", err=True)
         return OutOfMemory.exit_code
+
+
+def _stopped(error: BaseException) -> int:
+    click.echo("virnucpro: stopped before the end", err=True)
+    return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED
