@@ -8,11 +8,18 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
-from virnucpro.encoders.attention import KERNELS, attention, mask_of, observing
+from virnucpro.encoders.attention import (
+    BACKENDS,
+    KERNELS,
+    attention,
+    mask_of,
+    observing,
+)
 from virnucpro.errors import SettingsError
 
 FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
-RAN = {"math": "aten::softmax", "sdpa": FUSED}
+RAN = {"math": "aten::softmax", "sdpa": FUSED, "auto": FUSED}
+ON_CPU = tuple(RAN)
 
 
 @pytest.fixture
@@ -42,26 +49,26 @@ def test_kernels_are_attention(qkv, padded, slopes):
     keep_BT = torch.ones(3, 17, dtype=torch.bool)
     if padded:
         keep_BT[1, 5:] = keep_BT[2, 1:] = False
-    mask = mask_of(keep_BT, None if slopes is None else torch.tensor(slopes), torch.float64)
+    mask = mask_of(keep_BT, None if slopes is None else torch.tensor(slopes))
     assert (mask.keep is None) == (not padded)
-    assert (mask.bias is None) == (not padded and slopes is None)
+    assert (mask.bias(torch.float64) is None) == (not padded and slopes is None)
     expected = plain(*qkv, keep_BT, slopes or [0.0] * 4)
-    for name in KERNELS:
+    for name in ON_CPU:
         found = attention(*qkv, mask, backend=name)
         assert (found - expected).abs().max() <= tolerances.FLOAT64
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_dtype_is_kept(qkv, name, dtype):
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4), dtype)
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4))
     out = attention(*(x.to(dtype) for x in qkv), mask, backend=name)
     assert out.dtype == dtype
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_the_named_kernel_is_what_runs(qkv, name):
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4), torch.float64)
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4))
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         attention(*qkv, mask, backend=name)
     ran = {event.key for event in trace.key_averages()}
@@ -70,15 +77,21 @@ def test_the_named_kernel_is_what_runs(qkv, name):
 
 
 def test_a_kernel_that_cannot_run_raises(qkv):
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
-    with pytest.raises(SettingsError, match="'flash' is not known; choose math, sdpa"):
-        attention(*qkv, mask, backend="flash")
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
+    with pytest.raises(SettingsError, match="'fast' is not known; choose auto, flash, cudnn"):
+        attention(*qkv, mask, backend="fast")
+    for name in set(BACKENDS) - set(ON_CPU):
+        with pytest.raises(
+            SettingsError, match=f"kernel {name} cannot .* on CUDA devices only"
+        ):
+            attention(*qkv, mask, backend=name)
+    assert {*BACKENDS, "sdpa"} == {*KERNELS, "auto"}
 
 
 def test_only_what_ran_here_is_seen(qkv):
     """Not in another thread, not before or after, and not a kernel that raised."""
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
-    seen, inner = set(), set()
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
+    seen, inner = {}, {}
     attention(*qkv, mask, backend="math")
     with observing(seen):
         with ThreadPoolExecutor(1) as pool:
@@ -87,7 +100,8 @@ def test_only_what_ran_here_is_seen(qkv):
             attention(qkv[0], qkv[1][..., :3], qkv[2], mask, backend="math")
         with observing(inner):
             attention(*qkv, mask, backend="math")
-        assert seen == set()
+        assert seen == {}
         attention(*qkv, mask, backend="sdpa")
     attention(*qkv, mask, backend="math")
-    assert (seen, inner) == ({"sdpa"}, {"math"})
+    assert set(seen.values()) == {"PyTorch CPU flash"}
+    assert set(inner.values()) == {"math"}
