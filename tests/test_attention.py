@@ -8,6 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
+from virnucpro.encoders import attention as attention_module
 from virnucpro.encoders.attention import (
     BACKENDS,
     KERNELS,
@@ -81,9 +82,7 @@ def test_a_kernel_that_cannot_run_raises(qkv):
     with pytest.raises(SettingsError, match="'fast' is not known; choose auto, flash, cudnn"):
         attention(*qkv, mask, backend="fast")
     for name in set(BACKENDS) - set(ON_CPU):
-        with pytest.raises(
-            SettingsError, match=f"kernel {name} cannot .* on CUDA devices only"
-        ):
+        with pytest.raises(SettingsError, match=f"kernel {name} cannot .* on CUDA devices only"):
             attention(*qkv, mask, backend=name)
     assert {*BACKENDS, "sdpa"} == {*KERNELS, "auto"}
 
@@ -105,3 +104,22 @@ def test_only_what_ran_here_is_seen(qkv):
     attention(*qkv, mask, backend="math")
     assert set(seen.values()) == {"PyTorch CPU flash"}
     assert set(inner.values()) == {"math"}
+
+
+def test_heads_of_a_width_that_a_kernel_does_not_take(qkv, monkeypatch):
+    """Filled up with zeros, and scores scaled by the width that they had."""
+    monkeypatch.setattr(attention_module, "ALIGNED", ("sdpa",))
+    keep_BT = torch.ones(3, 17, dtype=torch.bool)
+    keep_BT[1, 5:] = False
+    mask = mask_of(keep_BT, torch.tensor([0.5, 0.25, 0.0, 2.0]))
+    found = attention(*qkv, mask, backend="sdpa")
+    assert found.shape == qkv[2].shape
+    assert (found - attention(*qkv, mask, backend="math")).abs().max() <= tolerances.FLOAT64
+
+
+def test_segments_of_a_batch_with_pads():
+    """Each sequence, then the pads behind it, as flash takes them."""
+    keep_BT = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
+    mask = mask_of(keep_BT, None)
+    assert mask.ends.tolist() == [0, 3, 3, 4, 6, 8, 9]
+    assert mask.ends.dtype == torch.int32

@@ -28,7 +28,7 @@ LEVELS = (
     ("names",),
     ("tables", "runners"),
     ("pipeline",),
-    ("inspection", "train"),
+    ("inspection", "train", "bench"),
     ("run",),
     ("cli",),
     ("__main__",),
@@ -176,7 +176,10 @@ def running(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "code",
     ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
-    + [running(c, "--help") for c in ("predict", "validate", "evaluate", "bundles", "train")],
+    + [
+        running(c, "--help")
+        for c in ("predict", "validate", "evaluate", "bundles", "train", "bench")
+    ],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):
     loaded = modules_after(code)

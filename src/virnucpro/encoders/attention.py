@@ -65,27 +65,27 @@ class Mask:
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """What to add to the scaled scores, broadcastable to (B, H, Tq, Tk), in dtype.
 
-        None when there is nothing to add. Computed in wide(dtype). Its rows are aligned as fused
-        kernels want them, who would otherwise copy it in every layer.
+        None when there is nothing to add. Distances are computed in wide(dtype). On a GPU rows are
+        aligned as fused kernels want them, who would otherwise copy it in every layer.
         """
         if self.keep is None and self.slopes is None:
             return None
         if dtype not in self._biases:
-            self._biases[dtype] = _aligned(self._bias(wide(dtype)).to(dtype))
+            self._biases[dtype] = self._bias(dtype)
         return self._biases[dtype]
 
     def _bias(self, dtype: torch.dtype) -> Tensor:
-        bias: Tensor | None = None
+        distance: Tensor | None = None
         if self.slopes is not None:
-            place_T = torch.arange(self.tokens, device=self.slopes.device, dtype=dtype)
+            place_T = torch.arange(self.tokens, device=self.slopes.device, dtype=wide(dtype))
             distance_TT = (place_T[:, None] - place_T[None, :]).abs()
-            bias = -self.slopes.to(dtype)[None, :, None, None] * distance_TT
-        if self.keep is not None:
-            none = torch.zeros((), dtype=dtype, device=self.keep.device)
-            hidden_B11T = none.where(self.keep, -torch.inf)[:, None, None, :]
-            bias = hidden_B11T if bias is None else bias + hidden_B11T
-        assert bias is not None
-        return bias
+            distance = (-self.slopes.to(wide(dtype))[None, :, None, None] * distance_TT).to(dtype)
+        if self.keep is None:
+            assert distance is not None
+            return _aligned(distance)
+        none = torch.zeros((), dtype=dtype, device=self.keep.device)
+        hidden_B11T = none.where(self.keep, -torch.inf)[:, None, None, :]
+        return _aligned(hidden_B11T, distance)
 
     @cached_property
     def ends(self) -> Tensor:
@@ -109,9 +109,14 @@ def mask_of(keep_BT: Tensor, slopes_H: Tensor | None, padded: bool | None = None
     return Mask(keep_BT if padded else None, slopes_H, keep_BT.shape[1])
 
 
-def _aligned(bias: Tensor) -> Tensor:
-    tokens = bias.shape[-1]
-    return F.pad(bias, (0, -tokens % 8))[..., :tokens] if bias.is_cuda else bias
+def _aligned(bias: Tensor, more: Tensor | None = None) -> Tensor:
+    """bias + more, for a GPU in rows of a length that is a multiple of 8."""
+    if not bias.is_cuda:
+        return bias if more is None else more + bias
+    shape = bias.shape if more is None else torch.broadcast_shapes(bias.shape, more.shape)
+    tokens = shape[-1]
+    room = bias.new_empty(*shape[:-1], tokens + -tokens % 8)[..., :tokens]
+    return room.copy_(bias) if more is None else torch.add(bias, more, out=room)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -126,10 +131,13 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + between[: heads - power]
 
 
-def _math(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+def _math(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
     """Softmax written out; scores, bias and softmax in wide precision."""
     q_BHTD, k_BHTD = q_BHTD.to(wide(q_BHTD.dtype)), k_BHTD.to(wide(k_BHTD.dtype))
-    scores_BHTT = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k_BHTD.transpose(-1, -2)
+    scale = q_BHTD.shape[-1] ** -0.5 if scale is None else scale
+    scores_BHTT = (q_BHTD * scale) @ k_BHTD.transpose(-1, -2)
     bias = mask.bias(wide(v_BHTD.dtype))
     if bias is not None:
         scores_BHTT = scores_BHTT + bias
@@ -137,24 +145,34 @@ def _math(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
     return mixed_BHTD
 
 
-def _sdpa(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+def _sdpa(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
     """Whichever kernel torch's scaled_dot_product_attention picks for this input."""
     dtype = q_BHTD.dtype if q_BHTD.is_cuda else wide(q_BHTD.dtype)
-    return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=mask.bias(dtype))
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BHTD, v_BHTD, attn_mask=mask.bias(dtype), scale=scale
+    )
 
 
 def _only(backend: SDPBackend) -> "Kernel":
-    def kernel(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+    def kernel(
+        q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+    ) -> Tensor:
         bias = mask.bias(q_BHTD.dtype)
         if bias is not None:
             bias = bias.expand(len(q_BHTD), q_BHTD.shape[1], mask.tokens, mask.tokens)
         with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=bias)
+            return F.scaled_dot_product_attention(
+                q_BHTD, k_BHTD, v_BHTD, attn_mask=bias, scale=scale
+            )
 
     return kernel
 
 
-def _flash(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+def _flash(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
     """FlashAttention-2 takes no bias; a batch with pads goes in as sequences of many lengths."""
     if mask.keep is None:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
@@ -168,7 +186,9 @@ def _flash(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor
     return mixed_NHD.view(batch, tokens, *mixed_NHD.shape[1:]).transpose(1, 2)
 
 
-def _flex(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+def _flex(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
     """FlexAttention, compiled once for each shape, with ALiBi and pads as a score_mod."""
     keep_BT, slopes_H = mask.keep, mask.slopes
 
@@ -178,7 +198,9 @@ def _flex(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
         return score if keep_BT is None else torch.where(keep_BT[b, j], score, -torch.inf)
 
     changes = keep_BT is not None or slopes_H is not None
-    mixed: Tensor = _flex_compiled()(q_BHTD, k_BHTD, v_BHTD, score_mod=changed if changes else None)
+    mixed: Tensor = _flex_compiled()(
+        q_BHTD, k_BHTD, v_BHTD, score_mod=changed if changes else None, scale=scale
+    )
     return mixed
 
 
@@ -189,7 +211,8 @@ def _flex_compiled() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Mask], Tensor]
+# q, k, v, mask, and what to scale scores with where it is not D ** -0.5 of what is given.
+Kernel = Callable[[Tensor, Tensor, Tensor, Mask, float | None], Tensor]
 KERNELS: Mapping[str, Kernel] = {
     "flash": _flash,
     "cudnn": _only(SDPBackend.CUDNN_ATTENTION),
@@ -198,6 +221,8 @@ KERNELS: Mapping[str, Kernel] = {
     "math": _math,
     "sdpa": _sdpa,
 }
+# Widths of a head that a kernel takes: multiples of 8, or from 16 on powers of two.
+ALIGNED = ("flash", "cudnn", "efficient")
 BACKENDS = ("auto", "flash", "cudnn", "efficient", "flex", "math")
 
 
@@ -260,20 +285,34 @@ def attention(
     asked = kernel, q_BHTD.device, q_BHTD.dtype, mask.keep is None, mask.slopes is None
     seen = _SEEN.get()
     if seen is None or asked in seen:
-        return KERNELS[kernel](q_BHTD, k_BHTD, v_BHTD, mask)
+        return _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
     if kernel == "flex":  # the dispatcher does not see into compiled code
         from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CUDA]) as trace:
-            mixed_BHTD = KERNELS[kernel](q_BHTD, k_BHTD, v_BHTD, mask)
+            mixed_BHTD = _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
             torch.cuda.synchronize()
         ran = [event.key for event in trace.key_averages()]
         seen[asked] = FLEX if any("flex_attention" in name for name in ran) else _unknown(ran)
         return mixed_BHTD
     with _Operations() as operations:
-        mixed_BHTD = KERNELS[kernel](q_BHTD, k_BHTD, v_BHTD, mask)
+        mixed_BHTD = _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
     seen[asked] = _name(operations.names, mask)
     return mixed_BHTD
+
+
+def _run(kernel: str, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+    """A kernel, with heads filled up with zeros to a width that it takes."""
+    width = q_BHTD.shape[-1]
+    more = 0
+    if kernel in ALIGNED:
+        more = -width % 8
+    elif kernel == "flex":
+        more = max(16, 1 << (width - 1).bit_length()) - width
+    if not more:
+        return KERNELS[kernel](q_BHTD, k_BHTD, v_BHTD, mask, None)
+    q, k, v = (F.pad(x_BHTD, (0, more)) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+    return KERNELS[kernel](q, k, v, mask, width**-0.5)[..., :width]
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,10 +1,11 @@
 """The layers of both encoders as a GPU likes them, in 16 bit or fp8: same formulas, fewer passes.
 
 Tokens of all sequences lie in one matrix, N = B * T rows, because only attention looks across them.
-A residual is added by the matrix product that makes it, in float32, so the biases of such products
-are left out of the stream: what is missing is a constant row, `shift`, which the next LayerNorm
-adds. In fp8 the products of a layer take rows and weights of 8 bits, each row with its own scale,
-and everything between them is as in bf16. Attention and the stream keep their precision.
+In ESM-2 a residual is added by the matrix product that makes it, in float32, so the biases of such
+products are left out of the stream: what is missing is a constant row, `shift`, which the next
+LayerNorm adds. In DNABERT-S, whose every sum is normed, LayerNorm adds the residual: there that
+moves fewer bytes. In fp8 the products of a layer take rows and weights of 8 bits, each row with its
+own scale; attention and the stream of residuals keep their precision.
 
 B sequences, T tokens, N = B * T, C width, F inner width, H heads, D width of a head.
 """
@@ -177,8 +178,8 @@ class FusedDnabertS:
         self.layers = [
             (
                 block,
-                _Norm.of(block.attention_norm, block.out.bias.float()),
-                _Norm.of(block.ffn_norm, block.down.bias.float()),
+                _Norm.of(block.attention_norm, None),
+                _Norm.of(block.ffn_norm, None),
             )
             for block in _blocks(model.layers, dnabert_s.Block)
         ]
@@ -202,11 +203,13 @@ class FusedDnabertS:
         mask = mask_of(keep_BT, self.model.slopes, padded)
         for block, attention_norm, ffn_norm in self.layers:
             qkv_NX = F.linear(h_NC, block.qkv.weight, block.qkv.bias)
-            add_product_(x_NC, _mixed(qkv_NX, block.heads, mask, backend), block.out.weight)
-            h_NC, _ = attention_norm(x_NC, self.dtype, keep=True)
+            mixed_NC = _mixed(qkv_NX, block.heads, mask, backend)
+            out_NC = F.linear(mixed_NC, block.out.weight, block.out.bias)
+            h_NC, _ = attention_norm(x_NC, self.dtype, out_NC, keep=True)
             gate_NX = F.linear(h_NC, block.gate.weight)
-            add_product_(x_NC, activate(gate_NX, self.dtype, gated=True)[0], block.down.weight)
-            h_NC, _ = ffn_norm(x_NC, self.dtype, keep=True)
+            inner_NF, _ = activate(gate_NX, self.dtype, gated=True)
+            down_NC = F.linear(inner_NF, block.down.weight, block.down.bias)
+            h_NC, _ = ffn_norm(x_NC, self.dtype, down_NC, keep=True)
         return x_NC.view(*ids_BT.shape, -1).masked_fill(~keep_BT[..., None], 0)
 
     def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:

@@ -76,8 +76,9 @@ def _norm_rows(
     if ADDS:
         xa += tl.load(delta + row * C + a).to(tl.float32)
         xb += tl.load(delta + row * C + b, mask=inside, other=0.0).to(tl.float32)
-        tl.store(x + row * C + a, xa)
-        tl.store(x + row * C + b, xb, mask=inside)
+        if not KEEPS:
+            tl.store(x + row * C + a, xa)
+            tl.store(x + row * C + b, xb, mask=inside)
     if SHIFTS:
         xa += tl.load(shift + a)
         xb += tl.load(shift + b, mask=inside, other=0.0)
