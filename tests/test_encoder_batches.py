@@ -1,5 +1,8 @@
 """Rows in equal rows out: batches by a token budget, duplicates once, one forward a batch."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from encoder_examples import tiny_esm2
 from virnucpro.batches import token_batches
 from virnucpro.encoders import load_esm2
+from virnucpro.errors import OutOfMemory
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
@@ -83,3 +87,109 @@ def test_hidden_takes_ids_as_they_are(encoder):
     assert hidden.shape == (2, 4, 16)
     assert hidden.dtype == torch.float32
     assert not hidden[1, 3].any()
+
+
+# Memory that runs out
+
+
+def limited(encoder, monkeypatch, tokens, error=None):
+    """A model that cannot take batches of more tokens than that; the sizes that it was given."""
+    seen = []
+    forward = encoder.model.forward
+
+    def limit(ids_BT, **settings):
+        seen.append(ids_BT.numel())
+        if ids_BT.numel() > tokens:
+            raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return forward(ids_BT, **settings)
+
+    monkeypatch.setattr(encoder.model, "forward", limit)
+    return seen
+
+
+PROTEINS = ["".join("ACDEFGHIKL"[(k + i) % 10] for i in range(5 + k % 7)) for k in range(40)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [None, MemoryError(), RuntimeError("CUDA error: out of memory\nCUDA kernel errors might")],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_stays_so(encoder, monkeypatch, error):
+    encoder = load_esm2(encoder.name)
+    expected = encoder.embed(PROTEINS)
+    encoder = load_esm2(encoder.name)
+    seen = limited(encoder, monkeypatch, 60, error)
+    encoder.batch_tokens = 400
+    rows = encoder.embed(PROTEINS)
+    assert np.abs(rows - expected).max() < 1e-5
+    assert encoder.batch_tokens <= 60
+    failed = [size for size in seen if size > 60]
+    assert len(failed) <= 4
+    assert encoder.forwards == len(seen) - len(failed)
+    del seen[:]
+    encoder.embed(PROTEINS)
+    assert max(seen) <= 60
+
+
+def test_one_row_that_does_not_fit_ends_with_a_report(encoder, monkeypatch):
+    encoder = load_esm2(encoder.name)
+    limited(encoder, monkeypatch, 8)
+    with pytest.raises(OutOfMemory) as end:
+        encoder.embed(PROTEINS)
+    report = str(end.value)
+    for word in ("one sequence, 13 tokens", "allocated", "reserved", "free", "peak", "recommend"):
+        assert word in report
+    assert "fragmentation" in report
+    assert "Tried to allocate 2 GiB" in report
+    assert end.value.exit_code == 4
+
+
+def test_another_error_is_not_tried_again(encoder, monkeypatch):
+    encoder = load_esm2(encoder.name)
+    seen = limited(encoder, monkeypatch, 60, RuntimeError("no room: oom"))
+    encoder.batch_tokens = 400
+    with pytest.raises(RuntimeError, match="no room"):
+        encoder.embed(PROTEINS)
+    assert len(seen) == 1
+
+
+def test_padding_is_a_share(encoder):
+    encoder = load_esm2(encoder.name)
+    assert encoder.padding is None
+    encoder.embed(["MKV", "MKVAAAA"])
+    assert (encoder.tokens, encoder.pads, encoder.padding) == (18, 4, 4 / 18)
+
+
+LIMITED = """
+import resource, sys
+import numpy as np, torch
+from virnucpro.encoders import load_esm2
+from virnucpro.errors import OutOfMemory
+torch.set_num_threads(1)
+encoder = load_esm2(sys.argv[1], attention="math")
+proteins = ["M" * n for n in range(900, 1000)]
+encoder.batch_tokens = 1100
+expected = encoder.embed(proteins[:2])
+encoder.batch_tokens = 100_000
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (int(sys.argv[2]) << 20), -1))
+rows = encoder.embed(proteins)
+print(encoder.batch_tokens, np.abs(rows[:2] - expected).max() < 1e-5)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_process_of_limited_memory(encoder):
+    """Out of memory for real: batches shrink, and where no row fits the report says so."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, encoder.name, "200"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    tokens, same = done.stdout.split()
+    assert 1 <= int(tokens) < 100_000
+    assert same == "True"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, encoder.name, "0"], capture_output=True, text=True
+    )
+    assert "OutOfMemory" in done.stderr
+    assert "does not fit in memory" in done.stderr

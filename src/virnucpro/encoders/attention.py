@@ -113,8 +113,8 @@ def _aligned(bias: Tensor, more: Tensor | None = None) -> Tensor:
     """bias + more, for a GPU in rows of a length that is a multiple of 8."""
     if not bias.is_cuda:
         return bias if more is None else more + bias
-    shape = bias.shape if more is None else torch.broadcast_shapes(bias.shape, more.shape)
-    tokens = shape[-1]
+    tokens = bias.shape[-1]
+    shape = bias.shape if more is None else (len(bias), *more.shape[1:])
     room = bias.new_empty(*shape[:-1], tokens + -tokens % 8)[..., :tokens]
     return room.copy_(bias) if more is None else torch.add(bias, more, out=room)
 
