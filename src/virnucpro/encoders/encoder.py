@@ -157,18 +157,18 @@ class Encoder:
 
     def _fitting(self, batch: Sequence[Ids]) -> Tensor | None:
         """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
-        ids_BT = padded(batch, self.model.pad)
-        pads = ids_BT.size - sum(map(len, batch))
+        tokens = len(batch) * max(map(len, batch))
+        pads = tokens - sum(map(len, batch))
         try:
-            with self._sent(ids_BT) as there_BT:
-                part = self._pooled(there_BT, pads > 0)
+            with self._sent(padded(batch, self.model.pad)) as ids_BT:
+                part = self._pooled(ids_BT, pads > 0)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             cause = str(error)
         else:
             self.forwards += 1
-            self.tokens += ids_BT.size
+            self.tokens += tokens
             self.pads += pads
             if self.cache_clear_interval and self.forwards % self.cache_clear_interval == 0:
                 clear_cache(self.device)
@@ -177,8 +177,8 @@ class Encoder:
         memory = memory_of(self.device)
         clear_cache(self.device)
         if len(batch) == 1:
-            raise out_of_memory(self.name, ids_BT.size, memory, cause)
-        self.batch_tokens = max(1, min(self.batch_tokens, ids_BT.size) // 2)
+            raise out_of_memory(self.name, tokens, memory, cause)
+        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
         return None
 
     @contextmanager
