@@ -112,7 +112,11 @@ def agreement(fp32_R2: Tensor, found_R2: Tensor) -> list[dict[str, float]]:
 
 
 def measure(
-    bench: Bench, ids: dict[str, list[Ids]], viral_R: Tensor, precisions: Sequence[str]
+    bench: Bench,
+    ids: dict[str, list[Ids]],
+    viral_R: Tensor,
+    precisions: Sequence[str],
+    json_file: Path | None,
 ) -> dict[str, object]:
     """Agreement of each precision with fp32 on what the head was not fitted on."""
     fitting = torch.arange(len(viral_R)) % EVERY == 0
@@ -137,6 +141,8 @@ def measure(
             "kernels": kernels,
         }
         print(precision, json.dumps(found[precision]), flush=True)
+        if json_file:
+            json_file.write_text(json.dumps(found, indent=1))
     return found
 
 
@@ -158,15 +164,14 @@ def main() -> None:
         "esm2": [protein_ids(protein) for protein in proteins],
     }
     bench = Bench(torch.device(chosen.device), chosen.esm, chosen.dnabert, 0, 1)
-    found = measure(bench, ids, viral_R, ["fp32", *(chosen.precision or PRECISIONS[1:])])
+    precisions = ["fp32", *(chosen.precision or PRECISIONS[1:])]
+    found = measure(bench, ids, viral_R, precisions, chosen.json)
     rows = [
         [name, f"{row['margin']}", f"{row['rows']:,}", f"{row['agree']:.4%}"]
         for name, reading in found.items()
         for row in reading["by_margin"]  # type: ignore[index]
     ]
     print(table(("precision", "margin", "frames", "agree"), rows))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -123,3 +123,17 @@ def test_segments_of_a_batch_with_pads():
     mask = mask_of(keep_BT, None)
     assert mask.ends.tolist() == [0, 3, 3, 4, 6, 8, 9]
     assert mask.ends.dtype == torch.int32
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("slopes", [None, [0.5, 0.25, 0.0, 2.0]])
+def test_kernels_have_their_names_in_every_mode(qkv, mode, slopes):
+    """In inference mode the dispatcher sees other operations than with gradients."""
+    mask = mask_of(
+        torch.ones(3, 17, dtype=torch.bool), None if slopes is None else torch.tensor(slopes)
+    )
+    for backend, name in {"math": "math", "auto": "PyTorch CPU flash"}.items():
+        seen = {}
+        with observing(seen), mode():
+            attention(*qkv, mask, backend=backend)
+        assert set(seen.values()) == {name}

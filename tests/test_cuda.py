@@ -11,10 +11,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
+from command import dna
 from encoder_examples import golden_examples, tiny_esm2, worst_error
 from virnucpro import devices
+from virnucpro.bundle import load
 from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, observing, why_not
+from virnucpro.encoders.staging import SLOTS, Staging
 from virnucpro.errors import OutOfMemory, SettingsError
 from virnucpro.tokens import padded, protein_ids
 
@@ -29,6 +32,7 @@ MODELS = {
     "dnabert_h12": (load_dnabert_s, "dnabert_h12"),
     "dnabert_h8": (load_dnabert_s, "dnabert_h8"),
 }
+FLEX = {("esm2", "bf16"), ("dnabert_h12", "fp32")}
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8")
 # What the device calls its kernels.
 KERNEL_WORDS = {
@@ -66,10 +70,12 @@ def bound(name, precision):
 
 
 def choices():
+    """Compiling FlexAttention takes seconds for each shape, so it runs once for each encoder."""
     for name in MODELS:
         for precision in PRECISIONS:
             for backend in BACKENDS:
-                yield name, precision, backend
+                if backend != "flex" or (name, precision) in FLEX:
+                    yield name, precision, backend
 
 
 @pytest.mark.parametrize(("name", "precision", "backend"), list(choices()))
@@ -84,7 +90,7 @@ def test_golden_sequences_with_every_kernel(golden, name, precision, backend):
     examples = examples_of(golden, name)
     dtypes = [weight.dtype for weight in _module(encoder).state_dict().values()]
     assert worst_error(encoder, examples) <= bound(name, precision)
-    alone = examples if backend != "flex" else examples[:2]
+    alone = examples if backend != "flex" else examples[:1]
     assert max(worst_error(encoder, [e]) for e in alone) <= bound(name, precision)
     assert [weight.dtype for weight in _module(encoder).state_dict().values()] == dtypes
     assert not any("unknown" in seen for seen in encoder.kernels_seen), encoder.kernels_seen
@@ -162,6 +168,35 @@ def test_streams_change_nothing_over_a_thousand_ragged_batches(golden, pinned):
         assert encoder.forwards >= 1000
     assert torch.equal(rows[False], rows[True])
     assert encoder.padding < 0.05
+
+
+def test_room_that_work_under_way_writes_to_is_waited_for():
+    """The allocator gives freed room again at once, while the device may still write to it."""
+    ids_BT = np.arange(4096, dtype=np.int64).reshape(64, 64)
+    Staging(CUDA, 4096, pinned=True, streams=True)  # to page-lock memory waits for the device
+    for streams in (True, False):
+        held = [torch.empty(4096, dtype=torch.int64, device=CUDA) for _ in range(SLOTS)]
+        torch.cuda.synchronize()
+        torch.cuda._sleep(100_000_000)
+        for room in held:
+            room.fill_(-1)
+        places = {room.data_ptr() for room in held}
+        del held, room
+        staging = Staging(CUDA, 4096, pinned=True, streams=streams)
+        assert places & {slot.there.data_ptr() for slot in staging._slots}
+        for _ in range(SLOTS):
+            with staging.sent(ids_BT) as there_BT:
+                assert np.array_equal(there_BT.clone().cpu().numpy(), ids_BT)
+
+
+def test_a_buffer_is_not_written_while_it_is_computed_with():
+    staging = Staging(CUDA, 4096, pinned=True, streams=True)
+    found = []
+    for turn in range(3 * SLOTS):
+        with staging.sent(np.full((64, 64), turn, np.int64)) as there_BT:
+            torch.cuda._sleep(20_000_000)
+            found.append(there_BT.clone())
+    assert [int(there.unique()) for there in found] == list(range(3 * SLOTS))
 
 
 def test_the_host_waits_at_most_once_a_batch(golden):
@@ -276,3 +311,15 @@ def test_the_cache_is_cleared_at_its_interval(golden, monkeypatch):
     encoder.cache_clear_interval = 0
     encoder.rows(ragged(60))
     assert len(cleared) == encoder.forwards // 2 // 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_embedded_bundle_scores_as_on_the_cpu(precision):
+    chunks = [dna(n, seed=n) for n in range(300, 500, 7)]
+    found = {}
+    for place in ("cpu", "cuda"):
+        classifier = load("mini-500").classifier(place, precision)
+        found[place] = classifier.score(chunks).p_virus
+    limit = {"fp32": 1e-5, "bf16": 0.02}[precision]
+    assert np.abs(found["cpu"] - found["cuda"]).max() <= limit
+    assert not any("unknown" in name for name in classifier.attention.values())

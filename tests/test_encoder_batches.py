@@ -189,7 +189,7 @@ def test_a_process_of_limited_memory(encoder):
     assert 1 <= int(tokens) < 100_000
     assert same == "True"
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, encoder.name, "0"], capture_output=True, text=True
+        [sys.executable, "-c", LIMITED, encoder.name, "4"], capture_output=True, text=True
     )
     assert "OutOfMemory" in done.stderr
     assert "does not fit in memory" in done.stderr

@@ -28,7 +28,7 @@ LEVELS = (
     ("names",),
     ("tables", "runners"),
     ("pipeline",),
-    ("inspection", "train", "bench"),
+    ("inspection", "train", "bench", "doctor"),
     ("run",),
     ("cli",),
     ("__main__",),
@@ -178,7 +178,7 @@ def running(*arguments: str) -> str:
     ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
     + [
         running(c, "--help")
-        for c in ("predict", "validate", "evaluate", "bundles", "train", "bench")
+        for c in ("predict", "validate", "evaluate", "bundles", "train", "bench", "doctor")
     ],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):

@@ -244,8 +244,11 @@ def memory_of(device: "str | torch.device") -> Memory:
 
 
 def _kilobytes(file: Path, name: str) -> int | None:
-    """A line of a file of the kernel's, in bytes; None where it does not say."""
-    with suppress(OSError):
+    """A line of a file of the kernel's, in bytes; None where it does not say.
+
+    Also None where no memory is left to read it, for a report must still be made then.
+    """
+    with suppress(OSError, MemoryError):
         for line in file.read_text("ascii", "replace").splitlines():
             if line.startswith(name):
                 return int(line.split()[1]) * 1024

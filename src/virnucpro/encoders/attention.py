@@ -39,7 +39,7 @@ NAMES = {
     "_scaled_dot_product_flash_attention_for_cpu": "PyTorch CPU flash",
 }
 WITH_BIAS = {"memory-efficient", "cuDNN flash"}
-SOFTMAX = {"_softmax", "_safe_softmax"}
+SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
 FLEX = "FlexAttention"
 
 # What ran, by what was asked for; a context of its own in every thread.
@@ -176,12 +176,12 @@ def _flash(
     """FlashAttention-2 takes no bias; a batch with pads goes in as sequences of many lengths."""
     if mask.keep is None:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD)
+            return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, scale=scale)
     batch, tokens = mask.keep.shape
     packed = (x_BHTD.transpose(1, 2).flatten(0, 1) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
     # The operation beneath torch.nn.attention.varlen, which hides it from what observes.
     mixed_NHD: Tensor = torch.ops.aten._flash_attention_forward(
-        *packed, mask.ends, mask.ends, tokens, tokens, 0.0, False, False
+        *packed, mask.ends, mask.ends, tokens, tokens, 0.0, False, False, scale=scale
     )[0]
     return mixed_NHD.view(batch, tokens, *mixed_NHD.shape[1:]).transpose(1, 2)
 

@@ -5,7 +5,7 @@ B sequences, T tokens, C width.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -122,7 +122,7 @@ class Encoder:
             return self.model.pool(self._hidden(ids_BT, padded), ids_BT).float()
 
     def _hidden(self, ids_BT: Tensor, padded: bool) -> Tensor:
-        with observing(self._kernels):
+        with observing(self._kernels), _current(self.device):
             return self.model(ids_BT, backend=self.attention, padded=padded)
 
     def rows(self, ids: Sequence[Ids]) -> Tensor:
@@ -190,7 +190,7 @@ class Encoder:
         if self._staging is None or self._staging.tokens < ids_BT.size:
             room = max(self.batch_tokens, ids_BT.size)
             self._staging = Staging(self.device, room, pinned=self.pinned, streams=self.streams)
-        with self._staging.sent(ids_BT) as there_BT:
+        with _current(self.device), self._staging.sent(ids_BT) as there_BT:
             yield there_BT
 
     def ids(self, sequences: Sequence[str]) -> list[Ids]:
@@ -213,3 +213,8 @@ class Encoder:
         """
         rows: NDArray[np.float32] = self.rows(self.ids(sequences)).cpu().numpy()
         return rows
+
+
+def _current(device: torch.device) -> AbstractContextManager[None]:
+    """Where kernels are launched that are not told their device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

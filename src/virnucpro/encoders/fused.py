@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from virnucpro.encoders import dnabert_s, esm2
 from virnucpro.encoders.attention import Mask, attention, mask_of
+from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
-from virnucpro.encoders.esm2 import Esm2
+from virnucpro.encoders.esm2 import Block as Esm2Block
+from virnucpro.encoders.esm2 import Esm2, check_length
 from virnucpro.encoders.precision import WideLayerNorm
 from virnucpro.encoders.rowwise import (
     FP8,
@@ -34,7 +35,7 @@ from virnucpro.encoders.rowwise import (
     rotate_,
 )
 
-Block = TypeVar("Block", esm2.Block, dnabert_s.Block)
+Block = TypeVar("Block", Esm2Block, DnabertSBlock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class _Norm:
 class _Esm2Layer:
     """One block of Esm2; eight: its four weights in fp8 with their scales, where it runs in fp8."""
 
-    block: esm2.Block
+    block: Esm2Block
     attention_norm: _Norm
     ffn_norm: _Norm
     eight: dict[str, tuple[Tensor, Tensor]] | None
@@ -85,7 +86,7 @@ class FusedEsm2:
         self.pad = model.pad
         self.layers: list[_Esm2Layer] = []
         shift_C = torch.zeros(model.width, device=model.norm.weight.device)
-        for block in _blocks(model.layers, esm2.Block):
+        for block in _blocks(model.layers, Esm2Block):
             first = _Norm.of(block.attention_norm, shift_C)
             shift_C = shift_C + block.out.bias.float()
             second = _Norm.of(block.ffn_norm, shift_C)
@@ -107,7 +108,7 @@ class FusedEsm2:
 
     def __call__(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         """Raises ValueError for more than 1024 residues."""
-        esm2.check_length(ids_BT.shape[1])
+        check_length(ids_BT.shape[1])
         keep_BT = ids_BT != self.pad
         x_NC = self.model.embed(ids_BT, keep_BT).flatten(0, 1).contiguous()
         cos_TD, sin_TD = self.model.rotary(ids_BT.shape[1], torch.float32)
@@ -181,7 +182,7 @@ class FusedDnabertS:
                 _Norm.of(block.attention_norm, None),
                 _Norm.of(block.ffn_norm, None),
             )
-            for block in _blocks(model.layers, dnabert_s.Block)
+            for block in _blocks(model.layers, DnabertSBlock)
         ]
 
     @property
@@ -225,7 +226,7 @@ def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
     return attention(q, k, v, mask, backend=backend).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _eight(block: esm2.Block, wanted: bool) -> dict[str, tuple[Tensor, Tensor]] | None:
+def _eight(block: Esm2Block, wanted: bool) -> dict[str, tuple[Tensor, Tensor]] | None:
     if not wanted:
         return None
     products = {"qkv": block.qkv, "out": block.out, "up": block.up, "down": block.down}

@@ -48,6 +48,9 @@ class Staging:
             )
             for _ in range(SLOTS)
         ]
+        for slot in self._slots:
+            # The allocator may have given room that work under way still writes to.
+            slot.used.record(torch.cuda.current_stream(device))
 
     @contextmanager
     def sent(self, ids_BT: Ids) -> Iterator[Tensor]:
