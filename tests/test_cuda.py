@@ -174,7 +174,7 @@ def test_room_that_work_under_way_writes_to_is_waited_for():
     """The allocator gives freed room again at once, while the device may still write to it."""
     ids_BT = np.arange(4096, dtype=np.int64).reshape(64, 64)
     Staging(CUDA, 4096, pinned=True, streams=True)  # to page-lock memory waits for the device
-    for streams in (True, False):
+    for streams in (True, True, False):  # the first loads kernels, which waits, too
         held = [torch.empty(4096, dtype=torch.int64, device=CUDA) for _ in range(SLOTS)]
         torch.cuda.synchronize()
         torch.cuda._sleep(100_000_000)
