@@ -17,7 +17,7 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores
 from virnucpro.batches import Record, Rows
 from virnucpro.calls import FRAME_NAMES, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
-from virnucpro.journal import Journal, OutputFile, disk_errors
+from virnucpro.journal import Journal, OutputFile, RunFiles, disk_errors
 from virnucpro.names import name_hashes, repeated_hashes, unique_names
 from virnucpro.reads import open_sources
 from virnucpro.scored import Scored
@@ -66,7 +66,7 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5):
     folder.mkdir()
     path = folder / "in.fasta"
     path.write_bytes(fasta_of(contigs))
-    journal = Journal.create(folder / "run", {})
+    journal = Journal.open(RunFiles(folder / "run"), {})
     for scored in blocks_of_made(contigs, cuts, kind):
         journal.commit(scored)
     (source,) = open_sources([path])
@@ -219,7 +219,11 @@ def check_failed(contigs, data, counts):
     expected = []
     for i, contig in enumerate(contigs, 1):
         failed = sum(c.status == Status.FAILED for c in contig.chunks)
-        reason = f"{failed} of {len(contig.chunks)} chunks could not be scored" if failed else ""
+        reason = (
+            f"{failed} of {len(contig.chunks)} chunks could not be scored: unknown"
+            if failed
+            else ""
+        )
         reason = contig.fault.replace("\t", " ") or reason
         if reason:
             values = ("in", str(i), contig.name, reason)
@@ -366,7 +370,7 @@ def one_virus(folder: Path):
     """A journal with one record called virus, and its input."""
     path = folder / "in.fasta"
     path.write_bytes(b">a\n" + b"ACGT" * 100 + b"\n")
-    journal = Journal.create(folder / "run", {})
+    journal = Journal.open(RunFiles(folder / "run"), {})
     chunk = MadeChunk(0, 400, Status.OK, {0: (0.25, 0.75)})
     journal.commit(blocks_of_made([MadeContig("a", [chunk], 400)], [])[0])
     (source,) = open_sources([path])
@@ -426,7 +430,7 @@ def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
             [blocks[0], replace(blocks[0], block_number=1)],
         ]
     ):
-        journal = Journal.create(tmp_path / str(number), {})
+        journal = Journal.open(RunFiles(tmp_path / str(number)), {})
         for scored in damaged:
             journal.commit(scored)
         with pytest.raises(AssertionError, match="record"):
@@ -486,7 +490,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_tables import one_virus
 from virnucpro.calls import Rule
-from virnucpro.journal import OutputFile
+from virnucpro.journal import OutputFile, RunFiles
 from virnucpro.reads import open_sources
 from virnucpro.tables import write_tables
 path, journal, sha256 = one_virus(Path(sys.argv[1]))

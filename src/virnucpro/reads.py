@@ -146,6 +146,14 @@ class Source:
         """Hex digest of the whole file, as it lies on the disk; empty until it was read."""
         return "" if self._raw is None else self._raw.sha256
 
+    def whole_sha256(self) -> str:
+        """Hex digest of the whole file, by a pass of its own. Raises InputError."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror}); check it", self.path) from error
+
     def contigs(self) -> Iterator[Contig]:
         """Every record of the file, in order; a file without any text has none.
 

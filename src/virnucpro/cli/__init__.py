@@ -1,8 +1,10 @@
 """The command line: argv -> frozen settings, exceptions -> exit codes. Imports no torch."""
 
+import os
 import signal
 import sys
 from io import TextIOWrapper
+from time import monotonic
 from types import FrameType
 from typing import NoReturn
 
@@ -40,14 +42,28 @@ for command in (predict, validate, bundles, evaluate, train, bench, doctor):
 
 def main() -> NoReturn:
     """Runs the program and exits."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _Stop())
     if isinstance(sys.stdout, TextIOWrapper):  # a path need not be UTF-8; stderr escapes by itself
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_run())
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise Terminated
+class _Stop:
+    """The first signal ends a run in order, one that comes later at once: what is finished is safe.
+
+    Signals that come within a second are one: a scheduler may signal a process and its group.
+    """
+
+    first: float | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if _Stop.first is None:
+            _Stop.first = monotonic()
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if monotonic() - _Stop.first > 1.0:
+            os._exit(128 + number)
 
 
 def _run() -> int:

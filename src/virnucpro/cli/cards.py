@@ -1,14 +1,65 @@
 """A bundle's manifest as tables for a person."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from virnucpro.acquire import Placed
+    from virnucpro.catalogue import Known
+
 Manifest = Mapping[str, Any]
 # What few will read to its end.
 LAST = ("training",)
+
+
+def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, Any]:
+    """A model of the catalogue like a manifest: its parts, whose they are, and where they go."""
+    head = known.head
+    about = {
+        "name": known.name,
+        "description": known.description,
+        "chunk_nt": known.chunk_nt,
+        "megabytes": megabytes(known.size_bytes),
+        "status": "known, to be fetched with `virnucpro bundles download`",
+        "accuracy": "not measured by this project, which never had these weights",
+    }
+    parts: dict[str, Any] = {
+        "head": {
+            "origin": head.origin,
+            "licence": head.licence,
+            "address": head.url,
+            "git_blob": head.git_blob,
+        }
+    }
+    for encoder in known.encoders:
+        parts[encoder.part] = {
+            "origin": encoder.origin,
+            "licence": encoder.licence,
+            "revision": encoder.revision,
+            "files": [
+                {
+                    "file": file.name,
+                    "megabytes": megabytes(file.size_bytes),
+                    "sha256": file.sha256 or "not known; pinned by the revision",
+                }
+                for file in encoder.files
+            ],
+        }
+    if places is not None:
+        parts["head"]["goes to"] = str(places.bundle)
+        for encoder in known.encoders:
+            parts[encoder.part]["goes to"] = str(places.folder(encoder))
+    return {**about, **parts}
+
+
+def megabytes(size_bytes: int | None) -> str:
+    """A size in MB, small ones to the kB."""
+    if size_bytes is None:
+        return "not known"
+    return f"{size_bytes / 1e6:,.{1 if size_bytes >= 1e6 else 3}f}"
 
 
 def card_tables(manifest: Manifest) -> Iterator[Table | Text]:

@@ -3,7 +3,7 @@
 Importing this loads torch; nothing above imports it before it is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 
 from virnucpro.devices import budget_that_fits, check_fp8
 from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF
+from virnucpro.encoders.converted import load_through
 from virnucpro.encoders.dnabert_s import DnabertS, dnabert_s_config
 from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
 from virnucpro.encoders.fused import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
 from virnucpro.encoders.precision import device_of, dtype_of
-from virnucpro.encoders.weights import find_published, load
+from virnucpro.encoders.weights import find_published
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 
@@ -35,10 +36,14 @@ def load_esm2(
     precision: str = "fp32",
     *,
     attention: str = "auto",
+    cache: Path | None = None,
 ) -> Encoder:
-    """ESM-2 from a published directory, or from one safetensors file with its config inside.
+    """ESM-2 of any size from a published directory, or from one file with its config inside.
 
-    precision: fp32, bf16, fp16, or on Hopper GPUs fp8. attention: see attention.BACKENDS. Its embed
+    A directory is Hugging Face's, in safetensors or `.bin`, whole or in shards; a file is
+    fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16, fp16,
+    or on Hopper GPUs fp8. attention: see attention.BACKENDS. cache: a folder that keeps a copy of
+    the weights in that precision (for fp8 in bf16), which a later call reads instead. Its embed
     takes proteins of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for
     files that are not an ESM-2, SettingsError for an unknown precision or an attention that cannot
     run there, DeviceError for a device that is not there or has no fp8.
@@ -46,10 +51,12 @@ def load_esm2(
     dtype, place = dtype_of(_products(precision)), device_of(device)
     if precision == "fp8":
         check_fp8(str(place))
-    published = find_published(path)
-    config = esm2_config(published.config)
+
+    def build(config: Mapping[str, Any]) -> Esm2:
+        return Esm2(esm2_config(config))
+
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
-    model = load(lambda: Esm2(config), published, layouts, dtype, place)
+    model = load_through(cache, build, find_published(path), layouts, dtype, place)
     return esm2_encoder(model, name=str(path), precision=precision, attention=attention)
 
 
@@ -60,24 +67,30 @@ def load_dnabert_s(
     tokenizer: Path | str | None = None,
     *,
     attention: str = "auto",
+    cache: Path | None = None,
 ) -> Encoder:
     """DNABERT-S from a published directory, or from one safetensors file with its config inside.
 
-    precision: as for load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a
-    tokenizer.json, where path has none beside it. Its embed takes nucleotides; a row is the mean
-    over all tokens. Raises as load_esm2 does.
+    A directory holds `pytorch_model.bin`, or safetensors. precision, attention and cache: as in
+    load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where path
+    has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises as
+    load_esm2 does.
     """
     dtype, place = dtype_of(_products(precision)), device_of(device)
     published = find_published(path)
-    config = dnabert_s_config(published.config)
     found = tokenizer or published.tokenizer
     words = None if found is None else NucleotideTokenizer(found)
-    if words is not None and words.vocabulary > config.vocabulary:
-        raise BundleError(
-            f"{words.path}: has {words.vocabulary} tokens, the weights {config.vocabulary}; "
-            "tokenizer and weights are not of one model"
-        )
-    model = load(lambda: DnabertS(config), published, (DNABERT_S,), dtype, place)
+
+    def build(config: Mapping[str, Any]) -> DnabertS:
+        sizes = dnabert_s_config(config)
+        if words is not None and words.vocabulary > sizes.vocabulary:
+            raise BundleError(
+                f"the tokenizer {words.path} has {words.vocabulary} tokens, the weights "
+                f"{sizes.vocabulary}; tokenizer and weights are not of one model"
+            )
+        return DnabertS(sizes)
+
+    model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
     return dnabert_s_encoder(
         model, tokenize, name=str(path), precision=_products(precision), attention=attention

@@ -35,8 +35,7 @@ def device_of(device: str | torch.device) -> torch.device:
 
 def _plain_fp32() -> None:
     """Lets fp32 be fp32: by itself torch gives convolutions on a GPU 10 bits of mantissa (TF32)."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # torch wants both to agree
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
