@@ -18,6 +18,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
 from virnucpro.classifiers import Classifier
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
+from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
     OutOfMemory,
     ResumeError,
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+TABLE_FORMS = ("plain", "gz")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a user asked for. None means the bundle's or this machine's own."""
@@ -60,7 +64,10 @@ class Settings:
     threshold: float | None = None
     precision: str = "auto"
     threads: int | None = None
+    cache_weights: bool = False
     max_length: int | None = None
+    tables: str = "plain"
+    compat_tables: bool = True
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -94,7 +101,10 @@ def predict(
     threshold: float | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    cache_weights: bool = False,
     max_length: int | None = None,
+    tables: str = "plain",
+    compat_tables: bool = True,
     allow_partial: bool = False,
     resume: bool = True,
     force: bool = False,
@@ -109,11 +119,13 @@ def predict(
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
     prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
     virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
-    None: all that are allowed. max_length: records of more nt are listed as failed. allow_partial:
-    whether an exit code of 0 stands for a run in which some records failed, too. resume: False
-    refuses an unfinished run. force: whether an earlier run in out is replaced. keep_blocks:
-    whether finished blocks stay for a later run with, say, another threshold. journal: folder for
-    the blocks, by default out. Raises errors.VirnucproError.
+    None: all that are allowed. cache_weights: whether published encoders are kept in the cache as
+    they lie in memory. max_length: records of more nt are listed as failed. tables: plain or gz.
+    compat_tables: whether the two tables in the published program's format are written.
+    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
+    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    keep_blocks: whether finished blocks stay for a later run with, say, another threshold. journal:
+    folder for the blocks, by default out. Raises errors.VirnucproError.
     """
     several = [paths] if isinstance(paths, Path | str) else paths
     return run(
@@ -126,7 +138,10 @@ def predict(
             threshold=threshold,
             precision=precision,
             threads=threads,
+            cache_weights=cache_weights,
             max_length=max_length,
+            tables=tables,
+            compat_tables=compat_tables,
             allow_partial=allow_partial,
             resume=resume,
             force=force,
@@ -150,10 +165,13 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     elsewhere = (
         settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
     )
-    files = RunFiles(settings.out, settings.prefix, journal=settings.journal if elsewhere else None)
+    blocks_in = settings.journal if elsewhere else None
+    files = RunFiles(settings.out, settings.prefix, blocks_in, settings.tables == "gz")
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
-    classifier = bundle.classifier(precision=settings.precision)
+    classifier = bundle.classifier(
+        precision=settings.precision, cache_weights=settings.cache_weights
+    )
     fingerprint = _fingerprint(bundle, classifier, settings)
     watcher = watcher or Silent()
     why_again = ""
@@ -215,6 +233,9 @@ def _why_again(
     """Why the tables of a finished run must be made anew; empty if they need not."""
     if earlier["settings"].get("threshold") != _threshold(settings, bundle):
         return f"the threshold was {earlier['settings'].get('threshold')}"
+    for name in ("tables", "compat_tables"):
+        if (before := earlier["settings"].get(name)) != getattr(settings, name):
+            return f"the setting {name} was {before}"
     samples = [before["sample"] for before in earlier["inputs"]]
     if samples != [source.sample for source in sources]:
         return f"the sample was {', '.join(samples)}"
@@ -261,6 +282,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"the longest record is {settings.max_length} nt, but must be 1 or more"
         )
+    if settings.tables not in TABLE_FORMS:
+        raise SettingsError(f"tables is {settings.tables!r}, but must be plain or gz")
     if settings.prefix and Path(settings.prefix).name != settings.prefix:
         raise SettingsError(
             f"the prefix is {settings.prefix!r}, but must be a part of a file's name, without '/'; "
@@ -270,7 +293,7 @@ def _check(settings: Settings) -> None:
 
 def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
     """Raises ResumeError where an input lies there as a file of the run, which would replace it."""
-    replaced = {path.resolve() for path in files.public}
+    replaced = {path.resolve() for path in (*files.results, *files.public)}
     for source in sources:
         if source.path.resolve() in replaced:
             raise ResumeError(
@@ -383,7 +406,8 @@ class _Run:
             digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
-            counts = write_tables(self.journal.files, self.journal, rule, again, digests)
+            compat = self.settings.compat_tables
+            counts = write_tables(self.journal.files, self.journal, rule, again, digests, compat)
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
@@ -409,13 +433,8 @@ class _Run:
 
     def _announce(self, why_again: str) -> None:
         bundle, say = self.bundle, self.log.line
-        published = (
-            "the published VirNucPro model"
-            if bundle.is_published_model
-            else "not the published VirNucPro model: cuts made for that one do not apply"
-        )
         say(
-            f"virnucpro {__version__}, bundle {bundle.name}, {published}; bundle sha256 "
+            f"virnucpro {__version__}, bundle {bundle.name}, {bundle.provenance}; bundle sha256 "
             f"{bundle.sha256}"
         )
         say(
@@ -425,12 +444,29 @@ class _Run:
         )
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
+        if bundle.kind != "frames" and self.settings.cache_weights:
+            say("--cache-weights changes nothing: this bundle has no published encoders")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
+        self._announce_disk()
         if why_again:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
+
+    def _announce_disk(self) -> None:
+        files = self.journal.files
+        need = disk_needed(
+            [Shape.of(source, self.bundle.chunk_nt) for source in self.sources],
+            frames=self.bundle.kind == "frames",
+            packed=files.packed,
+            compat=self.settings.compat_tables,
+        )
+        there = sum(path.stat().st_size for path in files.blocks.iterdir())
+        blocks = max(0, need.blocks - there)
+        self.log.line(f"this may take up to {(blocks + need.tables) / 1e6:,.1f} MB of disk")
+        if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
+            self.log.line(f"warning: {sentence}")
 
     def line(self, text: str) -> None:
         """As journal.Onlooker."""
@@ -504,6 +540,8 @@ class _Run:
                 "precision": self.classifier.precision,
                 "threads": self.device.threads,
                 "max_length": self.settings.max_length,
+                "tables": self.settings.tables,
+                "compat_tables": self.settings.compat_tables,
                 "allow_partial": self.settings.allow_partial,
                 "resume": self.settings.resume,
                 "force": self.settings.force,

@@ -45,8 +45,11 @@ def _refusing(command: Command) -> Command:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
-@click.option_panel("Classifier", options=["--bundle", "--threshold", "--precision", "--threads"])
+@click.option_panel(
+    "Classifier", options=["--bundle", "--threshold", "--precision", "--threads", "--cache-weights"]
+)
 @click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
 @click.option(
     "-o",
@@ -64,6 +67,20 @@ def _refusing(command: Command) -> Command:
     "--max-length",
     type=click.IntRange(min=1),
     help="List records of more nt in failed.tsv instead of classifying them.",
+)
+@click.option(
+    "--tables",
+    type=click.Choice(["plain", "gz"]),
+    default="plain",
+    show_default=True,
+    help="gz: the tables are gzipped, and named so.",
+)
+@click.option(
+    "--no-compat-tables",
+    "compat_tables",
+    flag_value=False,
+    default=True,
+    help="Leave out the two tables in the published program's format.",
 )
 @click.option(
     "--resume/--no-resume",
@@ -104,6 +121,12 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; default: all that are allowed."
+)
+@click.option(
+    "--cache-weights",
+    is_flag=True,
+    help="Keep a copy of the published encoders as they lie in memory, under VIRNUCPRO_CACHE or "
+    "the platform's cache folder, and load them from there the next time.",
 )
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

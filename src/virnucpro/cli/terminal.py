@@ -13,6 +13,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from virnucpro.progress import Position
 
@@ -78,6 +80,12 @@ class Screen:
         """One line of the log."""
         if not self._quiet:
             self._console.print(text, markup=False)
+
+    def table(self, table: Table | Text) -> None:
+        """A table before the work begins."""
+        if not self._quiet:
+            width = None if sys.stderr.isatty() else PAPER_WIDTH
+            Console(stderr=True, width=width, highlight=False, emoji=False).print(table)
 
     def position(self, position: Position) -> None:
         """How far a run is."""
