@@ -18,6 +18,7 @@ from command import (
     TABLES,
     dna,
     fasta,
+    interruptible,
     made_bundle,
     random_reads,
     results,
@@ -262,7 +263,8 @@ def big(tmp_path_factory) -> Path:
 def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, str, float]:
     """Signals a run once it has come so far; exit code, standard error, seconds until the end."""
     command = [*PROGRAM, "predict", big / "in.fa", "-o", out, "--bundle", big / "km"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    how_started = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
+    with subprocess.Popen(command, **how_started) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(when)):
             assert process.poll() is None, "the run ended before it could be stopped"
