@@ -37,6 +37,7 @@ _PACKED_LEVEL = 1
 _GZIP_FORM = 16 + zlib.MAX_WBITS  # a header without name and time: equal tables are equal files
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -201,6 +202,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some file systems flush files alone
+        if error.errno not in _UNKNOWN:
+            raise
     finally:
         os.close(descriptor)
 
@@ -345,14 +349,16 @@ class Journal:
         *,
         resume: bool = True,
         force: bool = False,
+        again: bool = False,
     ) -> "Journal":
         """Takes a folder for a run: a new or empty one, a foreign one, or one with this run.
 
         Blocks of an earlier process stay, its results go; files of other names are untouched.
-        force: nothing of an earlier run stays. Raises ResumeError if the folder is in use, holds
-        another run, an unfinished one without resume, or a file under a name that this run would
-        write, and with force also if it holds something, but no run; VirnucproError if it cannot be
-        written to.
+        force: nothing of an earlier run stays. again: whether a finished run, which the caller has
+        compared with this one, is to be made again. Raises ResumeError if the folder is in use,
+        holds another run, an unfinished one without resume, or a file under a name that this run
+        would write, and with force also if it holds something, but no run; VirnucproError if it
+        cannot be written to.
         """
         journal = cls(files)
         with disk_errors(files.run_dir):
@@ -361,7 +367,9 @@ class Journal:
                 refuse_other_run(files, fingerprint)
         try:
             journal._lock()
-            journal._begin(fingerprint, resume, force)
+            if not force:
+                refuse_other_run(files, fingerprint, resume, again)
+            journal._begin(fingerprint, force)
         except BaseException:
             journal.close()
             raise
@@ -373,11 +381,9 @@ class Journal:
                 self._locks.append(Lock(folder))
             self.notes += self._locks[-1].notes
 
-    def _begin(self, fingerprint: Mapping[str, str], resume: bool, force: bool) -> None:
+    def _begin(self, fingerprint: Mapping[str, str], force: bool) -> None:
         files = self.files
         with disk_errors(files.run_dir):
-            if not force:
-                refuse_other_run(files, fingerprint, resume)
             # It goes first: where it says complete, every table is there. The folder is known as
             # ours by its lock, from here on.
             for path in (files.run_json, *files.results, *([files.log] if force else [])):
@@ -549,8 +555,13 @@ def _named(record: Record) -> str:
     return f"record {record.record} ({record.name}) of sample {record.sample}"
 
 
-def refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str], resume: bool = True) -> None:
-    """Raises ResumeError if the folder holds another run, or without resume an unfinished one."""
+def refuse_other_run(
+    files: RunFiles, fingerprint: Mapping[str, str], resume: bool = True, again: bool = True
+) -> None:
+    """Raises ResumeError if the folder holds another run.
+
+    Without resume also if it holds an unfinished one, without again if a finished one.
+    """
     document = read_run_json(files)
     unfinished = files.fingerprint.exists()
     found = [_json(files.fingerprint)] if unfinished else []
@@ -565,6 +576,10 @@ def refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str], resume: bo
                     f"({there.get(field, 'unknown')}; this run: {fingerprint[field]}); choose "
                     "another with -o, or replace it with --force"
                 )
+    if document is not None and not unfinished and not again:
+        raise ResumeError(
+            f"{files.run_dir}: another process has just finished a run here; give the command again"
+        )
     if unfinished and not resume:
         raise ResumeError(
             f"{files.run_dir}: this folder already holds an unfinished run; go on with it without "

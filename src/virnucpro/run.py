@@ -162,8 +162,15 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     _check(settings)
     bundle = load(settings.bundle)
     sources = open_sources(settings.inputs, settings.sample)
-    packed = settings.tables == "gz"
-    files = RunFiles(settings.out, settings.prefix, settings.journal, packed)
+    elsewhere = (
+        settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
+    )
+    files = RunFiles(
+        settings.out,
+        settings.prefix,
+        journal=settings.journal if elsewhere else None,
+        packed=settings.tables == "gz",
+    )
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
     classifier = bundle.classifier(
@@ -179,7 +186,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
             if not why_again:
                 return _as_before(files, earlier, settings, watcher)
     device = Device("cpu", cpu_name(), threads)
-    options = {"resume": settings.resume, "force": settings.force}
+    options = {"resume": settings.resume, "force": settings.force, "again": bool(why_again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
         _log(files, watcher) as log,
