@@ -28,7 +28,7 @@ LEVELS = (
     ("names", "acquire"),
     ("tables", "runners"),
     ("pipeline",),
-    ("inspection", "train"),
+    ("inspection", "train", "bench", "doctor"),
     ("run",),
     ("cli",),
     ("__main__",),
@@ -183,7 +183,10 @@ def running(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "code",
     ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
-    + [running(c, "--help") for c in ("predict", "validate", "evaluate", "bundles", "train")],
+    + [
+        running(c, "--help")
+        for c in ("predict", "validate", "evaluate", "bundles", "train", "bench", "doctor")
+    ],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):
     loaded = modules_after(code)

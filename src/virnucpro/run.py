@@ -165,12 +165,8 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     elsewhere = (
         settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
     )
-    files = RunFiles(
-        settings.out,
-        settings.prefix,
-        journal=settings.journal if elsewhere else None,
-        packed=settings.tables == "gz",
-    )
+    blocks_in = settings.journal if elsewhere else None
+    files = RunFiles(settings.out, settings.prefix, blocks_in, settings.tables == "gz")
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
     classifier = bundle.classifier(

@@ -7,7 +7,9 @@ from typing import NoReturn
 import rich_click as click
 
 from virnucpro import __version__
+from virnucpro.cli.bench import bench
 from virnucpro.cli.bundles import bundles
+from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
 from virnucpro.cli.stopping import INTERRUPTED, stop
@@ -21,6 +23,7 @@ FAILED = 1
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.command_panel("Classify", commands=["predict", "validate"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
+@click.command_panel("This machine", commands=["doctor", "bench"])
 @click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
 def program() -> None:
     """Tell which DNA fragments of a sequencing run are viral.
@@ -30,7 +33,7 @@ def program() -> None:
     """
 
 
-for command in (predict, validate, bundles, evaluate, train):
+for command in (predict, validate, bundles, evaluate, train, bench, doctor):
     program.add_command(command)
 
 

@@ -87,7 +87,7 @@ class Screen:
         """A table before the work begins."""
         if not self._quiet:
             width = None if sys.stderr.isatty() else PAPER_WIDTH
-            self._console.print(table, width=width, soft_wrap=False)
+            Console(stderr=True, width=width, highlight=False, emoji=False).print(table)
 
     def position(self, position: Position) -> None:
         """How far a run is."""

@@ -141,15 +141,23 @@ def _torch(path: Path, *, mapped: bool) -> WeightFile:
     if isinstance(saved.get("model"), dict):
         config = _fair_config(path, saved.get("cfg"))
         saved = saved["model"]
-    strange = [
-        str(n) for n, t in saved.items() if not (isinstance(n, str) and isinstance(t, Tensor))
-    ]
+    strange = [str(n) for n, t in saved.items() if not (isinstance(n, str) and _is_plain(t))]
     if strange:
         raise BundleError(
-            f"{path}: {', '.join(strange[:6])} in it are no weights; give the file of the encoder "
-            "as its publisher offers it"
+            f"{path}: {_printable(', '.join(strange[:6]))} in it are no weights; give the file of "
+            "the encoder as its publisher offers it"
         )
     return WeightFile(path, dict(saved), config)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor of numbers that are all there."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
 
 
 def _fair_config(path: Path, cfg: object) -> Mapping[str, Any]:

@@ -4,9 +4,7 @@ Strict: a name that no rule covers, a name that is missing, and a shape that dif
 name them. Files are opened one after the other. This module knows no encoder's formulas.
 """
 
-import mmap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -27,8 +25,6 @@ TOKENIZER = "tokenizer.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
 _SHOWN = 6
-# Larger tensors get memory of their own in huge pages.
-_HUGE_BYTES = 4 * 2**20
 # Numbers that pass through fp32 at once: they stay in a core's cache.
 _PIECE = 2**17
 
@@ -284,7 +280,9 @@ class _Filling:
 
     def _whole(self, ours: str) -> Tensor:
         if ours not in self.filled:
-            self.filled[ours] = _room(self.wanted[ours].shape, self.dtypes[ours], self.device)
+            self.filled[ours] = torch.empty(
+                self.wanted[ours].shape, dtype=self.dtypes[ours], device=self.device
+            )
         return self.filled[ours]
 
     def finished(self) -> dict[str, Tensor]:
@@ -314,21 +312,6 @@ class _Filling:
                     yield theirs
 
 
-def _room(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory for a tensor, its content undefined.
-
-    Linux gives new memory 4 KiB at a time, at half the speed of a warm disk; in huge pages it comes
-    several times faster, where the system hands them out on advice.
-    """
-    size_bytes = shape.numel() * dtype.itemsize
-    if device.type != "cpu" or size_bytes < _HUGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
-
-
 def _copy(target: Tensor, source: Tensor) -> None:
     """Copies on, rounded to the dtype of target."""
     if target.device.type != "cpu":
@@ -336,9 +319,10 @@ def _copy(target: Tensor, source: Tensor) -> None:
         target.copy_(source.to(target.device))
     elif {target.dtype, source.dtype} == {torch.float16, torch.bfloat16} and source.numel():
         # By way of fp32, which is exact: torch has vectors for both steps, and none for one.
+        between = torch.empty(min(_PIECE, source.numel()), dtype=torch.float32)
         pieces = (torch.split(tensor.flatten(), _PIECE) for tensor in (source, target))
         for theirs, ours in zip(*pieces, strict=True):
-            ours.copy_(theirs.float())
+            ours.copy_(between[: theirs.numel()].copy_(theirs))
     else:
         target.copy_(source)
 
