@@ -297,7 +297,8 @@ def wait_for_moment(
     hidden = scene.hidden(place)
     scratch = place / "run" / f".{scene.prefix}virnucpro" / "scratch"
     name = f"{scene.prefix}{rng.choice(RESULTS[:5])}*"
-    k = rng.randrange(scene.blocks)
+    there = {int(path.stem) for path in (hidden / "blocks").glob("*.block")}
+    k = rng.choice([k for k in range(scene.blocks) if k not in there] or [0])
     after = {
         "time": None,
         "block": (hidden / "blocks", f"{k:09d}.block"),
@@ -397,6 +398,8 @@ def expect_code(
     allowed = {scene.code} | {IN_ORDER[s] for _, s in sent}
     if not at_work:
         allowed |= {-s for _, s in sent}
+        if any(word in said for word in ("the site module", "runpy")):
+            allowed.add(1)
     if any(who != "the run" for who, _ in sent):
         allowed |= {1, 4}
     if code not in allowed:

@@ -336,6 +336,35 @@ def test_a_signal_after_the_end_changes_nothing(how):
         assert process.returncode == 0
 
 
+SWALLOWED = """
+import os, sys
+from virnucpro import bundle, run
+from virnucpro.cli import main
+
+how = int(sys.argv.pop())
+
+def load(name):
+    try:
+        os.kill(os.getpid(), how)
+    except BaseException:
+        pass
+    return bundle.load(name)
+
+run.load = load
+main()
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_an_import_swallows_is_raised_again(here, made, how, code):
+    arguments = ["predict", "in.fa", "-o", "run", "--bundle", made, "-q", str(int(how))]
+    command = [sys.executable, "-c", SWALLOWED, *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    assert done.returncode == code
+    assert done.stderr.strip() == b"virnucpro: stopped before the end"
+    assert run_json(here / "run")["exit_code"] == code
+
+
 def check_forced(big: Path, out: Path) -> None:
     """With --force the folder takes a new run, and nothing of the old one stays."""
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")

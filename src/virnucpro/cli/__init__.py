@@ -1,11 +1,7 @@
 """The command line: argv -> frozen settings, exceptions -> exit codes. Imports no torch."""
 
-import os
-import signal
 import sys
 from io import TextIOWrapper
-from time import monotonic
-from types import FrameType
 from typing import NoReturn
 
 import rich_click as click
@@ -16,12 +12,12 @@ from virnucpro.cli.bundles import bundles
 from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
+from virnucpro.cli.stopping import INTERRUPTED, stop
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
 
-FAILED, INTERRUPTED = 1, 130
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,35 +40,15 @@ for command in (predict, validate, bundles, evaluate, train, bench, doctor):
 def main() -> NoReturn:
     """Runs the program and exits."""
     try:
-        for number in STOPPING:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, _Stop())
+        stop.begin()
         # A path need not be UTF-8; stderr escapes by itself.
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         code = _run()
     except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module
         code = _stopped(error)
-    # What ended, ended; Python would put all handlers but this one back while it ends.
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    stop.end()
     sys.exit(code)
-
-
-class _Stop:
-    """The first signal ends a run in order, one that comes later at once: what is finished is safe.
-
-    Signals that come within a second are one: a scheduler may signal a process and its group.
-    """
-
-    first: float | None = None
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if _Stop.first is None:
-            _Stop.first = monotonic()
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        if monotonic() - _Stop.first > 1.0:
-            os._exit(128 + number)
 
 
 def _run() -> int:
