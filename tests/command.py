@@ -23,6 +23,8 @@ TABLES = (
     "prediction_results_highestscore.csv",
 )
 RESULTS = (*TABLES, "viral.fasta", "failed.tsv")
+# What a run leaves in which nothing failed.
+WHOLE = {*TABLES, "viral.fasta", "run.json", "log.txt", "report.html", "virnucpro_mqc.json"}
 PROGRAM = (sys.executable, "-m", "virnucpro")
 
 

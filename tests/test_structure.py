@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
-    ("errors", "calls", "chunks", "progress"),
+    ("errors", "calls", "chunks", "progress", "citation"),
     ("reads", "frames"),
     ("batches", "tokens"),
     ("texts", "bundle", "scored"),
@@ -28,7 +28,7 @@ LEVELS = (
     ("names",),
     ("tables", "runners"),
     ("pipeline",),
-    ("inspection", "train"),
+    ("inspection", "train", "report"),
     ("run",),
     ("cli",),
     ("__main__",),
@@ -176,7 +176,10 @@ def running(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "code",
     ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
-    + [running(c, "--help") for c in ("predict", "validate", "evaluate", "bundles", "train")],
+    + [
+        running(c, "--help")
+        for c in ("predict", "validate", "report", "cite", "evaluate", "bundles", "train")
+    ],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):
     loaded = modules_after(code)

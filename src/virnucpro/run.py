@@ -29,6 +29,8 @@ from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles, disk_errors
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Source, open_sources
+from virnucpro.report import write_reports
+from virnucpro.report.card import about_bundle
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.tables import Counts, write_tables
@@ -300,6 +302,7 @@ class _Run:
         self._summarise(counts)
         self._write_json(status, code, error, counts)
         self.journal.finished()
+        write_reports(self.journal.files)
         return Outcome(self.journal.files, status, code, error, counts)
 
     def _summarise(self, counts: Counts) -> None:
@@ -327,12 +330,7 @@ class _Run:
             "versions": _versions(),
             "command": list(self.settings.command),
             "inputs": [self._input(source) for source in self.sources],
-            "bundle": {
-                "name": self.bundle.name,
-                "sha256": self.bundle.sha256,
-                "kind": self.bundle.kind,
-                "chunk_nt": self.bundle.chunk_nt,
-            },
+            "bundle": about_bundle(self.bundle),
             "settings": {
                 "threshold": self.threshold,
                 "sample": self.settings.sample,

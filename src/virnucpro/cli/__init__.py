@@ -10,8 +10,10 @@ import rich_click as click
 
 from virnucpro import __version__
 from virnucpro.cli.bundles import bundles
+from virnucpro.cli.cite import cite
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
+from virnucpro.cli.report import report
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
@@ -21,6 +23,7 @@ FAILED, INTERRUPTED = 1, 130
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.command_panel("Classify", commands=["predict", "validate"])
+@click.command_panel("Results", commands=["report", "cite"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
 @click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
 def program() -> None:
@@ -31,7 +34,7 @@ def program() -> None:
     """
 
 
-for command in (predict, validate, bundles, evaluate, train):
+for command in (predict, validate, report, cite, bundles, evaluate, train):
     program.add_command(command)
 
 
