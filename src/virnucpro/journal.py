@@ -108,8 +108,8 @@ class RunFiles:
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
-        results = (*tables, self.viral_fasta, self.failed, self.run_json, self.log)
-        return (*results, self.report, self.multiqc)
+        seen = (self.report, self.multiqc)
+        return (*tables, self.viral_fasta, self.failed, *seen, self.run_json, self.log)
 
     @property
     def hidden(self) -> Path:

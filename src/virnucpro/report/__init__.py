@@ -5,8 +5,8 @@ from pathlib import Path
 
 from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.journal import RunFiles, write_atomic
-from virnucpro.report.multiqc import multiqc
-from virnucpro.report.page import GENERATOR, page
+from virnucpro.report.multiqc import multiqc_table
+from virnucpro.report.page import GENERATOR, page_of
 from virnucpro.report.runs import read_run, run_files
 
 MOST_RUNS = 100
@@ -18,8 +18,8 @@ def write_reports(files: RunFiles) -> None:
     Raises VirnucproError when the disk refuses, InputError for a damaged table.
     """
     run = read_run(files)
-    write_atomic(files.report, page([run]))
-    write_atomic(files.multiqc, multiqc(run))
+    write_atomic(files.report, page_of([run]))
+    write_atomic(files.multiqc, multiqc_table(run))
 
 
 def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = True) -> Path:
@@ -41,7 +41,7 @@ def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = Tr
     target = files[0].report if out is None else out
     _check_replaceable(target)
     runs = [read_run(run, share=len(files)) for run in files]
-    write_atomic(target, page(runs, paths=paths))
+    write_atomic(target, page_of(runs, paths=paths))
     return target
 
 

@@ -27,13 +27,14 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """low: (windows,) of a sequence; window i begins at i * STEP_NT."""
+    """low: (windows,) of a sequence; window i begins at i * STEP_NT. share: of all, those low."""
 
     low: Bool
+    share: float
 
-    def low_share(self, start: int = 0, end: int | None = None) -> float:
-        """Share of the windows that begin in a stretch and are of low complexity."""
-        last = None if end is None else max(end - WINDOW_NT, start) // STEP_NT + 1
+    def low_share(self, start: int, end: int) -> float:
+        """Share of the windows of a stretch that are of low complexity; 0 where there is none."""
+        last = max(end - WINDOW_NT, start) // STEP_NT + 1
         part = self.low[start // STEP_NT : last]
         return float(part.mean()) if len(part) else 0.0
 
@@ -52,7 +53,12 @@ def complexities(sequences: Sequence[bytes]) -> list[Complexity]:
     low = np.concatenate(
         [_low(triplets, starts[i : i + _AT_ONCE]) for i in range(0, len(starts), _AT_ONCE)]
     )
-    return [Complexity(part) for part in np.split(low, np.cumsum(counts)[:-1])]
+    ends = np.cumsum(counts, dtype=np.int64)
+    shares = np.add.reduceat(low, ends - np.array(counts), dtype=np.int64) / counts
+    return [
+        Complexity(low[end - count : end], share)
+        for end, count, share in zip(ends.tolist(), counts, shares.tolist(), strict=True)
+    ]
 
 
 def _low(triplets: NDArray[np.int16], starts: NDArray[np.int64]) -> Bool:

@@ -45,7 +45,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
 _COUNTS = ("virus", "others", "none", "failed", "records", "chunks", "bases")
 
 
-def multiqc(run: Run) -> bytes:
+def multiqc_table(run: Run) -> bytes:
     """The file of one run: a row for each of its samples."""
     headers = {
         name: ({"format": "{:,d}", "scale": "Blues"} if name in _COUNTS else {}) | header

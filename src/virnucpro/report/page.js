@@ -229,7 +229,7 @@ function drawTracks(section, run) {
     const of = run.samples.length > 1 ? `, sample ${track.sample}` : "";
     caption.replaceChildren(
       make("b", track.name),
-      ` · record ${count(track.record)}${of} · ${count(track.length)} nt · called ${NAMES[data.calls.includes(track.call) ? track.call : "none"]}` +
+      ` · record ${count(track.record)}${of} · ${count(track.length)} nt · called ${NAMES[data.calls[track.call]]}` +
         `${track.p === null ? "" : ` at ${score(track.p)}`} · ${count(track.virus)} of ${count(track.chunks)} chunks virus.${together}`,
     );
     drawTrack();

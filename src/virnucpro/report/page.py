@@ -8,10 +8,11 @@ running.
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib import resources
+from math import isnan
 from typing import Any
 
 from virnucpro import __version__
-from virnucpro.calls import FRAME_NAMES, Status
+from virnucpro.calls import FRAME_NAMES, Call, Status
 from virnucpro.citation import bibtex
 from virnucpro.report.card import PREVALENCES, Accuracy, Rates
 from virnucpro.report.html import (
@@ -43,14 +44,14 @@ LONGEST_NAME = 100
 MOST_TABLE_BYTES = 2_000_000
 MOST_SAMPLES = 200
 _NOTHING = "\N{EN DASH}"
-_CALLS = ("none", "others", "virus")
+_CALLS = [call.name.lower() for call in Call]
 _STATUSES = [status.name.lower() for status in Status]
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 h = element
 
 
-def page(runs: Sequence[Run], *, paths: bool = True) -> bytes:
+def page_of(runs: Sequence[Run], *, paths: bool = True) -> bytes:
     """The page of one run, or of several side by side. paths: whether any is told."""
     assets = resources.files("virnucpro.report")
     scripts = [assets.joinpath(name).read_text("utf-8") for name in SCRIPTS]
@@ -476,14 +477,8 @@ def _hundred(rates: Rates, prevalence: float) -> Html:
     if precision is None:
         return h("p", _NOTHING)
     right = 100 * precision
-    cells = []
-    for i in range(100):
-        x, y = 11 * (i % 10), 11 * (i // 10)
-        cells.append(h("rect", x=x, y=y, width=9, height=9, class_="cell"))
-        if filled := min(max(right - i, 0), 1):
-            cells.append(
-                h("rect", x=x, y=y, width=f"{9 * filled:.2f}", height=9, class_="fill-virus")
-            )
+    filled = [min(max(right - 10 * row, 0), 10) for row in range(10)]
+    cells = [h("path", d=_cells([10.0] * 10), class_="cell"), h("path", d=_cells(filled))]
     number = _of_hundred(precision)
     sentence = f"of 100 chunks called virus are viral, where {100 * prevalence:g} % of all are"
     return h(
@@ -491,6 +486,16 @@ def _hundred(rates: Rates, prevalence: float) -> Html:
         h("svg", *cells, viewBox="0 0 108 108", role="img", aria_label=f"{number} {sentence}"),
         h("figcaption", h("b", number), sentence),
     )
+
+
+def _cells(rows: Sequence[float]) -> str:
+    """A path that shows a number of cells a row; dashes make cells of its lines."""
+    parts = []
+    for row, filled in enumerate(rows):
+        whole, rest = divmod(filled, 1)
+        if filled:
+            parts.append(f"M0 {11 * row + 4.5}H{11 * whole + 9 * rest:.3g}")
+    return "".join(parts)
 
 
 def _of_hundred(precision: float | None) -> str:
@@ -644,7 +649,12 @@ def _tracks(run: Run) -> Html | None:
             aria_label="Chunks along the record; arrow keys go from chunk to chunk",
         ),
         h("div", class_="plot strip screen", data_plot="strip"),
-        _legend("virus", "others", none="not called", low="mostly repeats of few letters"),
+        _legend(
+            "virus",
+            "others",
+            none="not called",
+            low="mostly repeats of few letters (looked for in records called virus)",
+        ),
         h("dl", class_="chunk screen", data_part="chunk", aria_live="polite"),
         _noscript(),
         lead=drawn,
@@ -882,11 +892,11 @@ def _data(run: Run, most_bytes: int) -> dict[str, Any]:
             s.row.length_nt,
             s.row.chunks,
             s.row.virus_chunks,
-            s.row.p_virus,
-            s.row.max_p_virus,
-            _CALLS.index(s.row.call),
-            _STATUSES.index(s.row.status),
-            _hundredths(run.low_shares.get(-1 if s.viral is None else s.viral)),
+            _number(s.row.p_virus),
+            _number(s.row.max_p_virus),
+            s.row.call,
+            s.row.status,
+            _hundredths(run.low_shares.get(s.viral)),
             where.get(s.ordinal),
         ]
         for s in shown
@@ -910,7 +920,9 @@ def _data(run: Run, most_bytes: int) -> dict[str, Any]:
 def _fitting(shown: Sequence[Shown], most_bytes: int) -> list[Shown]:
     """As many records as the page has room for, those of the highest p_virus first."""
     kept, size = [], 0
-    for s in sorted(shown, key=lambda s: (-(s.row.p_virus or 0.0), s.ordinal)):
+    for s in sorted(
+        shown, key=lambda s: (-s.row.p_virus if s.row.p_virus >= 0 else 1.0, s.ordinal)
+    ):
         size += len(as_json(_short(s.row.contig))) + 64
         if size > most_bytes:
             break
@@ -922,8 +934,12 @@ def _hundredths(share: float | None) -> int | None:
     return None if share is None else round(100 * share)
 
 
-def _decimals(values: Sequence[float | None]) -> list[float | None]:
-    return [None if value is None else round(value, 4) for value in values]
+def _number(value: float) -> float | None:
+    return None if isnan(value) else value
+
+
+def _decimals(values: Sequence[float]) -> list[float | None]:
+    return [_number(round(value, 3)) for value in values]
 
 
 def _track(track: Track) -> dict[str, Any]:
@@ -940,7 +956,7 @@ def _track(track: Track) -> dict[str, Any]:
         "length": row.length_nt,
         "chunks": row.chunks,
         "virus": row.virus_chunks,
-        "p": row.p_virus,
+        "p": _number(row.p_virus),
         "call": row.call,
         "group": track.group,
         "start": track.start,
@@ -950,7 +966,7 @@ def _track(track: Track) -> dict[str, Any]:
         "viral": track.virus,
         "called": None if single else track.called,
         "count": None if single else track.chunks,
-        "status": [_STATUSES.index(status) for status in track.status],
-        "frames": track.frames if single and len(set(track.frames)) > 1 else None,
+        "status": track.status,
+        "frames": track.frames if single and len({*track.frames} - {0}) > 1 else None,
         "low": low,
     }

@@ -7,14 +7,21 @@ with the input, but for one line of counts a sample. This module knows no HTML.
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from math import inf, isnan, nan
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from virnucpro.calls import FRAME_NAMES
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.calls import Call, Status
 from virnucpro.errors import InputError
 from virnucpro.journal import RunFiles
+from virnucpro.report import columns
+from virnucpro.report.columns import Columns, Reader, blocks
 from virnucpro.report.complexity import Complexity, complexities
 
 BINS = 50
@@ -22,59 +29,43 @@ MOST_TRACKS = 40  # of each of the reasons to draw a contig
 MOST_ROWS = 10_000
 MOST_POINTS = 40_000
 POINTS_A_TRACK = 1_000
-# Longer records of viral.fasta are not looked at for low complexity.
+TRACK_POINTS = 20  # what a track takes besides its points
+# Of a longer record of viral.fasta no more is looked at for low complexity.
 LONGEST_NT = 4_000_000
 LOW_SHARE = 0.5
 _AT_ONCE_NT = 1_000_000
 
-Row = TypeVar("Row")
-
 
 class ContigRow(NamedTuple):
-    """A row of contigs.tsv."""
+    """A row of contigs.tsv; p_virus and max_p_virus are nan where there is none."""
 
     sample: str
     record: int
     contig: str
     length_nt: int
     chunks: int
-    called: int
     virus_chunks: int
-    p_virus: float | None
-    max_p_virus: float | None
-    call: str
-    status: str
-
-
-class ChunkRow(NamedTuple):
-    """A row of calls.tsv, of the columns that are shown."""
-
-    sample: str
-    record: int
-    chunk: int
-    start: int
-    end: int
-    frames: str
-    p_virus: float | None
-    call: str
-    status: str
+    p_virus: float
+    max_p_virus: float
+    call: Call
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A record of the page: its row, and its ordinals in contigs.tsv and viral.fasta."""
+    """A record of the page: its row, and its ordinals in contigs.tsv and viral.fasta (or -1)."""
 
     row: ContigRow
     ordinal: int
-    viral: int | None
+    viral: int
 
 
 @dataclass(slots=True)
 class Track:
     """The chunks along one contig, `group` of them at a point.
 
-    p and high: mean and largest p_virus of the called ones; frames: bits, and status, of the first
-    chunk of a point. complexity: None where it was not looked at.
+    p and high: mean and largest p_virus of the called ones, nan without; frames: bits, and status,
+    of the first chunk of a point. complexity: None where it was not looked at.
     """
 
     shown: Shown
@@ -83,40 +74,42 @@ class Track:
     complexity: Complexity | None
     start: list[int] = field(default_factory=list)
     end: list[int] = field(default_factory=list)
-    p: list[float | None] = field(default_factory=list)
-    high: list[float | None] = field(default_factory=list)
+    p: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
     called: list[int] = field(default_factory=list)
     virus: list[int] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
-    status: list[str] = field(default_factory=list)
+    status: list[int] = field(default_factory=list)
 
-    def add(self, row: ChunkRow) -> None:
-        """The next chunk of the contig."""
+    def add(self, block: Columns, i: int) -> None:
+        """The next chunk of the contig: a row of calls.tsv."""
         if not self.chunks or self.chunks[-1] == self.group:
-            self._begin(row)
-        self.end[-1] = max(self.end[-1], row.end)
+            self._begin(block, i)
+        self.end[-1] = int(block["end"][i])
         self.chunks[-1] += 1
-        if row.p_virus is not None:
-            before = self.p[-1] or 0.0
+        p_virus = float(block["p_virus"][i])
+        if not isnan(p_virus):
             self.called[-1] += 1
-            self.p[-1] = before + (row.p_virus - before) / self.called[-1]
-            self.high[-1] = max(self.high[-1] or 0.0, row.p_virus)
-        self.virus[-1] += row.call == "virus"
+            first = self.called[-1] == 1
+            before = 0.0 if first else self.p[-1]
+            self.p[-1] = before + (p_virus - before) / self.called[-1]
+            self.high[-1] = p_virus if first else max(self.high[-1], p_virus)
+        self.virus[-1] += int(block["call"][i] == Call.VIRUS)
 
-    def _begin(self, row: ChunkRow) -> None:
+    def _begin(self, block: Columns, i: int) -> None:
         for column, value in (
-            (self.start, row.start),
-            (self.end, row.end),
+            (self.start, block["start"][i]),
+            (self.end, 0),
             (self.called, 0),
             (self.virus, 0),
             (self.chunks, 0),
-            (self.frames, _bits(row.frames)),
+            (self.frames, block["frames"][i]),
+            (self.status, block["status"][i]),
         ):
-            column.append(value)
-        self.p.append(None)
-        self.high.append(None)
-        self.status.append(row.status)
+            column.append(int(value))
+        self.p.append(nan)
+        self.high.append(nan)
 
 
 @dataclass(slots=True)
@@ -126,11 +119,13 @@ class Scores:
     virus: list[int] = field(default_factory=lambda: [0] * BINS)
     others: list[int] = field(default_factory=lambda: [0] * BINS)
 
-    def add(self, p_virus: float | None, call: str) -> None:
-        """One record or chunk; one without a call is in no part."""
-        if p_virus is not None:
-            part = self.virus if call == "virus" else self.others
-            part[min(int(p_virus * BINS), BINS - 1)] += 1
+    def add(self, block: Columns) -> None:
+        """Rows of a table; those without a call are in no part."""
+        for counts, call in ((self.virus, Call.VIRUS), (self.others, Call.OTHERS)):
+            p_virus = block["p_virus"][block["call"] == call]
+            part = np.minimum((p_virus * BINS).astype(np.int64), BINS - 1)
+            for i, number in enumerate(np.bincount(part, minlength=BINS).tolist()):
+                counts[i] += number
 
 
 @dataclass(slots=True)
@@ -207,8 +202,8 @@ def read_run(files: RunFiles, share: int = 1) -> Run:
     share: how many runs the page has room for. Raises InputError for a damaged file.
     """
     run = Run(files, _document(files))
-    optional = {files.failed.name, files.report.name, files.multiqc.name}
-    run.missing = [p.name for p in files.public if p.name not in optional and not p.exists()]
+    shown = (files.run_json, files.contigs, files.calls, files.viral_fasta)
+    run.missing = [path.name for path in shown if not path.exists()]
     chosen: list[tuple[str, Shown]] = []
     if files.contigs.exists():
         chosen = _read_contigs(run, MOST_ROWS // share, MOST_POINTS // share)
@@ -234,65 +229,57 @@ def _document(files: RunFiles) -> dict[str, Any]:
     return document
 
 
-def _rows(
-    path: Path, kind: Callable[..., Row], read: Mapping[str, Callable[[str], Any]]
-) -> Iterator[Row]:
-    """The rows of a table, of the columns that read names. Raises InputError."""
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        header = file.readline().rstrip("\n").split("\t")
-        if missing := read.keys() - set(header):
-            raise InputError(f"lacks the column {min(missing)}; run predict again", path, 1)
-        columns = [(header.index(name), convert) for name, convert in read.items()]
-        for number, line in enumerate(file, 2):
-            cells = line.rstrip("\n").split("\t")
-            try:
-                yield kind(*[convert(cells[i]) for i, convert in columns])
-            except (IndexError, ValueError) as error:
-                raise InputError("this row is damaged; run predict again", path, number) from error
-
-
-def _score(cell: str) -> float | None:
-    return float(cell) if cell else None
-
-
-def _bits(frames: str) -> int:
-    return sum(1 << FRAME_NAMES.index(name) for name in frames.split(",")) if frames else 0
-
-
-_CONTIG_COLUMNS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(ContigRow._fields, str),
-    **dict.fromkeys(("record", "length_nt", "chunks", "called", "virus_chunks"), int),
-    **dict.fromkeys(("p_virus", "max_p_virus"), _score),
+_CONTIG_COLUMNS: dict[str, Reader] = {
+    "sample": tuple,
+    "record": columns.integers,
+    "contig": tuple,
+    "length_nt": columns.integers,
+    "chunks": columns.integers,
+    "virus_chunks": columns.integers,
+    "p_virus": columns.scores,
+    "max_p_virus": columns.scores,
+    "call": columns.calls,
+    "status": columns.statuses,
 }
-_CHUNK_COLUMNS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(ChunkRow._fields, str),
-    **dict.fromkeys(("record", "chunk", "start", "end"), int),
-    "p_virus": _score,
+_CHUNK_COLUMNS: dict[str, Reader] = {
+    "sample": tuple,
+    "record": columns.integers,
+    "start": columns.integers,
+    "end": columns.integers,
+    "frames": columns.frames,
+    "p_virus": columns.scores,
+    "call": columns.calls,
+    "status": columns.statuses,
 }
 
 
-class _Top(Generic[Row]):
+class _Top:
     """The rows of the largest keys, the earlier one first where keys are equal."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._heap: list[tuple[float, int, Row]] = []
+        self._heap: list[tuple[float, int, Shown]] = []
 
-    def add(self, key: float, ordinal: int, row: Row) -> None:
+    @property
+    def floor(self) -> float:
+        """Only larger keys have a place here."""
+        return self._heap[0][0] if len(self._heap) == self._size else -inf
+
+    def add(self, key: float, shown: Shown) -> None:
         if len(self._heap) < self._size:
-            heapq.heappush(self._heap, (key, -ordinal, row))
-        elif key > self._heap[0][0]:
-            heapq.heapreplace(self._heap, (key, -ordinal, row))
+            heapq.heappush(self._heap, (key, -shown.ordinal, shown))
+        elif key > self.floor:
+            heapq.heapreplace(self._heap, (key, -shown.ordinal, shown))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Shown]:
         return [row for _, _, row in sorted(self._heap, reverse=True)]
 
 
-# Why a contig is drawn, and what it is ranked by; 0 is not drawn for that reason.
-_REASONS: dict[str, Callable[[ContigRow], float]] = {
-    "Most chunks called virus": lambda row: row.virus_chunks,
-    "Highest p_virus": lambda row: row.p_virus or 0.0,
-    "Longest": lambda row: row.length_nt,
+# Why a contig is drawn: the column that it is high in.
+_REASONS = {
+    "Most chunks called virus": "virus_chunks",
+    "Highest p_virus": "p_virus",
+    "Longest": "length_nt",
 }
 
 
@@ -303,63 +290,95 @@ def _group(row: ContigRow) -> int:
 
 def _read_contigs(run: Run, most_rows: int, most_points: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
-    table = _Top[Shown](most_rows)
-    tops = {reason: _Top[Shown](MOST_TRACKS) for reason in _REASONS}
-    viral = 0
-    for ordinal, row in enumerate(_rows(run.files.contigs, ContigRow, _CONTIG_COLUMNS)):
-        _count(run, row)
-        shown = Shown(row, ordinal, viral if row.call == "virus" else None)
-        viral += row.call == "virus"
-        table.add(-1.0 if row.p_virus is None else row.p_virus, ordinal, shown)
-        if row.chunks > 1:
-            for reason, key in _REASONS.items():
-                if (value := key(row)) > 0:
-                    tops[reason].add(value, ordinal, shown)
+    table = _Top(most_rows)
+    tops = {reason: _Top(MOST_TRACKS) for reason in _REASONS}
+    ordinal = viral = 0
+    for block in blocks(run.files.contigs, _CONTIG_COLUMNS):
+        _count(run, block)
+        virus = block["call"] == Call.VIRUS
+        places = ordinal, np.where(virus, viral + np.cumsum(virus) - 1, -1)
+        _choose(table, np.nan_to_num(block["p_virus"], nan=-1.0), block, *places)
+        for reason, column in _REASONS.items():
+            fit = (block["chunks"] > 1) & (block[column] > 0)
+            _choose(tops[reason], np.where(fit, block[column], -inf), block, *places)
+        ordinal += len(virus)
+        viral += int(virus.sum())
     run.shown = sorted(table.rows(), key=lambda shown: shown.ordinal)
     drawn: dict[int, tuple[str, Shown]] = {}
     for reason, top in tops.items():
         room = most_points // len(tops)
         for shown in top.rows():
-            room -= min(shown.row.chunks, POINTS_A_TRACK)
+            room -= min(shown.row.chunks, POINTS_A_TRACK) + TRACK_POINTS
             if room >= 0:
                 drawn.setdefault(shown.ordinal, (reason, shown))
     return list(drawn.values())
 
 
-def _count(run: Run, row: ContigRow) -> None:
-    counter = run.records.get(row.sample)
-    if counter is None:
-        counter = run.records[row.sample] = Counter()
-    call = "failed" if row.status == "failed" else row.call
-    counter["records"] += 1
-    counter[call] += 1
-    counter["bases"] += row.length_nt
-    counter["chunks"] += row.chunks
-    counter["virus_chunks"] += row.virus_chunks
-    counter["of several chunks"] += row.chunks > 1
-    run.record_scores.add(row.p_virus, row.call)
-    run.longest_nt = max(run.longest_nt, row.length_nt)
-    if row.length_nt:
-        run.shortest_nt = min(row.length_nt, run.shortest_nt or row.length_nt)
+def _choose(
+    top: _Top,
+    keys: NDArray[np.float64],
+    block: Columns,
+    ordinal: int,
+    viral: NDArray[np.int64],
+) -> None:
+    """Adds the rows of a block that have a place; ordinal is that of its first row."""
+    for i in np.flatnonzero(keys > top.floor).tolist():
+        top.add(float(keys[i]), Shown(_contig_row(block, i), ordinal + i, int(viral[i])))
 
 
-def _read_viral(run: Run, drawn: set[int | None]) -> dict[int | None, Complexity]:
+def _contig_row(block: Columns, i: int) -> ContigRow:
+    return ContigRow(
+        sample=block["sample"][i],
+        record=int(block["record"][i]),
+        contig=block["contig"][i],
+        length_nt=int(block["length_nt"][i]),
+        chunks=int(block["chunks"][i]),
+        virus_chunks=int(block["virus_chunks"][i]),
+        p_virus=float(block["p_virus"][i]),
+        max_p_virus=float(block["max_p_virus"][i]),
+        call=Call(block["call"][i]),
+        status=Status(block["status"][i]),
+    )
+
+
+def _count(run: Run, block: Columns) -> None:
+    samples, failed = block["sample"], block["status"] == Status.FAILED
+    start = 0
+    for sample, rows in groupby(samples):
+        part = slice(start, start := start + sum(1 for _ in rows))
+        counter = run.records.setdefault(sample, Counter())
+        counter["records"] += part.stop - part.start
+        counter["failed"] += int(failed[part].sum())
+        for call in Call:
+            of_call = (block["call"][part] == call) & ~failed[part]
+            counter[call.name.lower()] += int(of_call.sum())
+        counter["bases"] += int(block["length_nt"][part].sum())
+        counter["chunks"] += int(block["chunks"][part].sum())
+        counter["virus_chunks"] += int(block["virus_chunks"][part].sum())
+        counter["of several chunks"] += int((block["chunks"][part] > 1).sum())
+    run.record_scores.add(block)
+    with_letters = block["length_nt"][block["length_nt"] > 0]
+    if len(with_letters):
+        run.shortest_nt = min(int(with_letters.min()), run.shortest_nt or int(with_letters.min()))
+        run.longest_nt = max(int(with_letters.max()), run.longest_nt)
+
+
+def _read_viral(run: Run, drawn: set[int]) -> dict[int, Complexity]:
     """Looks for low complexity in viral.fasta; returns that of the drawn records.
 
     Its records are those called virus, whole and in the order of contigs.tsv. Where the two do not
     fit, a note says so, and nothing is told of complexity.
     """
     wanted = {shown.viral: shown.row.length_nt for shown in run.shown}
-    found: dict[int | None, Complexity] = {}
+    found: dict[int, Complexity] = {}
     number, fits = 0, True
-    for sequences in _batches(_fasta(run.files.viral_fasta)):
-        looked_at = complexities([sequence[:LONGEST_NT] for sequence in sequences])
-        for sequence, complexity in zip(sequences, looked_at, strict=True):
-            share = complexity.low_share()
-            run.low += share >= LOW_SHARE
+    for batch in _batches(_fasta(run.files.viral_fasta)):
+        looked_at = complexities([sequence for _, sequence in batch])
+        for (length_nt, _), complexity in zip(batch, looked_at, strict=True):
+            run.low += complexity.share >= LOW_SHARE
             if number in wanted:
-                fits &= wanted[number] == len(sequence)
-                run.low_shares[number] = share
+                fits &= wanted[number] == length_nt
+                run.low_shares[number] = complexity.share
             if number in drawn:
                 found[number] = complexity
             number += 1
@@ -374,27 +393,31 @@ def _read_viral(run: Run, drawn: set[int | None]) -> dict[int | None, Complexity
     return found
 
 
-def _fasta(path: Path) -> Iterator[bytes]:
-    """Sequences of a file of ours."""
+def _fasta(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lengths of the records of a file of ours, and their sequences up to LONGEST_NT."""
     if not path.exists():
         return
-    lines: list[bytes] | None = None
+    length_nt, sequence = -1, bytearray()
     with path.open("rb") as file:
         for line in file:
             if line.startswith(b">"):
-                if lines is not None:
-                    yield b"".join(lines)
-                lines = []
-            elif lines is not None:
-                lines.append(line.rstrip())
-    if lines is not None:
-        yield b"".join(lines)
+                if length_nt >= 0:
+                    yield length_nt, bytes(sequence)
+                length_nt = 0
+                sequence.clear()
+            else:
+                letters = line.rstrip()
+                length_nt += len(letters)
+                if length_nt <= LONGEST_NT:
+                    sequence += letters
+    if length_nt >= 0:
+        yield length_nt, bytes(sequence)
 
 
-def _batches(sequences: Iterator[bytes]) -> Iterator[list[bytes]]:
-    batch, size = list[bytes](), 0
-    for sequence in sequences:
-        batch.append(sequence)
+def _batches(records: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    batch, size = list[tuple[int, bytes]](), 0
+    for length_nt, sequence in records:
+        batch.append((length_nt, sequence))
         size += len(sequence)
         if size >= _AT_ONCE_NT:
             yield batch
@@ -406,11 +429,17 @@ def _batches(sequences: Iterator[bytes]) -> Iterator[list[bytes]]:
 def _read_calls(run: Run) -> None:
     """Counts calls.tsv, and gathers the chunks of what is drawn."""
     tracks = {(t.shown.row.sample, t.shown.row.record): t for t in run.tracks}
-    for row in _rows(run.files.calls, ChunkRow, _CHUNK_COLUMNS):
-        run.chunks[row.call] += 1
-        run.chunks[f"status {row.status}"] += 1
-        run.lengths_nt[row.end - row.start] += 1
-        run.chunk_scores.add(row.p_virus, row.call)
-        track = tracks.get((row.sample, row.record))
-        if track is not None:
-            track.add(row)
+    records = np.array([record for _, record in tracks], np.int64)
+    for block in blocks(run.files.calls, _CHUNK_COLUMNS):
+        for call in Call:
+            run.chunks[call.name.lower()] += int((block["call"] == call).sum())
+        for status in Status:
+            of_status = int((block["status"] == status).sum())
+            run.chunks[f"status {status.name.lower()}"] += of_status
+        lengths, numbers = np.unique(block["end"] - block["start"], return_counts=True)
+        run.lengths_nt.update(dict(zip(lengths.tolist(), numbers.tolist(), strict=True)))
+        run.chunk_scores.add(block)
+        for i in np.flatnonzero(np.isin(block["record"], records)).tolist():
+            track = tracks.get((block["sample"][i], int(block["record"][i])))
+            if track is not None:
+                track.add(block, i)

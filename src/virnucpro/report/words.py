@@ -70,8 +70,10 @@ def rates_of(run: Run) -> Rates | None:
 def notes(run: Run, *, paths: bool = True) -> list[Note]:
     """Everything to beware of in a run, the gravest first. paths: whether any may be told."""
     found = [*_ending(run, paths), *_files(run), *_counts(run)]
-    if run.counts["records"] == 0 and run.files.contigs.exists() and not found:
-        return [Note("The input is empty.", "There was no record in it, so there is no result.")]
+    finished = run.document.get("status") not in _PAST
+    if run.counts["records"] == 0 and run.files.contigs.exists() and finished:
+        empty = Note("The input is empty.", "There was no record in it, so there is no result.")
+        return [*found, empty]
     return [*found, *_calls(run), *_chunks(run)]
 
 
@@ -97,11 +99,9 @@ def _ended(sentence: str) -> str:
 def _files(run: Run) -> list[Note]:
     found = []
     if run.missing and run.document.get("status") not in ("failed", "interrupted"):
-        names = ", ".join(run.missing)
-        verb = "is" if len(run.missing) == 1 else "are"
-        found.append(
-            Note(f"{names} {verb} missing.", "What they would show is left out of this page.", True)
-        )
+        verb, pronoun = ("is", "it") if len(run.missing) == 1 else ("are", "they")
+        left_out = f"What {pronoun} would show is left out of this page."
+        found.append(Note(f"{', '.join(run.missing)} {verb} missing.", left_out, True))
     found += [Note("A file does not fit the others.", f"{note}.", True) for note in run.notes]
     return found
 
