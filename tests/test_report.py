@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command import dna, fasta, made_bundle, run_json, table, virnucpro
@@ -122,6 +122,19 @@ def test_the_page_counts_what_the_run_counted(run_dir):
     assert sum(int(number.replace(",", "")) for _, number in chunks[:end]) == counts["chunks"]
     assert dict(chunks)["not called: too short"] == str(counts["chunk_status"]["too_short"])
     assert dict(chunks)["not called: unknown letters"] == "1"
+
+
+def test_what_failed_is_counted_apart_from_what_has_no_call(tmp_path):
+    contigs = [
+        *[(f"v{i}", [Chunk(0.9)]) for i in range(3)],
+        *[(f"f{i}", [Chunk(None, "failed")]) for i in range(4)],
+        *[(f"n{i}", [Chunk(None, "too_short")]) for i in range(5)],
+    ]
+    made_run(tmp_path, contigs)
+    found = parsed(remake([tmp_path]))
+    rows = dict(row[:2] for row in found.rows[:5])
+    expected = {"virus": "3", "others": "0", "not called": "5", "failed": "4", "all records": "12"}
+    assert rows == expected
 
 
 def test_the_page_draws_the_rows_of_the_tables(run_dir):
@@ -274,9 +287,10 @@ def test_names_stay_names(run_dir):
         assert raw not in text
 
 
-texts = st.text(st.characters(exclude_categories=()), max_size=40)
+texts = st.text(st.sampled_from("<>\"'&%; \n") | st.characters(exclude_categories=()), max_size=40)
 
 
+@settings(deadline=None)
 @given(texts)
 def test_any_text_comes_out_as_it_went_in(text):
     marked = html.visible(text).replace("\r", "")
@@ -286,6 +300,7 @@ def test_any_text_comes_out_as_it_went_in(text):
     assert found.tags == {"p": 1}
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         texts, texts | st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False))
@@ -353,11 +368,15 @@ def test_a_run_that_left_no_tables(tmp_path):
         ("calls.tsv", "lake\t1\ta\t1\t0\t4\tF9\t\tnone\tok\t\t\n", 3),
     ],
 )
-def test_a_damaged_row_is_named(tmp_path, name, line, number):
-    made_run(tmp_path, [("a", [Chunk()])])
+@pytest.mark.parametrize("rows", [1, 5, 6])
+def test_a_damaged_row_is_named(tmp_path, monkeypatch, name, line, number, rows):
+    monkeypatch.setattr(columns, "BLOCK_ROWS", 3)
+    made_run(tmp_path, [("a", [Chunk()])] * rows)
+    whole = (tmp_path / name).read_text().splitlines(keepends=True)[1]
     with (tmp_path / name).open("a") as file:
-        file.write(line)
-    with pytest.raises(InputError, match=f"{name}, line {number}: this row is damaged"):
+        file.write(line + whole)
+    where = f"{name}, line {rows - 1 + number}: this row is damaged"
+    with pytest.raises(InputError, match=where):
         remake([tmp_path])
 
 
@@ -505,6 +524,7 @@ repeats = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(random_dna, repeats)
 def test_repeats_are_of_low_complexity_and_random_letters_are_not(plain, repeated):
     found = complexities([plain, repeated, repeated + plain, b"N" * 300])
@@ -514,8 +534,10 @@ def test_repeats_are_of_low_complexity_and_random_letters_are_not(plain, repeate
     assert found[2].low_share(0, joined) > 0.9
     assert found[2].low_share(joined + 32, joined + 300) == 0
     assert found[3].share == 0
+    assert complexities([plain[:40]])[0].share == 0
 
 
+@settings(deadline=None)
 @given(st.lists(random_dna | repeats | st.binary(max_size=200), min_size=1, max_size=6))
 def test_sequences_are_judged_alike_alone_and_together(sequences):
     together = complexities(sequences)
