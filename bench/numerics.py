@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 from figures import machine, markdown
 from virnucpro.bundle import Bundle, embedded_bundles, load
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
+from virnucpro.head import load_published_head
 from virnucpro.reads import letters, open_sources
 from virnucpro.tokens import padded
 
@@ -40,7 +41,6 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import plain_encoders  # noqa: E402
 import tolerances  # noqa: E402
-from legacy_head import convert  # noqa: E402
 
 Array = NDArray[np.floating[Any]]
 
@@ -159,7 +159,7 @@ def head_rows() -> Iterator[list[str]]:
     """Rows of the table of heads: both containers of the published head."""
     examples = load_file(GOLDEN / "legacy_model.examples.safetensors")
     for name in ("legacy_model.pth", "legacy_model_prezip.pth"):
-        found = convert(GOLDEN / name).probabilities(examples["features"])
+        found = load_published_head(GOLDEN / name).probabilities(examples["features"])
         error = float(np.abs(found - examples["probabilities"]).max())
         same = (found.argmax(1) == examples["probabilities"].argmax(1)).all()
         yield [name, f"{len(found)}", f"{error:.1e}", f"{tolerances.HEAD_FP32:g}", f"{same}"]

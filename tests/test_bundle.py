@@ -193,14 +193,6 @@ def test_the_linear_model_computes_on_the_cpu_only(tmp_path):
         made.classifier(torch.device("cuda:0"))
 
 
-def test_only_the_published_model_passes_for_it(tmp_path):
-    assert not made_bundle(tmp_path / "km").is_published_model
-    own = write_bundle(tmp_path / "own", frames_manifest(), {})
-    assert not own.is_published_model
-    theirs = write_bundle(tmp_path / "theirs", frames_manifest(published=True), {})
-    assert theirs.is_published_model
-
-
 def test_a_bundle_is_shown(tmp_path):
     made = made_bundle(tmp_path / "km")
     done = virnucpro("bundles", "show", made.path)

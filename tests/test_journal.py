@@ -1,9 +1,12 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
+import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from virnucpro.calls import Status
 from virnucpro.errors import ResumeError, VirnucproError
-from virnucpro.journal import Journal, RunFiles, Staging, disk_errors, write_atomic, write_json
+from virnucpro.journal import Journal, RunFiles, Staging, disk_errors, write_atomic
 from virnucpro.scored import Scored
 
 FINGERPRINT = {"inputs": "aa", "bundle": "bb"}
@@ -70,7 +73,7 @@ def test_a_damaged_block_is_named(tmp_path, damage):
 
 
 def test_blocks_come_back_in_order_and_none_is_missing(tmp_path):
-    journal = Journal.create(tmp_path / "run", FINGERPRINT)
+    journal = Journal.open(RunFiles(tmp_path / "run"), FINGERPRINT)
     blocks = blocks_of_made(CONTIGS, [1, 2, 3, 4])
     for scored in reversed(blocks):
         journal.commit(scored)
@@ -87,99 +90,187 @@ def test_blocks_come_back_in_order_and_none_is_missing(tmp_path):
 
 def test_empty_and_foreign_folders_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
-    Journal.create(tmp_path / "empty", FINGERPRINT)
+    Journal.open(RunFiles(tmp_path / "empty"), FINGERPRINT)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
-    Journal.create(tmp_path / "foreign", FINGERPRINT).finished()
+    with Journal.open(RunFiles(tmp_path / "foreign"), FINGERPRINT) as journal:
+        journal.finished()
     assert [p.name for p in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
-    Journal.create(tmp_path / "deep" / "er", FINGERPRINT)
+    Journal.open(RunFiles(tmp_path / "deep" / "er"), FINGERPRINT)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def earlier(folder: Path, finished: bool, *, results: bool = True) -> RunFiles:
+    """A folder with a run that was ended, in order or by a kill."""
+    with Journal.open(RunFiles(folder), FINGERPRINT) as journal:
+        journal.commit(blocks_of_made(CONTIGS, [])[0])
+        if results:
+            journal.files.calls.write_text("ours")
+            journal.files.log.write_text("ours")
+        if finished:
+            journal.write_run_json(
+                {"schema_version": 1, "status": "complete", "fingerprint": FINGERPRINT}
+            )
+            journal.finished()
+    return journal.files
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_run_is_refused_and_the_field_named(tmp_path, finished):
-    journal = Journal.create(tmp_path, FINGERPRINT)
-    if finished:
-        write_json(journal.files.run_json, {"fingerprint": FINGERPRINT})
-        journal.finished()
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ResumeError, match="another bundle") as caught:
-        Journal.create(tmp_path, FINGERPRINT | {"bundle": "cc"})
+@pytest.mark.parametrize("field", FINGERPRINT)
+def test_another_run_is_refused_and_the_field_named(tmp_path, finished, field):
+    files = earlier(tmp_path, finished)
+    before = files_in(tmp_path)
+    with pytest.raises(ResumeError, match=f"another {field} ") as caught:
+        Journal.open(files, FINGERPRINT | {field: "cc"})
     assert caught.value.exit_code == 3
-    with pytest.raises(ResumeError, match="already holds"):
-        Journal.create(tmp_path, FINGERPRINT)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert files_in(tmp_path) == before
+
+
+def test_an_unfinished_run_is_refused_without_resume_and_else_goes_on(tmp_path):
+    files = earlier(tmp_path, finished=False)
+    before = files_in(tmp_path)
+    with pytest.raises(ResumeError, match="already holds an unfinished run"):
+        Journal.open(files, FINGERPRINT, resume=False)
+    assert files_in(tmp_path) == before
+    with Journal.open(files, FINGERPRINT) as journal:
+        assert files.block(0).exists()
+        assert not files.calls.exists()
+        files.log.unlink()
+        journal.finished()
+    with Journal.open(files, FINGERPRINT, resume=False):
+        pass
+
+
+def test_a_run_that_was_finished_meanwhile_is_not_replaced(tmp_path):
+    files = earlier(tmp_path, finished=True)
+    before = files_in(tmp_path)
+    with pytest.raises(ResumeError, match="just finished a run here"):
+        Journal.open(files, FINGERPRINT)
+    assert files_in(tmp_path).keys() - {".virnucpro/lock"} == before.keys()
+    with Journal.open(files, FINGERPRINT, again=True):
+        assert not files.run_json.exists()
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_an_earlier_run_is_discarded_and_nothing_else(tmp_path, finished):
-    journal = Journal.create(tmp_path, FINGERPRINT)
+def test_an_earlier_run_is_replaced_and_nothing_else(tmp_path, finished):
+    files = earlier(tmp_path, finished)
     (tmp_path / "notes.txt").write_text("mine")
-    journal.files.calls.write_text("ours")
-    if finished:
-        write_json(journal.files.run_json, {"schema_version": 1, "fingerprint": FINGERPRINT})
+    with Journal.open(files, {"bundle": "cc"}, force=True) as journal:
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".virnucpro", "notes.txt"]
+        assert list(files.blocks.iterdir()) == []
         journal.finished()
-    Journal.discard(journal.files)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-    Journal.create(tmp_path, {"bundle": "cc"})
 
 
-@pytest.mark.parametrize("name", ["calls.tsv", "run.json"])
-def test_discarding_spares_what_is_not_ours(tmp_path, name):
-    (tmp_path / name).write_text("{}")
-    (tmp_path / "contigs.tsv").write_text("mine")
-
-    def start_over():
-        Journal.discard(RunFiles(tmp_path))
-        Journal.create(tmp_path, FINGERPRINT)
-
-    with pytest.raises(ResumeError):
-        start_over()
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "contigs.tsv"])
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("content", ["{}", "[]", "damaged", '{"fingerprint": {}}'])
+def test_a_foreign_run_json_is_spared(tmp_path, force, content):
+    for name in ("run.json", "contigs.tsv"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ResumeError, match=r"run\.json"):
+        Journal.open(RunFiles(tmp_path), FINGERPRINT, force=force)
+    assert files_in(tmp_path) == dict.fromkeys(("run.json", "contigs.tsv"), content.encode())
 
 
+@pytest.mark.parametrize("force", [True, False])
 @pytest.mark.parametrize("name", ["calls.tsv", "viral.fasta", "log.txt", "failed.tsv"])
-def test_foreign_files_under_our_names_are_refused(tmp_path, name):
+def test_foreign_files_under_our_names_are_refused(tmp_path, name, force):
     (tmp_path / name).write_text("mine")
+    (tmp_path / ".virnucpro").mkdir()  # an empty one says nothing
     with pytest.raises(ResumeError, match=name):
-        Journal.create(tmp_path, FINGERPRINT)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-    Journal.create(tmp_path, FINGERPRINT, prefix="P")
+        Journal.open(RunFiles(tmp_path), FINGERPRINT, force=force)
+    assert files_in(tmp_path) == {name: b"mine"}
+    with Journal.open(RunFiles(tmp_path, "P"), FINGERPRINT):
+        pass
 
 
-def test_foreign_hidden_folder_links_and_damage_are_refused(tmp_path):
-    (tmp_path / "a" / ".virnucpro").mkdir(parents=True)
+def test_force_needs_a_run_or_nothing(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ResumeError, match="no run that --force could replace"):
+        Journal.open(RunFiles(tmp_path), FINGERPRINT, force=True)
+    assert files_in(tmp_path) == {"notes.txt": b"mine"}
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "new"):
+        with Journal.open(RunFiles(tmp_path / folder), FINGERPRINT, force=True) as journal:
+            journal.write_run_json({"schema_version": 1, "fingerprint": {}})
+    with Journal.open(RunFiles(tmp_path / "new", "other"), FINGERPRINT, force=True):
+        assert (tmp_path / "new" / "run.json").exists()
+
+
+def test_foreign_hidden_folders_links_and_damage_are_refused(tmp_path):
+    (tmp_path / "a" / ".virnucpro" / "mine").mkdir(parents=True)
     with pytest.raises(ResumeError, match=r"\.virnucpro"):
-        Journal.create(tmp_path / "a", FINGERPRINT)
+        Journal.open(RunFiles(tmp_path / "a"), FINGERPRINT)
+    with pytest.raises(ResumeError, match=r"\.virnucpro"):
+        Journal.open(RunFiles(tmp_path / "new", journal=tmp_path / "a"), FINGERPRINT)
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "calls.tsv").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ResumeError, match=r"calls\.tsv"):
-        Journal.create(tmp_path / "b", FINGERPRINT)
-    (tmp_path / "c").mkdir()
-    for text in ("{", "[]", '"\xff'):
-        (tmp_path / "c" / "run.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(ResumeError, match=r"run\.json"):
-            Journal.create(tmp_path / "c", FINGERPRINT)
+    (tmp_path / "b" / "calls.tsv").symlink_to("nowhere")
+    with pytest.raises(ResumeError, match="in the way"):
+        Journal.open(RunFiles(tmp_path / "b"), FINGERPRINT)
+    files = earlier(tmp_path / "c", finished=False)
+    files.fingerprint.write_bytes(b"[]")
+    with pytest.raises(ResumeError, match="damaged"):
+        Journal.open(files, FINGERPRINT)
     (tmp_path / "d").write_text("a file")
-    with pytest.raises(ResumeError, match="this is a file"):
-        Journal.create(tmp_path / "d", FINGERPRINT)
+    for files in (RunFiles(tmp_path / "d"), RunFiles(tmp_path / "e", journal=tmp_path / "d")):
+        with pytest.raises(ResumeError, match="this is a file"):
+            Journal.open(files, FINGERPRINT)
 
 
-@pytest.mark.parametrize("number", [errno.ENOTEMPTY, errno.EEXIST])
-def test_of_two_runs_that_enter_one_new_folder_one_is_refused(tmp_path, monkeypatch, number):
-    """The other one has made its hidden folder after this one looked."""
-    rename = Path.rename
+def test_blocks_elsewhere_outlive_the_run_directory(tmp_path):
+    first = RunFiles(tmp_path / "out1", journal=tmp_path / "j")
+    with Journal.open(first, FINGERPRINT) as journal:
+        journal.commit(blocks_of_made(CONTIGS, [])[0])
+    assert not (first.hidden / "blocks").exists()
+    second = RunFiles(tmp_path / "out2", journal=tmp_path / "j")
+    with pytest.raises(ResumeError, match="another bundle"):
+        Journal.open(second, FINGERPRINT | {"bundle": "cc"})
+    with Journal.open(second, FINGERPRINT) as journal:
+        assert second.block(0).exists()
+        with pytest.raises(ResumeError, match=f"{tmp_path / 'j'}.*: in use by process"):
+            Journal.open(RunFiles(tmp_path / "out3", journal=tmp_path / "j"), FINGERPRINT)
+        journal.finished()
+    assert list((tmp_path / "j").iterdir()) == list((tmp_path / "out2").iterdir()) == []
 
-    def late(path, target):
-        RunFiles(tmp_path).blocks.mkdir(parents=True)
-        if number == errno.EEXIST:  # what some file systems say
-            raise OSError(number, os.strerror(number))
-        rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", late)
-    with pytest.raises(ResumeError, match="another run has just begun in this folder") as caught:
-        Journal.create(tmp_path, FINGERPRINT)
-    assert caught.value.exit_code == 3
-    assert [path.name for path in tmp_path.iterdir()] == [".virnucpro"]
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from virnucpro.journal import Journal, RunFiles
+Journal.open(RunFiles(Path(sys.argv[1])), {"inputs": "aa", "bundle": "bb"})
+if os.fork():
+    os.kill(os.getpid(), 9)
+time.sleep(20)
+"""
+
+
+def test_a_child_that_outlives_its_parent_holds_no_lock(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", CHILD, tmp_path], start_new_session=True) as run:
+        assert run.wait(20) == -signal.SIGKILL
+        deadline = time.monotonic() + 10  # it may not have run yet
+        while (held := is_held(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGKILL)  # the child is there
+    assert not held
+
+
+def is_held(folder: Path) -> bool:
+    try:
+        Journal.open(RunFiles(folder), FINGERPRINT).close()
+    except ResumeError:
+        return True
+    return False
+
+
+def test_a_command_that_a_run_starts_holds_no_lock(tmp_path):
+    sleep = partial(subprocess.Popen, ["sleep", "20"], close_fds=False)
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT), sleep() as child:
+        pass_on = [path.resolve() for path in Path(f"/proc/{child.pid}/fd").iterdir()]
+        child.kill()
+    assert not [path for path in pass_on if path.name == "lock"]
 
 
 def test_a_prefix_stands_before_every_name(tmp_path):
@@ -220,12 +311,12 @@ NO_PERMISSION = """
 import os
 from pathlib import Path
 from virnucpro.errors import VirnucproError
-from virnucpro.journal import Journal
+from virnucpro.journal import Journal, RunFiles
 Path().chmod(0o555)
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    Journal.create(Path("run"), {})
+    Journal.open(RunFiles(Path("run")), {})
 except VirnucproError as error:
     print(error.exit_code, error)
 """
@@ -246,15 +337,15 @@ sys.path.insert(0, sys.argv[2])
 from test_journal import CONTIGS, FINGERPRINT
 from made_blocks import blocks_of_made
 from virnucpro.errors import VirnucproError
-from virnucpro.journal import Journal, Staging
-journal = Journal.create(Path(sys.argv[1]), FINGERPRINT)
+from virnucpro.journal import Journal, RunFiles, Staging
+journal = Journal.open(RunFiles(Path(sys.argv[1])), FINGERPRINT)
 resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
 try:
     journal.commit(blocks_of_made(CONTIGS, [])[0])
 except VirnucproError as error:
     print(error)
 try:
-    with Staging(journal.files) as staging:
+    with Staging(journal.files, {}) as staging:
         file = staging.open(journal.files.calls)
         for _ in range(1000):
             file.write(b"x" * 100)
@@ -269,7 +360,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     done = in_process(FULL_DISK, str(run), str(Path(__file__).parent))
     assert done.stdout.count("the disk is full") == 2, done.stderr
     left = {str(p.relative_to(run)) for p in run.rglob("*")}
-    assert left == {".virnucpro", ".virnucpro/blocks", ".virnucpro/fingerprint.json"}
+    kept = (".virnucpro", ".virnucpro/blocks", ".virnucpro/fingerprint.json", ".virnucpro/lock")
+    assert left == {*kept}
 
 
 def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
@@ -287,11 +379,30 @@ def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, number):
+    """That it knows no such call is no matter; that it fails is."""
+    flush = os.fsync
+
+    def files_alone(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    if number == errno.EIO:
+        with pytest.raises(VirnucproError, match="Input/output error"):
+            write_atomic(tmp_path / "a", b"new")
+    else:
+        write_atomic(tmp_path / "a", b"new")
+        assert (tmp_path / "a").read_bytes() == b"new"
+
+
 def test_staged_files_appear_together_or_not_at_all(tmp_path):
-    files = Journal.create(tmp_path, FINGERPRINT).files
+    files = Journal.open(RunFiles(tmp_path), FINGERPRINT).files
 
     def interrupted():
-        with Staging(files) as staging:
+        with Staging(files, {}) as staging:
             staging.open(files.calls, b"head\n").write(b"row\n")
             raise KeyboardInterrupt
 
@@ -299,7 +410,7 @@ def test_staged_files_appear_together_or_not_at_all(tmp_path):
         interrupted()
     assert not files.calls.exists()
     assert not files.scratch.exists()
-    with Staging(files) as staging:
+    with Staging(files, {}) as staging:
         staging.open(files.calls, b"head\n").write(b"row\n")
         staging.open(files.calls, b"head\n").write(b"row\n")
         assert not files.calls.exists()
@@ -314,7 +425,7 @@ from pathlib import Path
 from virnucpro.journal import RunFiles, Staging, write_atomic
 files = RunFiles(Path(sys.argv[1]))
 files.blocks.mkdir(parents=True)
-with Staging(files) as staging:
+with Staging(files, {}) as staging:
     file = staging.open(files.calls)
     print("ready", flush=True)
     number = 0

@@ -203,7 +203,7 @@ def test_attention_kernels_are_known_once_they_ran(directory):
     classifier.score([CLOSED])
     assert classifier.attention == {}
     classifier.score(["ATG" * 20])
-    assert classifier.attention == {"dnabert_s": "sdpa", "esm2": "sdpa"}
+    assert classifier.attention == {"dnabert_s": "PyTorch CPU flash", "esm2": "PyTorch CPU flash"}
     assert (classifier.name, classifier.device, classifier.precision) == ("tiny-300", "cpu", "fp32")
 
 
@@ -249,7 +249,7 @@ def test_a_file_that_the_manifest_does_not_name_is_refused(directory, tmp_path):
 
 def test_a_manifest_without_an_encoder_is_refused(directory, tmp_path):
     bundle = rewritten(directory, tmp_path, lambda m: m["encoders"].pop("esm2"))
-    with pytest.raises(BundleError, match="no path and sha256 for the encoder esm2"):
+    with pytest.raises(BundleError, match="holds a head, but no encoder esm2"):
         bundle.classifier()
 
 

@@ -49,7 +49,7 @@ def run_dir(tmp_path_factory) -> Path:
     ok = MadeChunk(0, 4, Status.OK, {0: (0.25, 0.75), 4: (0.125, 0.875)})
     failed = MadeChunk(0, 4, Status.FAILED)
     contigs = [MadeContig("a", [ok], 4), MadeContig("b", [failed], 4), MadeContig("c")]
-    journal = Journal.create(folder / "out", {})
+    journal = Journal.open(RunFiles(folder / "out"), {})
     journal.commit(blocks_of_made(contigs, [])[0])
     sources = open_sources([folder / "lake.fasta"])
     write_tables(journal.files, journal, Rule("frames"), sources, [""])
@@ -125,8 +125,10 @@ def a_run_json() -> dict:
         "bundle": {"name": "mini-500-v1", "sha256": "f" * 64, "kind": "chunks", "chunk_nt": 500},
         "settings": {"threshold": 0.5, "threads": None},
         "device": {"kind": "cpu", "name": "Xeon", "precision": "bf16", "threads": 2},
-        "attention": {"codon": "sdpa"},
+        "attention": {"codon": "PyTorch CPU flash"},
         "fingerprint": {"bundle": "f" * 64},
+        "blocks": {"total": 3, "reused": 1, "damaged": 0},
+        "outputs": {"calls.tsv": "0" * 64},
         "counts": tables.Counts(**numbers, chunk_status=status).as_dict(),
         "timings": {"total_s": 2.41, "tables_s": 0.05},
         "memory": {"peak_bytes": 612368384},

@@ -259,7 +259,7 @@ def test_the_methods_paragraph_states_the_run(run_dir):
     counts, bundle = run_json(run_dir)["counts"], run_json(run_dir)["bundle"]
     paragraph = words.methods(run)
     for fact in (
-        f"its bundle km (sha256 {bundle['sha256']}), which is not the published model",
+        f"its bundle km (sha256 {bundle['sha256']}), which is not the published VirNucPro model",
         "chunks of 500 nt",
         "called viral at a score of 0.5 or more",
         f"Of 9 sequences ({counts['bases']:,} nt), {counts['virus']} were called viral",
@@ -588,6 +588,30 @@ def test_predict_and_report_write_the_same_page(run_dir):
     assert (done.code, done.out) == (0, "")
     assert done.err == f"the page is {run_dir / 'report.html'}\n"
     assert (run_dir / "report.html").read_bytes() == before
+
+
+def test_gzipped_tables_give_the_same_page(folder, run_dir, tmp_path):
+    predict([folder / "lake <i>x.fasta"], folder / "km", tmp_path / "run", tables="gz")
+    assert not (tmp_path / "run" / "contigs.tsv").exists()
+    found = parsed(tmp_path / "run" / "report.html")
+    assert found.data == parsed(run_dir / "report.html").data
+    assert "missing" not in found.text
+    before = (tmp_path / "run" / "report.html").read_bytes()
+    assert remake([tmp_path / "run"]).read_bytes() == before
+    packed = tmp_path / "run" / "contigs.tsv.gz"
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"contigs\.tsv\.gz: this file is damaged"):
+        remake([tmp_path / "run"])
+
+
+def test_a_run_that_went_on_tells_no_speed(tmp_path):
+    timings = {"total_s": 9.0, "startup_s": 1.0, "blocks_s": 7.0, "scoring_s": 5.0, "tables_s": 0.5}
+    for reused, told in ((0, True), (3, False)):
+        blocks = {"total": 9, "reused": reused, "damaged": 0}
+        made_run(tmp_path, [("a", [Chunk()] * 70)], timings=timings, blocks=blocks)
+        text = parsed(remake([tmp_path])).text
+        assert ("10 chunks and 5 kb a second once started" in text) == told
+        assert ("3 blocks had been scored by an earlier process" in text) != told
 
 
 def test_an_empty_and_a_broken_input_have_a_page(tmp_path):

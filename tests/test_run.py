@@ -28,12 +28,13 @@ from virnucpro.bundle import Bundle, embedded_bundles
 from virnucpro.calls import Rule
 from virnucpro.chunks import chunk_spans
 from virnucpro.errors import InputError, SettingsError, VirnucproError
-from virnucpro.journal import Journal
+from virnucpro.journal import Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent
 from virnucpro.reads import open_sources
 from virnucpro.run import Settings, predict, run
 from virnucpro.runners import SerialRunner
+from virnucpro.scored import Scored
 from virnucpro.tables import write_tables
 
 CHUNK_NT = 80
@@ -64,15 +65,22 @@ def sequences(records: list[tuple[str, int]]) -> list[tuple[str, str]]:
     return [(name, TEXT[37 * i : 37 * i + n]) for i, (name, n) in enumerate(records)]
 
 
+class Unwatched:
+    broken = ()
+
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        pass
+
+
 def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
     """The results of a run of this block size."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)  # a hundred blocks would wait for the disk
-        journal = Journal.create(Path(folder), {})
+        journal = Journal.open(RunFiles(Path(folder)), {})
         runner = SerialRunner(bundle.classifier())
         sources = open_sources([path])
         sizes = bundle.chunk_nt, block_nt
-        classify(contigs_of(sources, []), runner, journal, *sizes, lambda scored: None)
+        classify(contigs_of(sources, []), runner, journal, *sizes, Unwatched())
         digests = [source.sha256 for source in sources]
         write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), digests)
         return results(Path(folder))
@@ -163,7 +171,7 @@ def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_pat
         assert virnucpro(*arguments, "--threads", threads).code == 0
         jsonschema.validate(run_json(out), schema())
         of_kmers = run_json(out)["bundle"]["kind"] == "kmer"
-        assert run_json(out)["attention"] == ({} if of_kmers else {"codon": "sdpa"})
+        assert run_json(out)["attention"] == ({} if of_kmers else {"codon": "PyTorch CPU flash"})
         assert run_json(out)["settings"]["threads"] == (1 if of_kmers else threads)
         found.append(results(out))
     assert found[0] == found[1]
@@ -347,7 +355,7 @@ def test_a_full_disk_does_not_replace_what_ended_the_run(bundle, tmp_path, monke
         raise VirnucproError("the disk is full")
 
     def fail() -> None:
-        monkeypatch.setattr("virnucpro.run.write_json", refuse)
+        monkeypatch.setattr("virnucpro.journal.write_json", refuse)
         raise error
 
     with pytest.raises(type(error)) as caught:
@@ -372,8 +380,12 @@ def test_the_library_takes_every_setting(bundle, tmp_path, monkeypatch):
         "threshold": 0.25,
         "precision": "bf16",
         "threads": 3,
+        "max_length": 7,
         "allow_partial": True,
+        "resume": False,
         "force": True,
+        "keep_blocks": True,
+        "journal": Path("j"),
     }
     plain = Settings(inputs=(Path("a"), Path("b")), out=Path("o"), bundle=str(bundle.path))
     predict(["a", Path("b")], bundle.path, "o")

@@ -17,18 +17,18 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
     ("errors", "calls", "chunks", "progress", "citation"),
-    ("reads", "frames"),
-    ("batches", "tokens"),
-    ("texts", "bundle", "scored"),
-    ("head", "kmer", "devices"),
+    ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
+    ("batches", "tokens", "disk"),
+    ("texts", "bundle", "scored", "downloads"),
+    ("head", "kmer", "devices", "verification"),
     ("encoders",),
     ("classifiers",),
     ("journal",),
-    ("sorting",),
-    ("names",),
+    ("sorting", "assembly"),
+    ("names", "acquire"),
     ("tables", "runners"),
     ("pipeline",),
-    ("inspection", "train", "report"),
+    ("inspection", "train", "report", "bench", "doctor"),
     ("run",),
     ("cli",),
     ("__main__",),
@@ -38,6 +38,10 @@ RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 UPWARD_WHEN_CALLED = {("bundle", "classifiers"), ("__init__", "run")}
 
 NETWORK = {"socket", "ssl", "http", "urllib", "ftplib", "requests", "httpx", "huggingface_hub"}
+# The one door to the network.
+NETWORKED = "downloads"
+# What torch raises; nothing can be unpickled with it.
+HARMLESS = {"pickle.UnpicklingError"}
 UNSAFE = {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}
 
 
@@ -63,6 +67,8 @@ def imports(tree: ast.AST, lazy: bool = False):
             assert node.level == 0, "a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
+                if whole in HARMLESS:
+                    continue
                 inside = node.module == "virnucpro" and alias.name in RANK
                 yield (whole if inside else str(node.module)), lazy
         elif not (isinstance(node, ast.stmt) and for_types_only(node)):
@@ -118,8 +124,9 @@ def test_no_module_imports_itself_in_a_circle():
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_nothing_unsafe_and_no_network(path):
+    forbidden = UNSAFE if module_of(path) == NETWORKED else NETWORK | UNSAFE
     for name, _ in imports(parsed(path)):
-        assert name.split(".")[0] not in NETWORK | UNSAFE
+        assert name.split(".")[0] not in forbidden
     calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
     named = {ast.unparse(call.func) for call in calls}
     assert not named & {"print", "eval", "exec", "__import__"}
@@ -178,7 +185,17 @@ def running(*arguments: str) -> str:
     ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
     + [
         running(c, "--help")
-        for c in ("predict", "validate", "report", "cite", "evaluate", "bundles", "train")
+        for c in (
+            "predict",
+            "validate",
+            "report",
+            "cite",
+            "evaluate",
+            "bundles",
+            "train",
+            "bench",
+            "doctor",
+        )
     ],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):

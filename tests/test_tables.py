@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores
 from virnucpro.batches import Record, Rows
 from virnucpro.calls import FRAME_NAMES, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
-from virnucpro.journal import Journal, OutputFile, disk_errors
+from virnucpro.journal import Journal, OutputFile, RunFiles, disk_errors
 from virnucpro.names import name_hashes, repeated_hashes, unique_names
 from virnucpro.reads import open_sources
 from virnucpro.scored import Scored
@@ -66,7 +67,7 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5):
     folder.mkdir()
     path = folder / "in.fasta"
     path.write_bytes(fasta_of(contigs))
-    journal = Journal.create(folder / "run", {})
+    journal = Journal.open(RunFiles(folder / "run"), {})
     for scored in blocks_of_made(contigs, cuts, kind):
         journal.commit(scored)
     (source,) = open_sources([path])
@@ -219,7 +220,11 @@ def check_failed(contigs, data, counts):
     expected = []
     for i, contig in enumerate(contigs, 1):
         failed = sum(c.status == Status.FAILED for c in contig.chunks)
-        reason = f"{failed} of {len(contig.chunks)} chunks could not be scored" if failed else ""
+        reason = (
+            f"{failed} of {len(contig.chunks)} chunks could not be scored: unknown"
+            if failed
+            else ""
+        )
         reason = contig.fault.replace("\t", " ") or reason
         if reason:
             values = ("in", str(i), contig.name, reason)
@@ -332,6 +337,18 @@ def test_paired_reads_share_names(tmp_path):
     assert found[-2:] == ["read_7_1", "read_8_2"]
 
 
+def test_repeated_hashes_hold_less_than_16_bytes_a_record(tmp_path):
+    """Of pairs; the lines of names lie on the disk, and the rest is a bounded part at a time."""
+    number = 500_000
+    (tmp_path / "hashes").write_bytes(np.repeat(np.arange(number // 2), 2).tobytes())
+    tracemalloc.start()
+    found = repeated_hashes(tmp_path / "hashes", at_once=20_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == number // 2
+    assert peak < 10 * number
+
+
 def test_repeated_hashes_are_found_in_parts(tmp_path):
     names = [str(i) for i in (*range(1000), *range(0, 1000, 7))]
     (tmp_path / "hashes").write_bytes(name_hashes(names).tobytes())
@@ -349,6 +366,23 @@ def test_sorting_on_disk(tmp_path_factory, lines, lines_in_memory, fan_in):
     runs = len(list(folder.iterdir()))
     assert runs <= (fan_in - 1) * (1 + np.log(max(2, len(lines))) / np.log(fan_in))
     assert list(sorter.sorted()) == sorted(lines)
+    assert list(folder.iterdir()) == []
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def test_few_files_are_open_while_lines_are_sorted(tmp_path):
+    sorter = SortedLines(tmp_path, "x", lines_in_memory=1, fan_in=4)
+    before, most = open_files(), 0
+    for i in range(4**4 - 1):  # three runs of each of four sizes
+        sorter.add([b"%03d\n" % (i * 7 % 255)])
+    assert len(list(tmp_path.iterdir())) == 12
+    for i, line in enumerate(sorter.sorted()):
+        assert line == b"%03d\n" % i
+        most = max(most, open_files() - before)
+    assert most <= 4
 
 
 def test_ids_are_sorted_by_their_bytes(tmp_path):
@@ -366,7 +400,7 @@ def one_virus(folder: Path):
     """A journal with one record called virus, and its input."""
     path = folder / "in.fasta"
     path.write_bytes(b">a\n" + b"ACGT" * 100 + b"\n")
-    journal = Journal.create(folder / "run", {})
+    journal = Journal.open(RunFiles(folder / "run"), {})
     chunk = MadeChunk(0, 400, Status.OK, {0: (0.25, 0.75)})
     journal.commit(blocks_of_made([MadeContig("a", [chunk], 400)], [])[0])
     (source,) = open_sources([path])
@@ -426,7 +460,7 @@ def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
             [blocks[0], replace(blocks[0], block_number=1)],
         ]
     ):
-        journal = Journal.create(tmp_path / str(number), {})
+        journal = Journal.open(RunFiles(tmp_path / str(number)), {})
         for scored in damaged:
             journal.commit(scored)
         with pytest.raises(AssertionError, match="record"):
@@ -486,7 +520,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_tables import one_virus
 from virnucpro.calls import Rule
-from virnucpro.journal import OutputFile
+from virnucpro.journal import OutputFile, RunFiles
 from virnucpro.reads import open_sources
 from virnucpro.tables import write_tables
 path, journal, sha256 = one_virus(Path(sys.argv[1]))

@@ -178,7 +178,7 @@ def test_missing_files(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (None, 'has no "config" in its metadata'),
+        (None, "holds no config of an encoder"),
         ({}, "not that of an ESM-2"),
         ({**CONFIG, "num_layers": "2"}, "num_layers is '2'"),
         ({**CONFIG, "num_layers": 0}, "num_layers is 0"),

@@ -5,8 +5,9 @@ knows no encoder, no device and no file.
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,9 @@ Int64 = NDArray[np.int64]
 RECORD_NT = 64
 # Reads are of few lengths, so their spans are worth keeping; those of a genome would be megabytes.
 KEPT_SPANS_NT = 10_000
+# Pads cost as much as letters, small batches leave a device idle: so much of each is borne.
+MOST_PADS = 0.02
+LEAST_OF_BUDGET = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Record:
     """What a block keeps of a contig that begins in it or goes on in it.
 
     ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
-    why the contig cannot be processed; it is empty for all others.
+    why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
+    letters in this block, which finds the record where the digests of two blocks differ.
     """
 
     ordinal: int
@@ -40,6 +45,7 @@ class Record:
     begins: bool
     ends: bool
     fault: str = ""
+    letters_crc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Block:
 
     text holds upper-case letters with U read as T; chunk i is
     text[offset[i] : offset[i] + rows.length_nt[i]]. digest is the sha256 over names, lengths and
-    letters: equal blocks, and only they, have equal digests.
+    letters, not over samples, which are but names of files: equal blocks, and only they, have equal
+    digests.
     """
 
     number: int
@@ -84,6 +91,11 @@ class Block:
         """The letters of one chunk."""
         start = int(self.offset[row])
         return self.text[start : start + int(self.rows.length_nt[row])]
+
+    def part(self, first: int, last: int) -> "Block":
+        """The same block with its chunks [first, last) alone."""
+        columns = (getattr(self.rows, name)[first:last] for name in Rows.__slots__)
+        return replace(self, rows=Rows(*columns), offset=self.offset[first:last])
 
 
 def blocks_of(contigs: Iterable[Contig], chunk_nt: int, block_nt: int) -> Iterator[Block]:
@@ -125,16 +137,21 @@ def _kept_spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Places of sequences, the longest first, in batches of rows * longest <= budget.
 
-    A sequence longer than the budget is a batch of its own. Equal lengths keep their order.
+    A sequence longer than the budget is a batch of its own. A batch of some size also ends where
+    more rows would make more than MOST_PADS of it pads. Equal lengths keep their order.
     """
     batch: list[int] = []
-    longest = 0
+    longest = real = 0
     for place in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * longest > budget:
+        tokens = (len(batch) + 1) * longest
+        pads = tokens - real - lengths[place]
+        wasteful = real >= LEAST_OF_BUDGET * budget and pads > MOST_PADS * tokens
+        if batch and (tokens > budget or wasteful):
             yield batch
-            batch = []
+            batch, real = [], 0
         longest = longest if batch else lengths[place]
         batch.append(place)
+        real += lengths[place]
     if batch:
         yield batch
 
@@ -170,6 +187,7 @@ class _Draft:
     ) -> None:
         """Takes in the chunks [first, first + len(start)) of a contig that has so many in all."""
         ends = first + len(start) == chunks
+        part = text[int(start[0]) : int(end[-1])] if len(start) else b""
         self.records.append(
             Record(
                 ordinal=ordinal,
@@ -180,9 +198,9 @@ class _Draft:
                 begins=first == 0,
                 ends=ends,
                 fault=contig.fault,
+                letters_crc=zlib.crc32(part),
             )
         )
-        part = text[int(start[0]) : int(end[-1])] if len(start) else b""
         self._starts.append(start)
         self._ends.append(end)
         self._first.append(first)
@@ -210,7 +228,7 @@ class _Draft:
 
 def _digest(records: Sequence[Record], chunks: Int64, text: bytes) -> str:
     lines = [
-        f"{r.sample}\t{r.record}\t{r.name}\t{r.length_nt}\t{r.begins}\t{n}\t{r.fault}\n"
+        f"{r.record}\t{r.name}\t{r.length_nt}\t{r.begins}\t{n}\t{r.fault}\n"
         for r, n in zip(records, chunks.tolist(), strict=True)
     ]
     return hashlib.sha256("".join(lines).encode() + b"\0" + text).hexdigest()

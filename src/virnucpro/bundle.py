@@ -6,10 +6,10 @@ directory; what computes with it lies in classifiers/, which is loaded only when
 """
 
 import hashlib
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from virnucpro.cache import cache_path, file_digest, file_sha256
+from virnucpro.catalogue import newest, read_catalogue
 from virnucpro.errors import BundleError
 
 if TYPE_CHECKING:
@@ -34,9 +36,20 @@ KINDS = ("frames", "chunks", "kmer")
 LABELS = ("others", "virus")
 DEFAULT_BUNDLE = "mini-500"
 EMBEDDED = Path(__file__).parent / "bundles"
-_VERSIONED = re.compile(r"(?P<alias>.+)-v(?P<version>\d+)")
+DOWNLOADED = "bundles"
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class Provenance(StrEnum):
+    """Whose weights a bundle holds, in the words of a log."""
+
+    PUBLISHED = "the published VirNucPro model"
+    PUBLISHED_HEAD = (
+        "the published VirNucPro head, but not on the encoders that it was published with: cuts "
+        "made for those may not apply"
+    )
+    OTHER = "not the published VirNucPro model: cuts made for that one do not apply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,7 @@ class Bundle:
         path = self.path / name
         if name not in self.files:
             raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged")
-        if self.files[name] != file_sha256(path):
+        if self.files[name] != file_digest(path):
             raise BundleError(
                 f"{path}: its content is not what {MANIFEST} lists; the bundle is damaged, "
                 "fetch or make it again"
@@ -93,9 +106,24 @@ class Bundle:
         return found
 
     @property
+    def provenance(self) -> Provenance:
+        """Whose weights these are, by the digests that the manifest lists."""
+        blob = _table(self.parts, "head").get("git_blob")
+        known = read_catalogue().of_head(blob) if self.kind == "frames" else None
+        if known is None or known.chunk_nt != self.chunk_nt:
+            return Provenance.OTHER
+        given = _table(self.parts, "encoders")
+        theirs = all(
+            _table(given, encoder.part).get("revision") == encoder.revision
+            and encoder.recognises(_table(_table(given, encoder.part), "sha256"))
+            for encoder in known.encoders
+        )
+        return Provenance.PUBLISHED if theirs else Provenance.PUBLISHED_HEAD
+
+    @property
     def is_published_model(self) -> bool:
         """Whether this is the published VirNucPro model: its method, and its authors' weights."""
-        return self.kind == "frames" and bool(self.parts.get("published", False))
+        return self.provenance is Provenance.PUBLISHED
 
     @property
     def head(self) -> "Head":
@@ -105,51 +133,86 @@ class Bundle:
         return head_of(self)
 
     def classifier(
-        self, device: "str | torch.device" = "cpu", precision: str = "auto"
+        self,
+        device: "str | torch.device" = "cpu",
+        precision: str = "auto",
+        *,
+        cache_weights: bool = False,
     ) -> "Classifier":
         """What scores chunks with this bundle; see classifiers.classifier_of."""
         from virnucpro.classifiers import classifier_of
 
-        return classifier_of(self, device, precision)
+        return classifier_of(self, device, precision, cache_weights=cache_weights)
 
 
 def load(name_or_path: str | Path) -> Bundle:
-    """An embedded bundle by its name or alias, or any bundle by its directory.
+    """A bundle by its name or alias, embedded or downloaded, or any bundle by its directory.
 
-    `mini-500` is an alias of the newest `mini-500-vN`. Raises BundleError.
+    `mini-500` is an alias of the newest `mini-500-vN`. Nothing is downloaded. Raises BundleError.
     """
-    embedded = _embedded().get(str(name_or_path))
-    path = embedded or Path(name_or_path)
-    if not (path / MANIFEST).is_file():
-        names = ", ".join(sorted(_embedded())) or "none"
+    found = find(name_or_path)
+    if found is not None:
+        return _read(found)
+    name = str(name_or_path)
+    if known := read_catalogue().find(name):
         raise BundleError(
-            f"{name_or_path}: no bundle of this name and no directory with a {MANIFEST}; give a "
-            f"bundle's directory, or one of the embedded bundles: {names}"
+            f"{name}: {known.description}, of {known.size_bytes / 1e9:.1f} GB, is not on this "
+            f"machine yet; fetch it with `virnucpro bundles download {name}`"
         )
-    return _read(path)
+    names = ", ".join(sorted({*_embedded(), *_downloaded()})) or "none"
+    raise BundleError(
+        f"{name_or_path}: no bundle of this name and no directory with a {MANIFEST}; give a "
+        f"bundle's directory, or one of the bundles that are here: {names}"
+    )
+
+
+def find(name_or_path: str | Path) -> Path | None:
+    """The directory of a bundle that is here, as load looks for it."""
+    for places in (_embedded(), _downloaded()):
+        if found := places.get(str(name_or_path)):
+            return found
+    return Path(name_or_path) if (Path(name_or_path) / MANIFEST).is_file() else None
 
 
 def embedded_bundles() -> list[Bundle]:
     """The bundles that come with the package, by name."""
-    return [_read(path.parent) for path in sorted(EMBEDDED.glob(f"*/{MANIFEST}"))]
+    return [_read(path) for path in _in(EMBEDDED).values()]
+
+
+def downloaded_bundles() -> list[Bundle]:
+    """The bundles in the cache, by name."""
+    folder = downloads_folder()
+    return [] if folder is None else [_read(path) for path in _in(folder).values()]
+
+
+def downloads_folder() -> Path | None:
+    """Where downloaded bundles lie, whether or not it is there; None where no home is known."""
+    found = cache_path()
+    return None if found is None else found / DOWNLOADED
 
 
 def aliases_of(bundle: Bundle) -> list[str]:
-    """The shorter names that this embedded bundle answers to."""
-    return sorted(n for n, path in _embedded().items() if path == bundle.path and n != bundle.name)
+    """The shorter names that this embedded or downloaded bundle answers to."""
+    places = _downloaded() | _embedded()
+    return sorted(n for n, path in places.items() if path == bundle.path and n != bundle.name)
+
+
+def _in(folder: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+
+
+def _with_aliases(places: Mapping[str, Path]) -> dict[str, Path]:
+    return {**places, **{alias: places[name] for alias, name in newest(places).items()}}
 
 
 def _embedded() -> dict[str, Path]:
     """Names and aliases of the embedded bundles; an alias means its highest version."""
-    found = {path.parent.name: path.parent for path in EMBEDDED.glob(f"*/{MANIFEST}")}
-    newest: dict[str, int] = {}
-    for name in list(found):
-        if match := _VERSIONED.fullmatch(name):
-            alias, version = match["alias"], int(match["version"])
-            if version > newest.get(alias, -1):
-                newest[alias] = version
-                found[alias] = found[name]
-    return found
+    return _with_aliases(_in(EMBEDDED))
+
+
+def _downloaded() -> dict[str, Path]:
+    folder = downloads_folder()
+    return {} if folder is None else _with_aliases(_in(folder))
 
 
 def check_free(directory: Path) -> None:
@@ -187,7 +250,9 @@ def write_bundle(
 def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:
     """Writes bundle.toml, also over an older one, for files that lie there with these sha256."""
     document = {"format": FORMAT, **_without_none(dict(manifest)), "files": dict(sums)}
-    (directory / MANIFEST).write_bytes(tomli_w.dumps(document).encode())
+    temporary = directory / f".{MANIFEST}"
+    temporary.write_bytes(tomli_w.dumps(document).encode())
+    temporary.replace(directory / MANIFEST)
     return _read(directory)
 
 
@@ -200,6 +265,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: not a TOML file ({error})") from error
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table that a manifest may lack; nothing where something else stands in its place."""
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _read(directory: Path) -> Bundle:
@@ -287,12 +358,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, np.generic):
         return value.item()
     return value
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file. Raises BundleError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error

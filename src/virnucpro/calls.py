@@ -4,8 +4,8 @@ Arrays are columns: n chunks, m scored frames of them, r contigs. This module kn
 no file.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -65,6 +65,47 @@ class Scores:
     def called(self) -> NDArray[np.bool_]:
         """Whether a chunk has a score, (n,)."""
         return is_called(self.status)
+
+    @classmethod
+    def failed(cls, n: int) -> "Scores":
+        """Those of n chunks that could not be scored."""
+        none, floats = np.zeros(0, np.uint8), np.zeros(0, np.float32)
+        missing = np.full(n, np.nan)
+        return cls(
+            status=np.full(n, Status.FAILED, np.uint8),
+            frames=np.zeros(n, np.uint8),
+            p_virus=missing,
+            max_p_virus=missing.astype(np.float32),
+            max_p_others=missing.astype(np.float32),
+            frame_chunk=none.astype(np.int32),
+            frame=none,
+            frame_p_others=floats,
+            frame_p_virus=floats,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        """The chunks of one or more scores, one after the other."""
+        before = np.cumsum([0, *map(len, parts)])
+        moved = [
+            replace(part, frame_chunk=(part.frame_chunk + first).astype(np.int32))
+            for part, first in zip(parts, before[:-1], strict=True)
+        ]
+        names = [part.name for part in fields(cls)]
+        return cls(**{n: np.concatenate([getattr(part, n) for part in moved]) for n in names})
+
+    def failing(self, chunks: NDArray[np.integer]) -> "Scores":
+        """The same, with these chunks as failed."""
+        one_by_one = Scores.failed(len(self))
+        bad = np.zeros(len(self), np.bool_)
+        bad[chunks] = True
+        columns = ("status", "frames", "p_virus", "max_p_virus", "max_p_others")
+        kept = ~bad[self.frame_chunk]
+        rows = ("frame_chunk", "frame", "frame_p_others", "frame_p_virus")
+        return Scores(
+            **{n: np.where(bad, getattr(one_by_one, n), getattr(self, n)) for n in columns},
+            **{n: getattr(self, n)[kept] for n in rows},
+        )
 
 
 class Call(IntEnum):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from virnucpro.errors import BundleError
+from virnucpro.published_head import read_head
 
 CLASSES = 2
 DROPOUT = 0.5
@@ -97,6 +98,18 @@ def misfits(module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}
     return sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+
+
+def load_published_head(path: Path | str) -> Head:
+    """A head from a published .pth file, in eval mode; nothing in the file is executed.
+
+    Raises as published_head.read_head does.
+    """
+    found = read_head(Path(path))
+    with torch.device("meta"):
+        head = Head(found.features, found.hidden)
+    head.load_state_dict({k: torch.from_numpy(v) for k, v in found.arrays.items()}, assign=True)
+    return head.requires_grad_(False).eval()
 
 
 def load_head(path: Path | str, device: str | torch.device = "cpu") -> Head:

@@ -1,13 +1,13 @@
 """The path: contigs -> blocks -> scores -> journal, iterators all the way."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from virnucpro.batches import blocks_of
 from virnucpro.errors import StreamBroken
-from virnucpro.journal import Journal
+from virnucpro.journal import Journal, Onlooker
 from virnucpro.reads import Contig, Source
 from virnucpro.runners import Runner
-from virnucpro.scored import Scored
 
 
 def classify(
@@ -16,13 +16,13 @@ def classify(
     journal: Journal,
     chunk_nt: int,
     block_nt: int,
-    finished: Callable[[Scored], None],
+    onlooker: Onlooker,
 ) -> None:
-    """Scores contigs and keeps every finished block in the journal; finished is told of each."""
-    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt))
+    """Scores contigs and keeps every finished block in the journal."""
+    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt), onlooker)
     for scored in runner.run(blocks):
         journal.commit(scored)
-        finished(scored)
+        onlooker.seen(scored, new=True)
 
 
 def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterator[Contig]:
@@ -36,3 +36,13 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             yield from source.contigs()
         except StreamBroken as error:
             broken.append(error)
+
+
+def limited(contigs: Iterable[Contig], most_nt: int) -> Iterator[Contig]:
+    """Contigs, of which those longer than most_nt are faulty."""
+    for contig in contigs:
+        length_nt = len(contig.sequence)
+        if length_nt > most_nt:
+            fault = f"it has {length_nt:,} nt, more than the {most_nt:,} of --max-length"
+            contig = replace(contig, sequence=b"", fault=fault)
+        yield contig

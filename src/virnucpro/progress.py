@@ -6,12 +6,17 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run is: bytes read of bytes_total (as the files lie on disk), chunks scored."""
+    """How far a run is: bytes read of bytes_total (as the files lie on disk), chunks scored.
+
+    bytes_before, chunks_before: those that an earlier process had finished.
+    """
 
     bytes_read: int
     bytes_total: int
     records: int
     chunks: int
+    bytes_before: int = 0
+    chunks_before: int = 0
 
 
 class Watcher(Protocol):

@@ -1,8 +1,9 @@
 """One run of predict: settings -> a run directory with its tables, log and run.json."""
 
+import hashlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
 from virnucpro.classifiers import Classifier
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
+from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
     OutOfMemory,
     ResumeError,
@@ -25,10 +27,20 @@ from virnucpro.errors import (
     Terminated,
     VirnucproError,
 )
-from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles, disk_errors, write_json
-from virnucpro.pipeline import classify, contigs_of
+from virnucpro.journal import (
+    FINISHED,
+    RUN_SCHEMA_VERSION,
+    Journal,
+    RunFiles,
+    clear_leftovers,
+    disk_errors,
+    missing_or_changed,
+    read_run_json,
+    refuse_other_run,
+)
+from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
-from virnucpro.reads import Source, open_sources
+from virnucpro.reads import Contig, Source, open_sources
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
 from virnucpro.runners import SerialRunner
@@ -37,6 +49,9 @@ from virnucpro.tables import Counts, write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+TABLE_FORMS = ("plain", "gz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +66,31 @@ class Settings:
     threshold: float | None = None
     precision: str = "auto"
     threads: int | None = None
+    cache_weights: bool = False
+    max_length: int | None = None
+    tables: str = "plain"
+    compat_tables: bool = True
     allow_partial: bool = False
+    resume: bool = True
     force: bool = False
+    keep_blocks: bool = False
+    journal: Path | None = None
     command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: status, exit code and error as in run.json, counts of the tables."""
+    """How a run ended: status, exit code and error as in run.json, counts of the tables.
+
+    before: whether it had been finished before, so that nothing was done.
+    """
 
     files: RunFiles
     status: str
     exit_code: int
     error: str | None
-    counts: Counts | None
+    counts: Counts
+    before: bool = False
 
 
 def predict(
@@ -77,18 +103,31 @@ def predict(
     threshold: float | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    cache_weights: bool = False,
+    max_length: int | None = None,
+    tables: str = "plain",
+    compat_tables: bool = True,
     allow_partial: bool = False,
+    resume: bool = True,
     force: bool = False,
+    keep_blocks: bool = False,
+    journal: Path | str | None = None,
 ) -> Outcome:
-    """Classifies FASTA files into a new run directory, without a word to the terminal.
+    """Classifies FASTA files into a run directory, without a word to the terminal.
+
+    Goes on with an unfinished run there; a finished one is left as it is.
 
     paths: one file or several. bundle: the name of an embedded bundle, or a bundle's directory.
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
     prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
     virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
-    None: all that are allowed. allow_partial: whether an exit code of 0 stands for a run in which
-    some records failed, too. force: whether an earlier run in out is replaced. Raises
-    errors.VirnucproError.
+    None: all that are allowed. cache_weights: whether published encoders are kept in the cache as
+    they lie in memory. max_length: records of more nt are listed as failed. tables: plain or gz.
+    compat_tables: whether the two tables in the published program's format are written.
+    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
+    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    keep_blocks: whether finished blocks stay for a later run with, say, another threshold. journal:
+    folder for the blocks, by default out. Raises errors.VirnucproError.
     """
     several = [paths] if isinstance(paths, Path | str) else paths
     return run(
@@ -101,8 +140,15 @@ def predict(
             threshold=threshold,
             precision=precision,
             threads=threads,
+            cache_weights=cache_weights,
+            max_length=max_length,
+            tables=tables,
+            compat_tables=compat_tables,
             allow_partial=allow_partial,
+            resume=resume,
             force=force,
+            keep_blocks=keep_blocks,
+            journal=None if journal is None else Path(journal),
         )
     )
 
@@ -118,18 +164,110 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     _check(settings)
     bundle = load(settings.bundle)
     sources = open_sources(settings.inputs, settings.sample)
-    files = RunFiles(settings.out, settings.prefix)
+    elsewhere = (
+        settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
+    )
+    blocks_in = settings.journal if elsewhere else None
+    files = RunFiles(settings.out, settings.prefix, blocks_in, settings.tables == "gz")
+    _check_spared(sources, files)
     threads = _threads(bundle, settings)
-    classifier = bundle.classifier(precision=settings.precision)
-    if settings.force:
-        _check_spared(sources, files)
-        Journal.discard(files)
-    journal = Journal.create(settings.out, _fingerprint(bundle, classifier), settings.prefix)
+    classifier = bundle.classifier(
+        precision=settings.precision, cache_weights=settings.cache_weights
+    )
+    fingerprint = _fingerprint(bundle, classifier, settings)
+    watcher = watcher or Silent()
+    why_again = ""
+    if not settings.force:
+        earlier = _finished_before(files, fingerprint, sources)
+        if earlier is not None:
+            why_again = _why_again(files, earlier, settings, bundle, sources)
+            if not why_again:
+                return _as_before(files, earlier, settings, watcher)
     device = Device("cpu", cpu_name(), threads)
-    with _log(files, watcher or Silent()) as log:
-        ongoing = _Run(settings, bundle, sources, classifier, journal, device, log, started)
+    options = {"resume": settings.resume, "force": settings.force, "again": bool(why_again)}
+    with (
+        Journal.open(files, fingerprint, **options) as journal,
+        _log(files, watcher) as log,
+    ):
+        ongoing = _Run(
+            settings, bundle, sources, classifier, fingerprint, journal, device, log, started
+        )
         ongoing.timings["startup_s"] = perf_counter() - clock
-        return ongoing.outcome()
+        return ongoing.outcome(why_again)
+
+
+def _finished_before(
+    files: RunFiles, fingerprint: Mapping[str, str], sources: Sequence[Source]
+) -> dict[str, Any] | None:
+    """run.json of a finished run of the same inputs and fingerprint in this folder.
+
+    Raises ResumeError where it is a finished run of others.
+    """
+    document = read_run_json(files)
+    if document is None or document.get("status") not in FINISHED:
+        return None
+    refuse_other_run(files, fingerprint)
+    inputs = document["inputs"]
+    if len(inputs) != len(sources):
+        raise ResumeError(
+            f"{files.run_dir}: this folder holds a finished run of {len(inputs)} inputs, not "
+            f"{len(sources)}; choose another with -o, or replace it with --force"
+        )
+    for source, before in zip(sources, inputs, strict=True):
+        # The size alone may tell at once that it is another file, but never that it is the same.
+        same_size = source.size_bytes == before["bytes"]
+        if not same_size or source.whole_sha256() != before["sha256"]:
+            raise ResumeError(
+                f"{files.run_dir}: this folder holds a finished run of another input: the content "
+                f"of {source.path} is not that of {before['path']} then; choose another folder "
+                "with -o, or replace the run with --force"
+            )
+    return document
+
+
+def _why_again(
+    files: RunFiles,
+    earlier: Mapping[str, Any],
+    settings: Settings,
+    bundle: Bundle,
+    sources: Sequence[Source],
+) -> str:
+    """Why the tables of a finished run must be made anew; empty if they need not."""
+    if earlier["settings"].get("threshold") != _threshold(settings, bundle):
+        return f"the threshold was {earlier['settings'].get('threshold')}"
+    for name in ("tables", "compat_tables"):
+        if (before := earlier["settings"].get(name)) != getattr(settings, name):
+            return f"the setting {name} was {before}"
+    samples = [before["sample"] for before in earlier["inputs"]]
+    if samples != [source.sample for source in sources]:
+        return f"the sample was {', '.join(samples)}"
+    if names := missing_or_changed(files, earlier):
+        return f"{', '.join(names)} is missing or was changed"
+    return ""
+
+
+def _as_before(
+    files: RunFiles, earlier: Mapping[str, Any], settings: Settings, watcher: Watcher
+) -> Outcome:
+    """A finished run, all of whose results are there."""
+    if not earlier["settings"].get("keep_blocks"):
+        clear_leftovers(files)
+    status = earlier["status"]
+    watcher.line(
+        f"{files.run_dir}: this run was finished on {earlier['finished']} ({status}), and every "
+        "result is as it was written; nothing is done, --force starts over"
+    )
+    code = _exit_code(status, settings)
+    return Outcome(files, status, code, None, Counts(**earlier["counts"]), before=True)
+
+
+def _exit_code(status: str, settings: Settings) -> int:
+    return 2 if status == "partial" and not settings.allow_partial else 0
+
+
+def _threshold(settings: Settings, bundle: Bundle) -> float:
+    """Where p_virus is cut."""
+    return bundle.threshold if settings.threshold is None else settings.threshold
 
 
 def _check(settings: Settings) -> None:
@@ -142,6 +280,12 @@ def _check(settings: Settings) -> None:
         )
     if settings.threshold is not None and not 0 <= settings.threshold <= 1:
         raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1")
+    if settings.max_length is not None and settings.max_length < 1:
+        raise SettingsError(
+            f"the longest record is {settings.max_length} nt, but must be 1 or more"
+        )
+    if settings.tables not in TABLE_FORMS:
+        raise SettingsError(f"tables is {settings.tables!r}, but must be plain or gz")
     if settings.prefix and Path(settings.prefix).name != settings.prefix:
         raise SettingsError(
             f"the prefix is {settings.prefix!r}, but must be a part of a file's name, without '/'; "
@@ -150,13 +294,13 @@ def _check(settings: Settings) -> None:
 
 
 def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
-    """Raises ResumeError where --force would remove an input: it lies there as a run's file."""
-    replaced = {path.resolve() for path in files.public}
+    """Raises ResumeError where an input lies there as a file of the run, which would replace it."""
+    replaced = {path.resolve() for path in (*files.results, *files.public)}
     for source in sources:
         if source.path.resolve() in replaced:
             raise ResumeError(
-                f"{source.path}: this input is a file of the run that --force replaces; choose "
-                "another folder with -o"
+                f"{source.path}: this input has the name of a file that the run would write; "
+                "choose another folder with -o"
             )
 
 
@@ -165,13 +309,17 @@ def _threads(bundle: Bundle, settings: Settings) -> int:
     return 1 if bundle.kind == "kmer" else use_threads(settings.threads)
 
 
-def _fingerprint(bundle: Bundle, classifier: Classifier) -> dict[str, str]:
+def _fingerprint(bundle: Bundle, classifier: Classifier, settings: Settings) -> dict[str, str]:
+    """What makes a run this run, as far as it is known before the inputs are read."""
     return {
         "bundle": bundle.sha256,
         "precision": classifier.precision,
         "device": classifier.device.split(":")[0],
+        "attention": ", ".join(f"{name} {by}" for name, by in classifier.attention.items()),
         "chunk_nt": str(bundle.chunk_nt),
+        "frames": "open" if bundle.kind == "frames" else "none",
         "block_nt": str(bundle.block_nt),
+        "max_length": str(settings.max_length or "none"),
         "version": __version__,
     }
 
@@ -199,7 +347,7 @@ class _Log:
 def _log(files: RunFiles, watcher: Watcher) -> "Iterator[_Log]":
     with disk_errors(files.run_dir):
         # A path need not be UTF-8.
-        file = files.log.open("w", encoding="utf-8", errors="backslashreplace")
+        file = files.log.open("a", encoding="utf-8", errors="backslashreplace")
     try:
         yield _Log(file, watcher)
     finally:
@@ -215,58 +363,80 @@ class _Run:
     bundle: Bundle
     sources: list[Source]
     classifier: Classifier
+    fingerprint: dict[str, str]
     journal: Journal
     device: Device
     log: _Log
     started: datetime
-    records: Counter[str] = field(default_factory=Counter)
+    read: Counter[str] = field(default_factory=Counter)
+    records: int = 0
     chunks: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
+    on_record: bool = False
 
-    def outcome(self) -> Outcome:
+    def outcome(self, why_again: str) -> Outcome:
         """Does the work; whatever ends it, run.json says how."""
         try:
-            self._announce()
-            counts = self._work()
+            self._announce(why_again)
+            return self._finished(self._work())
         except BaseException as error:
-            status, code, sentence = _ending(error)
-            with suppress(VirnucproError):  # a disk that refuses must not hide it
-                self.log.keep(f"{status}: {sentence}")
-            with suppress(VirnucproError):  # what ended the run is what it must end with
-                self._write_json(status, code, sentence, None)
+            if not self.on_record:
+                status, code, sentence = _ending(error)
+                with suppress(VirnucproError):  # a disk that refuses must not hide it
+                    self.log.keep(f"{status}: {sentence}")
+                with suppress(VirnucproError):  # what ended the run is what it must end with
+                    self._write_json(status, code, sentence, None)
             raise
-        return self._finished(counts)
 
     def _work(self) -> Counts:
         with self._timed("blocks_s"):
-            contigs = contigs_of(self.sources, self.broken)
-            sizes = self.bundle.chunk_nt, self.bundle.block_nt
-            classify(contigs, SerialRunner(self.classifier), self.journal, *sizes, self._seen)
+            classify(
+                self._contigs(),
+                SerialRunner(self.classifier),
+                self.journal,
+                self.bundle.chunk_nt,
+                self.bundle.block_nt,
+                self,
+            )
+        if self.journal.reused:
+            self.log.line(
+                f"{self.journal.reused:,} of {self.journal.count:,} blocks were finished before"
+            )
         with self._timed("tables_s"):
             digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
-            return write_tables(self.journal.files, self.journal, rule, again, digests)
+            compat = self.settings.compat_tables
+            counts = write_tables(self.journal.files, self.journal, rule, again, digests, compat)
+        if counts.records != self.read.total():
+            raise AssertionError(
+                f"{self.read.total()} records read, {counts.records} in the tables"
+            )
+        return counts
+
+    def _contigs(self) -> "Iterator[Contig]":
+        """The contigs of all inputs, counted."""
+        contigs = contigs_of(self.sources, self.broken)
+        if self.settings.max_length is not None:
+            contigs = limited(contigs, self.settings.max_length)
+        for contig in contigs:
+            self.read[contig.sample] += 1
+            yield contig
 
     @property
     def threshold(self) -> float:
         """Where p_virus is cut."""
-        wish = self.settings.threshold
-        return self.bundle.threshold if wish is None else wish
+        return _threshold(self.settings, self.bundle)
 
     def _whole(self, source: Source) -> bool:
         return all(error.path != source.path for error in self.broken)
 
-    def _announce(self) -> None:
+    def _announce(self, why_again: str) -> None:
         bundle, say = self.bundle, self.log.line
-        published = (
-            "the published VirNucPro model"
-            if bundle.is_published_model
-            else "not the published VirNucPro model: cuts made for that one do not apply"
-        )
         say(
-            f"virnucpro {__version__}, bundle {bundle.name}, {published}; bundle sha256 "
+            f"virnucpro {__version__}, bundle {bundle.name}, {bundle.provenance}; bundle sha256 "
             f"{bundle.sha256}"
         )
         say(
@@ -276,32 +446,62 @@ class _Run:
         )
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
+        if bundle.kind != "frames" and self.settings.cache_weights:
+            say("--cache-weights changes nothing: this bundle has no published encoders")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
+        self._announce_disk()
+        if why_again:
+            say(f"this run was finished before, but {why_again}: the tables are made again")
+        for note in self.journal.notes:
+            say(note)
 
-    def _seen(self, scored: Scored) -> None:
-        self.records.update(record.sample for record in scored.records if record.begins)
-        self.chunks += len(scored.rows)
-        for name, seconds in scored.telemetry.items():
+    def _announce_disk(self) -> None:
+        files = self.journal.files
+        need = disk_needed(
+            [Shape.of(source, self.bundle.chunk_nt) for source in self.sources],
+            frames=self.bundle.kind == "frames",
+            packed=files.packed,
+            compat=self.settings.compat_tables,
+        )
+        there = sum(path.stat().st_size for path in files.blocks.iterdir())
+        blocks = max(0, need.blocks - there)
+        self.log.line(f"this may take up to {(blocks + need.tables) / 1e6:,.1f} MB of disk")
+        if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
+            self.log.line(f"warning: {sentence}")
+
+    def line(self, text: str) -> None:
+        """As journal.Onlooker."""
+        self.log.line(text)
+
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        """As journal.Onlooker."""
+        for name, seconds in scored.telemetry.items() if new else ():
             self.timings[name] = self.timings.get(name, 0.0) + seconds
+        self.records += sum(record.begins for record in scored.records)
+        self.chunks += len(scored.rows)
+        bytes_read = sum(source.bytes_read for source in self.sources)
+        if not new:
+            self.before = {"bytes_before": bytes_read, "chunks_before": self.chunks}
         self.log.watcher.position(
             Position(
-                bytes_read=sum(source.bytes_read for source in self.sources),
+                bytes_read=bytes_read,
                 bytes_total=sum(source.size_bytes for source in self.sources),
-                records=self.records.total(),
+                records=self.records,
                 chunks=self.chunks,
+                **self.before,
             )
         )
 
     def _finished(self, counts: Counts) -> Outcome:
-        status, code, error = "complete", 0, None
-        if counts.incomplete:
-            status, code = "partial", 0 if self.settings.allow_partial else 2
+        status, error = "partial" if counts.incomplete else "complete", None
+        code = _exit_code(status, self.settings)
         if self.broken:
             status, code, error = "failed", 1, "; ".join(map(str, self.broken))
         self._summarise(counts)
         self._write_json(status, code, error, counts)
-        self.journal.finished()
+        if status in FINISHED:  # else the blocks are what a later run goes on from
+            self.journal.finished(self.settings.keep_blocks)
         write_reports(self.journal.files)
         return Outcome(self.journal.files, status, code, error, counts)
 
@@ -337,8 +537,14 @@ class _Run:
                 "prefix": self.settings.prefix,
                 "precision": self.classifier.precision,
                 "threads": self.device.threads,
+                "max_length": self.settings.max_length,
+                "tables": self.settings.tables,
+                "compat_tables": self.settings.compat_tables,
                 "allow_partial": self.settings.allow_partial,
+                "resume": self.settings.resume,
                 "force": self.settings.force,
+                "keep_blocks": self.settings.keep_blocks,
+                "journal": None if self.settings.journal is None else str(self.settings.journal),
             },
             "device": {
                 "kind": self.device.kind,
@@ -347,14 +553,28 @@ class _Run:
                 "threads": self.device.threads,
             },
             "attention": dict(self.classifier.attention),
-            "fingerprint": _fingerprint(self.bundle, self.classifier),
+            "fingerprint": self.fingerprint | self._inputs_digest(),
+            "blocks": {
+                "total": self.journal.count,
+                "reused": self.journal.reused,
+                "damaged": self.journal.damaged,
+            },
+            "outputs": self.journal.outputs,
             "counts": None if counts is None else counts.as_dict(),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
             "memory": {"peak_bytes": peak_memory_bytes()},
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(self.journal.files.run_json, document)
+        self.journal.write_run_json(document)
+        self.on_record = True
+
+    def _inputs_digest(self) -> dict[str, str]:
+        """The sha256 over those of all inputs, in order, where each was read to its end."""
+        digests = [source.sha256 for source in self.sources]
+        if not all(digests) or self.broken:
+            return {}
+        return {"inputs": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
 
     def _input(self, source: Source) -> dict[str, Any]:
         return {
@@ -362,7 +582,7 @@ class _Run:
             "sample": source.sample,
             "sha256": source.sha256 or None,
             "bytes": source.size_bytes,
-            "records": self.records[source.sample],
+            "records": self.read[source.sample],
         }
 
     @contextmanager

@@ -1,9 +1,10 @@
 """A block with its scores, and the one file that holds it until the tables are made.
 
-The file is safetensors alone: arrays, and the names as JSON in a byte array. This module knows
-no run directory; it turns a value into bytes and back.
+The file is its own sha256, then safetensors: arrays, and the names as JSON in a byte array. This
+module knows no run directory; it turns a value into bytes and back.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,7 +26,9 @@ _SCORES = tuple(part.name for part in fields(Scores))
 class Scored:
     """What a run keeps of a block: its contigs, its chunks, and what the classifier said of them.
 
-    scores has as many rows as rows; telemetry is seconds and counts by name.
+    scores has as many rows as rows; telemetry is seconds and counts by name. failures: why a chunk
+    could not be scored, by its row. provisional: whether an input had broken off by the end of this
+    block, which is cut elsewhere once that input can be read.
     """
 
     block_number: int
@@ -34,6 +37,8 @@ class Scored:
     rows: Rows
     scores: Scores
     telemetry: dict[str, float] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    provisional: bool = False
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.scores):
@@ -45,9 +50,13 @@ class Scored:
         for group, names in ((self.rows, _ROWS), (self.scores, _SCORES)):
             for name in names:
                 arrays[name] = np.ascontiguousarray(getattr(group, name))
-        columns = [(r.ordinal, r.record, r.length_nt, r.begins, r.ends) for r in self.records]
-        arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 5)
-        return bytes(save(arrays))
+        columns = [
+            (r.ordinal, r.record, r.length_nt, r.begins, r.ends, r.letters_crc)
+            for r in self.records
+        ]
+        arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 6)
+        data = bytes(save(arrays))
+        return hashlib.sha256(data).digest() + data
 
     def _words(self) -> NDArray[np.uint8]:
         words = {
@@ -57,20 +66,22 @@ class Scored:
             "samples": _runs([r.sample for r in self.records]),
             "faults": {str(i): r.fault for i, r in enumerate(self.records) if r.fault},
             "telemetry": self.telemetry,
+            "failures": {str(row): reason for row, reason in self.failures.items()},
+            "provisional": self.provisional,
         }
         return np.frombuffer(json.dumps(words).encode("ascii"), dtype=np.uint8)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Scored":
         """The inverse of to_bytes. Raises ValueError, KeyError or SafetensorError on other data."""
-        arrays = load(data)
+        arrays = load(_checked(data))
         words = json.loads(arrays["words"].tobytes())
         number = len(words["names"])
         faults = [words["faults"].get(str(i), "") for i in range(number)]
         samples = [sample for sample, times in words["samples"] for _ in range(times)]
-        ordinal, record, length_nt, begins, ends = arrays["records"].T.tolist() or [[]] * 5
+        ordinal, record, length_nt, begins, ends, crc = arrays["records"].T.tolist() or [[]] * 6
         states = (map(bool, begins), map(bool, ends))
-        columns = (ordinal, samples, record, words["names"], length_nt, *states, faults)
+        columns = (ordinal, samples, record, words["names"], length_nt, *states, faults, crc)
         return cls(
             block_number=words["block_number"],
             digest=words["digest"],
@@ -78,15 +89,31 @@ class Scored:
             rows=Rows(**{name: arrays[name] for name in _ROWS}),
             scores=Scores(**{name: arrays[name] for name in _SCORES}),
             telemetry=words["telemetry"],
+            failures={int(row): reason for row, reason in words["failures"].items()},
+            provisional=words["provisional"],
         )
 
     @classmethod
-    def from_file(cls, path: Path) -> "Scored":
-        """Reads a block back. Raises ResumeError if the file is missing or damaged."""
+    def from_file(cls, path: Path, number: int | None = None) -> "Scored":
+        """Reads a block back.
+
+        number: which it must be. Raises ResumeError if the file is missing or damaged.
+        """
         try:
-            return cls.from_bytes(path.read_bytes())
+            scored = cls.from_bytes(path.read_bytes())
+            if number not in (None, scored.block_number):
+                raise ValueError("this is another block")
+            return scored
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ResumeError(f"{path}: this finished block is missing or damaged") from error
+
+
+def _checked(data: bytes) -> bytes:
+    """What follows the sha256 at the front. Raises ValueError where it is another one."""
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(data[size:]).digest() != data[:size]:
+        raise ValueError("the sha256 does not fit")
+    return data[size:]
 
 
 def _runs(words: list[str]) -> list[tuple[str, int]]:

@@ -116,18 +116,21 @@ def write_tables(
     rule: Rule,
     sources: Sequence[Source],
     sha256: Sequence[str],
+    compat_tables: bool = True,
 ) -> Counts:
     """Writes all tables and viral.fasta; they appear one after the other, when all are finished.
 
-    sources: the inputs, opened anew for the second pass; sha256: what the first pass found for
-    each, empty where it did not reach the end. Raises InputError if an input has changed since,
-    VirnucproError if the disk refuses, ResumeError if a block is missing or damaged.
+    compat_tables: whether the two in the published tool's format are among them. sources: the
+    inputs, opened anew for the second pass; sha256: what the first pass found for each, empty
+    where it did not reach the end. Raises InputError if an input has changed since, VirnucproError
+    if the disk refuses, ResumeError if a block is missing or damaged.
     """
-    with Staging(files) as staging:
+    with Staging(files, journal.outputs) as staging:
         hashes, virus = files.scratch / "names.hashes", files.scratch / "virus.flags"
         counts = _write_calls(files, staging, journal, rule, hashes, virus)
-        names = unique_names(lambda: _records(journal), hashes, files.scratch)
-        _write_scores(files, staging, journal, names)
+        if compat_tables:
+            names = unique_names(lambda: _records(journal), hashes, files.scratch)
+            _write_scores(files, staging, journal, names)
         fasta = staging.open(files.viral_fasta)
         if counts.virus:
             for piece in _viral(sources, sha256, virus):
@@ -211,6 +214,7 @@ def _write_calls(
     calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
     contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
     contig_calls, tally = ContigCalls(), Counter[str]()
+    reasons: dict[int, str] = {}
     with (
         OutputFile(hashes, durable=False) as hash_file,
         OutputFile(virus, durable=False) as flag_file,
@@ -228,7 +232,9 @@ def _write_calls(
             status = _with_faults(ended, contigs.status)
             called = rule.contigs(contigs.p_virus)
             contigs_file.write(_contigs_rows(ended, contigs, called, status))
-            if lines := _failed_rows(ended, contigs):  # the file exists only for these
+            for row, reason in scored.failures.items():
+                reasons.setdefault(records[rows.record[row]].ordinal, reason)
+            if lines := _failed_rows(ended, contigs, reasons):  # the file exists only for these
                 staging.open(files.failed, header(FAILED_COLUMNS)).write(lines)
             flag_file.write((called == Call.VIRUS).tobytes())
             _add(tally, ended, contigs, called, status, scores, calls)
@@ -293,13 +299,15 @@ def _contigs_rows(
     return _encoded(lines)
 
 
-def _failed_rows(records: Sequence[Record], contigs: Contigs) -> bytes:
+def _failed_rows(records: Sequence[Record], contigs: Contigs, reasons: dict[int, str]) -> bytes:
+    """reasons: why the first chunk of a record failed, by ordinal; those of ended ones go."""
     lines = []
     for record, failed, chunks in zip(
         records, contigs.failed.tolist(), contigs.chunks.tolist(), strict=True
     ):
         if record.fault or failed:
-            reason = record.fault or f"{failed} of {chunks} chunks could not be scored"
+            why = reasons.pop(record.ordinal, "unknown")
+            reason = record.fault or f"{failed} of {chunks} chunks could not be scored: {why}"
             line = " ".join(reason.split())
             lines.append(f"{record.sample}\t{record.record}\t{record.name}\t{line}\n")
     return _encoded(lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
+from virnucpro.cache import cache_dir
 from virnucpro.calls import Scores
 from virnucpro.devices import known_device, precision_for
 from virnucpro.errors import BundleError, DeviceError, SettingsError
@@ -47,13 +48,18 @@ class Classifier(Protocol):
 
 
 def classifier_of(
-    bundle: Bundle, device: "str | torch.device" = "cpu", precision: str = "auto"
+    bundle: Bundle,
+    device: "str | torch.device" = "cpu",
+    precision: str = "auto",
+    *,
+    cache_weights: bool = False,
 ) -> Classifier:
     """Loads a bundle.
 
     device: cpu, cuda or cuda:N, or a torch.device of these. precision: fp32, bf16, fp16, or auto
-    (see devices.precision_for). Raises BundleError, DeviceError, and SettingsError for a precision
-    that the kind of bundle does not have; device and precision are looked at first.
+    (see devices.precision_for). cache_weights: whether the published encoders are kept in the cache
+    as they lie in memory, and read from there. Raises BundleError, DeviceError, and SettingsError
+    for a precision that the kind of bundle does not have; device and precision are looked at first.
     """
     device = known_device(device)
     if bundle.kind == "kmer":
@@ -72,7 +78,7 @@ def classifier_of(
         return ChunkClassifier(bundle, device, chosen)
     from virnucpro.classifiers.open_frames import FrameClassifier
 
-    return FrameClassifier(bundle, device, chosen)
+    return FrameClassifier(bundle, device, chosen, cache_dir() if cache_weights else None)
 
 
 def head_of(bundle: Bundle) -> "Head":

@@ -6,18 +6,19 @@ n chunks, m open frames of them. Only scores leave the device.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from virnucpro.batches import Block
-from virnucpro.bundle import MANIFEST, Bundle, file_sha256
+from virnucpro.bundle import MANIFEST, Bundle
+from virnucpro.cache import file_digest
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES
-from virnucpro.encoders.weights import CONFIG, find_published
+from virnucpro.encoders.weights import find_published, open_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames, open_frames_of
 from virnucpro.head import Head
@@ -64,10 +65,12 @@ class FrameClassifier:
 
     Raises BundleError where chunks are so long that an open frame could exceed what ESM-2 takes,
     where an encoder's files are not those that the manifest names, and where head and encoders do
-    not fit each other.
+    not fit each other. cache: where converted copies of the encoders are kept, or None.
     """
 
-    def __init__(self, bundle: Bundle, device: str, precision: str) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str, precision: str, cache: Path | None = None
+    ) -> None:
         if bundle.chunk_nt // 3 > MAX_RESIDUES:
             raise BundleError(
                 f"{bundle.path / MANIFEST}: chunk_nt is {bundle.chunk_nt}, but ESM-2 takes "
@@ -76,11 +79,10 @@ class FrameClassifier:
         self.name = bundle.name
         self.precision = precision
         self.device = device
-        parts = bundle.part("encoders")
-        paths = {name: _checked(bundle.path, parts, name) for name in (DNABERT_S, ESM2)}
+        paths = {name: _checked(bundle, name) for name in (DNABERT_S, ESM2)}
         self._encoders = FrameEncoders.of(
-            load_dnabert_s(paths[DNABERT_S], device, precision),
-            load_esm2(paths[ESM2], device, precision),
+            load_dnabert_s(paths[DNABERT_S], device, precision, cache=cache),
+            load_esm2(paths[ESM2], device, precision, cache=cache),
         )
         self._head: Head = bundle.head.to(device)
         if self._head.features != self._encoders.width:
@@ -121,33 +123,46 @@ class FrameClassifier:
 
 def encoder_files(path: Path | str) -> dict[str, Path]:
     """The files that a published encoder is read from, by name; raises BundleError."""
-    path = Path(path)
-    published = find_published(path)
-    found = [published.weights, *([path / CONFIG] if path.is_dir() else [])]
-    found += [] if published.tokenizer is None else [published.tokenizer]
-    return {file.name: file for file in found}
+    return {file.name: file for file in find_published(path).files}
+
+
+def encoder_config(path: Path | str) -> Mapping[str, Any]:
+    """The config that a published encoder came with; raises BundleError."""
+    return open_published(find_published(path)).config
 
 
 def encoder_sums(path: Path | str) -> dict[str, str]:
-    """The sha256 of each of these files, by name; reads them whole. Raises BundleError."""
-    return {name: file_sha256(file) for name, file in encoder_files(path).items()}
+    """The sha256 of each of these files, by name. Raises BundleError."""
+    return {name: file_digest(file) for name, file in encoder_files(path).items()}
 
 
-def _checked(directory: Path, parts: Mapping[str, object], name: str) -> Path:
+def _checked(bundle: Bundle, name: str) -> Path:
     """Where an encoder of a bundle lies, its files found to be those that the manifest names."""
-    part = parts.get(name)
+    parts = bundle.parts.get("encoders")
+    if not isinstance(parts, Mapping) or name not in parts:
+        raise BundleError(
+            f"{bundle.path}: holds a head, but no encoder {name}; make a bundle of both encoders "
+            "with `virnucpro bundles import HEAD.pth -o DIR --chunk N --esm PATH --dnabert PATH`"
+        )
+    part = parts[name]
     path = part.get("path") if isinstance(part, Mapping) else None
     sums = part.get("sha256") if isinstance(part, Mapping) else None
     if not isinstance(path, str) or not isinstance(sums, Mapping):
         raise BundleError(
-            f"{directory / MANIFEST}: names no path and sha256 for the encoder {name}; "
+            f"{bundle.path / MANIFEST}: names no path and sha256 for the encoder {name}; "
             "it is damaged"
         )
-    found = encoder_sums(directory / path)
+    place = bundle.path / path
+    if not place.exists():
+        raise BundleError(
+            f"{place}: the encoder {name} of bundle {bundle.name} is not there any more; put it "
+            "back, or make or download the bundle again"
+        )
+    found = encoder_sums(place)
     wrong = sorted(file for file in {*found, *sums} if found.get(file) != sums.get(file))
     if wrong:
         raise BundleError(
-            f"{directory / path}: {', '.join(wrong)} of the encoder {name} is not what the "
-            f"bundle's {MANIFEST} names; put the files there that its head was fitted on"
+            f"{place}: {', '.join(wrong)} of the encoder {name} is not what the bundle's "
+            f"{MANIFEST} names; put the files there that its head was fitted on"
         )
-    return directory / path
+    return place

@@ -1,50 +1,206 @@
-"""virnucpro bundles list | show."""
+"""virnucpro bundles list | show | verify | download | import."""
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from virnucpro.cli.terminal import paper
+from virnucpro.cli.terminal import Screen, paper
+
+if TYPE_CHECKING:
+    from virnucpro.catalogue import Known
+
+FOLDER = click.Path(path_type=Path, readable=False)
+catalogue_option = click.option(
+    "--catalogue",
+    type=FOLDER,
+    metavar="FILE",
+    help="List of known bundles to use instead of the package's own, as for a mirror.",
+)
 
 
 @click.group()
 def bundles() -> None:
-    """See which bundles there are, and what was measured of them."""
+    """See which bundles there are, and what was measured of them; fetch, check or import one."""
 
 
 @bundles.command("list")
-def list_() -> None:
-    """List the embedded bundles."""
+@catalogue_option
+def list_(catalogue: Path | None) -> None:
+    """List the bundles that are embedded, downloaded, or known and can be downloaded."""
     from rich.table import Table
 
-    from virnucpro.bundle import aliases_of, embedded_bundles
+    from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles
+    from virnucpro.catalogue import newest, read_catalogue
+    from virnucpro.cli.cards import contents, megabytes
 
-    table = Table("bundle", "also called", "chunk_nt", "kind", "kB", "what it is", box=None)
-    for bundle in embedded_bundles():
-        size = sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+    known = read_catalogue(catalogue).bundles
+    table = Table(
+        "bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is", box=None
+    )
+    here = [("embedded", bundle) for bundle in embedded_bundles()]
+    here += [("downloaded", bundle) for bundle in downloaded_bundles()]
+    for where, bundle in here:
         names = ", ".join(aliases_of(bundle))
-        numbers = str(bundle.chunk_nt), bundle.kind, f"{size / 1000:,.0f}"
-        table.add_row(bundle.name, names, *numbers, bundle.description)
+        numbers = str(bundle.chunk_nt), bundle.kind, contents(bundle)["megabytes"]
+        table.add_row(bundle.name, names, where, *numbers, bundle.description)
+    names_here = {bundle.name for _, bundle in here}
+    aliases = {name: alias for alias, name in newest(k.name for k in known).items()}
+    for model in known:
+        if model.name not in names_here:
+            numbers = str(model.chunk_nt), "frames", f"{megabytes(model.size_bytes)} to fetch"
+            alias = aliases.get(model.name, "")
+            table.add_row(model.name, alias, "known", *numbers, model.description)
     paper().print(table)
 
 
 @bundles.command()
 @click.argument("bundle")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(bundle: str, as_json: bool) -> None:
-    """Show the card of a bundle: what it is, how it was trained, how well it does."""
-    from virnucpro.bundle import load, read_manifest
+@catalogue_option
+def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
+    """Show the card of a bundle: what it is, how it was trained, how well it does.
 
-    found = load(bundle)
-    document = read_manifest(found.path)
-    document["sha256"] = found.sha256
-    document["path"] = str(found.path)
+    Of a bundle that is known but not here: its parts, with their size, licence and origin.
+    """
+    from virnucpro.bundle import find, load, read_manifest
+    from virnucpro.catalogue import read_catalogue
+    from virnucpro.cli.cards import card_tables, contents, known_manifest
+
+    known = read_catalogue(catalogue).find(bundle)
+    if known is not None and find(bundle) is None:
+        document = known_manifest(known)
+    else:
+        found = load(bundle)
+        document = read_manifest(found.path)
+        document["sha256"] = found.sha256
+        document["path"] = str(found.path)
+        document["weights"] = str(found.provenance)
+        document["contents"] = contents(found)
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    from virnucpro.cli.cards import card_tables
-
     console = paper()
     for part in card_tables(document):
         console.print(part)
         console.print()
+
+
+@bundles.command()
+@click.argument("bundle")
+def verify(bundle: str) -> int:
+    """Compute every checksum of a bundle anew; exit code 1 if one is not what it should be."""
+    from virnucpro.bundle import load
+    from virnucpro.verification import verified
+
+    found = load(bundle)
+    wrong, total = [], 0
+    for checked in verified(found):
+        fault = checked.fault
+        click.echo(f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}")
+        total += 1
+        if fault:
+            wrong.append(checked.path.name)
+    if wrong:
+        click.echo(
+            f"virnucpro: {found.path}: {', '.join(wrong)} of bundle {found.name} "
+            f"{'is' if len(wrong) == 1 else 'are'} damaged or missing; fetch or make it again",
+            err=True,
+        )
+        return 1
+    files = f"{total} file{'s' * (total > 1)}"
+    click.echo(f"{found.name} is whole: {files}; {found.provenance}; sha256 {found.sha256}")
+    return 0
+
+
+@bundles.command()
+@click.argument("name")
+@click.option(
+    "--to",
+    type=FOLDER,
+    metavar="DIR",
+    help="Put all of it into this directory, which can be carried and used with --bundle DIR; "
+    "default: the cache (VIRNUCPRO_CACHE; encoders in HF_HOME or HF_HUB_CACHE where set).",
+)
+@click.option(
+    "--from",
+    "source",
+    type=FOLDER,
+    metavar="DIR",
+    help="Take everything from this folder, without any network: one made with --to elsewhere, or "
+    "one with the published files somewhere in it.",
+)
+@catalogue_option
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
+def download(
+    name: str,
+    to: Path | None,
+    source: Path | None,
+    catalogue: Path | None,
+    quiet: bool,
+    no_progress: bool,
+) -> None:
+    """Fetch a published model, verify every file of it, and keep it under its name.
+
+    A download that was stopped goes on when it is run again. Proxies are taken from the
+    environment (https_proxy), a mirror of the hub from HF_ENDPOINT.
+    """
+    known = _known(name, catalogue)
+    from virnucpro.acquire import download as acquired
+    from virnucpro.acquire import placed
+    from virnucpro.cli.cards import card_tables, known_manifest
+
+    with Screen(quiet=quiet, bar=not no_progress) as screen:
+        for part in card_tables(known_manifest(known, placed(known, to, source))):
+            screen.table(part)
+        bundle = acquired(known, to, source, screen)
+        screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")
+        screen.line(f"use it with --bundle {to or known.name}")
+
+
+def _known(name: str, catalogue: Path | None) -> "Known":
+    from virnucpro.catalogue import read_catalogue
+    from virnucpro.errors import BundleError
+
+    listed = read_catalogue(catalogue)
+    known = listed.find(name)
+    if known is None:
+        names = ", ".join(model.name for model in listed.bundles) or "none"
+        raise BundleError(
+            f"{name}: no bundle of this name can be downloaded; those that can are {names}"
+        )
+    return known
+
+
+@bundles.command("import")
+@click.argument("head", type=FOLDER, metavar="HEAD.pth")
+@click.option("-o", "--out", type=FOLDER, required=True, metavar="DIR", help="New bundle.")
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=3),
+    required=True,
+    metavar="N",
+    help="Length of the chunks that the head was trained on, in nt.",
+)
+@click.option("--esm", type=FOLDER, metavar="PATH", help="ESM-2, in any published layout.")
+@click.option("--dnabert", type=FOLDER, metavar="PATH", help="DNABERT-S, as published.")
+@click.option("--copy", is_flag=True, help="Copy the encoders into the bundle.")
+def import_(
+    head: Path, out: Path, chunk: int, esm: Path | None, dnabert: Path | None, copy: bool
+) -> None:
+    """Make a bundle of a pickled head, a published one or one of your own.
+
+    Nothing in the file is executed; what a head does not need is refused. Without encoders the
+    bundle scores features, not sequences.
+    """
+    encoders = {part: path for part, path in (("dnabert_s", dnabert), ("esm2", esm)) if path}
+    if copy and not encoders:
+        raise click.UsageError("--copy copies encoders; name them with --esm and --dnabert.")
+    from virnucpro.assembly import import_head
+
+    made = import_head(head, out, chunk, encoders, copy=copy)
+    for line in made.found:
+        click.echo(line, err=True)
+    click.echo(f"{out}: {made.bundle.provenance}; sha256 {made.bundle.sha256}", err=True)

@@ -1,14 +1,81 @@
 """A bundle's manifest as tables for a person."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from virnucpro.acquire import Placed
+    from virnucpro.bundle import Bundle
+    from virnucpro.catalogue import Known
+
 Manifest = Mapping[str, Any]
 # What few will read to its end.
 LAST = ("training",)
+
+
+def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, Any]:
+    """A model of the catalogue like a manifest: its parts, whose they are, and where they go."""
+    head = known.head
+    about = {
+        "name": known.name,
+        "description": known.description,
+        "chunk_nt": known.chunk_nt,
+        "megabytes": megabytes(known.size_bytes),
+        "accuracy": "not measured by this project, which never had these weights",
+    }
+    parts: dict[str, Any] = {
+        "head": {
+            "origin": head.origin,
+            "licence": head.licence,
+            "address": head.url,
+            "git_blob": head.git_blob,
+        }
+    }
+    for encoder in known.encoders:
+        parts[encoder.part] = {
+            "origin": encoder.origin,
+            "licence": encoder.licence,
+            "revision": encoder.revision,
+            "files": [
+                {
+                    "file": file.name,
+                    "megabytes": megabytes(file.size_bytes),
+                    "sha256": file.sha256 or "not known; pinned by the revision",
+                }
+                for file in encoder.files
+            ],
+        }
+    if places is None:
+        about["status"] = f"not here; fetch it with `virnucpro bundles download {known.name}`"
+    else:
+        parts["head"]["goes to"] = str(places.bundle)
+        for encoder in known.encoders:
+            parts[encoder.part]["goes to"] = str(places.folder(encoder))
+    return {**about, **parts}
+
+
+def contents(bundle: "Bundle") -> dict[str, Any]:
+    """The files of a bundle, those of its encoders too, with their sizes as they lie there."""
+    from virnucpro.verification import listed_files
+
+    rows, total = [], 0
+    for path, sha256 in listed_files(bundle):
+        size_bytes = path.stat().st_size if path.exists() else None
+        total += size_bytes or 0
+        size = "missing" if size_bytes is None else megabytes(size_bytes)
+        name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path
+        rows.append({"file": str(name), "megabytes": size, "sha256": sha256})
+    return {"megabytes": megabytes(total), "files": rows}
+
+
+def megabytes(size_bytes: int | None) -> str:
+    """A size in MB, small ones to the kB."""
+    if size_bytes is None:
+        return "not known"
+    return f"{size_bytes / 1e6:,.{1 if size_bytes >= 1e6 else 3}f}"
 
 
 def card_tables(manifest: Manifest) -> Iterator[Table | Text]:

@@ -44,8 +44,12 @@ def _refusing(command: Command) -> Command:
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
-@click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--force"])
-@click.option_panel("Classifier", options=["--bundle", "--threshold", "--precision", "--threads"])
+@click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
+@click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
+@click.option_panel(
+    "Classifier", options=["--bundle", "--threshold", "--precision", "--threads", "--cache-weights"]
+)
 @click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
 @click.option(
     "-o",
@@ -59,7 +63,43 @@ def _refusing(command: Command) -> Command:
     help="Name in the column sample, for one input only; otherwise made from the file's name.",
 )
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=1),
+    help="List records of more nt in failed.tsv instead of classifying them.",
+)
+@click.option(
+    "--tables",
+    type=click.Choice(["plain", "gz"]),
+    default="plain",
+    show_default=True,
+    help="gz: the tables are gzipped, and named so.",
+)
+@click.option(
+    "--no-compat-tables",
+    "compat_tables",
+    flag_value=False,
+    default=True,
+    help="Leave out the two tables in the published program's format.",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with an unfinished run in the run directory, or refuse it.",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
+@click.option(
+    "--keep-blocks",
+    is_flag=True,
+    help="Keep the scores in a hidden folder, so that another --threshold needs no scoring.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path, readable=False),
+    help="Folder for what is finished of the run, so that a retry with another run directory goes "
+    "on from it; default: the run directory.",
+)
 @click.option(
     "--bundle",
     default="mini-500",
@@ -82,6 +122,12 @@ def _refusing(command: Command) -> Command:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; default: all that are allowed."
 )
+@click.option(
+    "--cache-weights",
+    is_flag=True,
+    help="Keep a copy of the published encoders as they lie in memory, under VIRNUCPRO_CACHE or "
+    "the platform's cache folder, and load them from there the next time.",
+)
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
@@ -89,7 +135,8 @@ def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN
     """Classify the sequences of FASTA files, plain or gzipped.
 
     The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), viral.fasta,
-    two tables in the published program's format, log.txt and run.json.
+    two tables in the published program's format, log.txt and run.json. A run that was stopped goes
+    on when the same command is given again; one that is finished is left as it is.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.

@@ -13,6 +13,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from virnucpro.progress import Position
 
@@ -79,22 +81,29 @@ class Screen:
         if not self._quiet:
             self._console.print(text, markup=False)
 
+    def table(self, table: Table | Text) -> None:
+        """A table before the work begins."""
+        if not self._quiet:
+            width = None if sys.stderr.isatty() else PAPER_WIDTH
+            Console(stderr=True, width=width, highlight=False, emoji=False).print(table)
+
     def position(self, position: Position) -> None:
         """How far a run is."""
         seconds = max(monotonic() - self._started, 1e-3)
         note = (
             f"{position.records:,} records, {position.chunks:,} chunks, "
-            f"{position.chunks / seconds:,.0f} chunks/s"
+            f"{(position.chunks - position.chunks_before) / seconds:,.0f} chunks/s"
         )
-        self.step(position.bytes_read, position.bytes_total, note)
+        self.step(position.bytes_read, position.bytes_total, note, position.bytes_before)
 
-    def step(self, done: int, total: int, note: str) -> None:
-        """How far any work is."""
+    def step(self, done: int, total: int, note: str, before: int = 0) -> None:
+        """How far any work is; before: what was done already when it began."""
         if not self._moving:
             return
         now = monotonic()
         spent = now - self._started
-        left = duration(spent * (total - done) / done) if done else "unknown"
+        here = done - before
+        left = duration(spent * (total - done) / here) if here else "unknown"
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total, note=note, left=left)
         elif now - self._last >= PLAIN_EVERY_S:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# What TensorFlow called them; transformers writes a LayerNorm's so again from version 5 on.
+_OLD_WORDS = {"gamma": "weight", "beta": "bias"}
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -54,6 +56,7 @@ class Layout:
         rule = self.parts.get(general)
         if rule is None:
             return None
+        last = _OLD_WORDS.get(last, last)
         return Part(f"{rule.stem.replace('#', number)}.{last}", rule.place, rule.of)
 
     def sources(self, ours: str) -> list[str]:
@@ -64,6 +67,18 @@ class Layout:
             (rule.place, theirs) for theirs, rule in self.parts.items() if rule.stem == general
         )
         return [f"{theirs.replace('#', number)}.{last}" for _, theirs in sorted(rules)]
+
+
+def converted(layout: Layout) -> Layout:
+    """The layout of our own names for the same encoder, every one of them needed."""
+    stems = {rule.stem for rule in layout.parts.values()}
+    return Layout(
+        name="converted",
+        mark="norm.weight",
+        prefixes=(),
+        parts={stem: Part(stem) for stem in stems},
+        ignored=(),
+    )
 
 
 def _general(stem: str) -> tuple[str, str]:
@@ -110,6 +125,8 @@ ESM2_HUGGING_FACE = Layout(
         "embeddings.word_embeddings": Part("embedding"),
         "rotary_embeddings": Part("rotary"),
         "encoder.layer.#.attention.self.rotary_embeddings": Part("rotary"),
+        # transformers 5 saves one for all layers, with a star for their numbers.
+        "encoder.layer.*.attention.self.rotary_embeddings": Part("rotary"),
         "encoder.layer.#.attention.LayerNorm": Part("layers.#.attention_norm"),
         **_qkv("encoder.layer.#.attention.self.", ("query", "key", "value")),
         "encoder.layer.#.attention.output.dense": Part("layers.#.out"),

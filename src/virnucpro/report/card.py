@@ -33,7 +33,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "sha256": bundle.sha256,
         "kind": bundle.kind,
         "chunk_nt": bundle.chunk_nt,
-        "published": bundle.is_published_model,
+        "provenance": bundle.provenance.name.lower(),
         "description": bundle.description,
         "threshold": bundle.threshold,
         "validated_nt": bundle.validated_nt,

@@ -1,5 +1,7 @@
 """Tables of a run, read in blocks of columns: a million rows in seconds, and in bounded memory."""
 
+import gzip
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from virnucpro.calls import FRAME_NAMES, Call, Status
 from virnucpro.errors import InputError
+from virnucpro.journal import PACKED_SUFFIX
 
 BLOCK_ROWS = 10_000
 
@@ -18,8 +21,19 @@ Reader: TypeAlias = Callable[[Sequence[str]], Column]
 
 
 def blocks(path: Path, readers: Mapping[str, Reader]) -> Iterator[Columns]:
-    """The named columns of a table, BLOCK_ROWS rows at a time. Raises InputError."""
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+    """The named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
+
+    Raises InputError for what is damaged.
+    """
+    try:
+        yield from _blocks(path, readers)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError("this file is damaged; run predict again", path) from error
+
+
+def _blocks(path: Path, readers: Mapping[str, Reader]) -> Iterator[Columns]:
+    opened = gzip.open if path.suffix == PACKED_SUFFIX else open
+    with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
         header = file.readline().rstrip("\n").split("\t")
         if missing := readers.keys() - set(header):
             raise InputError(f"lacks the column {min(missing)}; run predict again", path, 1)

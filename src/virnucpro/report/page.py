@@ -29,6 +29,7 @@ from virnucpro.report.runs import BINS, Run, Shown, Track
 from virnucpro.report.words import (
     NOT_CALLED,
     methods,
+    model,
     notes,
     percent,
     rates_of,
@@ -262,8 +263,7 @@ def _head(run: Run, runs: int) -> Html:
     status = document.get("status", "unknown")
     bundle = document.get("bundle") or {}
     facts = [
-        bundle
-        and f"{bundle['name']}, {'' if bundle.get('published') else 'not '}the published model",
+        bundle and f"{bundle['name']}, {model(bundle)}",
         _instant(document["started"]) if "started" in document else None,
         f"virnucpro {document['versions']['virnucpro']}" if "versions" in document else None,
     ]
@@ -743,8 +743,9 @@ def _effort(run: Run) -> Html | None:
         for name, seconds in parts
     ]
     foot = h("tr", h("th", "all", scope="row"), h("td", _seconds(total)), h("td"))
+    reused = (run.document.get("blocks") or {}).get("reused", 0)
     busy = parts[1][1] + parts[2][1]
-    chunks = run.lengths_nt.total()
+    chunks = 0 if reused else run.lengths_nt.total()
     speed = (
         [
             f"{chunks / busy:,.0f} chunks and {_bases(run.counts['bases'] / busy)} a second"
@@ -757,7 +758,8 @@ def _effort(run: Run) -> Html | None:
     also = [
         f"{name.removesuffix('_s').replace('_', ' ')} {_seconds(s)}" for name, s in timings.items()
     ]
-    facts = [*speed, *memory, *([f"of these times: {', '.join(also)}"] if also else [])]
+    before = [f"{several(reused, 'block')} had been scored by an earlier process"] if reused else []
+    facts = [*before, *speed, *memory, *([f"of these times: {', '.join(also)}"] if also else [])]
     return _section(
         "Time and memory",
         h("table", h("tbody", *rows), h("tfoot", foot), class_="sum effort"),

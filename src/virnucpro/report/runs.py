@@ -8,7 +8,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import inf, isnan, nan
 from pathlib import Path
@@ -20,8 +20,16 @@ from numpy.typing import NDArray
 from virnucpro.calls import Call, Status
 from virnucpro.errors import InputError
 from virnucpro.journal import RunFiles
-from virnucpro.report import columns
-from virnucpro.report.columns import Columns, Reader, blocks
+from virnucpro.report.columns import (
+    Columns,
+    Reader,
+    blocks,
+    calls,
+    frames,
+    integers,
+    scores,
+    statuses,
+)
 from virnucpro.report.complexity import Complexity, complexities
 
 BINS = 50
@@ -180,7 +188,8 @@ def run_files(folder: Path) -> list[RunFiles]:
     """The runs whose files lie in a folder, by prefix. Raises InputError if there is none."""
     if not folder.is_dir():
         raise InputError("there is no such folder; name the run directory of predict", folder)
-    names = [p.name for p in RunFiles(Path()).public if p.name in ("run.json", "contigs.tsv")]
+    plain, packed = RunFiles(Path()), RunFiles(Path(), packed=True)
+    names = [path.name for path in (plain.run_json, plain.contigs, packed.contigs)]
     found = {
         path.name.removesuffix(name).removesuffix(".")
         for name in names
@@ -189,11 +198,18 @@ def run_files(folder: Path) -> list[RunFiles]:
     }
     if not found:
         raise InputError(
-            f"this folder holds no run: there is neither {' nor '.join(names)} in it; name the "
-            "run directory of predict",
+            f"this folder holds no run: there is neither {names[0]} nor {names[1]} in it; name "
+            "the run directory of predict",
             folder,
         )
-    return [RunFiles(folder, prefix) for prefix in sorted(found)]
+    return [_in_its_form(RunFiles(folder, prefix)) for prefix in sorted(found)]
+
+
+def _in_its_form(files: RunFiles) -> RunFiles:
+    """With names of gzipped tables where these are what is there."""
+    packed = replace(files, packed=True)
+    there = [form for form in (files, packed) if form.contigs.exists() or form.calls.exists()]
+    return there[0] if there else files
 
 
 def read_run(files: RunFiles, share: int = 1) -> Run:
@@ -231,25 +247,25 @@ def _document(files: RunFiles) -> dict[str, Any]:
 
 _CONTIG_COLUMNS: dict[str, Reader] = {
     "sample": tuple,
-    "record": columns.integers,
+    "record": integers,
     "contig": tuple,
-    "length_nt": columns.integers,
-    "chunks": columns.integers,
-    "virus_chunks": columns.integers,
-    "p_virus": columns.scores,
-    "max_p_virus": columns.scores,
-    "call": columns.calls,
-    "status": columns.statuses,
+    "length_nt": integers,
+    "chunks": integers,
+    "virus_chunks": integers,
+    "p_virus": scores,
+    "max_p_virus": scores,
+    "call": calls,
+    "status": statuses,
 }
 _CHUNK_COLUMNS: dict[str, Reader] = {
     "sample": tuple,
-    "record": columns.integers,
-    "start": columns.integers,
-    "end": columns.integers,
-    "frames": columns.frames,
-    "p_virus": columns.scores,
-    "call": columns.calls,
-    "status": columns.statuses,
+    "record": integers,
+    "start": integers,
+    "end": integers,
+    "frames": frames,
+    "p_virus": scores,
+    "call": calls,
+    "status": statuses,
 }
 
 

@@ -127,14 +127,8 @@ def _counts(run: Run) -> list[Note]:
 def _calls(run: Run) -> list[Note]:
     bundle = run.document.get("bundle") or {}
     found = []
-    if bundle and not bundle.get("published"):
-        found.append(
-            Note(
-                "This is not the published VirNucPro model.",
-                f"The bundle {bundle['name']} was trained apart from it. Cuts that pipelines make "
-                "on scores of the published model do not apply.",
-            )
-        )
+    if bundle and (words := _PROVENANCE[bundle["provenance"]]):
+        found.append(Note(f"This is {model(bundle)}.", words))
     rates, share = rates_of(run), _called_share(run)
     if rates is not None and share is not None and share <= rates.false_positive_rate:
         found.append(
@@ -172,6 +166,21 @@ def _calls(run: Run) -> list[Note]:
             )
         )
     return found
+
+
+# What follows from whose weights a bundle holds.
+_PROVENANCE = {
+    "published": "",
+    "published_head": "Its head is the published one, but not on the encoders that it was "
+    "published with. Cuts that pipelines make on its scores may not apply.",
+    "other": "Cuts that pipelines make on scores of the published model do not apply.",
+}
+
+
+def model(bundle: Mapping[str, Any]) -> str:
+    """What a bundle is, next to the published model."""
+    same = bundle["provenance"] == "published"
+    return f"{'' if same else 'not '}the published VirNucPro model"
 
 
 def _called_share(run: Run) -> float | None:
@@ -243,11 +252,11 @@ def methods(run: Run | None = None) -> str:
     bundle = document.get("bundle")
     if run is None or not bundle:
         return f"{opening}."
-    model = "the published model" if bundle.get("published") else "which is not the published model"
     unit = f"{bundle['chunk_nt']:,} nt"
     counts = run.counts
     sentences = [
-        f"{opening} and its bundle {bundle['name']} (sha256 {bundle['sha256']}), {model}",
+        f"{opening} and its bundle {bundle['name']} (sha256 {bundle['sha256']}), "
+        f"which is {model(bundle)}",
         f"Sequences were cut into overlapping chunks of {unit}; {_METHODS[bundle['kind']]}. A "
         f"sequence's score is the mean over its chunks, weighted by the bases that each adds, and "
         f"it was called viral at a score of {run.threshold:g} or more",

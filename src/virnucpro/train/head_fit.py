@@ -11,7 +11,6 @@ m open frames, F features.
 import hashlib
 import json
 import platform
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,22 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 from torch.nn import functional as F
 
 from virnucpro import __version__
-from virnucpro.bundle import LABELS, Bundle, check_free, write_manifest
-from virnucpro.calls import DEFAULT_THRESHOLD
-from virnucpro.classifiers.open_frames import (
-    BLOCK_NT,
-    DNABERT_S,
-    ESM2,
-    HEAD,
-    FrameEncoders,
-    encoder_files,
-    encoder_sums,
-)
+from virnucpro.assembly import EncoderFiles, frames_manifest, put_together
+from virnucpro.bundle import Bundle, check_free
+from virnucpro.classifiers.open_frames import DNABERT_S, ESM2, FrameEncoders, encoder_sums
 from virnucpro.encoders import Encoder
 from virnucpro.encoders.esm2 import MAX_RESIDUES
 from virnucpro.errors import BundleError, InputError, SettingsError
@@ -171,43 +161,23 @@ def write_frames_bundle(
     something is no bundle. Raises BundleError if the directory is not empty, if the weights are not
     finite, or if these are not the encoders that the head was fitted on.
     """
-    parts: dict[str, dict[str, Any]] = {}
-    copies: dict[str, Path] = {}
-    sums: dict[str, str] = {}
-    for part, path in ((DNABERT_S, Path(dnabert_path)), (ESM2, Path(esm_path))):
-        found = encoder_sums(path)
-        if sorted(found.values()) != sorted(fit.record["encoders"][part].values()):
-            raise BundleError(f"{path}: not the encoder {part} that this head was fitted on")
-        inside = part if path.is_dir() else f"{part}/{path.name}"
-        parts[part] = {"path": inside if copy else str(path.resolve()), "sha256": found}
-        if copy:
-            copies |= {f"{part}/{file}": at for file, at in encoder_files(path).items()}
-            sums |= {f"{part}/{file}": digest for file, digest in found.items()}
-    manifest = {
-        "name": name,
-        "description": description,
-        "kind": "frames",
-        "chunk_nt": fit.settings.chunk_nt,
-        "block_nt": BLOCK_NT,
-        "min_nt": 0,
-        "validated_nt": fit.settings.chunk_nt,
-        "threshold": DEFAULT_THRESHOLD,
-        "labels": list(LABELS),
-        "encoders": parts,
+    encoders = [EncoderFiles.at(DNABERT_S, dnabert_path), EncoderFiles.at(ESM2, esm_path)]
+    for encoder in encoders:
+        if sorted(encoder.sums.values()) != sorted(fit.record["encoders"][encoder.part].values()):
+            raise BundleError(
+                f"{encoder.path}: not the encoder {encoder.part} that this head was fitted on"
+            )
+    parts = {
+        "encoders": {
+            encoder.part: encoder.table(encoder.published(), inside=copy) for encoder in encoders
+        },
         "training": fit.record,
     }
+    manifest = frames_manifest(name, description, fit.settings.chunk_nt, parts)
     head = {k: v.contiguous().numpy() for k, v in fit.head.state_dict().items()}
     check_finite(head)
-    weights = save(head)
-    sums[HEAD] = hashlib.sha256(weights).hexdigest()
-    with disk_errors(directory):
-        check_free(directory)
-        for file, at in copies.items():
-            (directory / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(at, directory / file)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / HEAD).write_bytes(weights)
-        return write_manifest(directory, manifest, sums)
+    check_free(directory)
+    return put_together(directory, manifest, head, copies=encoders if copy else ())
 
 
 @contextmanager

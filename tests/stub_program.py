@@ -1,0 +1,81 @@
+"""The program with a classifier that fails on purpose; its scores are those of the bundle.
+
+    python stub_program.py FAULT[=VALUE],... [argument of virnucpro ...]
+
+slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. device: the device fails
+on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no score. hang: writing
+run.json takes a minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system
+has no locks, and a lock file is stale after S seconds. The numbers of the blocks scored are
+appended to the file scored.txt of the working directory.
+"""
+
+import errno
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from virnucpro import cli, lock, reads
+from virnucpro.batches import Block
+from virnucpro.bundle import Bundle
+from virnucpro.calls import Scores
+from virnucpro.errors import DeviceError, OutOfMemory
+from virnucpro.journal import Journal
+
+MARK = b"ACGTACGTTTTTTTTTTGGGGGGGGGG"
+
+
+class Stub:
+    """A classifier with faults."""
+
+    def __init__(self, classifier, faults: dict[str, str]) -> None:
+        self._classifier = classifier
+        self._faults = faults
+
+    def __getattr__(self, name: str):
+        return getattr(self._classifier, name)
+
+    def score_block(self, block: Block) -> Scores:
+        with Path("scored.txt").open("a") as file:
+            file.write(f"{block.number}\n")
+        time.sleep(float(self._faults.get("slow", 0)))
+        if block.number >= int(self._faults.get("memory", 1 << 30)):
+            raise OutOfMemory("one row does not fit; run again with --batch-tokens 64")
+        marked = [row for row in range(len(block.rows)) if MARK in block.chunk(row)]
+        if "dead" in self._faults or ("device" in self._faults and marked):
+            raise DeviceError("the device failed")
+        scores = self._classifier.score_block(block)
+        if "nan" in self._faults:
+            scores.p_virus[marked] = np.nan
+        return scores
+
+
+def main() -> None:
+    faults = dict(fault.partition("=")[::2] for fault in sys.argv.pop(1).split(",") if fault)
+    original = Bundle.classifier
+    Bundle.classifier = lambda self, **wish: Stub(original(self, **wish), faults)
+    if "hang" in faults:
+        Journal.write_run_json = lambda *_: time.sleep(60)
+    if "read" in faults:
+        fill = reads._HashedFile.readinto
+
+        def failing(file, buffer) -> int:
+            if file.bytes_read >= int(faults["read"]):
+                raise OSError(errno.EIO, "Input/output error")
+            return fill(file, memoryview(buffer)[:1_000])
+
+        reads._HashedFile.readinto = failing
+    if "no-flock" in faults:
+
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, "no locks available")
+
+        lock.fcntl.flock = refuse
+        lock.BEAT_S, lock.SETTLE_S = 0.1, 0.05
+        lock.STALE_S = float(faults["no-flock"])
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
