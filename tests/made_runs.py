@@ -27,13 +27,14 @@ def made_run(
     contigs: Iterable[tuple[str, list[Chunk]]],
     *,
     prefix: str = "",
-    bundle: str = "mini-500",
+    bundle: str | dict[str, object] = "mini-500",
     **changes: object,
 ) -> RunFiles:
     """Writes run.json, contigs.tsv and calls.tsv; changes are fields of run.json."""
     files = RunFiles(run_dir, prefix)
     run_dir.mkdir(parents=True, exist_ok=True)
-    fields = {"bundle": about_bundle(load(bundle)), "counts": None}
+    about = about_bundle(load(bundle)) if isinstance(bundle, str) else bundle
+    fields = {"bundle": about, "counts": None}
     files.run_json.write_text(json.dumps(a_run_json() | fields | changes))
     with files.contigs.open("w") as contigs_file, files.calls.open("w") as calls_file:
         contigs_file.write("\t".join(CONTIGS_COLUMNS) + "\n")

@@ -380,6 +380,15 @@ def test_a_damaged_row_is_named(tmp_path, monkeypatch, name, line, number, rows)
         remake([tmp_path])
 
 
+def test_a_run_of_a_version_that_wrote_less(tmp_path):
+    bundle = {"name": "old", "sha256": "0" * 64, "kind": "kmer", "chunk_nt": 500}
+    files = made_run(tmp_path, [("a", [Chunk()])], bundle=bundle)
+    text = parsed(remake([tmp_path])).text
+    assert "This is perhaps the published VirNucPro model." in text
+    assert "Nothing was measured of this bundle" in text
+    assert "its bundle old" in words.methods(read_run(files))
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         run_files(tmp_path / "nothing")

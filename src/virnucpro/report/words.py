@@ -127,7 +127,7 @@ def _counts(run: Run) -> list[Note]:
 def _calls(run: Run) -> list[Note]:
     bundle = run.document.get("bundle") or {}
     found = []
-    if bundle and (words := _PROVENANCE[bundle["provenance"]]):
+    if bundle and (words := _PROVENANCE[bundle.get("provenance")]):
         found.append(Note(f"This is {model(bundle)}.", words))
     rates, share = rates_of(run), _called_share(run)
     if rates is not None and share is not None and share <= rates.false_positive_rate:
@@ -170,6 +170,7 @@ def _calls(run: Run) -> list[Note]:
 
 # What follows from whose weights a bundle holds.
 _PROVENANCE = {
+    None: "An earlier version made this run and did not write down whose weights these are.",
     "published": "",
     "published_head": "Its head is the published one, but not on the encoders that it was "
     "published with. Cuts that pipelines make on its scores may not apply.",
@@ -179,7 +180,9 @@ _PROVENANCE = {
 
 def model(bundle: Mapping[str, Any]) -> str:
     """What a bundle is, next to the published model."""
-    same = bundle["provenance"] == "published"
+    if "provenance" not in bundle:
+        return "perhaps the published VirNucPro model"
+    same = bundle.get("provenance") == "published"
     return f"{'' if same else 'not '}the published VirNucPro model"
 
 
