@@ -16,6 +16,7 @@ import pytest
 from command import (
     PROGRAM,
     TABLES,
+    WHOLE,
     dna,
     fasta,
     interruptible,
@@ -369,8 +370,7 @@ def check_forced(big: Path, out: Path) -> None:
     """With --force the folder takes a new run, and nothing of the old one stays."""
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")
     assert virnucpro(*arguments).code == 0
-    names = {*TABLES, "viral.fasta", "run.json", "log.txt"}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.iterdir()} == WHOLE
     assert run_json(out)["status"] == "complete"
     run.predict([big / "small.fa"], big / "km", out.parent / "fresh")
     assert results(out) == results(out.parent / "fresh")
