@@ -579,10 +579,12 @@ class Bench:
                 f"{r['seconds']:.2f}",
                 f"{r['processor_seconds']:.2f}",
                 f"{r['bytes_a_second'] / 1e9:.2f}",
+                f"{r['source_bytes'] / 1e9 / r['processor_seconds']:.2f}",
                 f"{r['weights_bytes'] / 1e9:.2f}",
                 f"{r['anonymous_peak_bytes'] / 1e9:.2f}",
                 f"{r['resident_peak_bytes'] / 1e9:.2f}",
                 f"{r['forward_seconds']:.1f}",
+                f"{r['load_1min']}",
             )
             for name, r in self.done.items()
             if name.startswith("load")
@@ -636,10 +638,12 @@ def _tables(loads: list[Any], runs: list[Any]) -> Iterator[str]:
                 "second, s",
                 "processor s",
                 "GB/s",
+                "GB a processor s",
                 "weights, GB",
                 "peak anonymous, GB",
                 "peak resident, GB",
                 f"forward of {PROTEINS}, s",
+                "load of the machine",
             ),
             loads,
         )
