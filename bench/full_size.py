@@ -6,7 +6,7 @@ Writes into FOLDER what the publishers offer, in their layouts and sizes: DNABER
 fair-esm's and as Hugging Face's file, ESM-2 3B in shards. Then loads each through the code that
 `predict` uses, in a process of its own and from a warm disk: bytes of the files a second, and the
 peak of anonymous memory, which is what a load really takes (mapped files can be dropped at any
-time). Then scores 50 chunks with a bundle of DNABERT-S and ESM-2 650M; on the CPU by the command
+time). Then scores 50 chunks with bundles of DNABERT-S and either ESM-2; on the CPU by the command
 `virnucpro predict`. Numbers mean nothing with random weights; time and memory do not care.
 
 Every step that is done is kept in FOLDER/full_size.json, so that the same command goes on where it
@@ -485,6 +485,7 @@ class Bench:
             "load-3b-16": lambda: self.load("ESM-2 3B", huge, small),
             "load-3b-16-one-thread": lambda: self.load("ESM-2 3B", huge, small, threads=1),
             "load-3b-16-from-copy": lambda: self.load("ESM-2 3B", huge, small, copy=True),
+            "predict-3b-16": lambda: self.predict(small, "esm2_3b", B3),
         }
 
     def run(self) -> None:
@@ -544,13 +545,16 @@ class Bench:
         loading = Loading(encoder, str(path), self.chosen.device, precision, chosen, cache)
         return self.apart("load", asdict(loading))
 
-    def predict(self, precision: str) -> dict[str, Any]:
-        dnabert, esm = self.weights / "dnabert_s", self.weights / "esm2_650m"
+    def predict(
+        self, precision: str, name: str = "esm2_650m", size: Esm2Size = M650
+    ) -> dict[str, Any]:
+        dnabert, esm = self.weights / "dnabert_s", self.weights / name
         self.write(dnabert)
         self.write(esm)
-        bundle = self.weights / "bundle"
+        bundle = self.weights / f"bundle-{name}"
         if not bundle.is_dir():
-            make_bundle(bundle, dnabert, esm / "esm2_t33_650M_UR50D.pt", M650.width)
+            [*files] = esm.glob("*.pt")  # fair-esm's layout is one file, the other a folder
+            make_bundle(bundle, dnabert, files[0] if files else esm, size.width)
         if self.chosen.device == "cpu":
             return measured_predict(self.folder, bundle, precision)
         return self.apart("score", {"bundle": str(bundle), "precision": precision})

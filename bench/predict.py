@@ -1,8 +1,9 @@
 """`virnucpro predict` from the command to its last file, in processes of its own.
 
-    python bench/predict.py [FASTA ...] [--bundle mini-500] [--only speed|latency|memory|kmer]
+    python bench/predict.py [FASTA ...] [--bundle mini-500]
+        [--only speed|latency|memory|kmer|reads]
 
-Four parts. speed: chunks a second of whole inputs, the precisions by turns. latency: seconds from
+Five parts. speed: chunks a second of whole inputs, the precisions by turns. latency: seconds from
 the command to a complete run directory for a file of a dozen records. memory: the peak at 1 k, 10 k
 and 100 k chunks, as run.json says and as the system counts it. kmer: reads of 150 nt a second with
 a k-mer model, which is fitted first where none is given. Start-up is part of every figure. Inputs
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 VALIDATION = REPOSITORY.parent / "shared" / "data" / "val"
 SIDES = ("viral", "nonviral")
 SAMPLE = REPOSITORY / "examples" / "sample.fasta"
-PARTS = ("speed", "latency", "memory", "kmer")
+PARTS = ("speed", "latency", "memory", "kmer", "reads")
 CHUNKS_A_SECOND = {"bf16": 250, "fp32": 100}
 READS_A_SECOND = 10_000
 FIRST_RESULT_S = 5.0
 PEAK_BYTES = 1.5e9
 # The smallest input does not fill a block; more than this at 100 times its size is growth.
 FLAT = 1.2
+EVERY_S = 0.2
+WINDOWS_AT_ONCE = 100_000
 READ_NT = 150
 GIB = 1 << 30
 
@@ -51,6 +55,8 @@ class Ended:
     wall_s: float
     cpu_s: float
     maxrss_bytes: int
+    disk_bytes: int
+    open_files: int
     run: dict[str, Any]
 
     @property
@@ -62,19 +68,46 @@ class Ended:
         return int(self.run["memory"]["peak_bytes"])
 
 
-def virnucpro(*arguments: str | Path) -> tuple[float, Any]:
-    """Runs the command; wall seconds and resource usage. Ends this program where it fails.
+def virnucpro(*arguments: str | Path, watched: Path) -> Ended:
+    """Runs the command, looking at its disk and files meanwhile. Ends this program if it fails.
 
     The parent must stay small: a child's maxrss is never below what its parent held at the fork.
     """
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", "virnucpro", *map(str, arguments)])
-    _, state, usage = os.wait4(child.pid, 0)
+    disk_bytes = open_files = 0
+    while not (waited := os.wait4(child.pid, os.WNOHANG))[0]:
+        disk_bytes = max(disk_bytes, bytes_in(watched))
+        open_files = max(open_files, files_of(child.pid))
+        time.sleep(min(EVERY_S, 0.01 * (time.perf_counter() - began)))
     wall_s = time.perf_counter() - began
+    _, state, usage = waited
     child.returncode = os.waitstatus_to_exitcode(state)
     if child.returncode:
         raise SystemExit(f"virnucpro {arguments[0]} ended with {child.returncode}")
-    return wall_s, usage
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    document = json.loads((watched / "run.json").read_text("utf-8"))
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Ended(wall_s, cpu_s, usage.ru_maxrss * unit, disk_bytes, open_files, document)
+
+
+def bytes_in(folder: Path) -> int:
+    """What a folder takes on the disk; files come and go meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(place) / name).stat().st_blocks * 512
+    return total
+
+
+def files_of(pid: int) -> int:
+    """Open files of a process; 0 where the system does not say."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +132,7 @@ class Bench:
             "-q",
         ]
         options += [] if self.threads is None else ["--threads", str(self.threads)]
-        wall_s, usage = virnucpro("predict", *inputs, *options)
-        # Kilobytes on Linux, bytes on macOS.
-        unit = 1 if sys.platform == "darwin" else 1024
-        document = json.loads((out / "run.json").read_text("utf-8"))
-        cpu_s = usage.ru_utime + usage.ru_stime
-        return Ended(wall_s, cpu_s, usage.ru_maxrss * unit, document)
+        return virnucpro("predict", *inputs, *options, watched=out)
 
     def speed(
         self, inputs: Sequence[Path], bundles: Sequence[str], precisions: Sequence[str]
@@ -200,6 +228,40 @@ class Bench:
             }
         ]
 
+    def reads(
+        self, inputs: Sequence[Path], bundle: str, sizes: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Rate, memory, disk and open files at each size; memory is compared with the last but one.
+
+        The first sizes do not fill a block.
+        """
+        found: list[dict[str, Any]] = []
+        made = self.folder / "reads.fasta"
+        before = 0
+        for reads in sizes:
+            write_windows(made, inputs, READ_NT, reads)
+            ended = self.predict([made], bundle)
+            kept = bytes_in(self.folder / "run")
+            grown = ended.peak_bytes / before if before else 1.0
+            full = reads * READ_NT > load(bundle).block_nt
+            before = ended.peak_bytes if full else 0
+            rate = reads / ended.wall_s
+            found.append(
+                {
+                    "bundle": Path(bundle).name,
+                    "reads": ended.chunks,
+                    "reads_a_second": round(rate),
+                    "peak_gib": round(ended.peak_bytes / GIB, 3),
+                    "ratio": round(grown, 3),
+                    "disk_a_read": round(ended.disk_bytes / reads),
+                    "results_a_read": round(kept / reads),
+                    "open_files": ended.open_files,
+                    "goal": f">= {READS_A_SECOND}, ratio <= {FLAT}",
+                    "reached": rate >= READS_A_SECOND and grown <= FLAT,
+                }
+            )
+        return found
+
 
 def write_windows(path: Path, genomes: Sequence[Path], length_nt: int, count: int) -> None:
     """Windows of one length from random places of real contigs, each place alike; seeded."""
@@ -212,12 +274,14 @@ def write_windows(path: Path, genomes: Sequence[Path], length_nt: int, count: in
     text = b"".join(contigs)
     places = np.array([len(contig) - length_nt + 1 for contig in contigs])
     begin = np.cumsum([0] + [len(contig) for contig in contigs[:-1]])
-    number = np.random.default_rng(1).integers(places.sum(), size=count)
-    which = np.searchsorted(np.cumsum(places), number, side="right")
-    start = begin[which] + number - (np.cumsum(places) - places)[which]
+    rng = np.random.default_rng(1)
     with path.open("wb") as file:
-        for name, at in enumerate(start.tolist(), 1):
-            file.write(b">window_%d\n%s\n" % (name, text[at : at + length_nt]))
+        for first in range(0, count, WINDOWS_AT_ONCE):  # this process must stay small
+            number = rng.integers(places.sum(), size=min(WINDOWS_AT_ONCE, count - first))
+            which = np.searchsorted(np.cumsum(places), number, side="right")
+            start = begin[which] + number - (np.cumsum(places) - places)[which]
+            for name, at in enumerate(start.tolist(), first + 1):
+                file.write(b">window_%d\n%s\n" % (name, text[at : at + length_nt]))
 
 
 def arguments() -> argparse.Namespace:
@@ -228,11 +292,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", action="append", help="default: bf16 and fp32")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=PARTS, action="append", help="default: all four")
+    parser.add_argument("--only", choices=PARTS, action="append", help="default: all")
     parser.add_argument("--sample", type=Path, default=SAMPLE, help="file of the latency part")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--kmer-bundle", default="kmer-500")
     parser.add_argument("--reads", type=int, default=200_000)
+    parser.add_argument("--read-sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--json", type=Path, help="where the figures go too")
     return parser.parse_args()
 
@@ -257,6 +322,7 @@ def main() -> int:
             "latency": lambda: bench.latency(chosen.sample, bundles),
             "memory": lambda: bench.memory(inputs, bundles, chosen.sizes),
             "kmer": lambda: bench.kmer(inputs, chosen.kmer_bundle, chosen.reads),
+            "reads": lambda: bench.reads(inputs, chosen.kmer_bundle, chosen.read_sizes),
         }
         for part in chosen.only or PARTS:
             document[part] = measure[part]()

@@ -11,6 +11,9 @@ from virnucpro.tokens import padded
 # Tiny products gain nothing from a second thread, and lose much where tests share the cores.
 torch.set_num_threads(1)
 
+# Attention kernels that run without a GPU.
+ON_CPU = ("math", "sdpa")
+
 
 @dataclass(frozen=True)
 class Example:

@@ -5,7 +5,7 @@ import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 _RANGE = re.compile(r"bytes=(\d+)-")
 
@@ -22,6 +22,8 @@ class Manners:
     drops: int = 0
     answers: dict[str, list[int]] = field(default_factory=dict)
     cuts: dict[str, int] = field(default_factory=dict)
+    stalls: dict[str, int] = field(default_factory=dict)
+    ended: Event = field(default_factory=Event)
     shifted: int = 0
     redirects: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str]] = field(default_factory=list)
@@ -67,6 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut = manners.cuts.get(self.path)
+        if self.path in manners.stalls:
+            self.wfile.write(data[start : manners.stalls[self.path]])
+            manners.ended.wait()
+            return
         if manners.drops and len(body) > manners.drop_after:
             manners.drops -= 1
             cut = start + manners.drop_after
@@ -88,6 +94,7 @@ def serving(manners: Manners):
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
+        manners.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -8,11 +8,19 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
-from virnucpro.encoders.attention import KERNELS, attention, mask_of, observing
+from virnucpro.encoders import attention as attention_module
+from virnucpro.encoders.attention import (
+    BACKENDS,
+    KERNELS,
+    attention,
+    mask_of,
+    observing,
+)
 from virnucpro.errors import SettingsError
 
 FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
-RAN = {"math": "aten::softmax", "sdpa": FUSED}
+RAN = {"math": "aten::softmax", "sdpa": FUSED, "auto": FUSED}
+ON_CPU = tuple(RAN)
 
 
 @pytest.fixture
@@ -42,26 +50,26 @@ def test_kernels_are_attention(qkv, padded, slopes):
     keep_BT = torch.ones(3, 17, dtype=torch.bool)
     if padded:
         keep_BT[1, 5:] = keep_BT[2, 1:] = False
-    mask = mask_of(keep_BT, None if slopes is None else torch.tensor(slopes), torch.float64)
+    mask = mask_of(keep_BT, None if slopes is None else torch.tensor(slopes))
     assert (mask.keep is None) == (not padded)
-    assert (mask.bias is None) == (not padded and slopes is None)
+    assert (mask.bias(torch.float64) is None) == (not padded and slopes is None)
     expected = plain(*qkv, keep_BT, slopes or [0.0] * 4)
-    for name in KERNELS:
+    for name in ON_CPU:
         found = attention(*qkv, mask, backend=name)
         assert (found - expected).abs().max() <= tolerances.FLOAT64
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_dtype_is_kept(qkv, name, dtype):
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4), dtype)
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4))
     out = attention(*(x.to(dtype) for x in qkv), mask, backend=name)
     assert out.dtype == dtype
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_the_named_kernel_is_what_runs(qkv, name):
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4), torch.float64)
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4))
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         attention(*qkv, mask, backend=name)
     ran = {event.key for event in trace.key_averages()}
@@ -70,15 +78,19 @@ def test_the_named_kernel_is_what_runs(qkv, name):
 
 
 def test_a_kernel_that_cannot_run_raises(qkv):
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
-    with pytest.raises(SettingsError, match="'flash' is not known; choose math, sdpa"):
-        attention(*qkv, mask, backend="flash")
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
+    with pytest.raises(SettingsError, match="'fast' is not known; choose auto, flash, cudnn"):
+        attention(*qkv, mask, backend="fast")
+    for name in set(BACKENDS) - set(ON_CPU):
+        with pytest.raises(SettingsError, match=f"kernel {name} cannot .* on CUDA devices only"):
+            attention(*qkv, mask, backend=name)
+    assert {*BACKENDS, "sdpa"} == {*KERNELS, "auto"}
 
 
 def test_only_what_ran_here_is_seen(qkv):
     """Not in another thread, not before or after, and not a kernel that raised."""
-    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None, torch.float64)
-    seen, inner = set(), set()
+    mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
+    seen, inner = {}, {}
     attention(*qkv, mask, backend="math")
     with observing(seen):
         with ThreadPoolExecutor(1) as pool:
@@ -87,7 +99,41 @@ def test_only_what_ran_here_is_seen(qkv):
             attention(qkv[0], qkv[1][..., :3], qkv[2], mask, backend="math")
         with observing(inner):
             attention(*qkv, mask, backend="math")
-        assert seen == set()
+        assert seen == {}
         attention(*qkv, mask, backend="sdpa")
     attention(*qkv, mask, backend="math")
-    assert (seen, inner) == ({"sdpa"}, {"math"})
+    assert set(seen.values()) == {"PyTorch CPU flash"}
+    assert set(inner.values()) == {"math"}
+
+
+def test_heads_of_a_width_that_a_kernel_does_not_take(qkv, monkeypatch):
+    """Filled up with zeros, and scores scaled by the width that they had."""
+    monkeypatch.setattr(attention_module, "ALIGNED", ("sdpa",))
+    keep_BT = torch.ones(3, 17, dtype=torch.bool)
+    keep_BT[1, 5:] = False
+    mask = mask_of(keep_BT, torch.tensor([0.5, 0.25, 0.0, 2.0]))
+    found = attention(*qkv, mask, backend="sdpa")
+    assert found.shape == qkv[2].shape
+    assert (found - attention(*qkv, mask, backend="math")).abs().max() <= tolerances.FLOAT64
+
+
+def test_segments_of_a_batch_with_pads():
+    """Each sequence, then the pads behind it, as flash takes them."""
+    keep_BT = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
+    mask = mask_of(keep_BT, None)
+    assert mask.ends.tolist() == [0, 3, 3, 4, 6, 8, 9]
+    assert mask.ends.dtype == torch.int32
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("slopes", [None, [0.5, 0.25, 0.0, 2.0]])
+def test_kernels_have_their_names_in_every_mode(qkv, mode, slopes):
+    """In inference mode the dispatcher sees other operations than with gradients."""
+    mask = mask_of(
+        torch.ones(3, 17, dtype=torch.bool), None if slopes is None else torch.tensor(slopes)
+    )
+    for backend, name in {"math": "math", "auto": "PyTorch CPU flash"}.items():
+        seen = {}
+        with observing(seen), mode():
+            attention(*qkv, mask, backend=backend)
+        assert set(seen.values()) == {name}

@@ -16,8 +16,10 @@ import pytest
 from command import (
     PROGRAM,
     TABLES,
+    WHOLE,
     dna,
     fasta,
+    interruptible,
     made_bundle,
     random_reads,
     results,
@@ -163,7 +165,8 @@ def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
         f"virnucpro {__version__}, bundle km, not the published VirNucPro model: "
     )
     assert said[0].endswith(sha256)
-    assert said[3] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
+    assert said[3].startswith("this may take up to")
+    assert said[4] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
 
 
 def test_quiet_says_nothing_but_logs(here, made):
@@ -204,6 +207,8 @@ def test_threshold_moves_calls_and_never_the_published_tables(here, made):
 FLAGS = {
     "--sample": ("--sample", "x"),
     "--prefix": ("--prefix", "x"),
+    "--tables": ("--tables", "gz"),
+    "--no-compat-tables": ("--no-compat-tables",),
     "--max-length": ("--max-length", "700"),
     "--resume": ("--no-resume",),
     "--force": ("--force",),
@@ -259,7 +264,8 @@ def big(tmp_path_factory) -> Path:
 def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, str, float]:
     """Signals a run once it has come so far; exit code, standard error, seconds until the end."""
     command = [*PROGRAM, "predict", big / "in.fa", "-o", out, "--bundle", big / "km"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    how_started = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
+    with subprocess.Popen(command, **how_started) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(when)):
             assert process.poll() is None, "the run ended before it could be stopped"
@@ -311,12 +317,60 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
     check_forced(big, out)
 
 
+ENDING = """
+import atexit, sys, time
+from virnucpro.cli import main
+atexit.register(lambda: (print("ending", flush=True), time.sleep(0.5)))
+sys.argv = ["virnucpro", "--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_end_changes_nothing(how):
+    command = [sys.executable, "-c", ENDING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while b"ending" not in process.stdout.readline():
+            pass
+        process.send_signal(how)
+        assert process.communicate(timeout=30) == (b"", b"")
+        assert process.returncode == 0
+
+
+SWALLOWED = """
+import os, sys
+from virnucpro import bundle, run
+from virnucpro.cli import main
+
+how = int(sys.argv.pop())
+
+def load(name):
+    try:
+        os.kill(os.getpid(), how)
+    except BaseException:
+        pass
+    return bundle.load(name)
+
+run.load = load
+main()
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_an_import_swallows_is_raised_again(here, made, how, code):
+    arguments = ["predict", "in.fa", "-o", "run", "--bundle", made, "-q", str(int(how))]
+    command = [sys.executable, "-c", SWALLOWED, *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    assert done.returncode == code
+    assert done.stderr.strip() == b"virnucpro: stopped before the end"
+    assert run_json(here / "run")["exit_code"] == code
+
+
 def check_forced(big: Path, out: Path) -> None:
     """With --force the folder takes a new run, and nothing of the old one stays."""
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")
     assert virnucpro(*arguments).code == 0
-    names = {*TABLES, "viral.fasta", "run.json", "log.txt"}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.iterdir()} == WHOLE
     assert run_json(out)["status"] == "complete"
     run.predict([big / "small.fa"], big / "km", out.parent / "fresh")
     assert results(out) == results(out.parent / "fresh")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from command import virnucpro
 from virnucpro import devices
@@ -84,7 +86,9 @@ def test_precision_on_cuda(monkeypatch, capability, chosen):
 
 
 def test_an_unknown_precision_names_the_known():
-    with pytest.raises(SettingsError, match="'fp4' is not known; choose auto, fp32, bf16, fp16"):
+    with pytest.raises(
+        SettingsError, match="'fp4' is not known; choose auto, fp32, bf16, fp16, fp8"
+    ):
         devices.precision_for("fp4", "cpu", True)
 
 
@@ -115,3 +119,132 @@ def test_threads():
 
 def test_no_threads_is_a_wrong_command_line(tmp_path):
     assert virnucpro("predict", "x.fa", "-o", tmp_path / "r", "--threads", 0).code == 2
+
+
+# Memory
+
+
+def test_memory_of_this_process():
+    memory = devices.memory_of("cpu")
+    assert 10_000_000 < memory.allocated <= memory.peak
+    assert memory.free > 0
+    assert memory.reserved is None
+    assert memory.fragmentation is None
+    assert "fragmentation unknown" in str(memory)
+
+
+def test_what_is_not_known_is_said_to_be_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "PROCESS", tmp_path / "none")
+    monkeypatch.setattr(devices, "MACHINE", tmp_path / "none")
+    memory = devices.memory_of("cpu")
+    assert memory.allocated is memory.free is None
+    assert str(memory).startswith("allocated unknown, reserved unknown, free unknown, peak 0.")
+    assert devices.budget_that_fits(4096, 1 << 40, "cpu") == 4096
+
+
+@pytest.mark.parametrize(
+    ("allocated", "reserved", "share"),
+    [(3, 4, 0.25), (4, 4, 0.0), (0, 8, 1.0), (0, 0, None), (5, None, None), (None, 5, None)],
+)
+def test_fragmentation_is_a_share_of_what_is_reserved(allocated, reserved, share):
+    assert devices.Memory(allocated, reserved, None, None).fragmentation == share
+
+
+@given(st.integers(1, 1 << 20), st.integers(1, 1 << 20), st.integers(0, 1 << 36))
+def test_a_budget_is_halved_until_it_fits(tokens, token_bytes, free):
+    memory = devices.Memory(1 << 30, 3 << 30, None, free)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "memory_of", lambda _: memory)
+        found = devices.budget_that_fits(tokens, token_bytes, "cuda")
+    room = devices.PLANNED * (free + (2 << 30))
+    assert found in {max(1, tokens >> times) for times in range(21)}
+    assert found * token_bytes <= room or found == 1
+    assert found == tokens or 2 * (found + 1) * token_bytes > room
+
+
+MESSAGES = [
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 4503599627370496 bytes. Error code 12 (Cannot allocate memory)",
+    "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to "
+    "allocate 17179869184 bytes.",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other",
+    "CUDA driver error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasLtCreate(&handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_whole_messages_say_that_memory_ran_out(message):
+    assert devices.is_out_of_memory(RuntimeError(message))
+    assert not devices.is_out_of_memory(RuntimeError(f"in this room: {message}"))
+    assert not devices.is_out_of_memory(ValueError(message))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no room for oom"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(h)`"),
+        RuntimeError("out of memory"),
+        OSError(12, "Cannot allocate memory"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_what_is_not_out_of_memory(error):
+    assert not devices.is_out_of_memory(error)
+
+
+def test_types_that_say_it():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(1 << 50)
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), real.value):
+        assert devices.is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        (
+            {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"},
+            {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64,expandable_segments:True"},
+        ),
+        (
+            {"PYTORCH_ALLOC_CONF": "expandable_segments:True, backend:native"},
+            {"PYTORCH_ALLOC_CONF": "expandable_segments:True, backend:native"},
+        ),
+    ],
+)
+def test_the_allocators_settings_are_kept(monkeypatch, before, after):
+    for name in devices.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    devices.use_expandable_segments()
+    assert {n: os.environ[n] for n in devices.ALLOCATOR if n in os.environ} == after
+
+
+def test_expandable_segments_against_the_environment_or_too_late(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:False")
+    with pytest.raises(SettingsError, match="PYTORCH_CUDA_ALLOC_CONF says expandable_segments:Fal"):
+        devices.use_expandable_segments()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with pytest.raises(SettingsError, match="when CUDA had started"):
+        devices.use_expandable_segments()
+
+
+def test_fp8_needs_hopper(monkeypatch):
+    with pytest.raises(DeviceError, match=r"fp8 needs a GPU of capability 9\.0"):
+        devices.check_fp8("cpu")
+    monkeypatch.setattr(devices, "_capability", lambda _: (8, 9))
+    with pytest.raises(DeviceError, match="cuda:0 is not; choose bf16"):
+        devices.check_fp8("cuda:0")
+    monkeypatch.setattr(devices, "_capability", lambda _: (9, 0))
+    devices.check_fp8("cuda:0")

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import plain_encoders
 import tolerances
-from encoder_examples import golden_examples, worst_error
+from encoder_examples import ON_CPU, golden_examples, worst_error
 from virnucpro.encoders import dnabert_s, load_dnabert_s
-from virnucpro.encoders.attention import KERNELS, alibi_slopes
+from virnucpro.encoders.attention import alibi_slopes
 from virnucpro.errors import BundleError
 from virnucpro.tokens import padded
 
@@ -39,7 +39,7 @@ def encoders(golden):
     return {p: load_dnabert_s(weights(golden), "cpu", p, words) for p in ("fp32", "bf16")}
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_each_golden_sequence_alone(golden, heads, examples, kernel):
     encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32")
     encoder.attention = kernel
@@ -47,7 +47,7 @@ def test_each_golden_sequence_alone(golden, heads, examples, kernel):
         assert worst_error(encoder, [example]) <= tolerances.DNABERT_S_GOLDEN_FP32
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("order", [1, -1])
 def test_golden_sequences_in_one_batch(golden, heads, examples, kernel, order):
     encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32")
@@ -63,7 +63,7 @@ def test_half_precision_against_fp32(golden, heads, examples, precision):
     assert tolerances.DNABERT_S_GOLDEN_FP32 < error <= bound
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_float64_equals_the_formulas(golden, heads, examples, kernel):
     model = load_dnabert_s(weights(golden, heads), "cpu", "fp32").model.double()
     tensors = load_file(weights(golden, heads))
@@ -95,7 +95,7 @@ def test_any_batch_equals_each_sequence_alone(encoders, batch, budget, precision
     assert np.abs(encoder.embed(batch) - alone).max(initial=0) <= bound["dnabert_s"]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pads_change_nothing(golden, encoders, kernel, precision):
     examples = golden_examples(golden / "dnabert_h12.examples.safetensors")

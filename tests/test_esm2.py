@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 import plain_encoders
 import tolerances
-from encoder_examples import golden_examples, tiny_esm2, worst_error
+from encoder_examples import ON_CPU, golden_examples, tiny_esm2, worst_error
 from virnucpro.encoders import esm2, load_esm2
-from virnucpro.encoders.attention import KERNELS
 from virnucpro.tokens import padded, protein_ids
 
 LAYOUTS = ("fair", "hf")
@@ -44,7 +43,7 @@ def encoders(golden):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_each_golden_protein_alone(golden, examples, layout, kernel):
     encoder = load_esm2(weights(golden, layout), "cpu", "fp32")
     encoder.attention = kernel
@@ -52,7 +51,7 @@ def test_each_golden_protein_alone(golden, examples, layout, kernel):
         assert worst_error(encoder, [example]) <= tolerances.ESM2_GOLDEN_FP32
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("order", [1, -1])
 def test_golden_proteins_in_one_batch(golden, examples, kernel, order):
     encoder = load_esm2(weights(golden), "cpu", "fp32")
@@ -74,7 +73,7 @@ def test_half_precision_against_fp32(golden, examples, precision):
     assert tolerances.ESM2_GOLDEN_FP32 < error <= tolerances.GOLDEN_HALF["esm2", precision]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_float64_equals_the_formulas(golden, examples, kernel):
     model = load_esm2(weights(golden), "cpu", "fp32").model.double()
     tensors = load_file(weights(golden))
@@ -117,7 +116,7 @@ def test_any_batch_equals_each_protein_alone(encoders, batch, budget, precision)
     assert np.abs(encoder.embed(batch) - alone).max(initial=0) <= bound["esm2"]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pads_change_nothing(encoders, examples, kernel, precision):
     encoder = encoders[precision]
@@ -238,7 +237,7 @@ def test_token_dropout_comes_from_the_config(golden, examples, tmp_path):
     encoder = load_esm2(tmp_path / "off.safetensors")
     assert worst_error(encoder, examples) > tolerances.BROKEN * tolerances.ESM2_GOLDEN_FP32
     ids_BT = torch.from_numpy(examples[2].ids)[None]
-    bare = encoder.model._embed(ids_BT, ids_BT != 1)
+    bare = encoder.model.embed(ids_BT, ids_BT != 1)
     assert torch.equal(bare, encoder.model.embedding(ids_BT))
 
 
@@ -246,7 +245,7 @@ def test_masked_tokens_are_blank_and_rescale_the_rest(encoders):
     model = encoders["fp32"].model
     ids_BT = torch.from_numpy(protein_ids("MKTAYIAK"))[None].clone()
     ids_BT[0, 3] = 32
-    x_BTC = model._embed(ids_BT, ids_BT != 1)
+    x_BTC = model.embed(ids_BT, ids_BT != 1)
     assert not x_BTC[0, 3].any()
     scale = 0.88 / (1 - 1 / 10)
     torch.testing.assert_close(x_BTC[0, 1], model.embedding.weight[20] * scale)

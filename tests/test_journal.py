@@ -1,9 +1,12 @@
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
+import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +144,16 @@ def test_an_unfinished_run_is_refused_without_resume_and_else_goes_on(tmp_path):
         pass
 
 
+def test_a_run_that_was_finished_meanwhile_is_not_replaced(tmp_path):
+    files = earlier(tmp_path, finished=True)
+    before = files_in(tmp_path)
+    with pytest.raises(ResumeError, match="just finished a run here"):
+        Journal.open(files, FINGERPRINT)
+    assert files_in(tmp_path).keys() - {".virnucpro/lock"} == before.keys()
+    with Journal.open(files, FINGERPRINT, again=True):
+        assert not files.run_json.exists()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_an_earlier_run_is_replaced_and_nothing_else(tmp_path, finished):
     files = earlier(tmp_path, finished)
@@ -237,14 +250,24 @@ time.sleep(20)
 def test_a_child_that_outlives_its_parent_holds_no_lock(tmp_path):
     with subprocess.Popen([sys.executable, "-c", CHILD, tmp_path], start_new_session=True) as run:
         assert run.wait(20) == -signal.SIGKILL
-        os.killpg(run.pid, 0)  # the child is there
-        with Journal.open(RunFiles(tmp_path), FINGERPRINT):
-            pass
-        os.killpg(run.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10  # it may not have run yet
+        while (held := is_held(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGKILL)  # the child is there
+    assert not held
+
+
+def is_held(folder: Path) -> bool:
+    try:
+        Journal.open(RunFiles(folder), FINGERPRINT).close()
+    except ResumeError:
+        return True
+    return False
 
 
 def test_a_command_that_a_run_starts_holds_no_lock(tmp_path):
-    with Journal.open(RunFiles(tmp_path), FINGERPRINT), subprocess.Popen(["sleep", "20"]) as child:
+    sleep = partial(subprocess.Popen, ["sleep", "20"], close_fds=False)
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT), sleep() as child:
         pass_on = [path.resolve() for path in Path(f"/proc/{child.pid}/fd").iterdir()]
         child.kill()
     assert not [path for path in pass_on if path.name == "lock"]
@@ -354,6 +377,25 @@ def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, number):
+    """That it knows no such call is no matter; that it fails is."""
+    flush = os.fsync
+
+    def files_alone(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    if number == errno.EIO:
+        with pytest.raises(VirnucproError, match="Input/output error"):
+            write_atomic(tmp_path / "a", b"new")
+    else:
+        write_atomic(tmp_path / "a", b"new")
+        assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_staged_files_appear_together_or_not_at_all(tmp_path):

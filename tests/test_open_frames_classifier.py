@@ -203,7 +203,7 @@ def test_attention_kernels_are_known_once_they_ran(directory):
     classifier.score([CLOSED])
     assert classifier.attention == {}
     classifier.score(["ATG" * 20])
-    assert classifier.attention == {"dnabert_s": "sdpa", "esm2": "sdpa"}
+    assert classifier.attention == {"dnabert_s": "PyTorch CPU flash", "esm2": "PyTorch CPU flash"}
     assert (classifier.name, classifier.device, classifier.precision) == ("tiny-300", "cpu", "fp32")
 
 

@@ -125,7 +125,7 @@ def a_run_json() -> dict:
         "bundle": {"name": "mini-500-v1", "sha256": "f" * 64, "kind": "chunks", "chunk_nt": 500},
         "settings": {"threshold": 0.5, "threads": None},
         "device": {"kind": "cpu", "name": "Xeon", "precision": "bf16", "threads": 2},
-        "attention": {"codon": "sdpa"},
+        "attention": {"codon": "PyTorch CPU flash"},
         "fingerprint": {"bundle": "f" * 64},
         "blocks": {"total": 3, "reused": 1, "damaged": 0},
         "outputs": {"calls.tsv": "0" * 64},

@@ -1,10 +1,15 @@
 """A tiny published model, in the layouts of the real ones, on the real command line."""
 
 import csv
+import fcntl
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +19,7 @@ import torch
 from huggingface_hub import constants
 
 import tolerances
-from command import Finished, dna, fasta, run_json, table, virnucpro
+from command import PROGRAM, Finished, dna, fasta, run_json, table, virnucpro
 from frame_bundles import CLOSED
 from published_files import (
     REPOSITORIES,
@@ -193,12 +198,15 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     assert done.out == ""
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "goes to"):
         assert words in done.err
+    assert re.search(r"pytorch_model.bin +\d\.\d +[0-9a-f]{64}\s", done.err)  # not folded
     listed = command("bundles", "list", *given).out
     (row,) = [line for line in listed.splitlines() if NAME in line]
     assert ALIAS in row
     assert "downloaded" in row
     shown = command("bundles", "show", ALIAS).out
     assert "licence of esm2" in shown
+    assert re.search(r"esm2/pytorch_model-00001-of-00002.bin +0\.\d{3} +[0-9a-f]{64}", shown)
+    assert re.search(r"head.safetensors +0\.\d{3} +[0-9a-f]{64}", shown)
     checked = real("bundles", "verify", ALIAS)
     assert checked.code == 0, checked.err
     assert checked.out.count("ok ") == 9
@@ -273,6 +281,7 @@ def test_a_wrong_file_is_refused_by_name(published, catalogue, command, tmp_path
     done = command("bundles", "download", NAME, "--from", folder, *given)
     assert done.code == 1
     assert Path(name).name in done.error or "no .pth file is there" in done.error
+    assert not list((tmp_path / "cache").rglob("*.part"))
     folder = broken_copy(published, tmp_path / "cut", name, whole[:-9])
     assert command("bundles", "download", NAME, "--from", folder, *given).code == 1
     # What was right is kept, and the rest follows.
@@ -283,6 +292,19 @@ def load_fails(path: Path) -> bool:
     with pytest.raises(BundleError):
         load(path)
     return True
+
+
+@pytest.mark.parametrize("name", ["bundles/tiny-300-v1/head.pth", "encoders/*/tokenizer.json"])
+def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
+    given = ("bundles", "download", NAME, "--from", published, "--catalogue", catalogue)
+    assert command(*given).code == 0
+    (file,) = (tmp_path / "cache").glob(name)
+    part = file.rename(file.with_name(file.name + ".part"))
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert "another download of this file is under way" in command(*given).error
+    assert command(*given).code == 0
+    assert command("bundles", "verify", NAME).code == 0
 
 
 def test_another_config_than_the_published_one(published, catalogue, command, tmp_path):
@@ -385,6 +407,34 @@ def test_a_stopped_download_goes_on(published, download, command, tmp_path):
     assert command("bundles", "verify", ALIAS).code == 0
 
 
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_process_that_ends_midway_loses_nothing(
+    published, download, surroundings, tmp_path, end, code
+):
+    files = hub_files(published)
+    shard = next(path for path in files if path.endswith("00001-of-00002.bin"))
+    half = len(files[shard]) // 2
+    with serving(Manners(files, stalls={shard: half})) as at:
+        listed = write_catalogue(published, tmp_path / "net.toml", f"{at}/raw/300_model.pth")
+        arguments = ("bundles", "download", ALIAS, "--catalogue", str(listed))
+        running = subprocess.Popen(
+            [*PROGRAM, *arguments],
+            env=surroundings({"HF_ENDPOINT": at}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not [p for p in tmp_path.rglob("*.part") if p.stat().st_size == half]:
+            assert running.poll() is None
+            time.sleep(0.02)
+        running.send_signal(end)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert "Traceback" not in said
+    again = Manners(files)
+    assert download(again).code == 0
+    assert again.seen[0] == (shard, f"bytes={half}-")
+
+
 @pytest.mark.parametrize("ending", ["300_model.pth", "tokenizer.json", "00002-of-00002.bin"])
 def test_wrong_content_is_refused_and_not_kept(published, download, tmp_path, ending):
     files = hub_files(published)
@@ -416,12 +466,13 @@ def test_a_page_instead_of_a_file_is_not_kept(published, download, tmp_path, nam
 
 @pytest.mark.parametrize("ending", ["300_model.pth", "dnabert/config.json"])
 @pytest.mark.parametrize("code", [404, 500])
-def test_a_server_that_refuses(published, download, ending, code):
+def test_a_server_that_refuses(published, download, tmp_path, ending, code):
     files = hub_files(published)
     path = next(path for path in files if path.endswith(Path(ending).name))
     done = download(Manners(files, answers={path: [code] * 9}))
     assert done.code == 1
     assert f"{path}: the server answers {code}" in done.error
+    assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 def test_no_network_says_what_to_do(published, command, real, tmp_path):
@@ -437,7 +488,7 @@ def test_no_network_says_what_to_do(published, command, real, tmp_path):
         assert "HF_HUB_OFFLINE is set" in real(*given, HF_HUB_OFFLINE="1").error
 
 
-def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp_path):
+def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp_path, monkeypatch):
     """Encoders go where HF_HOME says; what lies there already is not fetched."""
     home = {"HF_HOME": str(tmp_path / "hf")}
     manners = Manners(hub_files(published))
@@ -458,6 +509,22 @@ def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp
     assert download(again, "--to", tmp_path / "apart").code == 0
     assert [path for path, _ in again.seen] == ["/raw/300_model.pth"]
     assert not any(path.is_symlink() for path in (tmp_path / "apart").rglob("*"))
+    # Links need no room.
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr("virnucpro.acquire.shutil.disk_usage", lambda _: usage)
+    again = Manners(hub_files(published))
+    assert download(again).code == 0
+    assert [path for path, _ in again.seen] == ["/raw/300_model.pth"]
+    assert command("bundles", "verify", ALIAS).code == 0
+
+
+def test_a_cache_behind_a_link(published, download, command, tmp_path):
+    """Its path is not as deep as the folder that it names."""
+    (tmp_path / "deep" / "deeper" / "cache").mkdir(parents=True)
+    (tmp_path / "short").symlink_to(tmp_path / "deep" / "deeper" / "cache")
+    places = {"VIRNUCPRO_CACHE": str(tmp_path / "short"), "HF_HOME": str(tmp_path / "hf")}
+    assert download(Manners(hub_files(published)), **places).code == 0
+    assert command("bundles", "verify", ALIAS, **places).code == 0
 
 
 def test_to_a_directory_over_the_network(published, by_hand, download, command, tmp_path, reads):
@@ -479,14 +546,12 @@ def test_no_cache_and_no_directory(published, download):
 
 
 def test_a_disk_without_room(published, catalogue, monkeypatch, tmp_path):
-    from collections import namedtuple
-
     from virnucpro import acquire
     from virnucpro.progress import Silent
 
-    usage = namedtuple("usage", "total used free")
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage(1, 1, 10_000))
+    monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage)
     known = read_catalogue(catalogue).find(NAME)
     with pytest.raises(BundleError, match=r"GB are still needed here, but 0\.0 GB are free"):
         acquire.download(known, None, published, Silent())

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -336,6 +337,18 @@ def test_paired_reads_share_names(tmp_path):
     assert found[-2:] == ["read_7_1", "read_8_2"]
 
 
+def test_repeated_hashes_hold_less_than_16_bytes_a_record(tmp_path):
+    """Of pairs; the lines of names lie on the disk, and the rest is a bounded part at a time."""
+    number = 500_000
+    (tmp_path / "hashes").write_bytes(np.repeat(np.arange(number // 2), 2).tobytes())
+    tracemalloc.start()
+    found = repeated_hashes(tmp_path / "hashes", at_once=20_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == number // 2
+    assert peak < 10 * number
+
+
 def test_repeated_hashes_are_found_in_parts(tmp_path):
     names = [str(i) for i in (*range(1000), *range(0, 1000, 7))]
     (tmp_path / "hashes").write_bytes(name_hashes(names).tobytes())
@@ -353,6 +366,23 @@ def test_sorting_on_disk(tmp_path_factory, lines, lines_in_memory, fan_in):
     runs = len(list(folder.iterdir()))
     assert runs <= (fan_in - 1) * (1 + np.log(max(2, len(lines))) / np.log(fan_in))
     assert list(sorter.sorted()) == sorted(lines)
+    assert list(folder.iterdir()) == []
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def test_few_files_are_open_while_lines_are_sorted(tmp_path):
+    sorter = SortedLines(tmp_path, "x", lines_in_memory=1, fan_in=4)
+    before, most = open_files(), 0
+    for i in range(4**4 - 1):  # three runs of each of four sizes
+        sorter.add([b"%03d\n" % (i * 7 % 255)])
+    assert len(list(tmp_path.iterdir())) == 12
+    for i, line in enumerate(sorter.sorted()):
+        assert line == b"%03d\n" % i
+        most = max(most, open_files() - before)
+    assert most <= 4
 
 
 def test_ids_are_sorted_by_their_bytes(tmp_path):

@@ -125,7 +125,7 @@ def test_attention_kernels_are_known_once_they_ran(bundle, threads):
     classifier.score(["N" * 100])
     assert classifier.attention == {}
     classifier.score(["ACGGT" * 20, "ACGGT" * 26])
-    assert classifier.attention == {"codon": "sdpa"}
+    assert classifier.attention == {"codon": "PyTorch CPU flash"}
 
 
 def test_nothing_to_call(classifier):

@@ -5,12 +5,14 @@ done is not done again. The network is downloads' business; without it, everythi
 folder.
 """
 
+import fcntl
 import json
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -214,7 +216,8 @@ def acquire(
     apart: whether the bundle must stand alone, as one that is to be carried does. A second call
     goes on where the first was stopped. Raises BundleError.
     """
-    missing = _missing(known, places, stages)
+    links = isinstance(source, Network) and not apart
+    missing = _missing(known, places, stages, links=links)
     progress = _Progress(stages, sum(missing.values()))
     with disk_errors(places.bundle, "--to"):
         _check_space(missing)
@@ -240,8 +243,13 @@ class _Progress:
         self.stages.step(self.done, total, note)
 
 
-def _missing(known: Known, places: Placed, stages: Stages) -> dict[Path, int]:
-    """What is not there yet, and how many bytes of it; a damaged file is taken away."""
+def _missing(
+    known: Known, places: Placed, stages: Stages, *, links: bool = False
+) -> dict[Path, int]:
+    """What is not there yet, and how many bytes of it; a damaged file is taken away.
+
+    links: whether files in the hub's cache are linked to, and take no room.
+    """
     found: dict[Path, int] = {}
     head = places.bundle / PICKLE
     if not _is_head(known, head):
@@ -256,7 +264,8 @@ def _missing(known: Known, places: Placed, stages: Stages) -> dict[Path, int]:
                 target.unlink()
             part = target.with_name(target.name + PART)
             have = part.stat().st_size if part.exists() else 0
-            found[target] = max(0, (file.size_bytes or 0) - have)
+            linked = links and in_hub_cache(encoder, file.name) is not None
+            found[target] = 0 if linked else max(0, (file.size_bytes or 0) - have)
     return found
 
 
@@ -290,7 +299,8 @@ def _head(known: Known, target: Path, source: Source, progress: _Progress) -> No
         return
     part = target.with_name(target.name + PART)
     progress.name = known.head.file
-    source.head(known, part, progress)
+    with _alone(part):
+        source.head(known, part, progress)
     blob = git_blob_id(part.read_bytes())
     if blob != known.head.git_blob or known.head.sha256 not in (None, file_sha256(part)):
         part.unlink()
@@ -321,13 +331,32 @@ def _encoder_file(
             target.unlink(missing_ok=True)  # a link into a cache that is gone
             target.symlink_to(other)
             return
-        copy_checked(other, part, file_digest(other), progress)
+        with _alone(part):
+            copy_checked(other, part, file_digest(other), progress)
     else:
-        source.encoder_file(encoder, file, part, progress)
+        with _alone(part):
+            source.encoder_file(encoder, file, part, progress)
     if fault := _fault(encoder, file, part, named=target):
         part.unlink()
         raise BundleError(f"{fault}; what came was not kept")
     part.replace(target)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """While no other process writes this file. Raises BundleError where one does."""
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BundleError(
+                f"{part}: another download of this file is under way; wait for it to end"
+            ) from error
+        try:
+            yield
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
 
 
 def _written(known: Known, places: Placed) -> Bundle:
@@ -339,8 +368,11 @@ def _written(known: Known, places: Placed) -> Bundle:
         if folder != inside:
             inside.unlink(missing_ok=True)
             # Relative, so that a whole cache can be moved.
-            inside.symlink_to(os.path.relpath(folder, places.bundle))
-        tables[encoder.part] = EncoderFiles.at(encoder.part, inside).table(encoder, inside=True)
+            inside.symlink_to(os.path.relpath(folder.resolve(), places.bundle.resolve()))
+        found = EncoderFiles.at(encoder.part, inside)
+        if not encoder.recognises(found.sums):
+            raise BundleError(f"{folder}: changed while it was fetched; run the same command again")
+        tables[encoder.part] = found.table(encoder, inside=True)
     parts = {
         "head": {
             **head_table(head, known.head.git_blob),

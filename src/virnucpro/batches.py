@@ -23,6 +23,9 @@ Int64 = NDArray[np.int64]
 RECORD_NT = 64
 # Reads are of few lengths, so their spans are worth keeping; those of a genome would be megabytes.
 KEPT_SPANS_NT = 10_000
+# Pads cost as much as letters, small batches leave a device idle: so much of each is borne.
+MOST_PADS = 0.02
+LEAST_OF_BUDGET = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +137,21 @@ def _kept_spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Places of sequences, the longest first, in batches of rows * longest <= budget.
 
-    A sequence longer than the budget is a batch of its own. Equal lengths keep their order.
+    A sequence longer than the budget is a batch of its own. A batch of some size also ends where
+    more rows would make more than MOST_PADS of it pads. Equal lengths keep their order.
     """
     batch: list[int] = []
-    longest = 0
+    longest = real = 0
     for place in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * longest > budget:
+        tokens = (len(batch) + 1) * longest
+        pads = tokens - real - lengths[place]
+        wasteful = real >= LEAST_OF_BUDGET * budget and pads > MOST_PADS * tokens
+        if batch and (tokens > budget or wasteful):
             yield batch
-            batch = []
+            batch, real = [], 0
         longest = longest if batch else lengths[place]
         batch.append(place)
+        real += lengths[place]
     if batch:
         yield batch
 

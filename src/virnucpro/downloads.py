@@ -6,16 +6,15 @@ of 10 GB anew (its own downloads keep nothing of a file that was stopped). Proxi
 environment. Nothing here knows what a bundle is.
 """
 
-import fcntl
 import http.client
 import os
 import re
 import ssl
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from socket import gaierror
-from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, build_opener
 
@@ -79,19 +78,8 @@ def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> N
     if offline():
         raise NoNetwork("HF_HUB_OFFLINE is set")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BundleError(
-                f"{part}: another download of this file is under way; wait for it to end"
-            ) from error
-        try:
-            _fill(url, file, size_bytes, progress)
-        except BaseException:
-            if not file.tell():
-                part.unlink()
-            raise
+    with part.open("ab", buffering=0) as file:
+        _fill(url, file, size_bytes, progress)
 
 
 def offline() -> bool:
@@ -101,7 +89,7 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _fill(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) -> None:
+def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> None:
     """Request after request, until all is there."""
     tries = 0
     while not _whole(file, size_bytes):
@@ -118,7 +106,7 @@ def _fill(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) 
         time.sleep(_FIRST_WAIT_S * 2 ** (tries - 1))
 
 
-def _whole(file: BinaryIO, size_bytes: int | None) -> bool:
+def _whole(file: FileIO, size_bytes: int | None) -> bool:
     """Whether all is there; what is longer than it may be is thrown away."""
     have = file.seek(0, os.SEEK_END)
     if size_bytes is not None and have > size_bytes:
@@ -127,7 +115,7 @@ def _whole(file: BinaryIO, size_bytes: int | None) -> bool:
     return size_bytes is not None and have == size_bytes
 
 
-def _more(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) -> str | None:
+def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> str | None:
     """One request for the rest of a file; None when all has come, else why it has not."""
     have = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": f"virnucpro/{__version__}"}
@@ -142,14 +130,13 @@ def _more(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) 
                     f"{url}: the server has a file of {total:,} bytes there instead of "
                     f"{size_bytes:,}; it is not the published one"
                 )
-            while piece := answer.read(_PIECE_BYTES):
+            while piece := answer.read1(_PIECE_BYTES):  # as it comes
                 file.write(piece)
                 progress(len(piece))
                 if file.tell() > (size_bytes or _MOST_BYTES):
                     file.seek(0)
                     file.truncate()
                     raise BundleError(f"{url}: the server sends more than such a file has")
-            file.flush()
             arrived = file.tell()
             return None if total in (None, arrived) else "the connection broke off"
     except HTTPError as error:
@@ -169,7 +156,7 @@ def _more(url: str, file: BinaryIO, size_bytes: int | None, progress: Progress) 
         return f"the connection broke off ({type(error).__name__})"
 
 
-def _begin(answer: http.client.HTTPResponse, file: BinaryIO, have: int) -> int | None:
+def _begin(answer: http.client.HTTPResponse, file: FileIO, have: int) -> int | None:
     """Puts the file to where the answer begins; the size of the whole, where the server tells."""
     if answer.status == http.client.PARTIAL_CONTENT:
         range_ = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
@@ -182,7 +169,7 @@ def _begin(answer: http.client.HTTPResponse, file: BinaryIO, have: int) -> int |
     return int(length) if length is not None and length.isdecimal() else None
 
 
-def _answered(url: str, error: HTTPError, file: BinaryIO) -> str:
+def _answered(url: str, error: HTTPError, file: FileIO) -> str:
     """What an error that the server answers with means; raises BundleError for a final one."""
     if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         file.truncate(0)  # more is here than the server has: begin anew

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -30,7 +31,13 @@ from virnucpro.scored import Scored
 RUN_SCHEMA_VERSION = 1
 FINISHED = ("complete", "partial")
 
+PACKED_SUFFIX = ".gz"
+# Of zlib: the usual 6 takes four times as long, for tables that are a seventh smaller.
+_PACKED_LEVEL = 1
+_GZIP_FORM = 16 + zlib.MAX_WBITS  # a header without name and time: equal tables are equal files
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -65,31 +72,36 @@ def disk_errors(folder: Path, option: str = "-o") -> Iterator[None]:
 class RunFiles:
     """Every path of a run. prefix stands before each name, with a dot after it unless empty.
 
-    journal: another folder for the finished blocks, by default the run directory.
+    journal: another folder for the finished blocks, by default the run directory. packed: whether
+    the four tables are gzipped, which their names say too.
     """
 
     run_dir: Path
     prefix: str = ""
     journal: Path | None = None
+    packed: bool = False
 
     def _public(self, name: str) -> Path:
         return self.run_dir / (f"{self.prefix}.{name}" if self.prefix else name)
 
+    def _table(self, name: str) -> Path:
+        return self._public(f"{name}{PACKED_SUFFIX}" if self.packed else name)
+
     @property
     def calls(self) -> Path:
-        return self._public("calls.tsv")
+        return self._table("calls.tsv")
 
     @property
     def contigs(self) -> Path:
-        return self._public("contigs.tsv")
+        return self._table("contigs.tsv")
 
     @property
     def frame_scores(self) -> Path:
-        return self._public("prediction_results.txt")
+        return self._table("prediction_results.txt")
 
     @property
     def chunk_scores(self) -> Path:
-        return self._public("prediction_results_highestscore.csv")
+        return self._table("prediction_results_highestscore.csv")
 
     @property
     def viral_fasta(self) -> Path:
@@ -108,15 +120,25 @@ class RunFiles:
         return self._public("log.txt")
 
     @property
+    def report(self) -> Path:
+        return self._public("report.html")
+
+    @property
+    def multiqc(self) -> Path:
+        return self._public("virnucpro_mqc.json")
+
+    @property
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
-        return (*tables, self.viral_fasta, self.failed, self.run_json, self.log)
+        seen = (self.report, self.multiqc)
+        return (*tables, self.viral_fasta, self.failed, *seen, self.run_json, self.log)
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """Those of public that hold results."""
-        return self.public[:-2]
+        """What a run of these names may leave besides run.json and log.txt, in either form."""
+        other = replace(self, packed=not self.packed)
+        return tuple(dict.fromkeys((*self.public[:-2], *other.public[:-2])))
 
     @property
     def hidden(self) -> Path:
@@ -189,6 +211,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # some file systems flush files alone
+        if error.errno not in _UNKNOWN:
+            raise
     finally:
         os.close(descriptor)
 
@@ -196,7 +221,7 @@ def _sync_folder(folder: Path) -> None:
 class OutputFile:
     """A new file, written from beginning to end; durable: also through a loss of power.
 
-    sha256: hex digest of a durable file, once it is closed.
+    Gzipped if its name says so. sha256: hex digest of a durable file, once it is closed.
     """
 
     def __init__(self, path: Path, durable: bool = True) -> None:
@@ -204,11 +229,16 @@ class OutputFile:
         self.sha256 = ""
         self._durable = durable
         self._hash = hashlib.sha256()
+        packed = path.suffix == PACKED_SUFFIX
+        self._packer = zlib.compressobj(_PACKED_LEVEL, wbits=_GZIP_FORM) if packed else None
         with disk_errors(path.parent):
             self._file = path.open("xb")
 
     def write(self, data: bytes) -> None:
         """Appends; raises VirnucproError when the disk refuses."""
+        self._append(self._packer.compress(data) if self._packer else data)
+
+    def _append(self, data: bytes) -> None:
         with disk_errors(self.path.parent):
             self._file.write(data)
         if self._durable:
@@ -216,6 +246,8 @@ class OutputFile:
 
     def close(self) -> None:
         """Flushes everything; raises VirnucproError when the disk refuses."""
+        if self._packer:
+            self._append(self._packer.flush())
         with disk_errors(self.path.parent):
             self._file.flush()
             if self._durable:
@@ -326,14 +358,16 @@ class Journal:
         *,
         resume: bool = True,
         force: bool = False,
+        again: bool = False,
     ) -> "Journal":
         """Takes a folder for a run: a new or empty one, a foreign one, or one with this run.
 
         Blocks of an earlier process stay, its results go; files of other names are untouched.
-        force: nothing of an earlier run stays. Raises ResumeError if the folder is in use, holds
-        another run, an unfinished one without resume, or a file under a name that this run would
-        write, and with force also if it holds something, but no run; VirnucproError if it cannot be
-        written to.
+        force: nothing of an earlier run stays. again: whether a finished run, which the caller has
+        compared with this one, is to be made again. Raises ResumeError if the folder is in use,
+        holds another run, an unfinished one without resume, or a file under a name that this run
+        would write, and with force also if it holds something, but no run; VirnucproError if it
+        cannot be written to.
         """
         journal = cls(files)
         with disk_errors(files.run_dir):
@@ -342,7 +376,9 @@ class Journal:
                 refuse_other_run(files, fingerprint)
         try:
             journal._lock()
-            journal._begin(fingerprint, resume, force)
+            if not force:
+                refuse_other_run(files, fingerprint, resume, again)
+            journal._begin(fingerprint, force)
         except BaseException:
             journal.close()
             raise
@@ -354,11 +390,9 @@ class Journal:
                 self._locks.append(Lock(folder))
             self.notes += self._locks[-1].notes
 
-    def _begin(self, fingerprint: Mapping[str, str], resume: bool, force: bool) -> None:
+    def _begin(self, fingerprint: Mapping[str, str], force: bool) -> None:
         files = self.files
         with disk_errors(files.run_dir):
-            if not force:
-                refuse_other_run(files, fingerprint, resume)
             # It goes first: where it says complete, every table is there. The folder is known as
             # ours by its lock, from here on.
             for path in (files.run_json, *files.results, *([files.log] if force else [])):
@@ -530,8 +564,13 @@ def _named(record: Record) -> str:
     return f"record {record.record} ({record.name}) of sample {record.sample}"
 
 
-def refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str], resume: bool = True) -> None:
-    """Raises ResumeError if the folder holds another run, or without resume an unfinished one."""
+def refuse_other_run(
+    files: RunFiles, fingerprint: Mapping[str, str], resume: bool = True, again: bool = True
+) -> None:
+    """Raises ResumeError if the folder holds another run.
+
+    Without resume also if it holds an unfinished one, without again if a finished one.
+    """
     document = read_run_json(files)
     unfinished = files.fingerprint.exists()
     found = [_json(files.fingerprint)] if unfinished else []
@@ -546,6 +585,10 @@ def refuse_other_run(files: RunFiles, fingerprint: Mapping[str, str], resume: bo
                     f"({there.get(field, 'unknown')}; this run: {fingerprint[field]}); choose "
                     "another with -o, or replace it with --force"
                 )
+    if document is not None and not unfinished and not again:
+        raise ResumeError(
+            f"{files.run_dir}: another process has just finished a run here; give the command again"
+        )
     if unfinished and not resume:
         raise ResumeError(
             f"{files.run_dir}: this folder already holds an unfinished run; go on with it without "
@@ -565,7 +608,7 @@ def _refuse_foreign_files(files: RunFiles, force: bool) -> None:
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
     if read_run_json(files) is not None or any(mark.exists() for mark in marks):
         return
-    for path in files.public:
+    for path in (*files.results, *files.public):
         if os.path.lexists(path):
             raise _in_the_way(path, files)
     if force and files.run_dir.exists() and not _holds_a_run(files.run_dir):

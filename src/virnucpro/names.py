@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from virnucpro.batches import Record
 from virnucpro.sorting import SortedLines
 
-HASHES_AT_ONCE = 1 << 22
+HASHES_AT_ONCE = 1 << 20
 _PIECE = 1 << 16
 _NUMBERED = re.compile(r"(.*)_([1-9][0-9]{0,11})", re.DOTALL)
 
@@ -45,7 +45,9 @@ def repeated_hashes(path: Path, at_once: int = HASHES_AT_ONCE) -> NDArray[np.int
     The file is read in several passes if it holds more than at_once, so that memory is bounded.
     """
     parts = 1 + path.stat().st_size // 8 // at_once
-    return np.sort(np.concatenate([_repeated(_part(path, i, parts)) for i in range(parts)]))
+    found = np.concatenate([_repeated(_part(path, i, parts)) for i in range(parts)])
+    found.sort()
+    return found
 
 
 def _part(path: Path, part: int, parts: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -162,15 +162,15 @@ class Source:
         and makes a fault later. A gzip stream that ends early or is damaged raises StreamBroken
         after every record that was complete. Raises InputError for what is no FASTA.
         """
-        last: Contig | None = None
+        last = ""
         try:
             self._raw = _HashedFile(self.path)
             with _text_of(self._raw) as text:
                 _check_format(text, self.path)
-                ascii_text = cast("BinaryIO", _AsciiStream(text))
-                for record, entry in enumerate(FastaReader(ascii_text), 1):
-                    last = self._contig(record, entry.name, entry.sequence.encode("ascii"))
-                    yield last
+                for contig in self._contigs(_AsciiStream(text)):
+                    yield contig
+                    last = f"record {contig.record} ({contig.name})"
+                    del contig  # its letters; the next is read meanwhile
         except FastaFormatError as error:
             raise InputError(
                 "this is no FASTA: a line that begins with '>' must come before any other text",
@@ -189,6 +189,34 @@ class Source:
                 "repeat the run",
                 self.path,
             ) from error
+
+    def head(self, size_bytes: int) -> tuple[bytes, float]:
+        """The first bytes of the text, and the share of the file on the disk that they stand for.
+
+        What cannot be read ends it early: contigs will say what that is.
+        """
+        text, share = bytearray(), 1.0
+        with suppress(*GZIP_ERRORS, OSError):
+            raw = _HashedFile(self.path)
+            with _text_of(raw) as stream:
+                while data := stream.read1(READ_BYTES):
+                    text += data
+                    if len(text) >= size_bytes:
+                        share = min(1.0, raw.bytes_read / max(1, self.size_bytes))
+                        break
+        return bytes(text), share
+
+    def _contigs(self, stream: "_AsciiStream") -> Iterator[Contig]:
+        """The records of a stream; if it breaks, those before the last one begun."""
+        waiting, record = None, 0
+        for entry in FastaReader(cast("BinaryIO", stream)):
+            if waiting is not None:
+                yield self._contig(record, *waiting)
+            waiting, record = (entry.name, entry.sequence.encode("ascii")), record + 1
+        if stream.broken is not None:
+            raise stream.broken
+        if waiting is not None:
+            yield self._contig(record, *waiting)
 
     def _contig(self, record: int, header: str, sequence: bytes) -> Contig:
         name = _first_word(header)
@@ -230,17 +258,22 @@ class _AsciiStream(io.BufferedIOBase):
     """Bytes with every one outside ASCII as _ESCAPE and two hex digits.
 
     FastaReader decodes in the encoding of the locale; this way all locales read the same, and a
-    header with an accent in it breaks none. _unescaped is the way back.
+    header with an accent in it breaks none. _unescaped is the way back. Where reading fails the
+    stream just ends, and broken is the error: FastaReader would drop what it holds by then.
     """
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
+        self.broken: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def read1(self, size: int = -1, /) -> bytes:
-        data = self._stream.read1(size)
+        try:
+            data = b"" if self.broken else self._stream.read1(size)
+        except (*GZIP_ERRORS, OSError) as error:
+            self.broken, data = error, b""
         if data.isascii() and _ESCAPE not in data:
             return data
         return _TO_ESCAPE.sub(lambda match: b"%c%02x" % (_ESCAPE, match[0][0]), data)
@@ -285,10 +318,10 @@ def _check_format(text: io.BufferedReader, path: Path) -> None:
         raise InputError("this is FASTQ, which cannot be read yet; write it as FASTA", path)
 
 
-def _after(last: Contig | None) -> str:
-    if last is None:
+def _after(last: str) -> str:
+    if not last:
         return "before its first record was complete"
-    return f"after record {last.record} ({last.name}), the last one that was complete and is kept"
+    return f"after {last}, the last one that was complete and is kept"
 
 
 def _first_word(header: str) -> str:

@@ -18,6 +18,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
 from virnucpro.classifiers import Classifier
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
+from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
     OutOfMemory,
     ResumeError,
@@ -40,12 +41,17 @@ from virnucpro.journal import (
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.report import write_reports
+from virnucpro.report.card import about_bundle
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.tables import Counts, write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+TABLE_FORMS = ("plain", "gz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,8 @@ class Settings:
     threads: int | None = None
     cache_weights: bool = False
     max_length: int | None = None
+    tables: str = "plain"
+    compat_tables: bool = True
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -97,6 +105,8 @@ def predict(
     threads: int | None = None,
     cache_weights: bool = False,
     max_length: int | None = None,
+    tables: str = "plain",
+    compat_tables: bool = True,
     allow_partial: bool = False,
     resume: bool = True,
     force: bool = False,
@@ -112,11 +122,12 @@ def predict(
     prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
     virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
     None: all that are allowed. cache_weights: whether published encoders are kept in the cache as
-    they lie in memory. max_length: records of more nt are listed as failed. allow_partial:
-    whether an exit code of 0 stands for a run in which some records failed, too. resume: False
-    refuses an unfinished run. force: whether an earlier run in out is replaced. keep_blocks:
-    whether finished blocks stay for a later run with, say, another threshold. journal: folder for
-    the blocks, by default out. Raises errors.VirnucproError.
+    they lie in memory. max_length: records of more nt are listed as failed. tables: plain or gz.
+    compat_tables: whether the two tables in the published program's format are written.
+    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
+    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    keep_blocks: whether finished blocks stay for a later run with, say, another threshold. journal:
+    folder for the blocks, by default out. Raises errors.VirnucproError.
     """
     several = [paths] if isinstance(paths, Path | str) else paths
     return run(
@@ -131,6 +142,8 @@ def predict(
             threads=threads,
             cache_weights=cache_weights,
             max_length=max_length,
+            tables=tables,
+            compat_tables=compat_tables,
             allow_partial=allow_partial,
             resume=resume,
             force=force,
@@ -151,7 +164,11 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     _check(settings)
     bundle = load(settings.bundle)
     sources = open_sources(settings.inputs, settings.sample)
-    files = RunFiles(settings.out, settings.prefix, journal=settings.journal)
+    elsewhere = (
+        settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
+    )
+    blocks_in = settings.journal if elsewhere else None
+    files = RunFiles(settings.out, settings.prefix, blocks_in, settings.tables == "gz")
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
     classifier = bundle.classifier(
@@ -167,7 +184,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
             if not why_again:
                 return _as_before(files, earlier, settings, watcher)
     device = Device("cpu", cpu_name(), threads)
-    options = {"resume": settings.resume, "force": settings.force}
+    options = {"resume": settings.resume, "force": settings.force, "again": bool(why_again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
         _log(files, watcher) as log,
@@ -218,6 +235,9 @@ def _why_again(
     """Why the tables of a finished run must be made anew; empty if they need not."""
     if earlier["settings"].get("threshold") != _threshold(settings, bundle):
         return f"the threshold was {earlier['settings'].get('threshold')}"
+    for name in ("tables", "compat_tables"):
+        if (before := earlier["settings"].get(name)) != getattr(settings, name):
+            return f"the setting {name} was {before}"
     samples = [before["sample"] for before in earlier["inputs"]]
     if samples != [source.sample for source in sources]:
         return f"the sample was {', '.join(samples)}"
@@ -264,6 +284,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"the longest record is {settings.max_length} nt, but must be 1 or more"
         )
+    if settings.tables not in TABLE_FORMS:
+        raise SettingsError(f"tables is {settings.tables!r}, but must be plain or gz")
     if settings.prefix and Path(settings.prefix).name != settings.prefix:
         raise SettingsError(
             f"the prefix is {settings.prefix!r}, but must be a part of a file's name, without '/'; "
@@ -273,7 +295,7 @@ def _check(settings: Settings) -> None:
 
 def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
     """Raises ResumeError where an input lies there as a file of the run, which would replace it."""
-    replaced = {path.resolve() for path in files.public}
+    replaced = {path.resolve() for path in (*files.results, *files.public)}
     for source in sources:
         if source.path.resolve() in replaced:
             raise ResumeError(
@@ -386,7 +408,8 @@ class _Run:
             digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
-            counts = write_tables(self.journal.files, self.journal, rule, again, digests)
+            compat = self.settings.compat_tables
+            counts = write_tables(self.journal.files, self.journal, rule, again, digests, compat)
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
@@ -427,10 +450,25 @@ class _Run:
             say("--cache-weights changes nothing: this bundle has no published encoders")
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
+        self._announce_disk()
         if why_again:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
+
+    def _announce_disk(self) -> None:
+        files = self.journal.files
+        need = disk_needed(
+            [Shape.of(source, self.bundle.chunk_nt) for source in self.sources],
+            frames=self.bundle.kind == "frames",
+            packed=files.packed,
+            compat=self.settings.compat_tables,
+        )
+        there = sum(path.stat().st_size for path in files.blocks.iterdir())
+        blocks = max(0, need.blocks - there)
+        self.log.line(f"this may take up to {(blocks + need.tables) / 1e6:,.1f} MB of disk")
+        if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
+            self.log.line(f"warning: {sentence}")
 
     def line(self, text: str) -> None:
         """As journal.Onlooker."""
@@ -464,6 +502,7 @@ class _Run:
         self._write_json(status, code, error, counts)
         if status in FINISHED:  # else the blocks are what a later run goes on from
             self.journal.finished(self.settings.keep_blocks)
+        write_reports(self.journal.files)
         return Outcome(self.journal.files, status, code, error, counts)
 
     def _summarise(self, counts: Counts) -> None:
@@ -491,12 +530,7 @@ class _Run:
             "versions": _versions(),
             "command": list(self.settings.command),
             "inputs": [self._input(source) for source in self.sources],
-            "bundle": {
-                "name": self.bundle.name,
-                "sha256": self.bundle.sha256,
-                "kind": self.bundle.kind,
-                "chunk_nt": self.bundle.chunk_nt,
-            },
+            "bundle": about_bundle(self.bundle),
             "settings": {
                 "threshold": self.threshold,
                 "sample": self.settings.sample,
@@ -504,6 +538,8 @@ class _Run:
                 "precision": self.classifier.precision,
                 "threads": self.device.threads,
                 "max_length": self.settings.max_length,
+                "tables": self.settings.tables,
+                "compat_tables": self.settings.compat_tables,
                 "allow_partial": self.settings.allow_partial,
                 "resume": self.settings.resume,
                 "force": self.settings.force,

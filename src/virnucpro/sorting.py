@@ -20,7 +20,8 @@ class SortedLines:
     """Takes lines in any order and gives them back in the order of their bytes.
 
     Lines are bytes that end in b"\\n" and hold no other. Sorted runs of lines_in_memory lines go to
-    the folder; whenever fan_in runs of one size are there, they become one of the next size.
+    the folder; whenever fan_in runs of one size are there, they become one of the next size, so
+    that fan_in + 1 files are open at most.
     """
 
     def __init__(
@@ -59,9 +60,8 @@ class SortedLines:
             self._runs.append([])
         self._runs[size].append(path)
         if len(self._runs[size]) == self._fan_in:
-            merged = self._runs[size]
+            merged, self._runs[size] = self._runs[size], []
             self._keep_merged(size + 1, merged)
-            self._runs[size] = []
 
     def _keep_merged(self, size: int, paths: list[Path]) -> None:
         with ExitStack() as stack:
@@ -70,15 +70,19 @@ class SortedLines:
             path.unlink()
 
     def sorted(self) -> Iterator[bytes]:
-        """All lines in order. Nothing may be added after this."""
+        """All lines in order, once; the files are gone after the last. Nothing may be added."""
         self._lines.sort()
-        paths = [path for runs in self._runs for path in runs]
-        if not paths:
-            yield from self._lines
-            return
+        size = 0
+        while len(paths := [path for runs in self._runs for path in runs]) > self._fan_in:
+            small, self._runs[size] = self._runs[size], []
+            if small:
+                self._keep_merged(size + 1, small)
+            size += 1
         with ExitStack() as stack:
             files = [stack.enter_context(path.open("rb")) for path in paths]
             yield from heapq.merge(self._lines, *files)
+        for path in paths:
+            path.unlink()
 
 
 def pieces_of(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -116,18 +116,21 @@ def write_tables(
     rule: Rule,
     sources: Sequence[Source],
     sha256: Sequence[str],
+    compat_tables: bool = True,
 ) -> Counts:
     """Writes all tables and viral.fasta; they appear one after the other, when all are finished.
 
-    sources: the inputs, opened anew for the second pass; sha256: what the first pass found for
-    each, empty where it did not reach the end. Raises InputError if an input has changed since,
-    VirnucproError if the disk refuses, ResumeError if a block is missing or damaged.
+    compat_tables: whether the two in the published tool's format are among them. sources: the
+    inputs, opened anew for the second pass; sha256: what the first pass found for each, empty
+    where it did not reach the end. Raises InputError if an input has changed since, VirnucproError
+    if the disk refuses, ResumeError if a block is missing or damaged.
     """
     with Staging(files, journal.outputs) as staging:
         hashes, virus = files.scratch / "names.hashes", files.scratch / "virus.flags"
         counts = _write_calls(files, staging, journal, rule, hashes, virus)
-        names = unique_names(lambda: _records(journal), hashes, files.scratch)
-        _write_scores(files, staging, journal, names)
+        if compat_tables:
+            names = unique_names(lambda: _records(journal), hashes, files.scratch)
+            _write_scores(files, staging, journal, names)
         fasta = staging.open(files.viral_fasta)
         if counts.virus:
             for piece in _viral(sources, sha256, virus):

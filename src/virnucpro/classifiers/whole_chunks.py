@@ -4,6 +4,7 @@ Shapes: n chunks, B of a batch, L letters, T codons.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,12 +50,13 @@ class ChunkClassifier:
         self._validated_nt = bundle.validated_nt
         self._budget = BATCH_CODONS[torch.device(device).type]
         self._network = codon_network_of(bundle, device, precision)
-        self._kernels_seen: set[str] = set()
+        self._kernels_seen: dict[Any, str] = {}
 
     @property
     def attention(self) -> Mapping[str, str]:
         """The attention kernels that have run so far, with commas."""
-        return {CODON: ",".join(sorted(self._kernels_seen))} if self._kernels_seen else {}
+        seen = sorted(set(self._kernels_seen.values()))
+        return {CODON: ",".join(seen)} if seen else {}
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""

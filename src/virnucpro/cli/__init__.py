@@ -1,29 +1,32 @@
 """The command line: argv -> frozen settings, exceptions -> exit codes. Imports no torch."""
 
-import os
-import signal
 import sys
 from io import TextIOWrapper
-from time import monotonic
-from types import FrameType
 from typing import NoReturn
 
 import rich_click as click
 
 from virnucpro import __version__
+from virnucpro.cli.bench import bench
 from virnucpro.cli.bundles import bundles
+from virnucpro.cli.cite import cite
+from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
+from virnucpro.cli.report import report
+from virnucpro.cli.stopping import INTERRUPTED, stop
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.command_panel("Classify", commands=["predict", "validate"])
+@click.command_panel("Results", commands=["report", "cite"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
+@click.command_panel("This machine", commands=["doctor", "bench"])
 @click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
 def program() -> None:
     """Tell which DNA fragments of a sequencing run are viral.
@@ -33,34 +36,22 @@ def program() -> None:
     """
 
 
-for command in (predict, validate, bundles, evaluate, train):
+for command in (predict, validate, report, cite, bundles, evaluate, train, bench, doctor):
     program.add_command(command)
 
 
 def main() -> NoReturn:
     """Runs the program and exits."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _Stop())
-    if isinstance(sys.stdout, TextIOWrapper):  # a path need not be UTF-8; stderr escapes by itself
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
-
-
-class _Stop:
-    """The first signal ends a run in order, one that comes later at once: what is finished is safe.
-
-    Signals that come within a second are one: a scheduler may signal a process and its group.
-    """
-
-    first: float | None = None
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if _Stop.first is None:
-            _Stop.first = monotonic()
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        if monotonic() - _Stop.first > 1.0:
-            os._exit(128 + number)
+    try:
+        stop.begin()
+        # A path need not be UTF-8; stderr escapes by itself.
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        code = _run()
+    except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module
+        code = _stopped(error)
+    stop.end()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -70,11 +61,15 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:
-        click.echo("virnucpro: stopped before the end", err=True)
-        return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED
+        return _stopped(error)
     except VirnucproError as error:
         click.echo(f"virnucpro: {error}", err=True)
         return error.exit_code
     except MemoryError:
         click.echo("virnucpro: out of memory; give the program more", err=True)
         return OutOfMemory.exit_code
+
+
+def _stopped(error: BaseException) -> int:
+    click.echo("virnucpro: stopped before the end", err=True)
+    return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED

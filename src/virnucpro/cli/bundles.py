@@ -9,7 +9,6 @@ import rich_click as click
 from virnucpro.cli.terminal import Screen, paper
 
 if TYPE_CHECKING:
-    from virnucpro.bundle import Bundle
     from virnucpro.catalogue import Known
 
 FOLDER = click.Path(path_type=Path, readable=False)
@@ -34,7 +33,7 @@ def list_(catalogue: Path | None) -> None:
 
     from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles
     from virnucpro.catalogue import newest, read_catalogue
-    from virnucpro.cli.cards import megabytes
+    from virnucpro.cli.cards import contents, megabytes
 
     known = read_catalogue(catalogue).bundles
     table = Table(
@@ -44,7 +43,7 @@ def list_(catalogue: Path | None) -> None:
     here += [("downloaded", bundle) for bundle in downloaded_bundles()]
     for where, bundle in here:
         names = ", ".join(aliases_of(bundle))
-        numbers = str(bundle.chunk_nt), bundle.kind, megabytes(_size_bytes(bundle))
+        numbers = str(bundle.chunk_nt), bundle.kind, contents(bundle)["megabytes"]
         table.add_row(bundle.name, names, where, *numbers, bundle.description)
     names_here = {bundle.name for _, bundle in here}
     aliases = {name: alias for alias, name in newest(k.name for k in known).items()}
@@ -54,13 +53,6 @@ def list_(catalogue: Path | None) -> None:
             alias = aliases.get(model.name, "")
             table.add_row(model.name, alias, "known", *numbers, model.description)
     paper().print(table)
-
-
-def _size_bytes(bundle: "Bundle") -> int:
-    """What a bundle takes, with the encoders that lie elsewhere."""
-    from virnucpro.verification import listed_files
-
-    return sum(path.stat().st_size for path, _ in listed_files(bundle) if path.exists())
 
 
 @bundles.command()
@@ -74,7 +66,7 @@ def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
     """
     from virnucpro.bundle import find, load, read_manifest
     from virnucpro.catalogue import read_catalogue
-    from virnucpro.cli.cards import card_tables, known_manifest
+    from virnucpro.cli.cards import card_tables, contents, known_manifest
 
     known = read_catalogue(catalogue).find(bundle)
     if known is not None and find(bundle) is None:
@@ -85,6 +77,7 @@ def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
         document["sha256"] = found.sha256
         document["path"] = str(found.path)
         document["weights"] = str(found.provenance)
+        document["contents"] = contents(found)
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return

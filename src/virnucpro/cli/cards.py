@@ -8,6 +8,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from virnucpro.acquire import Placed
+    from virnucpro.bundle import Bundle
     from virnucpro.catalogue import Known
 
 Manifest = Mapping[str, Any]
@@ -23,7 +24,6 @@ def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, 
         "description": known.description,
         "chunk_nt": known.chunk_nt,
         "megabytes": megabytes(known.size_bytes),
-        "status": "known, to be fetched with `virnucpro bundles download`",
         "accuracy": "not measured by this project, which never had these weights",
     }
     parts: dict[str, Any] = {
@@ -48,11 +48,27 @@ def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, 
                 for file in encoder.files
             ],
         }
-    if places is not None:
+    if places is None:
+        about["status"] = f"not here; fetch it with `virnucpro bundles download {known.name}`"
+    else:
         parts["head"]["goes to"] = str(places.bundle)
         for encoder in known.encoders:
             parts[encoder.part]["goes to"] = str(places.folder(encoder))
     return {**about, **parts}
+
+
+def contents(bundle: "Bundle") -> dict[str, Any]:
+    """The files of a bundle, those of its encoders too, with their sizes as they lie there."""
+    from virnucpro.verification import listed_files
+
+    rows, total = [], 0
+    for path, sha256 in listed_files(bundle):
+        size_bytes = path.stat().st_size if path.exists() else None
+        total += size_bytes or 0
+        size = "missing" if size_bytes is None else megabytes(size_bytes)
+        name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path
+        rows.append({"file": str(name), "megabytes": size, "sha256": sha256})
+    return {"megabytes": megabytes(total), "files": rows}
 
 
 def megabytes(size_bytes: int | None) -> str:

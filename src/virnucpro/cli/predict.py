@@ -45,6 +45,7 @@ def _refusing(command: Command) -> Command:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel(
     "Classifier", options=["--bundle", "--threshold", "--precision", "--threads", "--cache-weights"]
@@ -66,6 +67,20 @@ def _refusing(command: Command) -> Command:
     "--max-length",
     type=click.IntRange(min=1),
     help="List records of more nt in failed.tsv instead of classifying them.",
+)
+@click.option(
+    "--tables",
+    type=click.Choice(["plain", "gz"]),
+    default="plain",
+    show_default=True,
+    help="gz: the tables are gzipped, and named so.",
+)
+@click.option(
+    "--no-compat-tables",
+    "compat_tables",
+    flag_value=False,
+    default=True,
+    help="Leave out the two tables in the published program's format.",
 )
 @click.option(
     "--resume/--no-resume",

@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from virnucpro.cli.stopping import stop
 from virnucpro.progress import Position
 
 PLAIN_EVERY_S = 30.0
@@ -77,7 +78,8 @@ class Screen:
             self._progress.stop()
 
     def line(self, text: str) -> None:
-        """One line of the log."""
+        """One line of the log. Raises what a signal asked for and was not heard."""
+        stop.check()
         if not self._quiet:
             self._console.print(text, markup=False)
 
@@ -85,7 +87,7 @@ class Screen:
         """A table before the work begins."""
         if not self._quiet:
             width = None if sys.stderr.isatty() else PAPER_WIDTH
-            self._console.print(table, width=width, soft_wrap=False)
+            Console(stderr=True, width=width, highlight=False, emoji=False).print(table)
 
     def position(self, position: Position) -> None:
         """How far a run is."""

@@ -4,22 +4,30 @@ Importing this loads torch; nothing above imports it before it is needed.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from virnucpro.devices import budget_that_fits, check_fp8
+from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF
 from virnucpro.encoders.converted import load_through
 from virnucpro.encoders.dnabert_s import DnabertS, dnabert_s_config
-from virnucpro.encoders.encoder import Encoder
+from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
+from virnucpro.encoders.fused import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
 from virnucpro.encoders.precision import device_of, dtype_of
 from virnucpro.encoders.weights import find_published
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 
-__all__ = ["Encoder", "load_dnabert_s", "load_esm2"]
+__all__ = ["Encoder", "dnabert_s_encoder", "esm2_encoder", "load_dnabert_s", "load_esm2"]
+
+# Tokens of a batch on a GPU: 132 rows of tiles of 128, so that the products of an H100's or H200's
+# 132 multiprocessors come out even; for the small encoder, four times that.
+CUDA_TOKENS = {"esm2": 16_896, "dnabert_s": 67_584}
 
 
 def load_esm2(
@@ -27,25 +35,29 @@ def load_esm2(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
     *,
+    attention: str = "auto",
     cache: Path | None = None,
 ) -> Encoder:
     """ESM-2 of any size from a published directory, or from one file with its config inside.
 
     A directory is Hugging Face's, in safetensors or `.bin`, whole or in shards; a file is
-    fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16 or fp16.
-    cache: a folder that keeps a copy of the weights in that precision, which a later call reads
-    instead. Its embed takes proteins of 1 to 1024 letters; a row is the mean over the residues.
-    Raises BundleError for files that are not an ESM-2, SettingsError for an unknown precision,
-    DeviceError for a device that is not there.
+    fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16, fp16,
+    or on Hopper GPUs fp8. attention: see attention.BACKENDS. cache: a folder that keeps a copy of
+    the weights in that precision (for fp8 in bf16), which a later call reads instead. Its embed
+    takes proteins of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for
+    files that are not an ESM-2, SettingsError for an unknown precision or an attention that cannot
+    run there, DeviceError for a device that is not there or has no fp8.
     """
-    dtype, place = dtype_of(precision), device_of(device)
+    dtype, place = dtype_of(_products(precision)), device_of(device)
+    if precision == "fp8":
+        check_fp8(str(place))
 
     def build(config: Mapping[str, Any]) -> Esm2:
         return Esm2(esm2_config(config))
 
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
     model = load_through(cache, build, find_published(path), layouts, dtype, place)
-    return Encoder(model, _protein_ids, name=str(path), precision=precision, device=place)
+    return esm2_encoder(model, name=str(path), precision=precision, attention=attention)
 
 
 def load_dnabert_s(
@@ -54,15 +66,17 @@ def load_dnabert_s(
     precision: str = "fp32",
     tokenizer: Path | str | None = None,
     *,
+    attention: str = "auto",
     cache: Path | None = None,
 ) -> Encoder:
     """DNABERT-S from a published directory, or from one safetensors file with its config inside.
 
-    A directory holds `pytorch_model.bin`, or safetensors. precision and cache: as in load_esm2.
-    tokenizer: a tokenizer.json, where path has none beside it. Its embed takes nucleotides; a row
-    is the mean over all tokens. Raises as load_esm2 does.
+    A directory holds `pytorch_model.bin`, or safetensors. precision, attention and cache: as in
+    load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where path
+    has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises as
+    load_esm2 does.
     """
-    dtype, place = dtype_of(precision), device_of(device)
+    dtype, place = dtype_of(_products(precision)), device_of(device)
     published = find_published(path)
     found = tokenizer or published.tokenizer
     words = None if found is None else NucleotideTokenizer(found)
@@ -78,7 +92,74 @@ def load_dnabert_s(
 
     model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
-    return Encoder(model, tokenize, name=str(path), precision=precision, device=place)
+    return dnabert_s_encoder(
+        model, tokenize, name=str(path), precision=_products(precision), attention=attention
+    )
+
+
+def esm2_encoder(model: Esm2, *, name: str, precision: str, attention: str = "auto") -> Encoder:
+    """An Esm2 where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
+    device = model.norm.weight.device
+    fast = _fused(device, model.dtype)
+    return _encoder(
+        FusedEsm2(model, eight_bit=precision == "fp8") if fast else model,
+        _protein_ids,
+        CUDA_TOKENS["esm2"],
+        device,
+        name=name,
+        precision=precision,
+        attention=attention,
+    )
+
+
+def dnabert_s_encoder(
+    model: DnabertS,
+    tokenize: Tokenize | None,
+    *,
+    name: str,
+    precision: str,
+    attention: str = "auto",
+) -> Encoder:
+    """A DnabertS where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
+    device = model.norm.weight.device
+    return _encoder(
+        FusedDnabertS(model) if _fused(device, model.dtype) else model,
+        tokenize,
+        CUDA_TOKENS["dnabert_s"],
+        device,
+        name=name,
+        precision=precision,
+        attention=attention,
+    )
+
+
+def _encoder(
+    model: Model,
+    tokenize: Tokenize | None,
+    cuda_tokens: int,
+    device: torch.device,
+    **words: Any,  # noqa: ANN401
+) -> Encoder:
+    """An encoder whose budget of tokens fits its device."""
+    tokens = BATCH_TOKENS
+    if device.type == "cuda":
+        tokens = budget_that_fits(cuda_tokens, model.token_bytes, device)
+    return Encoder(model, tokenize, device=device, batch_tokens=tokens, **words)
+
+
+def _products(precision: str) -> str:
+    """What products run in that are not in fp8."""
+    return "bf16" if precision == "fp8" else precision
+
+
+def _fused(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the layers of fused.py can run: 16 bit, a recent GPU, and torch's Triton."""
+    return (
+        device.type == "cuda"
+        and dtype in HALF
+        and torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY
+        and find_spec("triton") is not None
+    )
 
 
 def _protein_ids(proteins: Sequence[str]) -> list[Ids]:

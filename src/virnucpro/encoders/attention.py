@@ -1,56 +1,122 @@
 """The one door to attention: softmax(q k^T / sqrt(D) + bias) v, by a kernel that the caller names.
 
-A kernel that is named runs or raises; nothing is tried again with another one. What a mask means
-(which tokens are seen, how distance counts) is kept beside its additive form, for kernels that take
-the meaning instead of the numbers. This module knows no encoder.
+A kernel that is named runs or raises; nothing is tried again with another one. Only `auto` chooses,
+by what is in its hands and never by trying. What a mask means (which tokens are seen, how distance
+counts) is kept, and turned into what a kernel takes when that one asks. Which kernel ran is read
+off the operations that torch dispatched, not off the name that was asked for. This module knows no
+encoder.
 
 B sequences, H heads, T tokens (q: queries, k: keys), D width of a head.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from virnucpro.encoders.precision import wide
 from virnucpro.errors import SettingsError
 
-# Where the names of kernels go as they run; a context of its own in every thread.
-_SEEN: ContextVar[set[str] | None] = ContextVar("kernels seen", default=None)
+HALF = (torch.bfloat16, torch.float16)
+FLASH_CAPABILITY = (8, 0)
+# On Hopper cuDNN's kernels were measured faster than the others, with and without a bias.
+CUDNN_CAPABILITY = (9, 0)
+
+# The operation that a kernel is dispatched as, and the name that a user knows it by.
+NAMES = {
+    "_scaled_dot_product_flash_attention": "FlashAttention-2",
+    "_flash_attention_forward": "FlashAttention-2",
+    "_scaled_dot_product_cudnn_attention": "cuDNN flash",
+    "_scaled_dot_product_efficient_attention": "memory-efficient",
+    "_scaled_dot_product_flash_attention_for_cpu": "PyTorch CPU flash",
+}
+WITH_BIAS = {"memory-efficient", "cuDNN flash"}
+SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
+FLEX = "FlexAttention"
+
+# What ran, by what was asked for; a context of its own in every thread.
+_SEEN: ContextVar[dict[Any, str] | None] = ContextVar("kernels seen", default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """Who attends to whom; made once a forward and used by every layer.
 
-    keep: (B, T), False at pads, None when the batch has none. slopes: (H,), ALiBi's, or None.
-    bias: both as one tensor to add to the scaled scores, in wide(dtype), broadcastable to
-    (B, H, Tq, Tk); None when there is nothing to add. Both kernels here read bias alone; keep and
-    slopes are for those that take no tensor of that size.
+    keep: (B, T), False at pads, which stand behind a sequence; None when the batch has none.
+    slopes: (H,), ALiBi's, or None. tokens: T.
     """
 
     keep: Tensor | None
     slopes: Tensor | None
-    bias: Tensor | None
+    tokens: int
+
+    @cached_property
+    def _biases(self) -> dict[torch.dtype, Tensor]:
+        return {}
+
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        """What to add to the scaled scores, broadcastable to (B, H, Tq, Tk), in dtype.
+
+        None when there is nothing to add. Distances are computed in wide(dtype). On a GPU rows are
+        aligned as fused kernels want them, who would otherwise copy it in every layer.
+        """
+        if self.keep is None and self.slopes is None:
+            return None
+        if dtype not in self._biases:
+            self._biases[dtype] = self._bias(dtype)
+        return self._biases[dtype]
+
+    def _bias(self, dtype: torch.dtype) -> Tensor:
+        distance: Tensor | None = None
+        if self.slopes is not None:
+            place_T = torch.arange(self.tokens, device=self.slopes.device, dtype=wide(dtype))
+            distance_TT = (place_T[:, None] - place_T[None, :]).abs()
+            distance = (-self.slopes.to(wide(dtype))[None, :, None, None] * distance_TT).to(dtype)
+        if self.keep is None:
+            assert distance is not None
+            return _aligned(distance)
+        none = torch.zeros((), dtype=dtype, device=self.keep.device)
+        hidden_B11T = none.where(self.keep, -torch.inf)[:, None, None, :]
+        return _aligned(hidden_B11T, distance)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Where segments of the B * T tokens in a row end, int32 (2B + 1,), from 0 on.
+
+        A sequence is one, and the pads behind it are another: nobody reads what they attend to.
+        """
+        assert self.keep is not None
+        begin_B = torch.arange(len(self.keep), device=self.keep.device) * self.tokens
+        stop_B = begin_B + self.keep.sum(1)
+        ends_2B = torch.stack((stop_B, begin_B + self.tokens), 1).flatten()
+        return F.pad(ends_2B, (1, 0)).to(torch.int32)
 
 
-def mask_of(keep_BT: Tensor, slopes_H: Tensor | None, dtype: torch.dtype) -> Mask:
-    """The mask of a batch: pads are not seen, and heads with a slope lose slope * |i - j|."""
-    padded = not bool(keep_BT.all())
-    bias: Tensor | None = None
-    if slopes_H is not None:
-        place_T = torch.arange(keep_BT.shape[1], device=keep_BT.device, dtype=wide(dtype))
-        distance_TT = (place_T[:, None] - place_T[None, :]).abs()
-        bias = -slopes_H.to(wide(dtype))[None, :, None, None] * distance_TT
-    if padded:
-        none = torch.zeros((), dtype=wide(dtype), device=keep_BT.device)
-        hidden_B11T = none.where(keep_BT, -torch.inf)[:, None, None, :]
-        bias = hidden_B11T if bias is None else bias + hidden_B11T
-    return Mask(keep_BT if padded else None, slopes_H, bias)
+def mask_of(keep_BT: Tensor, slopes_H: Tensor | None, padded: bool | None = None) -> Mask:
+    """The mask of a batch: pads are not seen, and heads with a slope lose slope * |i - j|.
+
+    padded: whether there are pads at all; None asks the device, which waits for it.
+    """
+    padded = not bool(keep_BT.all()) if padded is None else padded
+    return Mask(keep_BT if padded else None, slopes_H, keep_BT.shape[1])
+
+
+def _aligned(bias: Tensor, more: Tensor | None = None) -> Tensor:
+    """bias + more, for a GPU in rows of a length that is a multiple of 8."""
+    if not bias.is_cuda:
+        return bias if more is None else more + bias
+    tokens = bias.shape[-1]
+    shape = bias.shape if more is None else (len(bias), *more.shape[1:])
+    room = bias.new_empty(*shape[:-1], tokens + -tokens % 8)[..., :tokens]
+    return room.copy_(bias) if more is None else torch.add(bias, more, out=room)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -65,32 +131,145 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + between[: heads - power]
 
 
-def _math(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+def _math(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
     """Softmax written out; scores, bias and softmax in wide precision."""
     q_BHTD, k_BHTD = q_BHTD.to(wide(q_BHTD.dtype)), k_BHTD.to(wide(k_BHTD.dtype))
-    scores_BHTT = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k_BHTD.transpose(-1, -2)
-    if mask.bias is not None:
-        scores_BHTT = scores_BHTT + mask.bias
+    scale = q_BHTD.shape[-1] ** -0.5 if scale is None else scale
+    scores_BHTT = (q_BHTD * scale) @ k_BHTD.transpose(-1, -2)
+    bias = mask.bias(wide(v_BHTD.dtype))
+    if bias is not None:
+        scores_BHTT = scores_BHTT + bias
     mixed_BHTD: Tensor = scores_BHTT.softmax(-1).to(v_BHTD.dtype) @ v_BHTD
     return mixed_BHTD
 
 
-def _sdpa(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+def _sdpa(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
     """Whichever kernel torch's scaled_dot_product_attention picks for this input."""
-    return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=mask.bias)
+    dtype = q_BHTD.dtype if q_BHTD.is_cuda else wide(q_BHTD.dtype)
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BHTD, v_BHTD, attn_mask=mask.bias(dtype), scale=scale
+    )
 
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Mask], Tensor]
-KERNELS: dict[str, Kernel] = {"math": _math, "sdpa": _sdpa}
+def _only(backend: SDPBackend) -> "Kernel":
+    def kernel(
+        q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+    ) -> Tensor:
+        bias = mask.bias(q_BHTD.dtype)
+        if bias is not None:
+            bias = bias.expand(len(q_BHTD), q_BHTD.shape[1], mask.tokens, mask.tokens)
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(
+                q_BHTD, k_BHTD, v_BHTD, attn_mask=bias, scale=scale
+            )
+
+    return kernel
 
 
-def kernel_named(backend: str) -> Kernel:
-    """The kernel of that name; SettingsError for a name that is none."""
-    if backend not in KERNELS:
+def _flash(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
+    """FlashAttention-2 takes no bias; a batch with pads goes in as sequences of many lengths."""
+    if mask.keep is None:
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, scale=scale)
+    batch, tokens = mask.keep.shape
+    packed = (x_BHTD.transpose(1, 2).flatten(0, 1) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+    # The operation beneath torch.nn.attention.varlen, which hides it from what observes.
+    mixed_NHD: Tensor = torch.ops.aten._flash_attention_forward(
+        *packed, mask.ends, mask.ends, tokens, tokens, 0.0, False, False, scale=scale
+    )[0]
+    return mixed_NHD.view(batch, tokens, *mixed_NHD.shape[1:]).transpose(1, 2)
+
+
+def _flex(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
+    """FlexAttention, compiled once for each shape, with ALiBi and pads as a score_mod."""
+    keep_BT, slopes_H = mask.keep, mask.slopes
+
+    def changed(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if slopes_H is not None:
+            score = score - slopes_H[h] * (i - j).abs()
+        return score if keep_BT is None else torch.where(keep_BT[b, j], score, -torch.inf)
+
+    changes = keep_BT is not None or slopes_H is not None
+    mixed: Tensor = _flex_compiled()(
+        q_BHTD, k_BHTD, v_BHTD, score_mod=changed if changes else None, scale=scale
+    )
+    return mixed
+
+
+@cache
+def _flex_compiled() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+# q, k, v, mask, and what to scale scores with where it is not D ** -0.5 of what is given.
+Kernel = Callable[[Tensor, Tensor, Tensor, Mask, float | None], Tensor]
+KERNELS: Mapping[str, Kernel] = {
+    "flash": _flash,
+    "cudnn": _only(SDPBackend.CUDNN_ATTENTION),
+    "efficient": _only(SDPBackend.EFFICIENT_ATTENTION),
+    "flex": _flex,
+    "math": _math,
+    "sdpa": _sdpa,
+}
+# Widths of a head that a kernel takes: multiples of 8, or from 16 on powers of two.
+ALIGNED = ("flash", "cudnn", "efficient")
+BACKENDS = ("auto", "flash", "cudnn", "efficient", "flex", "math")
+
+
+def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool) -> str | None:
+    """Why a kernel cannot run there, in words that end a sentence; None where it can.
+
+    biased: whether every score has a bias of its own, as ALiBi's. Raises SettingsError for a name
+    that is none.
+    """
+    if backend != "auto" and backend not in KERNELS:
         raise SettingsError(
-            f"attention kernel {backend!r} is not known; choose {', '.join(KERNELS)}"
+            f"attention kernel {backend!r} is not known; choose {', '.join(BACKENDS)}"
         )
-    return KERNELS[backend]
+    if backend in ("auto", "math", "sdpa"):
+        return None
+    if device.type != "cuda":
+        return "it runs on CUDA devices only"
+    if backend in ("flash", "cudnn"):
+        if dtype not in HALF:
+            return f"it takes bf16 and fp16, not {str(dtype).removeprefix('torch.')}"
+        if (found := torch.cuda.get_device_capability(device)) < FLASH_CAPABILITY:
+            return f"it needs a GPU of capability 8.0, this one has {found[0]}.{found[1]}"
+    if backend == "flash" and biased:
+        return "PyTorch's FlashAttention-2 takes no bias, which ALiBi is"
+    if backend == "cudnn" and not torch.backends.cudnn.is_available():  # type: ignore[no-untyped-call]
+        return "this PyTorch has no cuDNN"
+    return None
+
+
+def check_backend(backend: str, device: torch.device, dtype: torch.dtype, biased: bool) -> None:
+    """Raises SettingsError where a named kernel is not known, or cannot run there."""
+    if reason := why_not(backend, device, dtype, biased):
+        raise SettingsError(
+            f"attention kernel {backend} cannot be used here: {reason}; choose another, or auto"
+        )
+
+
+def automatic(q_BHTD: Tensor, mask: Mask) -> str:
+    """The kernel that `auto` stands for: a function of device, dtype and mask alone."""
+    if not q_BHTD.is_cuda:
+        return "sdpa"
+    device, biased = q_BHTD.device, mask.slopes is not None
+    capability = torch.cuda.get_device_capability(device)
+    cudnn = capability >= CUDNN_CAPABILITY and not why_not("cudnn", device, q_BHTD.dtype, biased)
+    if cudnn and (biased or mask.keep is None):
+        return "cudnn"
+    return "efficient" if why_not("flash", device, q_BHTD.dtype, biased) else "flash"
 
 
 def attention(
@@ -98,18 +277,85 @@ def attention(
 ) -> Tensor:
     """Attention of each head, (B, H, Tq, D), in the dtype of v.
 
-    Raises SettingsError for an unknown backend.
+    backend: a name of KERNELS, or auto. Raises SettingsError for one that is unknown or cannot run
+    on this device, with this dtype, or with this mask.
     """
-    mixed_BHTD = kernel_named(backend)(q_BHTD, k_BHTD, v_BHTD, mask)
+    check_backend(backend, q_BHTD.device, q_BHTD.dtype, mask.slopes is not None)
+    kernel = automatic(q_BHTD, mask) if backend == "auto" else backend
+    asked = kernel, q_BHTD.device, q_BHTD.dtype, mask.keep is None, mask.slopes is None
     seen = _SEEN.get()
-    if seen is not None:
-        seen.add(backend)
+    if seen is None or asked in seen:
+        return _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
+    if kernel == "flex":  # the dispatcher does not see into compiled code
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            mixed_BHTD = _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
+            torch.cuda.synchronize()
+        ran = [event.key for event in trace.key_averages()]
+        seen[asked] = FLEX if any("flex_attention" in name for name in ran) else _unknown(ran)
+        return mixed_BHTD
+    with _Operations() as operations:
+        mixed_BHTD = _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
+    seen[asked] = _name(operations.names, mask)
     return mixed_BHTD
 
 
+def _run(kernel: str, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask) -> Tensor:
+    """A kernel, with heads filled up with zeros to a width that it takes."""
+    width = q_BHTD.shape[-1]
+    more = 0
+    if kernel in ALIGNED:
+        more = -width % 8
+    elif kernel == "flex":
+        more = max(16, 1 << (width - 1).bit_length()) - width
+    if not more:
+        return KERNELS[kernel](q_BHTD, k_BHTD, v_BHTD, mask, None)
+    q, k, v = (F.pad(x_BHTD, (0, more)) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+    return KERNELS[kernel](q, k, v, mask, width**-0.5)[..., :width]
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The names of the operations that torch dispatches in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 (torch's own signature)
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func is torch.ops.aten.scaled_dot_product_attention.default:
+            # In inference mode it arrives whole; what it chooses is what is looked for.
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def _name(operations: list[str], mask: Mask) -> str:
+    fused = [NAMES[name] for name in operations if name in NAMES]
+    if fused:
+        biased = mask.slopes is not None and fused[0] in WITH_BIAS
+        return f"{fused[0]} with bias" if biased else fused[0]
+    return "math" if SOFTMAX & set(operations) else _unknown(operations)
+
+
+def _unknown(names: list[str]) -> str:
+    return f"unknown ({' '.join(sorted(set(names)))})"
+
+
 @contextmanager
-def observing(seen: set[str]) -> Iterator[None]:
-    """Adds to seen the name of every kernel that this thread runs within, once it has run."""
+def observing(seen: dict[Any, str]) -> Iterator[None]:
+    """Puts into seen the name of every kernel that this thread runs within, once it has run.
+
+    A kernel is watched the first time that it is asked for with this kind of device, dtype and
+    mask; seen keeps what was found.
+    """
     before = _SEEN.set(seen)
     try:
         yield

@@ -175,7 +175,7 @@ class Attention(nn.Module):
         q, k, v = qkv_BFT3C.view(
             batch * frames, positions, 3, self.heads, width // 3 // self.heads
         ).permute(2, 0, 3, 1, 4)
-        mixed_RHTD = attention(q, k, v, Mask(None, None, None), backend="sdpa")
+        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend="auto")
         return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
 
 

@@ -9,6 +9,7 @@ width of the feed-forward part.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ class DnabertS(nn.Module):
     """
 
     pad = NUCLEOTIDE_PAD
+    biased = True
 
     def __init__(self, config: DnabertSConfig) -> None:
         super().__init__()
@@ -104,21 +106,48 @@ class DnabertS(nn.Module):
     def width(self) -> int:
         return self.config.width
 
-    def forward(self, ids_BT: Tensor, *, backend: str = "sdpa") -> Tensor:
-        """backend: a kernel of attention.KERNELS."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """What products run in."""
+        return self.words.weight.dtype
+
+    @property
+    def slopes(self) -> Tensor:
+        """ALiBi's, (H,), wide, on the device."""
+        weight = self.words.weight
+        return _on(tuple(alibi_slopes(self.config.heads)), wide(weight.dtype), weight.device)
+
+    @property
+    def token_bytes(self) -> int:
+        """About the memory that a layer needs at once for each token of a batch."""
+        config = self.config
+        half = self.dtype.itemsize * (5 * config.width + 3 * config.ffn)
+        return 4 * wide(self.dtype).itemsize * config.width + half
+
+    def forward(
+        self, ids_BT: Tensor, *, backend: str = "auto", padded: bool | None = None
+    ) -> Tensor:
+        """backend: see attention. padded: whether there are pads; None looks, and waits."""
         keep_BT = ids_BT != NUCLEOTIDE_PAD
-        dtype = self.words.weight.dtype
-        words_BTC: Tensor = self.words(ids_BT).to(wide(dtype))
-        x_BTC: Tensor = self.norm(words_BTC + self.types.weight[0].to(wide(dtype)))
-        slopes_H = torch.tensor(
-            alibi_slopes(self.config.heads), dtype=wide(dtype), device=ids_BT.device
-        )
-        mask = mask_of(keep_BT, slopes_H, dtype)
+        x_BTC = self.embed(ids_BT)
+        mask = mask_of(keep_BT, self.slopes, padded)
         for layer in self.layers:
             x_BTC = layer(x_BTC, mask, backend)
         return x_BTC.masked_fill(~keep_BT[..., None], 0)
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """What the first layer is given, (B, T, C), wide."""
+        words_BTC: Tensor = self.words(ids_BT).to(wide(self.dtype))
+        x_BTC: Tensor = self.norm(words_BTC + self.types.weight[0].to(wide(self.dtype)))
+        return x_BTC
 
     def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
         """The mean over all tokens, (B, C), [CLS] and [SEP] included."""
         keep_BT1 = (ids_BT != NUCLEOTIDE_PAD)[..., None]
         return (hidden_BTC * keep_BT1).sum(1) / keep_BT1.sum(1)
+
+
+@cache
+def _on(slopes: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Slopes on a device; kept there, since sending them makes the host wait."""
+    return torch.tensor(slopes, dtype=dtype, device=device)

@@ -3,8 +3,10 @@
 B sequences, T tokens, C width.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,24 +14,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from virnucpro.batches import token_batches
-from virnucpro.encoders.attention import kernel_named, observing
+from virnucpro.devices import clear_cache, is_out_of_memory, memory_of, out_of_memory
+from virnucpro.encoders.attention import check_backend, observing
+from virnucpro.encoders.staging import Staging
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, padded
 
 Tokenize = Callable[[Sequence[str]], list[Ids]]
 
-# Enough rows for full use of a CPU's matrix units; the same on every device until one is measured.
+# Enough rows for full use of a CPU's matrix units.
 BATCH_TOKENS = 4096
+CACHE_CLEAR_INTERVAL = 100
 
 
 class Model(Protocol):
-    """What an encoder's module offers: hidden states (B, T, C) of ids (B, T), and their mean."""
+    """What an encoder's module offers: hidden states (B, T, C) of ids (B, T), and their mean.
+
+    biased: whether its attention has a bias; dtype: what its products run in; token_bytes: about
+    what a token of a batch takes in memory. padded says whether a batch has pads; None: look.
+    """
 
     @property
     def pad(self) -> int: ...
     @property
     def width(self) -> int: ...
-    def __call__(self, ids_BT: Tensor, *, backend: str) -> Tensor: ...
+    @property
+    def biased(self) -> bool: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def token_bytes(self) -> int: ...
+    def __call__(self, ids_BT: Tensor, *, backend: str, padded: bool | None) -> Tensor: ...
     def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor: ...
 
 
@@ -37,8 +52,12 @@ class Encoder:
     """A frozen encoder on its device.
 
     tokenize: sequences -> their ids, or None where no tokenizer came with the weights.
-    batch_tokens: most tokens of a batch, pads included; one row is never cut. attention: the
-    kernel to use, by its name in attention.KERNELS; kernels_seen: the names of those that ran.
+    batch_tokens: most tokens of a batch, pads included; one row is never cut. It becomes smaller
+    when a batch does not fit in memory. attention: a name of attention.BACKENDS. On CUDA also:
+    pinned and streams (see Staging), and cache_clear_interval, the number of batches after which
+    the allocator's cache is emptied, 0 for never.
+
+    forwards, tokens, pads: counts of all batches so far.
     """
 
     def __init__(
@@ -50,54 +69,129 @@ class Encoder:
         precision: str,
         device: torch.device,
         batch_tokens: int = BATCH_TOKENS,
-        attention: str = "sdpa",
+        attention: str = "auto",
+        pinned: bool = True,
+        streams: bool = True,
+        cache_clear_interval: int = CACHE_CLEAR_INTERVAL,
     ) -> None:
-        kernel_named(attention)
+        check_backend(attention, device, model.dtype, model.biased)
         self.model = model
         self.name = name
         self.precision = precision
         self.device = device
         self.batch_tokens = batch_tokens
         self.attention = attention
-        self.kernels_seen: set[str] = set()
+        self.pinned = pinned
+        self.streams = streams
+        self.cache_clear_interval = cache_clear_interval
+        self.forwards = self.tokens = self.pads = 0
+        self._kernels: dict[Any, str] = {}
         self._tokenize = tokenize
+        self._staging: Staging | None = None
 
     @property
     def width(self) -> int:
         """Width of a row."""
         return self.model.width
 
+    @property
+    def kernels_seen(self) -> set[str]:
+        """The attention kernels that ran so far, by the names of attention.NAMES, as observed."""
+        return set(self._kernels.values())
+
+    @property
+    def padding(self) -> float | None:
+        """Share of pads among the tokens of all batches, 0 to 1; None before the first."""
+        return self.pads / self.tokens if self.tokens else None
+
     def hidden(self, ids: Tensor) -> Tensor:
         """Hidden states of the last layer, float32 (B, T, C) on the device, zero at pads.
 
         ids: int64 (B, T), shorter rows filled up with the encoder's own pad id.
         """
+        padded = bool((ids == self.model.pad).any())
         with torch.no_grad():
-            return self._hidden(ids.to(self.device)).float()
+            return self._hidden(ids.to(self.device), padded).float()
 
     def pooled(self, ids: Tensor) -> Tensor:
         """The embeddings of a padded batch, float32 (B, C) on the device."""
-        ids_BT = ids.to(self.device)
-        with torch.no_grad():
-            return self.model.pool(self._hidden(ids_BT), ids_BT).float()
+        return self._pooled(ids.to(self.device), bool((ids == self.model.pad).any()))
 
-    def _hidden(self, ids_BT: Tensor) -> Tensor:
-        with observing(self.kernels_seen):
-            return self.model(ids_BT, backend=self.attention)
+    def _pooled(self, ids_BT: Tensor, padded: bool) -> Tensor:
+        with torch.no_grad():
+            return self.model.pool(self._hidden(ids_BT, padded), ids_BT).float()
+
+    def _hidden(self, ids_BT: Tensor, padded: bool) -> Tensor:
+        with observing(self._kernels), _current(self.device):
+            return self.model(ids_BT, backend=self.attention, padded=padded)
 
     def rows(self, ids: Sequence[Ids]) -> Tensor:
         """The embedding of each sequence of ids, float32 (rows, C) on the device, in their order.
 
-        Equal sequences are computed once.
+        Equal sequences are computed once. A batch that does not fit in memory is tried again as
+        two, and batches stay as small from then on. The host waits for the device once, at the
+        end. Raises OutOfMemory, with a report, for a single sequence that does not fit.
         """
         unique: dict[bytes, int] = {}
         place = [unique.setdefault(sequence.tobytes(), len(unique)) for sequence in ids]
         distinct = [np.frombuffer(key, np.int64) for key in unique]
-        out = torch.empty(len(distinct), self.width, device=self.device)
-        for batch in token_batches([len(sequence) for sequence in distinct], self.batch_tokens):
-            ids_BT = torch.from_numpy(padded([distinct[row] for row in batch], self.model.pad))
-            out[torch.tensor(batch, device=self.device)] = self.pooled(ids_BT)
-        return out[torch.tensor(place, dtype=torch.int64, device=self.device)]
+        lengths = [len(sequence) for sequence in distinct]
+        computed: list[int] = []
+        parts: list[Tensor] = []
+        waiting = deque(token_batches(lengths, self.batch_tokens))
+        while waiting:
+            batch = waiting.popleft()
+            part = self._fitting([distinct[row] for row in batch])
+            if part is None:
+                rest = [row for later in (batch, *waiting) for row in later]
+                cut = token_batches([lengths[row] for row in rest], self.batch_tokens)
+                waiting = deque([rest[row] for row in piece] for piece in cut)
+            else:
+                computed += batch
+                parts.append(part)
+        if not parts:
+            return torch.empty(0, self.width, device=self.device)
+        where = np.empty(len(computed), np.int64)
+        where[computed] = np.arange(len(computed))
+        return torch.cat(parts)[torch.from_numpy(where[place]).to(self.device)]
+
+    def _fitting(self, batch: Sequence[Ids]) -> Tensor | None:
+        """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
+        tokens = len(batch) * max(map(len, batch))
+        pads = tokens - sum(map(len, batch))
+        try:
+            with self._sent(padded(batch, self.model.pad)) as ids_BT:
+                part = self._pooled(ids_BT, pads > 0)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = str(error)
+        else:
+            self.forwards += 1
+            self.tokens += tokens
+            self.pads += pads
+            if self.cache_clear_interval and self.forwards % self.cache_clear_interval == 0:
+                clear_cache(self.device)
+            return part
+        # Here no frame of the failed forward holds its tensors any more.
+        memory = memory_of(self.device)
+        clear_cache(self.device)
+        if len(batch) == 1:
+            raise out_of_memory(self.name, tokens, memory, cause)
+        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
+        return None
+
+    @contextmanager
+    def _sent(self, ids_BT: Ids) -> Iterator[Tensor]:
+        """A batch on the device."""
+        if self.device.type != "cuda":
+            yield torch.from_numpy(ids_BT)
+            return
+        if self._staging is None or self._staging.tokens < ids_BT.size:
+            room = max(self.batch_tokens, ids_BT.size)
+            self._staging = Staging(self.device, room, pinned=self.pinned, streams=self.streams)
+        with _current(self.device), self._staging.sent(ids_BT) as there_BT:
+            yield there_BT
 
     def ids(self, sequences: Sequence[str]) -> list[Ids]:
         """The ids of each sequence, in their order.
@@ -115,7 +209,12 @@ class Encoder:
     def embed(self, sequences: Sequence[str]) -> NDArray[np.float32]:
         """The embedding of each sequence, float32 (rows, C), in their order.
 
-        Raises as ids does.
+        Raises as ids and rows do.
         """
         rows: NDArray[np.float32] = self.rows(self.ids(sequences)).cpu().numpy()
         return rows
+
+
+def _current(device: torch.device) -> AbstractContextManager[None]:
+    """Where kernels are launched that are not told their device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -150,6 +150,7 @@ class Esm2(nn.Module):
     """
 
     pad = PROTEIN_PAD
+    biased = False
 
     def __init__(self, config: Esm2Config) -> None:
         super().__init__()
@@ -163,20 +164,37 @@ class Esm2(nn.Module):
     def width(self) -> int:
         return self.config.width
 
-    def forward(self, ids_BT: Tensor, *, backend: str = "sdpa") -> Tensor:
-        """Raises ValueError for more than 1024 residues."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """What products run in."""
+        return self.embedding.weight.dtype
+
+    @property
+    def token_bytes(self) -> int:
+        """About the memory that a layer needs at once for each token of a batch."""
+        config = self.config
+        half = self.dtype.itemsize * (5 * config.width + 2 * config.ffn)
+        return 4 * wide(self.dtype).itemsize * config.width + half
+
+    def forward(
+        self, ids_BT: Tensor, *, backend: str = "auto", padded: bool | None = None
+    ) -> Tensor:
+        """backend: see attention. padded: whether there are pads; None looks, and waits for that.
+
+        Raises ValueError for more than 1024 residues.
+        """
         check_length(ids_BT.shape[1])
         keep_BT = ids_BT != PROTEIN_PAD
-        x_BTC = self._embed(ids_BT, keep_BT)
-        dtype = self.embedding.weight.dtype
-        turn = self.rotary(ids_BT.shape[1], dtype)
-        mask = mask_of(keep_BT, None, dtype)
+        x_BTC = self.embed(ids_BT, keep_BT)
+        turn = self.rotary(ids_BT.shape[1], self.dtype)
+        mask = mask_of(keep_BT, None, padded)
         for layer in self.layers:
             x_BTC = layer(x_BTC, turn, mask, backend)
         hidden_BTC: Tensor = self.norm(x_BTC)
         return hidden_BTC.masked_fill(~keep_BT[..., None], 0)
 
-    def _embed(self, ids_BT: Tensor, keep_BT: Tensor) -> Tensor:
+    def embed(self, ids_BT: Tensor, keep_BT: Tensor) -> Tensor:
+        """What the first layer is given, (B, T, C), wide."""
         x_BTC: Tensor = self.embedding(ids_BT)
         x_BTC = x_BTC.to(wide(x_BTC.dtype))
         if not self.config.token_dropout:

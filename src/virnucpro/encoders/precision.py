@@ -27,7 +27,15 @@ def device_of(device: str | torch.device) -> torch.device:
     """The device of that name; DeviceError for one that is none, or that this machine lacks."""
     name = known_device(device)
     check_present(name)
-    return torch.device(name)
+    found = torch.device(name)
+    if found.type == "cuda":
+        _plain_fp32()
+    return found
+
+
+def _plain_fp32() -> None:
+    """Lets fp32 be fp32: by itself torch gives convolutions on a GPU 10 bits of mantissa (TF32)."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

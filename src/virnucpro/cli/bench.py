@@ -1,0 +1,124 @@
+"""virnucpro bench."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from virnucpro.bench import Case, Reading
+
+CASES = "ours, compiled, no streams, not pinned, transformers, fair-esm"
+
+COLUMNS = "encoder    size  by            precision     tokens/s  share  attention that ran"
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    type=click.Choice(["esm2", "dnabert_s"]),
+    help="One encoder alone; default: both.",
+)
+@click.option(
+    "--esm",
+    type=click.Choice(["tiny", "8M", "35M", "150M", "650M", "3B"]),
+    help="Size of ESM-2; default: 3B on a GPU, 8M on a CPU.",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    help="Tokens a repeat; default: 200,000 on a GPU, 8,000 on a CPU.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Times each."
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    metavar="ENCODER:BY:PRECISION[:ATTENTION]",
+    help=f"Only this, may be given again; BY is one of {CASES}.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Keep all figures here.")
+def bench(
+    device: str,
+    encoders: tuple[str, ...],
+    esm: str | None,
+    tokens: int | None,
+    repeats: int,
+    cases: tuple[str, ...],
+    json_file: Path | None,
+) -> int:
+    """Measure how fast encoders of full size compute here, on random weights.
+
+    Each line is the median of several runs over the same random sequences, from ids to embeddings;
+    share is of the rate that a large matrix product had around it. transformers and fair-esm are
+    measured beside ours where they are installed.
+    """
+    import torch
+
+    from virnucpro.bench import Bench, attention_alone, default_cases, machine
+    from virnucpro.devices import check_present, known_device
+    from virnucpro.encoders.attention import BACKENDS
+
+    check_present(known_device(device))
+    place = torch.device(device)
+    cuda = place.type == "cuda"
+    size = esm or ("3B" if cuda else "8M")
+    small = "tiny" if size == "tiny" else "117M"
+    measured = Bench(place, size, small, tokens or (200_000 if cuda else 8_000), repeats)
+    wanted = [_case(text) for text in cases] or default_cases(
+        place, encoders or ("esm2", "dnabert_s")
+    )
+    document: dict[str, Any] = {
+        "machine": machine(place),
+        "esm2": size,
+        "dnabert_s": small,
+        "readings": [],
+    }
+    click.echo(" ".join(f"{key}: {value}" for key, value in document["machine"].items()))
+    click.echo(COLUMNS)
+    for reading in measured.readings(wanted):
+        click.echo(_line(reading))
+        document["readings"].append(reading.as_dict())
+        _write(json_file, document)
+    if not cases:
+        kernels = [name for name in BACKENDS if name != "auto"] if cuda else ["sdpa", "math"]
+        alone = attention_alone(place, "bf16" if cuda else "fp32", kernels, 20 if cuda else 1)
+        document["attention_alone_ms"] = alone
+        for encoder, found in alone.items():
+            for name, value in found.items():
+                text = value if isinstance(value, str) else f"{value:.3f} ms"
+                click.echo(f"attention alone, {encoder}, {name}: {text}")
+        _write(json_file, document)
+    return 0
+
+
+def _case(text: str) -> "Case":
+    from virnucpro.bench import Case
+
+    encoder, by, precision, *attention = [*text.split(":"), "", ""][:4]
+    if encoder not in ("esm2", "dnabert_s") or by not in CASES.split(", ") or not precision:
+        raise click.BadParameter(
+            f"{text!r} is no ENCODER:BY:PRECISION[:ATTENTION]", param_hint="--case"
+        )
+    return Case(encoder, by, precision, attention[0] or "auto")
+
+
+def _line(reading: "Reading") -> str:
+    case = reading.case
+    head = f"{case.encoder:10} {reading.size:5} {case.by:13} {case.precision:9}"
+    if reading.refused:
+        return f"{head} {case.attention}: {reading.refused}"
+    share = reading.tflops / reading.peak_tflops
+    ran = ", ".join(reading.kernels) or "its own choice"
+    return f"{head} {reading.tokens_per_s:12,.0f} {share:6.1%}  {ran} ({case.attention})"
+
+
+def _write(path: Path | None, document: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(document, indent=1), "utf-8")

@@ -1,0 +1,26 @@
+"""virnucpro doctor."""
+
+import json
+
+import rich_click as click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> int:
+    """Say what this machine can do, and try whether the package works on it.
+
+    Runs every attention kernel on a small batch, on the CPU and on each GPU, and the embedded
+    bundles on two fixed sequences. Exits 1 where something that should work does not.
+    """
+    from virnucpro.doctor import examine
+
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            sign = "BROKEN " if finding.broken else ""
+            click.echo(f"{sign}{finding.topic}: {finding.text}")
+    if as_json:
+        click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    return int(any(finding.broken for finding in findings))

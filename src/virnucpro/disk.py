@@ -1,0 +1,93 @@
+"""How much disk a run will take, from a look at the head of its inputs.
+
+The figures are upper ends for usual data: every record called virus, every name there twice. They
+are for a warning before the start, never for a decision. This module knows no file format beyond
+the beginnings of FASTA lines.
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from virnucpro.reads import Source
+
+HEAD_BYTES = 1 << 21
+# Bytes besides names; what each is made of stands in scored.py, names.py and tables.py.
+BLOCK_A_RECORD, BLOCK_A_CHUNK, BLOCK_A_FRAME = 48, 42, 13
+CALL, CONTIG, FRAME_SCORE, CHUNK_SCORE = 75, 60, 52, 46
+HASH_AND_FLAG, SORTED_NAME = 9, 60
+# Of six frames so many are open on average where a bundle scores frames, with room to spare.
+OPEN_FRAMES = 2
+PACKED = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an input holds, counted in its head and multiplied up; name_bytes of all names."""
+
+    records: float
+    chunks: float
+    letters: float
+    name_bytes: float
+    sample_bytes: int
+
+    @classmethod
+    def of(cls, source: Source, chunk_nt: int) -> "Shape":
+        """Reads the first HEAD_BYTES of text."""
+        text, share = source.head(HEAD_BYTES)
+        records = chunks = letters = names = 0
+        for entry in (b"\n" + text).split(b"\n>")[1:]:
+            header, _, lines = entry.partition(b"\n")
+            length_nt = len(lines) - lines.count(b"\n")
+            records += 1
+            chunks += ceil(length_nt / chunk_nt)
+            letters += length_nt
+            names += len(header.partition(b" ")[0])
+        whole = 1 / share if share else 1.0
+        columns = (records * whole, chunks * whole, letters * whole, names * whole)
+        return cls(*columns, sample_bytes=len(source.sample.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes of disk: of finished blocks, and of tables with what is sorted to make them."""
+
+    blocks: int
+    tables: int
+
+
+def disk_needed(shapes: Iterable[Shape], *, frames: bool, packed: bool, compat: bool) -> Need:
+    """What a run of such inputs takes at its peak; frames: whether the bundle scores frames."""
+    blocks = tables = 0.0
+    for shape in shapes:
+        n, name = max(1.0, shape.records), shape.name_bytes / max(1.0, shape.records)
+        per_chunk = OPEN_FRAMES if frames else 1
+        blocks += n * (BLOCK_A_RECORD + name)
+        blocks += shape.chunks * (BLOCK_A_CHUNK + per_chunk * BLOCK_A_FRAME)
+        row = shape.sample_bytes + name
+        written = shape.chunks * (CALL + row) + n * (CONTIG + row)
+        tables += n * (HASH_AND_FLAG + 2 * name) + shape.letters * 61 / 60
+        if compat:
+            chunk_scores = shape.chunks * (CHUNK_SCORE + name)
+            written += shape.chunks * per_chunk * (FRAME_SCORE + name) + chunk_scores
+            tables += chunk_scores + n * (SORTED_NAME + name)
+        tables += written * PACKED if packed else written
+    return Need(ceil(blocks), ceil(tables))
+
+
+def shortage(needs: Sequence[tuple[Path, int]]) -> str | None:
+    """One sentence if what folders, which exist, are to take does not fit on their disks."""
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for folder, needed in needs:
+        first, sum_bytes = by_disk.get(folder.stat().st_dev, (folder, 0))
+        by_disk[folder.stat().st_dev] = first, sum_bytes + needed
+    for folder, needed in by_disk.values():
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            return (
+                f"{folder}: this run may take up to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB "
+                "are free; free some space, or write less with --tables gz or --no-compat-tables"
+            )
+    return None

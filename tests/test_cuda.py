@@ -1,0 +1,325 @@
+"""On a GPU: every kernel and precision, streams, memory that runs out, and what the device ran."""
+
+import subprocess
+import sys
+import warnings
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import tolerances
+from command import dna
+from encoder_examples import golden_examples, tiny_esm2, worst_error
+from virnucpro import devices
+from virnucpro.bundle import load
+from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
+from virnucpro.encoders.attention import BACKENDS, attention, mask_of, observing, why_not
+from virnucpro.encoders.staging import SLOTS, Staging
+from virnucpro.errors import OutOfMemory, SettingsError
+from virnucpro.tokens import padded, protein_ids
+
+pytestmark = [
+    pytest.mark.gpu,
+    # Compiling FlexAttention warns of what does not concern us.
+    pytest.mark.filterwarnings("default::DeprecationWarning", "default::UserWarning"),
+]
+CUDA = torch.device("cuda")
+MODELS = {
+    "esm2": (load_esm2, "esm2_fair_layout"),
+    "dnabert_h12": (load_dnabert_s, "dnabert_h12"),
+    "dnabert_h8": (load_dnabert_s, "dnabert_h8"),
+}
+FLEX = {("esm2", "bf16"), ("dnabert_h12", "fp32")}
+PRECISIONS = ("fp32", "bf16", "fp16", "fp8")
+# What the device calls its kernels.
+KERNEL_WORDS = {
+    "FlashAttention-2": "flash_fwd",
+    "cuDNN flash": "cudnn",
+    "memory-efficient": "fmha_cutlass",
+    "FlexAttention": "flex_attention",
+}
+
+
+@pytest.fixture(autouse=True)
+def gpu(request):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+
+
+def loaded(golden, name, precision, attention="auto"):
+    load, weights = MODELS[name]
+    path = golden / f"{weights}.weights.safetensors"
+    return load(path, "cuda", precision, attention=attention)
+
+
+def examples_of(golden, name):
+    found = golden_examples(golden / f"{name}.examples.safetensors")
+    return [type(e)(e.ids, e.hidden.cuda(), e.mean.cuda()) for e in found]
+
+
+def bound(name, precision):
+    family = "esm2" if name == "esm2" else "dnabert_s"
+    if precision == "fp32":
+        return tolerances.BATCH_FP32[family]
+    if precision == "fp8" and family == "esm2":
+        return tolerances.GOLDEN_FP8
+    return tolerances.GOLDEN_HALF[family, precision.replace("fp8", "bf16")]
+
+
+def choices():
+    """Compiling FlexAttention takes seconds for each shape, so it runs once for each encoder."""
+    for name in MODELS:
+        for precision in PRECISIONS:
+            for backend in BACKENDS:
+                if backend != "flex" or (name, precision) in FLEX:
+                    yield name, precision, backend
+
+
+@pytest.mark.parametrize(("name", "precision", "backend"), list(choices()))
+def test_golden_sequences_with_every_kernel(golden, name, precision, backend):
+    """Together and alone; a kernel that cannot run says so and nothing runs instead."""
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    if why_not(backend, CUDA, dtype, name != "esm2"):
+        with pytest.raises(SettingsError, match=f"kernel {backend} cannot be used here"):
+            loaded(golden, name, precision, backend)
+        return
+    encoder = loaded(golden, name, precision, backend)
+    examples = examples_of(golden, name)
+    dtypes = [weight.dtype for weight in _module(encoder).state_dict().values()]
+    assert worst_error(encoder, examples) <= bound(name, precision)
+    alone = examples if backend != "flex" else examples[:1]
+    assert max(worst_error(encoder, [e]) for e in alone) <= bound(name, precision)
+    assert [weight.dtype for weight in _module(encoder).state_dict().values()] == dtypes
+    assert not any("unknown" in seen for seen in encoder.kernels_seen), encoder.kernels_seen
+
+
+def _module(encoder):
+    return getattr(encoder.model, "model", encoder.model)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("backend", ["auto", "flash", "cudnn", "efficient", "math"])
+def test_a_batch_equals_each_row_alone(golden, precision, backend):
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    if why_not(backend, CUDA, dtype, False):
+        pytest.skip("cannot run")
+    encoder = loaded(golden, "esm2", precision, backend)
+    examples = examples_of(golden, "esm2")
+    together = encoder.pooled(torch.from_numpy(padded([e.ids for e in examples], 1)))
+    limit = {"fp32": tolerances.ESM2_GOLDEN_FP32, "fp8": tolerances.BATCH_FP8}
+    for row, example in enumerate(examples):
+        alone = encoder.pooled(torch.from_numpy(example.ids)[None])[0]
+        error = (together[row] - alone).abs().max()
+        assert error <= limit.get(precision, tolerances.BATCH_BF16["esm2"])
+
+
+@pytest.mark.parametrize("width", [80, 96, 768, 2560, 3072, 10240])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, rowwise.FP8])
+def test_row_kernels_are_torchs_operations(width, dtype):
+    torch.manual_seed(width)
+    x, delta, shift, weight, bias = (
+        torch.randn(*shape) for shape in ((70, width), (70, width), (width,), (width,), (width,))
+    )
+
+    def both(operation, *tensors, **words):
+        found = []
+        for place in ("cpu", "cuda"):
+            given = [t.clone().to(place) for t in tensors]
+            there = {k: v.to(place) if isinstance(v, torch.Tensor) else v for k, v in words.items()}
+            rows, scale = operation(*given, **there)
+            whole = rows.float() if scale is None else rows.float() * scale
+            found.append((whole.cpu(), given[0].cpu()))
+        return found
+
+    step = {torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}.get(dtype, 2**-3)
+    for keep in (False, True):
+        words = {"shift_C": shift, "delta_NC": delta.bfloat16(), "keep": keep}
+        (plain, kept), (found, kept_there) = both(
+            lambda x, w, b, keep=keep, **more: rowwise.norm(x, w, b, 1e-5, dtype, **more),
+            x, weight, bias, **words,
+        )  # fmt: skip
+        assert (plain - found).abs().max() <= step * plain.abs().max()
+        assert (kept - kept_there).abs().max() <= 1e-5
+    for gelu, gated in ((True, False), (True, True), (False, False)):
+        (plain, _), (found, _) = both(
+            lambda x, gelu=gelu, gated=gated: rowwise.activate(x, dtype, gelu=gelu, gated=gated),
+            2 * x,
+        )
+        assert (plain - found).abs().max() <= step * plain.abs().max()
+
+
+def ragged(count, seed=3):
+    random = np.random.default_rng(seed)
+    letters = list("ACDEFGHIKLMNPQRSTVWY")
+    return [protein_ids("".join(random.choice(letters, n))) for n in random.integers(1, 60, count)]
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_streams_change_nothing_over_a_thousand_ragged_batches(golden, pinned):
+    ids = ragged(6000)
+    rows = {}
+    for streams in (False, True):
+        encoder = loaded(golden, "esm2", "bf16")
+        encoder.streams, encoder.pinned, encoder.batch_tokens = streams, pinned, 128
+        rows[streams] = encoder.rows(ids)
+        assert encoder.forwards >= 1000
+    assert torch.equal(rows[False], rows[True])
+    assert encoder.padding < 0.05
+
+
+def test_room_that_work_under_way_writes_to_is_waited_for():
+    """The allocator gives freed room again at once, while the device may still write to it."""
+    ids_BT = np.arange(4096, dtype=np.int64).reshape(64, 64)
+    Staging(CUDA, 4096, pinned=True, streams=True)  # to page-lock memory waits for the device
+    for streams in (True, True, False):  # the first loads kernels, which waits, too
+        held = [torch.empty(4096, dtype=torch.int64, device=CUDA) for _ in range(SLOTS)]
+        torch.cuda.synchronize()
+        torch.cuda._sleep(100_000_000)
+        for room in held:
+            room.fill_(-1)
+        places = {room.data_ptr() for room in held}
+        del held, room
+        staging = Staging(CUDA, 4096, pinned=True, streams=streams)
+        assert places & {slot.there.data_ptr() for slot in staging._slots}
+        for _ in range(SLOTS):
+            with staging.sent(ids_BT) as there_BT:
+                assert np.array_equal(there_BT.clone().cpu().numpy(), ids_BT)
+
+
+def test_a_buffer_is_not_written_while_it_is_computed_with():
+    staging = Staging(CUDA, 4096, pinned=True, streams=True)
+    found = []
+    for turn in range(3 * SLOTS):
+        with staging.sent(np.full((64, 64), turn, np.int64)) as there_BT:
+            torch.cuda._sleep(20_000_000)
+            found.append(there_BT.clone())
+    assert [int(there.unique()) for there in found] == list(range(3 * SLOTS))
+
+
+def test_the_host_waits_at_most_once_a_batch(golden):
+    encoder = loaded(golden, "esm2", "bf16")
+    encoder.batch_tokens = 256
+    ids = ragged(300)
+    encoder.rows(ids)
+    before = encoder.forwards
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            encoder.rows(ids)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [w for w in caught if "synchroniz" in str(w.message)]
+    assert encoder.forwards - before > 20
+    assert len(waits) <= 3, [str(w.message) for w in waits]
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path):
+    tiny_esm2(tmp_path / "m.safetensors", layers=2, width=256, heads=4)
+    encoder = load_esm2(tmp_path / "m.safetensors", "cuda", "bf16")
+    ids = ragged(4000)
+    expected = encoder.rows(ids)
+    whole = encoder.batch_tokens
+    del encoder
+    encoder = load_esm2(tmp_path / "m.safetensors", "cuda", "bf16")
+    encoder.batch_tokens = 4 * whole
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_reserved(CUDA)
+    torch.cuda.set_per_process_memory_fraction((held + (96 << 20)) / total)
+    try:
+        rows = encoder.rows(ids)
+        assert encoder.batch_tokens < 4 * whole
+        assert (rows - expected).abs().max() <= tolerances.BATCH_BF16["esm2"]
+        ballast = []
+        for size in (2 << 20, 512 << 10, 4 << 10):
+            with suppress(torch.OutOfMemoryError):
+                while True:
+                    ballast.append(torch.empty(size, dtype=torch.uint8, device=CUDA))
+        with pytest.raises(OutOfMemory, match=r"a batch of one sequence, .*allocated.*free") as end:
+            encoder.rows(ids[:50])
+        assert end.value.exit_code == 4
+    finally:
+        ballast = []
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.equal(encoder.rows(ids[:50]), encoder.rows(ids[:50]))
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "auto"])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_name_is_that_of_the_kernel_on_the_device(backend, biased, padded):
+    if why_not(backend, CUDA, torch.bfloat16, biased):
+        pytest.skip("cannot run")
+    q, k, v = (torch.randn(4, 2, 40, 64, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
+    keep_BT = torch.ones(4, 40, dtype=torch.bool, device=CUDA)
+    if padded:
+        keep_BT[1, 9:] = False
+    mask = mask_of(keep_BT, torch.tensor([0.5, 0.1], device=CUDA) if biased else None, padded)
+    seen = {}
+    with observing(seen):
+        found = attention(q, k, v, mask, backend=backend)
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        attention(q, k, v, mask, backend=backend)
+        torch.cuda.synchronize()
+    ran = " ".join(event.key for event in trace.key_averages())
+    [name] = seen.values()
+    words = {word for known, word in KERNEL_WORDS.items() if name.startswith(known)}
+    assert {word for word in KERNEL_WORDS.values() if word in ran} == words, (name, ran)
+    assert (name == "math") == (backend == "math")
+    plain = attention(q.double(), k.double(), v.double(), mask, backend="math")
+    kept = keep_BT[:, None, :, None].expand_as(plain)
+    assert (found - plain)[kept].abs().max() <= 0.02
+
+
+def test_memory_is_known_and_fragments_have_a_share():
+    held = torch.empty(1 << 28, dtype=torch.uint8, device=CUDA)
+    memory = devices.memory_of("cuda")
+    assert memory.allocated >= held.numel()
+    assert memory.free > 0
+    assert 0 <= memory.fragmentation < 1
+    del held
+    after = devices.memory_of("cuda")
+    assert after.fragmentation > memory.fragmentation
+    assert after.peak >= memory.allocated
+    devices.clear_cache("cuda")
+    assert devices.memory_of("cuda").reserved < after.reserved
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_expandable_segments_are_seen(wanted):
+    program = (
+        "from virnucpro import devices\n"
+        + "devices.use_expandable_segments()\n" * wanted
+        + "import torch; x = torch.empty(1 << 20, device='cuda')\n"
+        "print(devices.expandable_segments_seen('cuda'))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.strip() == str(wanted), run.stderr
+
+
+def test_the_cache_is_cleared_at_its_interval(golden, monkeypatch):
+    cleared = []
+    monkeypatch.setattr("virnucpro.encoders.encoder.clear_cache", cleared.append)
+    encoder = loaded(golden, "esm2", "bf16")
+    encoder.batch_tokens, encoder.cache_clear_interval = 64, 5
+    encoder.rows(ragged(60))
+    assert len(cleared) == encoder.forwards // 5 > 1
+    encoder.cache_clear_interval = 0
+    encoder.rows(ragged(60))
+    assert len(cleared) == encoder.forwards // 2 // 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_embedded_bundle_scores_as_on_the_cpu(precision):
+    chunks = [dna(n, seed=n) for n in range(300, 500, 7)]
+    found = {}
+    for place in ("cpu", "cuda"):
+        classifier = load("mini-500").classifier(place, precision)
+        found[place] = classifier.score(chunks).p_virus
+    limit = {"fp32": 1e-5, "bf16": 0.02}[precision]
+    assert np.abs(found["cpu"] - found["cuda"]).max() <= limit
+    assert not any("unknown" in name for name in classifier.attention.values())
