@@ -321,8 +321,10 @@ def measured_load(loading: Loading) -> dict[str, Any]:
             synchronise(device)
             times.append((time.perf_counter() - began, time.process_time() - worked))
     seconds, processor_seconds = min(times)
-    size = sum(tensor.nbytes for tensor in encoder.model.state_dict().values())
-    numbers = sum(tensor.numel() for tensor in encoder.model.state_dict().values())
+    # On CUDA the layers that run are not the module that holds the weights.
+    state = getattr(encoder.model, "model", encoder.model).state_dict().values()
+    size = sum(tensor.nbytes for tensor in state)
+    numbers = sum(tensor.numel() for tensor in state)
     source = sum(path.stat().st_size for path in paths)
     found = {
         "encoder": loading.encoder,
