@@ -135,8 +135,13 @@ def small_blocks(name: str, folder: Path) -> Path:
     return copy
 
 
-def scenes(folder: Path, names: Sequence[str] = SCENES, scale: float = 1.0) -> list[Scene]:
-    """The scenes of these names, each with its quiet run. scale: of the inputs."""
+def scenes(
+    folder: Path, names: Sequence[str] = SCENES, scale: float = 1.0, warm: bool = True
+) -> list[Scene]:
+    """The scenes of these names, each with its quiet run. scale: of the inputs.
+
+    warm: whether that is the second run, so that its time says more.
+    """
     reads, contigs = round(2_000 * scale), round(20 * scale)
     plain = str(made_input(folder / "plain.fa", 1, reads, contigs, faulty=False))
     faulty = str(made_input(folder / "faulty.fa.gz", 2, reads, contigs, faulty=True))
@@ -153,13 +158,13 @@ def scenes(folder: Path, names: Sequence[str] = SCENES, scale: float = 1.0) -> l
     for name, form in zip(SCENES, forms, strict=True):
         if name in names:
             bundle = small_blocks("mini-500" if name == "mini" else "kmer-500", folder)
-            found.append(quiet(name, (*form, "--bundle", str(bundle)), folder))
+            found.append(quiet(name, (*form, "--bundle", str(bundle)), folder, warm))
     return found
 
 
-def quiet(name: str, arguments: tuple[str, ...], folder: Path) -> Scene:
-    """The scene of an undisturbed run; the second of two, so that files are warm."""
-    for _ in range(2):
+def quiet(name: str, arguments: tuple[str, ...], folder: Path, warm: bool) -> Scene:
+    """The scene of an undisturbed run."""
+    for _ in range(1 + warm):
         place = Path(tempfile.mkdtemp(dir=folder))
         scene = Scene(name, arguments, 0, {}, 0, 0.0)
         began = time.monotonic()
