@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,11 @@ TABLES = (
     "prediction_results_highestscore.csv",
 )
 RESULTS = (*TABLES, "viral.fasta", "failed.tsv")
+# What a run leaves in which nothing failed.
+WHOLE = {*TABLES, "viral.fasta", "run.json", "log.txt", "report.html", "virnucpro_mqc.json"}
 PROGRAM = (sys.executable, "-m", "virnucpro")
+# For preexec_fn: the tests may run where Ctrl-C is ignored, as in the background of a script.
+interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

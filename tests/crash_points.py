@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from command import results, run_json
+from command import interruptible, results, run_json
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
@@ -83,6 +83,7 @@ def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> N
     import virnucpro.classifiers.kmers
     import virnucpro.run  # noqa: F401  loaded once, before the forks
 
+    interruptible()
     ended = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     # With --force the folder holds another run before.
     before = ["--max-length", "100"] if "--force" in options else None

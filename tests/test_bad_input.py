@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from command import (
-    TABLES,
+    WHOLE,
     Finished,
     dna,
     fasta,
@@ -402,7 +402,7 @@ def test_paths_are_data(tmp_path, bundle, name):
     assert done.code == 0, done.err
     if name.isprintable():
         assert f"reading {folder / name} as" in done.err
-    assert {path.name for path in out.iterdir()} == {*TABLES, "viral.fasta", "run.json", "log.txt"}
+    assert {path.name for path in out.iterdir()} == WHOLE
     (contig,) = table(out / "contigs.tsv")
     assert contig["contig"] == "nucleotide.fa"
     stem = os.fsencode(name).removesuffix(b".fasta" if name.endswith("fasta") else b".fa")

@@ -16,8 +16,10 @@ import pytest
 from command import (
     PROGRAM,
     TABLES,
+    WHOLE,
     dna,
     fasta,
+    interruptible,
     made_bundle,
     random_reads,
     results,
@@ -262,7 +264,8 @@ def big(tmp_path_factory) -> Path:
 def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, str, float]:
     """Signals a run once it has come so far; exit code, standard error, seconds until the end."""
     command = [*PROGRAM, "predict", big / "in.fa", "-o", out, "--bundle", big / "km"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    how_started = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
+    with subprocess.Popen(command, **how_started) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(when)):
             assert process.poll() is None, "the run ended before it could be stopped"
@@ -367,8 +370,7 @@ def check_forced(big: Path, out: Path) -> None:
     """With --force the folder takes a new run, and nothing of the old one stays."""
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")
     assert virnucpro(*arguments).code == 0
-    names = {*TABLES, "viral.fasta", "run.json", "log.txt"}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.iterdir()} == WHOLE
     assert run_json(out)["status"] == "complete"
     run.predict([big / "small.fa"], big / "km", out.parent / "fresh")
     assert results(out) == results(out.parent / "fresh")

@@ -22,6 +22,7 @@ from command import (
     Finished,
     dna,
     fasta,
+    interruptible,
     made_bundle,
     results,
     run_json,
@@ -689,7 +690,11 @@ def test_a_signal_that_was_ignored_stays_so(here):
 def started(faults: str, *flags: object) -> subprocess.Popen:
     command = [sys.executable, HERE / "stub_program.py", faults, *arguments(*flags)]
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=interruptible,
     )
 
 

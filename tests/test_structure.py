@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
-    ("errors", "calls", "chunks", "progress"),
+    ("errors", "calls", "chunks", "progress", "citation"),
     ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
     ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored", "downloads"),
@@ -28,7 +28,7 @@ LEVELS = (
     ("names", "acquire"),
     ("tables", "runners"),
     ("pipeline",),
-    ("inspection", "train", "bench", "doctor"),
+    ("inspection", "train", "report", "bench", "doctor"),
     ("run",),
     ("cli",),
     ("__main__",),
@@ -185,7 +185,17 @@ def running(*arguments: str) -> str:
     ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
     + [
         running(c, "--help")
-        for c in ("predict", "validate", "evaluate", "bundles", "train", "bench", "doctor")
+        for c in (
+            "predict",
+            "validate",
+            "report",
+            "cite",
+            "evaluate",
+            "bundles",
+            "train",
+            "bench",
+            "doctor",
+        )
     ],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):

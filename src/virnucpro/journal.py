@@ -120,10 +120,19 @@ class RunFiles:
         return self._public("log.txt")
 
     @property
+    def report(self) -> Path:
+        return self._public("report.html")
+
+    @property
+    def multiqc(self) -> Path:
+        return self._public("virnucpro_mqc.json")
+
+    @property
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
-        return (*tables, self.viral_fasta, self.failed, self.run_json, self.log)
+        seen = (self.report, self.multiqc)
+        return (*tables, self.viral_fasta, self.failed, *seen, self.run_json, self.log)
 
     @property
     def results(self) -> tuple[Path, ...]:

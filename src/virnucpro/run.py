@@ -41,6 +41,8 @@ from virnucpro.journal import (
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.report import write_reports
+from virnucpro.report.card import about_bundle
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.tables import Counts, write_tables
@@ -500,6 +502,7 @@ class _Run:
         self._write_json(status, code, error, counts)
         if status in FINISHED:  # else the blocks are what a later run goes on from
             self.journal.finished(self.settings.keep_blocks)
+        write_reports(self.journal.files)
         return Outcome(self.journal.files, status, code, error, counts)
 
     def _summarise(self, counts: Counts) -> None:
@@ -527,12 +530,7 @@ class _Run:
             "versions": _versions(),
             "command": list(self.settings.command),
             "inputs": [self._input(source) for source in self.sources],
-            "bundle": {
-                "name": self.bundle.name,
-                "sha256": self.bundle.sha256,
-                "kind": self.bundle.kind,
-                "chunk_nt": self.bundle.chunk_nt,
-            },
+            "bundle": about_bundle(self.bundle),
             "settings": {
                 "threshold": self.threshold,
                 "sample": self.settings.sample,

@@ -9,9 +9,11 @@ import rich_click as click
 from virnucpro import __version__
 from virnucpro.cli.bench import bench
 from virnucpro.cli.bundles import bundles
+from virnucpro.cli.cite import cite
 from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
+from virnucpro.cli.report import report
 from virnucpro.cli.stopping import INTERRUPTED, stop
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
@@ -22,6 +24,7 @@ FAILED = 1
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.command_panel("Classify", commands=["predict", "validate"])
+@click.command_panel("Results", commands=["report", "cite"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
 @click.command_panel("This machine", commands=["doctor", "bench"])
 @click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
@@ -33,7 +36,7 @@ def program() -> None:
     """
 
 
-for command in (predict, validate, bundles, evaluate, train, bench, doctor):
+for command in (predict, validate, report, cite, bundles, evaluate, train, bench, doctor):
     program.add_command(command)
 
 

@@ -1,0 +1,28 @@
+"""virnucpro cite."""
+
+from pathlib import Path
+
+import rich_click as click
+
+
+@click.command()
+@click.argument("run_dir", required=False, type=click.Path(path_type=Path))
+@click.option("--bibtex", "as_bibtex", is_flag=True, help="Print BibTeX alone.")
+def cite(run_dir: Path | None, as_bibtex: bool) -> None:
+    """Print how to cite the program and its method: a paragraph, references, BibTeX.
+
+    With a run directory, the paragraph says what was run, with which bundle and settings.
+    """
+    from virnucpro import citation
+
+    if as_bibtex:
+        click.echo(citation.bibtex(), nl=False)
+        return
+    from virnucpro.report.runs import read_run, run_files
+    from virnucpro.report.words import methods, references
+
+    runs = [read_run(files) for files in run_files(run_dir)] if run_dir is not None else [None]
+    for run in runs:
+        click.echo(f"{methods(run)}\n")
+    click.echo(references())
+    click.echo(citation.bibtex(), nl=False)

@@ -1,0 +1,58 @@
+"""What people look at after a run: report.html, and a table for MultiQC."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from virnucpro.errors import ResumeError, SettingsError
+from virnucpro.journal import RunFiles, write_atomic
+from virnucpro.report.multiqc import multiqc_table
+from virnucpro.report.page import GENERATOR, page_of
+from virnucpro.report.runs import read_run, run_files
+
+MOST_RUNS = 100
+
+
+def write_reports(files: RunFiles) -> None:
+    """Writes both for a run that has just finished.
+
+    Raises VirnucproError when the disk refuses, InputError for a damaged table.
+    """
+    run = read_run(files)
+    write_atomic(files.report, page_of([run]))
+    write_atomic(files.multiqc, multiqc_table(run))
+
+
+def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = True) -> Path:
+    """Makes the page anew, of one run or of several side by side; returns where it is.
+
+    folders: run directories, in which every prefix is a run. out: None is beside the one run.
+    paths: whether the page tells any. Raises InputError for a folder without a run or with a
+    damaged file, SettingsError for several runs without out or for too many, ResumeError if
+    something else than a report lies at out, VirnucproError when the disk refuses.
+    """
+    files = [run for folder in folders for run in run_files(folder)]
+    if len(files) > MOST_RUNS:
+        raise SettingsError(
+            f"these are {len(files):,} runs, but a page has room for {MOST_RUNS}; MultiQC shows "
+            f"any number of {RunFiles(Path()).multiqc}"
+        )
+    if out is None and len(files) > 1:
+        raise SettingsError(f"these are {len(files):,} runs; name the page of them with -o")
+    target = files[0].report if out is None else out
+    _check_replaceable(target)
+    runs = [read_run(run, share=len(files)) for run in files]
+    write_atomic(target, page_of(runs, paths=paths))
+    return target
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raises ResumeError if something else than a report of ours would be replaced."""
+    if target.is_dir():
+        raise ResumeError(f"{target}: this is a folder; name a file in it with -o")
+    if target.exists() and target.stat().st_size:
+        with target.open("rb") as file:
+            if GENERATOR.encode() not in file.read(2000):
+                raise ResumeError(
+                    f"{target}: this is no report of virnucpro, so it is not replaced; name "
+                    "another file with -o"
+                )

@@ -1,0 +1,87 @@
+"""virnucpro_mqc.json: a run as rows of a table that MultiQC puts into its report."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from virnucpro.report.html import visible
+from virnucpro.report.runs import Run
+
+_HEADERS: dict[str, dict[str, Any]] = {
+    "virus_percent": {
+        "title": "Virus",
+        "description": "Records called virus, of all",
+        "suffix": "%",
+        "min": 0,
+        "max": 100,
+        "format": "{:,.1f}",
+        "scale": "Oranges",
+    },
+    "virus": {"title": "Virus records", "description": "Records called virus"},
+    "others": {"title": "Others", "description": "Records called others"},
+    "none": {"title": "Not called", "description": "Records without a call"},
+    "failed": {"title": "Failed", "description": "Records that could not be processed"},
+    "records": {"title": "Records", "description": "Records of the input"},
+    "virus_chunks_percent": {
+        "title": "Virus chunks",
+        "description": "Chunks called virus, of all",
+        "suffix": "%",
+        "min": 0,
+        "max": 100,
+        "format": "{:,.1f}",
+        "scale": "Oranges",
+        "hidden": True,
+    },
+    "chunks": {"title": "Chunks", "description": "Chunks of all records", "hidden": True},
+    "bases": {"title": "Bases", "description": "Letters of all records", "hidden": True},
+    "threshold": {
+        "title": "Threshold",
+        "description": "Least p_virus of a call virus",
+        "format": "{:,.2f}",
+        "hidden": True,
+    },
+    "bundle": {"title": "Bundle", "description": "What classified the records"},
+}
+_COUNTS = ("virus", "others", "none", "failed", "records", "chunks", "bases")
+
+
+def multiqc_table(run: Run) -> bytes:
+    """The file of one run: a row for each of its samples."""
+    headers = {
+        name: ({"format": "{:,d}", "scale": "Blues"} if name in _COUNTS else {}) | header
+        for name, header in _HEADERS.items()
+    }
+    document = {
+        "id": "virnucpro",
+        "section_name": "VirNucPro",
+        "description": "Records that virnucpro called virus. A call is no finding: each run's "
+        "report.html tells how many to expect to be right.",
+        "plot_type": "table",
+        "pconfig": {"id": "virnucpro_table", "title": "VirNucPro: calls", "namespace": "VirNucPro"},
+        "headers": headers,
+        "data": rows(run),
+    }
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+def rows(run: Run) -> dict[str, dict[str, Any]]:
+    """Values by row. A run with a prefix puts it before a sample that its user did not name."""
+    settings = run.document.get("settings") or {}
+    inputs = [i["sample"] for i in run.document.get("inputs", [])]
+    named = settings.get("sample") is not None or not run.files.prefix
+    found = {}
+    for sample in dict.fromkeys([*inputs, *run.records]):
+        counts: Mapping[str, int] = run.records.get(sample, {})
+        records, chunks = counts.get("records", 0), counts.get("chunks", 0)
+        row = {
+            **{name: counts.get(name, 0) for name in _COUNTS},
+            "virus_percent": 100 * counts.get("virus", 0) / records if records else None,
+            "virus_chunks_percent": 100 * counts.get("virus_chunks", 0) / chunks
+            if chunks
+            else None,
+            "threshold": run.threshold,
+            "bundle": (run.document.get("bundle") or {}).get("name"),
+        }
+        name = visible(sample if named else f"{run.files.prefix}.{sample}")
+        found[name] = {column: row[column] for column in _HEADERS}
+    return found

@@ -1,0 +1,64 @@
+"""virnucpro cite says what CITATION.cff says."""
+
+import re
+
+from command import virnucpro
+from conftest import REPOSITORY
+from made_runs import Chunk, made_run
+from virnucpro import __version__, citation
+
+CFF = (REPOSITORY / "CITATION.cff").read_text("utf-8")
+
+
+def test_the_facts_are_those_of_the_file():
+    folded = " ".join(CFF.split())
+    assert f"title: >- {citation.ARTICLE_TITLE} " in folded
+    people = re.findall(r"\{family-names: (.*), given-names: (.*)\}", CFF)
+    assert tuple(people) == citation.ARTICLE_AUTHORS
+    for name, value in (
+        ("journal", citation.JOURNAL),
+        ("volume", citation.VOLUME),
+        ("issue", citation.ISSUE),
+        ("year", citation.YEAR),
+        ("doi", citation.DOI),
+    ):
+        assert re.findall(rf"^    {name}: (.*)$", CFF, re.MULTILINE) == [str(value)]
+    assert re.findall(r"^version: (.*)$", CFF, re.MULTILINE) == [__version__]
+    assert f"- name: {citation.PROGRAM}" in CFF
+
+
+def entries(bibtex: str) -> dict[str, dict[str, str]]:
+    """Fields by entry of BibTeX with a field a line."""
+    assert bibtex.count("{") == bibtex.count("}")
+    parts = re.findall(r"@(\w+)\{\w+,\n(.*?)\n\}\n", bibtex, re.DOTALL)
+    return {
+        kind: dict(re.findall(r"^  (\w+) *= \{(.*)\},?$", body, re.MULTILINE))
+        for kind, body in parts
+    }
+
+
+def test_bibtex_alone_can_be_redirected():
+    done = virnucpro("cite", "--bibtex")
+    assert (done.code, done.err) == (0, "")
+    found = entries(done.out)
+    assert found["software"]["version"] == __version__
+    article = found["article"]
+    assert article["author"].startswith("Li, Jing and Mi, Jia and ")
+    assert article["author"].count(" and ") == len(citation.ARTICLE_AUTHORS) - 1
+    assert article["title"] == f"{{{citation.ARTICLE_TITLE}}}"
+    assert (article["doi"], article["pages"]) == ("10.1093/bib/bbaf224", "bbaf224")
+
+
+def test_a_paragraph_with_and_without_a_run(tmp_path):
+    done = virnucpro("cite")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Sequences were classified as viral or other with virnucpro")
+    assert "doi:10.1093/bib/bbaf224" in done.out
+    assert entries(done.out).keys() == {"software", "article"}
+    made_run(tmp_path, [("a", [Chunk()])])
+    of_run = virnucpro("cite", tmp_path)
+    assert (of_run.code, of_run.err) == (0, "")
+    assert "its bundle mini-500-v1 (sha256 " in of_run.out
+    assert virnucpro("cite", tmp_path / "none").error.endswith(
+        "there is no such folder; name the run directory of predict"
+    )
