@@ -458,15 +458,16 @@ def test_another_bundle_is_refused_and_named(here, change, field):
     assert len(blocks()) == 2
 
 
-def test_another_version_is_refused_and_named(here):
+@pytest.mark.parametrize("field", ["version", "attention", "precision", "device"])
+def test_another_version_or_machine_is_refused_and_named(here, field):
     stopped_after(2)
     path = RunFiles(here / "run").fingerprint
     document = json.loads(path.read_text())
-    path.write_text(json.dumps(document | {"version": "0.0.9"}))
+    path.write_text(json.dumps(document | {field: "other"}))
     (here / "run" / "run.json").unlink()
     done = predict()
     assert done.code == 3
-    assert "with another version (0.0.9; this run: " in done.error
+    assert f"with another {field} (other; this run: " in done.error
 
 
 def test_the_fingerprint_says_what_makes_a_run(here):
