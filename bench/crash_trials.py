@@ -44,6 +44,7 @@ RESULTS = (
     "failed.tsv",
 )
 SCENES = ("kmer", "kmer two inputs", "kmer gz", "kmer journal", "kmer kept", "mini")
+LATER = ("report.html", "virnucpro_mqc.json")  # written once run.json says that a run is finished
 END_S = 10.0  # from a signal to the end of the run
 RUN_S = 90.0  # of an undisturbed run, on a busy machine
 CHILDREN_S = 3.0  # a child may need so long to see that its parent is gone
@@ -449,10 +450,11 @@ def expect_all(scene: Scene, place: Path) -> None:
     expect_whole(scene, place)
     if not finished(scene, place):
         raise Failure("the run ended as it should, but run.json does not say so")
-    known = {*scene.results, f"{scene.prefix}run.json", f"{scene.prefix}log.txt"}
+    known = {*scene.results, *(f"{scene.prefix}{name}" for name in ("run.json", "log.txt", *LATER))}
     hidden = {scene.hidden(place).name} if "--keep-blocks" in scene.arguments else set()
-    if left := {path.name for path in (place / "run").iterdir()} - known - hidden:
-        raise Failure(f"left over: {sorted(left)}")
+    there = {path.name for path in (place / "run").iterdir()}
+    if there != known | hidden:
+        raise Failure(f"left over or missing: {sorted(there ^ (known | hidden))}")
     journal = place / "journal"
     if journal.exists() and (left := {path.name for path in journal.iterdir()}):
         raise Failure(f"left over in the journal: {sorted(left)}")
