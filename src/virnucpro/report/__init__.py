@@ -12,14 +12,14 @@ from virnucpro.report.runs import read_run, run_files
 MOST_RUNS = 100
 
 
-def write_reports(files: RunFiles) -> None:
-    """Writes both for a run that has just finished.
+def write_reports(files: RunFiles, by_way_of: Path | None = None) -> None:
+    """Writes both for a run that has just finished; by_way_of: as in journal.write_atomic.
 
     Raises VirnucproError when the disk refuses, InputError for a damaged table.
     """
     run = read_run(files)
-    write_atomic(files.report, page_of([run]))
-    write_atomic(files.multiqc, multiqc_table(run))
+    write_atomic(files.report, page_of([run]), by_way_of)
+    write_atomic(files.multiqc, multiqc_table(run), by_way_of)
 
 
 def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = True) -> Path:
