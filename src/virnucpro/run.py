@@ -518,6 +518,8 @@ class _Run:
 
     def _summarise(self, counts: Counts) -> None:
         say = self.log.line
+        if not counts.records:
+            say("the input holds no record, so every table has its header alone")
         say(
             f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
             f"{counts.none:,} not called, {counts.failed:,} failed"
