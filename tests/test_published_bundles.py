@@ -539,6 +539,61 @@ def test_to_a_directory_over_the_network(published, by_hand, download, command, 
     assert "already holds something; choose an empty directory" in done.error
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("manifest", ["whole", "gone", "damaged", "head gone too"])
+def test_a_users_own_encoders_are_never_taken_for_a_download(
+    published, catalogue, command, tmp_path, manifest
+):
+    """`import --copy` writes the same names, and these may be the only copy of a tuned encoder."""
+    own = shutil.copytree(published / "esm", tmp_path / "tuned")
+    shard = own / SHARD
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    mine = tmp_path / NAME
+    done = command("bundles", "import", published / "300_model.pth", "-o", mine, "--chunk", 300,
+                   "--esm", own, "--dnabert", published / "dnabert", "--copy")  # fmt: skip
+    assert done.code == 0, done.err
+    if manifest == "damaged":
+        (mine / "bundle.toml").write_text("= = =")
+    elif manifest != "whole":
+        (mine / "bundle.toml").unlink()
+    if manifest == "head gone too":
+        (mine / "head.pth").unlink()
+    before = files_of(mine)
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", mine)
+    for source in (published, tmp_path / "none"):
+        done = command(*given, "--from", source)
+        assert done.code == 1
+        assert f"{mine}: already holds something; choose an empty directory" in done.error
+        assert files_of(mine) == before
+
+
+def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, command, tmp_path):
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", tmp_path / "c")
+    assert command(*given, "--from", published).code == 0
+    whole = files_of(tmp_path / "c")
+    shard = tmp_path / "c" / "esm2" / SHARD
+    shard.write_bytes(whole[f"esm2/{SHARD}"][:-1] + b"x")
+    before = files_of(tmp_path / "c")
+    assert command(*given, "--from", tmp_path / "none").code == 1
+    assert files_of(tmp_path / "c") == before
+    assert command(*given, "--from", published).code == 0
+    assert files_of(tmp_path / "c") == whole
+
+
+def test_a_link_into_a_cache_that_is_gone_is_replaced(published, download, command, tmp_path):
+    home = {"HF_HOME": str(tmp_path / "hf")}
+    assert download(Manners(hub_files(published)), **home).code == 0
+    (tmp_path / "hf").rename(tmp_path / "moved")
+    assert download(Manners(hub_files(published))).code == 0
+    shutil.rmtree(tmp_path / "moved")
+    assert download(Manners(hub_files(published))).code == 0
+    assert command("bundles", "verify", ALIAS).code == 0
+
+
 def test_no_cache_and_no_directory(published, download):
     done = download(Manners(hub_files(published)), VIRNUCPRO_CACHE="/dev/null/none")
     assert done.code == 1

@@ -26,7 +26,14 @@ from virnucpro.assembly import (
     put_together,
     wrong_fields,
 )
-from virnucpro.bundle import MANIFEST, Bundle, check_free, downloads_folder, load
+from virnucpro.bundle import (
+    MANIFEST,
+    Bundle,
+    check_free,
+    downloads_folder,
+    load,
+    read_manifest,
+)
 from virnucpro.cache import VARIABLE, cache_dir, file_digest, file_sha256
 from virnucpro.catalogue import CONFIG, PARTS, Known, KnownEncoder, KnownFile, git_blob_id
 from virnucpro.classifiers.open_frames import HEAD
@@ -52,6 +59,8 @@ SHARD = re.compile(r".+-\d{5}-of-\d{5}\..+")
 _LARGEST_HEAD_BYTES = 2**30
 # What a file system needs beside the files themselves.
 _MARGIN_BYTES = 50_000_000
+# In the directory of a bundle, while a download is at work there.
+_LOCKED = ".download"
 
 
 class Source(Protocol):
@@ -188,13 +197,14 @@ def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
     """Where a model goes: all of it into the directory to, or else into the caches.
 
     source: the folder that it comes from, None for the network. Raises BundleError where there is
-    no cache.
+    no cache, and where the directory holds anything but this model.
     """
     if to is not None:
-        ours = {PICKLE, PICKLE + PART, HEAD, MANIFEST, *PARTS}
-        if not to.is_dir() or not ours.issuperset(path.name for path in to.iterdir()):
-            check_free(to)
-        return Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders})
+        places = Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders})
+        with disk_errors(to, "--to"):
+            if not _is_ours(known, places):
+                check_free(to)
+        return places
     cache, downloads = cache_dir(), downloads_folder()
     if cache is None or downloads is None:
         raise BundleError(
@@ -206,6 +216,39 @@ def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
         shared = chosen_hub_folder(encoder) if source is None else None
         encoders[encoder.part] = shared or cache / ENCODERS / encoder.name
     return Placed(downloads / known.name, encoders)
+
+
+def _is_ours(known: Known, places: Placed) -> bool:
+    """Whether all that lies in a directory came there by an earlier download of this model.
+
+    An imported bundle has the same names in it, and its encoders may be the only copy of a user's
+    own: without the manifest that a download writes last, every file must be a verified one.
+    """
+    directory = places.bundle
+    ours = {PICKLE, PICKLE + PART, HEAD, MANIFEST, *PARTS, _LOCKED}
+    if not directory.is_dir() or not ours.issuperset(path.name for path in directory.iterdir()):
+        return False
+    try:
+        return _is_downloaded(known, read_manifest(directory))
+    except BundleError:  # not written yet, or damaged
+        head = directory / PICKLE
+        return (not head.exists() or _is_head(known, head)) and not any(
+            _fault(encoder, file, places.folder(encoder) / file.name)
+            for encoder in known.encoders
+            for file in encoder.files
+            if (places.folder(encoder) / file.name).exists()
+        )
+
+
+def _is_downloaded(known: Known, manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is that which a download of this model writes."""
+    try:
+        encoders, head = manifest["encoders"], manifest["head"]["git_blob"]
+        whose = {part: (encoders[part]["path"], encoders[part]["revision"]) for part in PARTS}
+    except (KeyError, TypeError):
+        return False
+    wanted = {encoder.part: (encoder.part, encoder.revision) for encoder in known.encoders}
+    return (manifest.get("name"), head, whose) == (known.name, known.head.git_blob, wanted)
 
 
 def acquire(
@@ -226,7 +269,8 @@ def acquire(
         for encoder in known.encoders:
             for file in encoder.files:
                 target = places.folder(encoder) / file.name
-                _encoder_file(encoder, file, target, source, progress, apart=apart)
+                if target in missing:
+                    _encoder_file(encoder, file, target, source, progress, apart=apart)
         return _written(known, places)
 
 
@@ -246,7 +290,7 @@ class _Progress:
 def _missing(
     known: Known, places: Placed, stages: Stages, *, links: bool = False
 ) -> dict[Path, int]:
-    """What is not there yet, and how many bytes of it; a damaged file is taken away.
+    """What is not there yet, or damaged, and how many bytes of it are to come.
 
     links: whether files in the hub's cache are linked to, and take no room.
     """
@@ -261,7 +305,6 @@ def _missing(
                 if not (fault := _fault(encoder, file, target)):
                     continue
                 stages.line(f"{fault}; it is fetched again")
-                target.unlink()
             part = target.with_name(target.name + PART)
             have = part.stat().st_size if part.exists() else 0
             linked = links and in_hub_cache(encoder, file.name) is not None
@@ -301,14 +344,14 @@ def _head(known: Known, target: Path, source: Source, progress: _Progress) -> No
     progress.name = known.head.file
     with _alone(part):
         source.head(known, part, progress)
-    blob = git_blob_id(part.read_bytes())
-    if blob != known.head.git_blob or known.head.sha256 not in (None, file_sha256(part)):
-        part.unlink()
-        raise BundleError(
-            f"{known.head.file}: what came is not the published head (git blob {blob} instead of "
-            f"{known.head.git_blob}); it was not kept"
-        )
-    part.replace(target)
+        blob = git_blob_id(part.read_bytes())
+        if blob != known.head.git_blob or known.head.sha256 not in (None, file_sha256(part)):
+            part.unlink()
+            raise BundleError(
+                f"{known.head.file}: what came is not the published head (git blob {blob} instead "
+                f"of {known.head.git_blob}); it was not kept"
+            )
+        part.replace(target)
 
 
 def _encoder_file(
@@ -320,26 +363,25 @@ def _encoder_file(
     *,
     apart: bool,
 ) -> None:
-    if target.exists():
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + PART)
     progress.name = f"{encoder.repository} {file.name}"
     other = in_hub_cache(encoder, file.name) if isinstance(source, Network) else None
     if other is not None and not _fault(encoder, file, other):
-        if not apart:
-            target.unlink(missing_ok=True)  # a link into a cache that is gone
-            target.symlink_to(other)
-            return
         with _alone(part):
-            copy_checked(other, part, file_digest(other), progress)
-    else:
-        with _alone(part):
-            source.encoder_file(encoder, file, part, progress)
-    if fault := _fault(encoder, file, part, named=target):
-        part.unlink()
-        raise BundleError(f"{fault}; what came was not kept")
-    part.replace(target)
+            if apart:
+                copy_checked(other, part, file_digest(other), progress)
+            else:
+                part.unlink()
+                part.symlink_to(other)
+            part.replace(target)
+        return
+    with _alone(part):
+        source.encoder_file(encoder, file, part, progress)
+        if fault := _fault(encoder, file, part, named=target):
+            part.unlink()
+            raise BundleError(f"{fault}; what came was not kept")
+        part.replace(target)
 
 
 @contextmanager
@@ -348,14 +390,17 @@ def _alone(part: Path) -> Iterator[None]:
     with part.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            mine = os.path.samestat(os.fstat(file.fileno()), part.stat())
+        except (BlockingIOError, FileNotFoundError):
+            mine = False  # the other may have put it into its place just now
+        if not mine:
             raise BundleError(
                 f"{part}: another download of this file is under way; wait for it to end"
-            ) from error
+            )
         try:
             yield
         finally:
-            if part.exists() and not part.stat().st_size:
+            if part.exists() and not part.is_symlink() and not part.stat().st_size:
                 part.unlink()
 
 
