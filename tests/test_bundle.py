@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,33 @@ def test_a_directory_that_holds_something_is_refused(tmp_path):
     with pytest.raises(BundleError, match="already holds something"):
         write_bundle(tmp_path / "mine", frames_manifest(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_many_write_and_read_at_once(tmp_path):
+    """Neither an error nor a manifest that is not whole (R8)."""
+    made = made_bundle(tmp_path / "km")
+    document = tomllib.loads((made.path / MANIFEST).read_text())
+    sums = document.pop("files")
+    del document["format"]
+
+    def write(_):
+        return bundles.write_manifest(made.path, document, sums)
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = pool.map(write, range(200))
+        reading = pool.map(lambda _: load(made.path), range(200))
+        assert {found.sha256 for found in (*writing, *reading)} == {made.sha256}
+    assert {path.name for path in made.path.iterdir()} == {MANIFEST, WEIGHTS}
+
+
+def test_one_process_makes_a_bundle_in_a_directory(tmp_path):
+    with (
+        bundles.being_made(tmp_path / "b"),
+        pytest.raises(BundleError, match="another process is making a bundle here"),
+    ):
+        made_bundle(tmp_path / "b")
+    assert not list((tmp_path / "b").iterdir())
+    assert made_bundle(tmp_path / "b").classifier()
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):

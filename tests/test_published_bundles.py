@@ -39,6 +39,7 @@ from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
 from virnucpro.head import load_published_head
+from virnucpro.lock import Lock
 
 SHARD = "pytorch_model-00001-of-00002.bin"
 NAME, ALIAS, CHUNK_NT = "tiny-300-v1", "tiny-300", 300
@@ -303,6 +304,9 @@ def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
     with part.open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert "another download of this file is under way" in command(*given).error
+    other = Lock(tmp_path / "cache" / "bundles" / NAME / ".being-downloaded")
+    assert "another download of this bundle is under way" in command(*given).error
+    other.remove()
     assert command(*given).code == 0
     assert command("bundles", "verify", NAME).code == 0
 
@@ -536,7 +540,7 @@ def test_to_a_directory_over_the_network(published, by_hand, download, command, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     done = download(Manners({}), "--to", tmp_path / "mine")
-    assert "already holds something; choose an empty directory" in done.error
+    assert "already holds something else; choose an empty directory" in done.error
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -567,7 +571,7 @@ def test_a_users_own_encoders_are_never_taken_for_a_download(
     for source in (published, tmp_path / "none"):
         done = command(*given, "--from", source)
         assert done.code == 1
-        assert f"{mine}: already holds something; choose an empty directory" in done.error
+        assert f"{mine}: already holds something else; choose an empty directory" in done.error
         assert files_of(mine) == before
 
 
@@ -631,6 +635,30 @@ def test_a_head_alone_scores_features(published, command, tmp_path, reads):
     assert done.code == 1
     assert "holds a head, but no encoder dnabert_s" in done.error
     assert command("bundles", "verify", tmp_path / "h").code == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_import_that_was_killed_is_begun_again(published, command, tmp_path, monkeypatch, kept):
+    """But only there: a whole bundle, or anything else, is not written over."""
+    from virnucpro import assembly
+
+    given = ("bundles", "import", published / "300_model.pth", "-o", tmp_path / "b", "--chunk", 300,
+             "--esm", published / "esm", "--dnabert", published / "dnabert", "--copy")  # fmt: skip
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "write_manifest" if kept else "copy_checked", killed)
+        assert command(*given).code == 130
+    assert load_fails(tmp_path / "b")
+    assert (tmp_path / "b" / "head.safetensors").exists() == kept
+    assert command(*given).code == 0
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "bundle.toml", "dnabert_s", "esm2", "head.pth", "head.safetensors",
+    }  # fmt: skip
+    assert command("bundles", "verify", tmp_path / "b").code == 0
+    assert "already holds something" in command(*given).error
 
 
 @pytest.mark.parametrize("copy", [False, True])

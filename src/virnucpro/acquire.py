@@ -23,13 +23,12 @@ from virnucpro.assembly import (
     copy_checked,
     frames_manifest,
     head_table,
-    put_together,
+    write_parts,
     wrong_fields,
 )
 from virnucpro.bundle import (
     MANIFEST,
     Bundle,
-    check_free,
     downloads_folder,
     load,
     read_manifest,
@@ -46,8 +45,9 @@ from virnucpro.downloads import (
     fetch,
     in_hub_cache,
 )
-from virnucpro.errors import BundleError
+from virnucpro.errors import BundleError, ResumeError
 from virnucpro.journal import disk_errors
+from virnucpro.lock import Lock
 from virnucpro.progress import Stages
 from virnucpro.published_head import read_head
 
@@ -60,7 +60,7 @@ _LARGEST_HEAD_BYTES = 2**30
 # What a file system needs beside the files themselves.
 _MARGIN_BYTES = 50_000_000
 # In the directory of a bundle, while a download is at work there.
-_LOCKED = ".download"
+_LOCKED = ".being-downloaded"
 
 
 class Source(Protocol):
@@ -202,8 +202,8 @@ def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
     if to is not None:
         places = Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders})
         with disk_errors(to, "--to"):
-            if not _is_ours(known, places):
-                check_free(to)
+            if to.exists() and not _is_ours(known, places):
+                raise BundleError(f"{to}: already holds something else; choose an empty directory")
         return places
     cache, downloads = cache_dir(), downloads_folder()
     if cache is None or downloads is None:
@@ -264,14 +264,29 @@ def acquire(
     progress = _Progress(stages, sum(missing.values()))
     with disk_errors(places.bundle, "--to"):
         _check_space(missing)
-        places.bundle.mkdir(parents=True, exist_ok=True)
-        _head(known, places.bundle / PICKLE, source, progress)
-        for encoder in known.encoders:
-            for file in encoder.files:
-                target = places.folder(encoder) / file.name
-                if target in missing:
-                    _encoder_file(encoder, file, target, source, progress, apart=apart)
-        return _written(known, places)
+        with _locked(places.bundle):
+            _head(known, places.bundle / PICKLE, source, progress)
+            for encoder in known.encoders:
+                for file in encoder.files:
+                    target = places.folder(encoder) / file.name
+                    if target in missing:
+                        _encoder_file(encoder, file, target, source, progress, apart=apart)
+            return _written(known, places)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """While this download alone is at work in the directory of a bundle, which is made."""
+    try:
+        lock = Lock(directory / _LOCKED)
+    except ResumeError as error:
+        raise BundleError(
+            f"{directory}: another download of this bundle is under way; wait for it to end"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.remove()
 
 
 class _Progress:
@@ -377,6 +392,8 @@ def _encoder_file(
             part.replace(target)
         return
     with _alone(part):
+        if target.exists() and not _fault(encoder, file, target):
+            return  # come meanwhile, for another bundle with this encoder
         source.encoder_file(encoder, file, part, progress)
         if fault := _fault(encoder, file, part, named=target):
             part.unlink()
@@ -431,7 +448,7 @@ def _written(known: Known, places: Placed) -> Bundle:
         },
     }
     manifest = frames_manifest(known.name, known.description, known.chunk_nt, parts)
-    return put_together(places.bundle, manifest, head.arrays, {PICKLE: data})
+    return write_parts(places.bundle, manifest, head.arrays, {PICKLE: data})
 
 
 def download(known: Known, to: Path | None, source: Path | None, stages: Stages) -> Bundle:

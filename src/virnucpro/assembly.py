@@ -14,7 +14,8 @@ from typing import Any
 
 from safetensors.numpy import save as save_arrays
 
-from virnucpro.bundle import LABELS, Arrays, Bundle, check_free, write_manifest
+from virnucpro.atomic import write_atomic
+from virnucpro.bundle import LABELS, Arrays, Bundle, being_made, check_free, write_manifest
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.catalogue import CONFIG, PARTS, KnownEncoder, git_blob_id, read_catalogue
 from virnucpro.classifiers.open_frames import (
@@ -144,15 +145,21 @@ def put_together(
 
     Raises VirnucproError where the disk refuses.
     """
-    files = {HEAD: save_arrays(dict(head)), **files}
-    with disk_errors(directory):
+    with disk_errors(directory), being_made(directory):
         for encoder in copies:
             encoder.copy_into(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (directory / name).write_bytes(data)
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        return write_manifest(directory, manifest, sums)
+        return write_parts(directory, manifest, head, files)
+
+
+def write_parts(
+    directory: Path, manifest: Mapping[str, Any], head: Arrays, files: Mapping[str, bytes]
+) -> Bundle:
+    """Head, other files and manifest, into a directory that is ours alone. Raises OSError."""
+    files = {HEAD: save_arrays(dict(head)), **files}
+    for name, data in files.items():
+        write_atomic(directory / name, data)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return write_manifest(directory, manifest, sums)
 
 
 @dataclass(frozen=True, slots=True)
