@@ -1,6 +1,8 @@
 """Bundles: names, damage, and what a new one holds."""
 
+import errno
 import hashlib
+import os
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,6 +115,63 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "mine").write_text("x")
     with pytest.raises(BundleError, match="the bundle cannot be written"):
         write_bundle(tmp_path / "mine" / "deeper", frames_manifest(), {})
+
+
+LONG = "x" * 300  # no file system takes such a name, not even for root
+
+
+def test_a_place_that_cannot_be_looked_into_is_one_sentence(tmp_path):
+    for name in (LONG, tmp_path / LONG / "deeper"):
+        with pytest.raises(BundleError, match=r"cannot be looked into \(File name too long\)"):
+            load(name)
+    with pytest.raises(BundleError, match="cannot be looked into"):
+        write_bundle(tmp_path / LONG, frames_manifest(), {})
+
+
+def test_a_cache_that_cannot_be_looked_into_is_a_warning(tmp_path):
+    """And only where it is needed (a container under another user)."""
+    given = {"env": {**os.environ, "VIRNUCPRO_CACHE": str(tmp_path / LONG)}}
+    done = virnucpro("bundles", "show", "kmer-500", **given)
+    assert (done.code, done.err) == (0, "")
+    done = virnucpro("bundles", "list", **given)
+    assert done.code == 0, done.err
+    assert "kmer-500-v1" in done.out
+    assert done.err.count("downloaded bundles cannot be looked for here") == 1
+    done = virnucpro("bundles", "show", "nosuch", **given)
+    assert "nosuch: no bundle of this name" in done.error
+
+
+def test_a_folder_without_permission_is_one_sentence(tmp_path, monkeypatch):
+    """Root may look everywhere, so that the refusal of others is made here."""
+    inside = tmp_path / "closed" / "b"
+    monkeypatch.setattr(bundles, "downloads_folder", lambda: inside)
+    warned = []
+    monkeypatch.setattr(bundles, "warn_once", warned.append)
+    real = Path.stat
+
+    def refused(path, **options):
+        if path.is_relative_to(inside):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    for act in (load, bundles.check_free):
+        with pytest.raises(BundleError, match="cannot be looked into"):
+            act(inside)
+    assert bundles.downloaded_bundles() == []
+    assert "downloaded bundles cannot be looked for here (Permission denied)" in warned[0]
+
+
+def test_a_damaged_bundle_in_the_cache_is_listed_as_such(tmp_path):
+    for name in ("whole-v1", "damaged-v1"):
+        made_bundle(tmp_path / "bundles" / name)
+    (tmp_path / "bundles" / "damaged-v1" / MANIFEST).write_text("= = =")
+    done = virnucpro("bundles", "list", env={**os.environ, "VIRNUCPRO_CACHE": str(tmp_path)})
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["whole-v1", "whole", "downloaded"] in [row[:3] for row in rows]
+    assert ["damaged-v1", "damaged"] in [row[:2] for row in rows]
+    assert "not a TOML file" in " ".join(done.out.split())
 
 
 def test_a_damaged_file_is_named(tmp_path):

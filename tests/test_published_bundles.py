@@ -1,6 +1,7 @@
 """A tiny published model, in the layouts of the real ones, on the real command line."""
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,7 @@ from published_files import (
 from server import Manners, refusing, serving
 from virnucpro import bundle as bundles
 from virnucpro import cli, downloads
+from virnucpro.assembly import copy_checked
 from virnucpro.bundle import load
 from virnucpro.catalogue import read_catalogue
 from virnucpro.chunks import chunk_spans
@@ -586,6 +588,45 @@ def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, c
     assert files_of(tmp_path / "c") == before
     assert command(*given, "--from", published).code == 0
     assert files_of(tmp_path / "c") == whole
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "head.pth", "bundle.toml"])
+@pytest.mark.parametrize("to", [False, True])
+def test_a_damaged_head_or_manifest_is_mended(published, catalogue, command, tmp_path, name, to):
+    place = tmp_path / "c" if to else tmp_path / "cache" / "bundles" / NAME
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, *["--to", place] * to)
+    assert command(*given, "--from", published).code == 0
+    before = files_of(place)
+    (place / name).write_bytes(before[name][:-1] + b"x")
+    done = command(*given, "--from", published)
+    assert done.code == 0, done.err
+    assert "is there already" not in done.err
+    assert files_of(place) == before
+
+
+def test_places_and_sources_without_permission_are_one_sentence(
+    published, catalogue, command, tmp_path, monkeypatch
+):
+    """A name too long stands for a folder without permission: root has all of them."""
+    long = tmp_path / ("x" * 300)
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--from", published)
+    assert "File name too long" in command(*given, "--to", long).error
+    done = command("bundles", "import", published / "300_model.pth", "-o", long, "--chunk", 300)
+    assert "cannot be looked into (File name too long)" in done.error
+    done = command("predict", published / "300_model.pth", "-o", tmp_path / "r", "--bundle", long)
+    assert "cannot be looked into (File name too long)" in done.error
+    real, shard = Path.open, published / "esm" / SHARD
+
+    def failing(path, *mode, **options):
+        if path == shard:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    done = command(*given)
+    assert f"{shard}: cannot be read (Input/output error)" in done.error
+    with pytest.raises(BundleError, match="cannot be read"):
+        copy_checked(shard, tmp_path / "copy", "0" * 64)
 
 
 def test_a_link_into_a_cache_that_is_gone_is_replaced(published, download, command, tmp_path):

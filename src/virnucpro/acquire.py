@@ -102,9 +102,8 @@ class Folder:
             for file in sorted(folder.glob("*.pth")):
                 if file.is_file() and file.stat().st_size <= _LARGEST_HEAD_BYTES:
                     seen.append(file)
-                    if git_blob_id(file.read_bytes()) == known.head.git_blob:
-                        shutil.copyfile(file, part)
-                        progress(file.stat().st_size)
+                    if _is_head(known, file):
+                        copy_checked(file, part, file_digest(file), progress)
                         return
         among = f"none of {', '.join(map(str, seen))} is it" if seen else "no .pth file is there"
         raise BundleError(
@@ -257,12 +256,15 @@ def acquire(
     """Brings every part to its place, verified, and writes the bundle.
 
     apart: whether the bundle must stand alone, as one that is to be carried does. A second call
-    goes on where the first was stopped. Raises BundleError.
+    goes on where the first was stopped, and mends what is damaged. Raises BundleError.
     """
     links = isinstance(source, Network) and not apart
-    missing = _missing(known, places, stages, links=links)
-    progress = _Progress(stages, sum(missing.values()))
     with disk_errors(places.bundle, "--to"):
+        missing = _missing(known, places, stages, links=links)
+        if not missing and (bundle := _whole(known, places.bundle)):
+            stages.line(f"{known.name} is there already, and whole")
+            return bundle
+        progress = _Progress(stages, sum(missing.values()))
         _check_space(missing)
         with _locked(places.bundle):
             _head(known, places.bundle / PICKLE, source, progress)
@@ -272,6 +274,19 @@ def acquire(
                     if target in missing:
                         _encoder_file(encoder, file, target, source, progress, apart=apart)
             return _written(known, places)
+
+
+def _whole(known: Known, directory: Path) -> Bundle | None:
+    """The bundle of this model, if it is there and its own files are what they should be."""
+    try:
+        if not _is_downloaded(known, read_manifest(directory)):
+            return None
+        bundle = load(directory)
+        for name in (HEAD, PICKLE):
+            bundle.file(name)
+    except BundleError:
+        return None
+    return bundle
 
 
 @contextmanager
@@ -302,9 +317,7 @@ class _Progress:
         self.stages.step(self.done, total, note)
 
 
-def _missing(
-    known: Known, places: Placed, stages: Stages, *, links: bool = False
-) -> dict[Path, int]:
+def _missing(known: Known, places: Placed, stages: Stages, *, links: bool) -> dict[Path, int]:
     """What is not there yet, or damaged, and how many bytes of it are to come.
 
     links: whether files in the hub's cache are linked to, and take no room.
@@ -349,7 +362,10 @@ def _check_space(missing: Mapping[Path, int]) -> None:
 
 
 def _is_head(known: Known, path: Path) -> bool:
-    return path.exists() and git_blob_id(path.read_bytes()) == known.head.git_blob
+    try:
+        return git_blob_id(path.read_bytes()) == known.head.git_blob
+    except OSError:  # not there, or not for us
+        return False
 
 
 def _head(known: Known, target: Path, source: Source, progress: _Progress) -> None:
@@ -458,9 +474,6 @@ def download(known: Known, to: Path | None, source: Path | None, stages: Stages)
     no network, with what to run elsewhere.
     """
     places = placed(known, to, source)
-    if (places.bundle / MANIFEST).exists() and not _missing(known, places, stages):
-        stages.line(f"{known.name} is there already, and whole")
-        return load(places.bundle)
     offer: Source = Network() if source is None else Folder(source)
     try:
         return acquire(known, places, offer, stages, apart=to is not None)

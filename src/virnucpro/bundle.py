@@ -22,7 +22,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from virnucpro.atomic import write_atomic
-from virnucpro.cache import cache_path, file_digest, file_sha256
+from virnucpro.cache import VARIABLE, cache_path, file_digest, file_sha256, warn_once
 from virnucpro.catalogue import newest, read_catalogue
 from virnucpro.errors import BundleError, ResumeError
 from virnucpro.lock import Lock
@@ -172,11 +172,18 @@ def load(name_or_path: str | Path) -> Bundle:
 
 
 def find(name_or_path: str | Path) -> Path | None:
-    """The directory of a bundle that is here, as load looks for it."""
-    for places in (_embedded(), _downloaded()):
-        if found := places.get(str(name_or_path)):
+    """The directory of a bundle that is here, as load looks for it. Raises BundleError."""
+    for places in (_embedded, _downloaded):  # the cache is looked into only where it is needed
+        if found := places().get(str(name_or_path)):
             return found
-    return Path(name_or_path) if (Path(name_or_path) / MANIFEST).is_file() else None
+    path = Path(name_or_path)
+    try:
+        return path if (path / MANIFEST).is_file() else None
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be looked into ({error.strerror or error}); give a bundle's name, or "
+            "a directory that you may read"
+        ) from error
 
 
 def embedded_bundles() -> list[Bundle]:
@@ -184,10 +191,9 @@ def embedded_bundles() -> list[Bundle]:
     return [_read(path) for path in _in(EMBEDDED).values()]
 
 
-def downloaded_bundles() -> list[Bundle]:
-    """The bundles in the cache, by name."""
-    folder = downloads_folder()
-    return [] if folder is None else [_read(path) for path in _in(folder).values()]
+def downloaded_bundles() -> list[Path]:
+    """The directories of the bundles in the cache, by name; load tells whether one is whole."""
+    return [*_cached().values()]
 
 
 def downloads_folder() -> Path | None:
@@ -216,8 +222,20 @@ def _embedded() -> dict[str, Path]:
 
 
 def _downloaded() -> dict[str, Path]:
+    return _with_aliases(_cached())
+
+
+def _cached() -> dict[str, Path]:
+    """The bundles in the cache by name; none, with a warning, where it cannot be looked into."""
     folder = downloads_folder()
-    return {} if folder is None else _with_aliases(_in(folder))
+    try:
+        return {} if folder is None else _in(folder)
+    except OSError as error:
+        warn_once(
+            f"{folder}: downloaded bundles cannot be looked for here ({error.strerror or error}); "
+            f"set {VARIABLE} to a folder that you may read"
+        )
+        return {}
 
 
 def check_free(directory: Path) -> None:
