@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
-    ("errors", "calls", "chunks", "progress", "citation"),
+    ("errors", "calls", "chunks", "progress", "citation", "atomic"),
     ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
     ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored", "downloads"),
