@@ -52,7 +52,9 @@ def run_dir(tmp_path_factory) -> Path:
     journal = Journal.open(RunFiles(folder / "out"), {})
     journal.commit(blocks_of_made(contigs, [])[0])
     sources = open_sources([folder / "lake.fasta"])
-    write_tables(journal.files, journal, Rule("frames"), sources, [""])
+    assert len(list(sources[0].contigs())) == 3
+    seen = [sources[0].seen]
+    write_tables(journal.files, journal, Rule("frames"), sources, seen)
     journal.finished()
     return folder / "out"
 

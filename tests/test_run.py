@@ -1,5 +1,6 @@
 """Whole runs: nothing is lost, blocks and threads do not show, and run.json tells the truth."""
 
+import gzip
 import hashlib
 import json
 import tempfile
@@ -81,8 +82,8 @@ def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
         sources = open_sources([path])
         sizes = bundle.chunk_nt, block_nt
         classify(contigs_of(sources, []), runner, journal, *sizes, Unwatched())
-        digests = [source.sha256 for source in sources]
-        write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), digests)
+        seen = [source.seen for source in sources]
+        write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), seen)
         return results(Path(folder))
 
 
@@ -323,6 +324,24 @@ def test_an_input_that_changes_between_the_passes(bundle, tmp_path, change, sent
     assert (document["status"], document["exit_code"]) == ("failed", 1)
     assert document["error"] == str(caught.value)
     assert results(tmp_path / "run") == {}
+
+
+@pytest.mark.parametrize("lost", [4, 40])
+def test_an_input_that_had_broken_off_and_is_whole_in_the_second_pass(bundle, tmp_path, lost):
+    """D9: viral.fasta holds the records that the tables call, also behind that input."""
+    packed, plain = tmp_path / "a.fa.gz", tmp_path / "b.fa"
+    whole = gzip.compress(fasta([(f"a{i}", dna(300, i)) for i in range(20)]))
+    packed.write_bytes(whole[:-lost])
+    plain.write_bytes(fasta([(f"b{i}", dna(300, 100 + i)) for i in range(20)]))
+    wish = Settings(inputs=(packed, plain), out=tmp_path / "run", bundle=str(bundle.path))
+    outcome = run(wish, Looking(lambda: packed.write_bytes(whole)))
+    assert (outcome.status, outcome.exit_code) == ("failed", 1)
+    contigs = table(outcome.files.contigs)
+    viral = [row["contig"] for row in contigs if row["call"] == "virus"]
+    headers = [x[1:] for x in outcome.files.viral_fasta.read_text().split() if x[0] == ">"]
+    assert headers == viral
+    assert {name[0] for name in viral} == {"a", "b"}
+    assert len(contigs) < 40
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5):
     (source,) = open_sources([path])
     assert sum(1 for _ in source.contigs()) == len(contigs)
     counts = write_tables(
-        journal.files, journal, Rule(kind, threshold), open_sources([path]), [source.sha256]
+        journal.files, journal, Rule(kind, threshold), open_sources([path]), [source.seen]
     )
     journal.finished()
     return counts, {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
@@ -405,21 +405,21 @@ def one_virus(folder: Path):
     journal.commit(blocks_of_made([MadeContig("a", [chunk], 400)], [])[0])
     (source,) = open_sources([path])
     list(source.contigs())
-    return path, journal, source.sha256
+    return path, journal, source.seen
 
 
 @pytest.mark.parametrize("text", [b">a\nACGA\n", b">a\nACGT\n>b\nA\n", b""])
 def test_an_input_that_changed_is_named_and_nothing_written(tmp_path, text):
-    path, journal, sha256 = one_virus(tmp_path)
+    path, journal, seen = one_virus(tmp_path)
     path.write_bytes(text)
     with pytest.raises(InputError, match="changed while it was read") as caught:
-        write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [sha256])
+        write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
     assert str(path) in str(caught.value)
     assert [p.name for p in journal.files.run_dir.iterdir()] == [".virnucpro"]
 
 
 def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
-    path, journal, sha256 = one_virus(tmp_path)
+    path, journal, seen = one_virus(tmp_path)
     data = gzip.compress(
         path.read_bytes()
         + b">b\n"
@@ -428,13 +428,14 @@ def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
     )
     path.write_bytes(data[: len(data) // 2])
     sources = open_sources([path])
-    write_tables(journal.files, journal, Rule("frames"), sources, [""])
+    write_tables(journal.files, journal, Rule("frames"), sources, [replace(seen, sha256="")])
     text = journal.files.viral_fasta.read_bytes()
     assert text.replace(b"\n", b"") == b">a" + b"ACGT" * 100
-    for text, digest in ((path.read_bytes(), sha256), (b"", "")):
+    broken = replace(seen, sha256="")
+    for text, before in ((path.read_bytes(), seen), (b"", broken), (b">a\nACGA\n", broken)):
         path.write_bytes(text)
         with pytest.raises(InputError, match="changed"):
-            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [digest])
+            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [before])
 
 
 def lacking_chunk(scored: Scored, row: int) -> Scored:
@@ -495,13 +496,13 @@ class Disk:
 
 
 def test_a_full_disk_while_tables_are_written(tmp_path, monkeypatch):
-    path, journal, sha256 = one_virus(tmp_path)
+    path, journal, seen = one_virus(tmp_path)
 
     def write(room):
         disk = Disk(room)
         with monkeypatch.context() as patch:
             patch.setattr(OutputFile, "write", lambda file, data: disk(file, data))
-            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [sha256])
+            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
         return disk.room
 
     needed = 1000 - write(1000)
@@ -523,7 +524,7 @@ from virnucpro.calls import Rule
 from virnucpro.journal import OutputFile, RunFiles
 from virnucpro.reads import open_sources
 from virnucpro.tables import write_tables
-path, journal, sha256 = one_virus(Path(sys.argv[1]))
+path, journal, seen = one_virus(Path(sys.argv[1]))
 left = [int(sys.argv[3])]
 for name in ("write", "close"):
     def wrapped(file, *data, method=getattr(OutputFile, name)):
@@ -532,7 +533,7 @@ for name in ("write", "close"):
             os.kill(os.getpid(), signal.SIGKILL)
         method(file, *data)
     setattr(OutputFile, name, wrapped)
-write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [sha256])
+write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
 """
 
 

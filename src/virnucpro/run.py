@@ -416,11 +416,11 @@ class _Run:
                 f"{self.journal.reused:,} of {self.journal.count:,} blocks were finished before"
             )
         with self._timed("tables_s"):
-            digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
+            before = [source.seen for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
             compat = self.settings.compat_tables
-            counts = write_tables(self.journal.files, self.journal, rule, again, digests, compat)
+            counts = write_tables(self.journal.files, self.journal, rule, again, before, compat)
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
@@ -440,9 +440,6 @@ class _Run:
     def threshold(self) -> float:
         """Where p_virus is cut."""
         return _threshold(self.settings, self.bundle)
-
-    def _whole(self, source: Source) -> bool:
-        return all(error.path != source.path for error in self.broken)
 
     def _announce(self, why_again: str) -> None:
         bundle, say = self.bundle, self.log.line
