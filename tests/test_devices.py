@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from command import virnucpro
 from virnucpro import devices
-from virnucpro.errors import DeviceError, SettingsError
+from virnucpro.errors import DeviceError, OutOfMemory, SettingsError
 
 
 def test_processors_are_those_allowed(monkeypatch):
@@ -248,3 +249,34 @@ def test_fp8_needs_hopper(monkeypatch):
         devices.check_fp8("cuda:0")
     monkeypatch.setattr(devices, "_capability", lambda _: (9, 0))
     devices.check_fp8("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "said"),
+    [
+        (
+            RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with"),
+            DeviceError,
+            "km: computing on cpu failed (CUDA error: an illegal memory access was encountered); "
+            "run again, or compute elsewhere",
+        ),
+        (RuntimeError(), DeviceError, "km: computing on cpu failed (RuntimeError)"),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory, "km: memory ran out (allocated"),
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory, "km: memory ran out"),
+        (torch.AcceleratorError("CUDA error: unknown error"), DeviceError, "CUDA error: unknown"),
+    ],
+)
+def test_an_error_of_torch_while_computing_is_one_of_ours(error, found, said):
+    """R7: told by its type and whole message."""
+    with pytest.raises(found) as caught, devices.computing("km", "cpu"):
+        raise error
+    assert said in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a"), TypeError("a"), RecursionError("a"), NotImplementedError("a")]
+)
+def test_a_bug_while_computing_stays_a_bug(error):
+    with pytest.raises(type(error)), devices.computing("km", "cpu"):
+        raise error

@@ -7,6 +7,7 @@ import tomllib
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,11 +27,13 @@ from virnucpro.batches import blocks_of
 from virnucpro.bundle import MANIFEST, load
 from virnucpro.calls import FRAME_NAMES, Status, chunk_calls
 from virnucpro.encoders import load_dnabert_s, load_esm2
+from virnucpro.encoders.esm2 import Esm2
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
 from virnucpro.head import load_head
 from virnucpro.reads import Contig
 from virnucpro.run import predict
+from virnucpro.tokens import protein_ids
 from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 from virnucpro.train.metrics import auroc
 
@@ -292,3 +295,22 @@ def test_predict_end_to_end(directory, classifier, tmp_path):
         assert found == (expected and pytest.approx(expected, abs=1e-4))
     with outcome.files.contigs.open() as file:
         assert len(list(csv.DictReader(file, delimiter="\t"))) == len(texts)
+
+
+def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(directory, tmp_path):
+    tryptophan = int(protein_ids("WWW")[2])
+
+    def before(module, arguments):
+        if type(module) is Esm2 and ((arguments[0] == tryptophan).sum(1) > 90).any():
+            torch.zeros(2) @ torch.zeros(3)
+
+    (tmp_path / "in.fa").write_text(f">a\n{'ATG' * 90}\n>bad\n{'TGG' * 100}\n>c\n{'GCA' * 80}\n")
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(before)
+    try:
+        outcome = predict([tmp_path / "in.fa"], directory, tmp_path / "run")
+    finally:
+        hook.remove()
+    assert (outcome.status, outcome.exit_code) == ("partial", 2)
+    (row,) = outcome.files.failed.read_text().splitlines()[1:]
+    assert row.startswith("in\t2\tbad\t1 of 1 chunks could not be scored: tiny-300: computing on")
+    assert outcome.counts.called == 2

@@ -625,6 +625,26 @@ def test_chunks_that_fail_are_listed_and_the_rest_is_scored(here, fault, reason)
     assert results(here / "run") == before
 
 
+def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(here):
+    """N2: what fails in a forward is neither swallowed nor the end of the run."""
+    (here / "in.fa").write_bytes(fasta([*RECORDS[:3], ("bad", "A" * 400), *RECORDS[3:5]]))
+    small = ("--bundle", "mini-500")
+    expected = clean(*small)
+    done = stub("torch", *small)
+    assert done.code == 2, done.err
+    (failed,) = table(here / "run" / "failed.tsv")
+    assert failed["contig"] == "bad"
+    assert failed["reason"].startswith(
+        "1 of 1 chunks could not be scored: mini-500-v1: computing on cpu failed (inconsistent"
+    )
+    others = [r for r in expected["calls.tsv"].decode().splitlines() if "\tbad\t" not in r]
+    mine = (here / "run" / "calls.tsv").read_text().splitlines()
+    assert [row.split("\t")[:7] for row in mine if "\tbad\t" not in row] == [
+        row.split("\t")[:7] for row in others
+    ]
+    assert run_json(here / "run")["counts"]["failed"] == 1
+
+
 def test_chunks_that_fail_stay_failed_when_a_run_goes_on(here):
     (here / "in.fa").write_bytes(fasta(FAILING))
     assert stub("device").code == 2
@@ -634,7 +654,20 @@ def test_chunks_that_fail_stay_failed_when_a_run_goes_on(here):
     check(expected, reused=4)
 
 
-def test_a_device_that_is_gone_ends_the_run(here):
+@pytest.mark.parametrize(("chunks", "code"), [(2, 2), (8, 2), (9, 1)])
+def test_a_few_chunks_without_a_finite_score_are_listed_though_they_fill_a_block(
+    here, chunks, code
+):
+    (here / "in.fa").write_bytes(fasta((f"bad{i}", MARK.decode() * 3) for i in range(chunks)))
+    assert stub("nan").code == code
+    assert run_json(here / "run")["status"] == ("partial" if code == 2 else "failed")
+    if code == 2:
+        assert len(table(here / "run" / "failed.tsv")) == chunks
+
+
+@pytest.mark.parametrize("records", [RECORDS, RECORDS[3:5]])
+def test_a_device_that_is_gone_ends_the_run(here, records):
+    (here / "in.fa").write_bytes(fasta(records))
     done = stub("dead")
     assert done.code == 1
     assert "the device failed" in done.error
