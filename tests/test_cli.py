@@ -169,6 +169,16 @@ def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
     assert said[4] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
 
 
+def test_the_first_line_says_that_the_default_is_not_the_published_model(here):
+    done = virnucpro("predict", "in.fa", "-o", "run")
+    assert done.code == 0
+    first = done.err.splitlines()[0]
+    assert "bundle mini-500-v1 (the default), not the published VirNucPro model: " in first
+    assert "`virnucpro bundles download virnucpro-500` fetches the published one" in first
+    help_ = " ".join(virnucpro("predict", "--help").out.split())
+    assert "virnucpro-500" in help_
+
+
 def test_quiet_says_nothing_but_logs(here, made):
     done = virnucpro("predict", "in.fa", "-o", "run", "--bundle", made, "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")

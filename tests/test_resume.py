@@ -205,6 +205,32 @@ def test_a_finished_run_is_left_as_it_is(here):
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files()}
 
 
+def test_a_finished_foreign_or_busy_folder_is_known_before_the_weights_are_read(here):
+    weights = here / "km" / "kmer.safetensors"
+    assert predict("-q").code == 0
+    kept = weights.read_bytes()
+    weights.write_bytes(b"")
+    done = predict()
+    assert done.code == 0, done.err
+    assert "nothing is done" in done.err
+    (here / "other").mkdir()
+    (here / "other" / "calls.tsv").write_text("mine")
+    done = predict(out="other")
+    assert (done.code, "belongs to no run" in done.error) == (3, True)
+    weights.write_bytes(kept)
+    process = started("slow=30", "--force")
+    wait_for(Path("scored.txt").exists, process)
+    weights.write_bytes(b"")
+    done = predict()
+    process.kill()
+    process.communicate()
+    assert (done.code, "in use" in done.error) == (3, True)
+    done = predict("--force", out="run")
+    assert done.code == 1
+    assert "kmer.safetensors: its content is not" in done.error
+    assert run_json(here / "run")["status"] == "failed"
+
+
 def files() -> list[Path]:
     return [path for path in Path("run").iterdir() if path.is_file()]
 
