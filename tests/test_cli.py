@@ -189,6 +189,7 @@ def test_quiet_says_nothing_but_logs(here, made):
 
 
 def test_sample_and_prefix(here, made):
+    """TRAP R12."""
     plain = predict(made)
     named = predict(made, "--sample", "lake 5", out="named")
     assert {row["sample"] for row in table(here / "named" / "calls.tsv")} == {"lake 5"}
@@ -201,6 +202,7 @@ def test_sample_and_prefix(here, made):
 
 
 def test_threshold_moves_calls_and_never_the_published_tables(here, made):
+    """TRAP R12."""
     plain = predict(made)
     for threshold in (0, 0.2, 0.8):
         moved = predict(made, "--threshold", threshold, out=f"t{threshold}")
@@ -235,6 +237,7 @@ FLAGS = {
 
 
 def test_every_flag_starts_alone_and_in_pairs(here, made):
+    """TRAP R2."""
     pairs = itertools.combinations_with_replacement(FLAGS, 2)
     for number, names in enumerate(pairs):
         flags = [word for name in dict.fromkeys(names) for word in FLAGS[name]]
@@ -296,6 +299,7 @@ WHEN = {
 @pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_so(big, tmp_path, when, how, code):
+    """TRAP R6."""
     out = tmp_path / "run"
     ended, err, seconds = stopped(big, out, how, when)
     assert ended == code
@@ -313,6 +317,7 @@ def test_a_stopped_run_says_so(big, tmp_path, when, how, code):
 
 @pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
 def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
+    """TRAP R8."""
     out = tmp_path / "run"
     ended, _, _ = stopped(big, out, signal.SIGKILL, when)
     assert ended == -signal.SIGKILL

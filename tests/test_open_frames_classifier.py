@@ -109,6 +109,7 @@ def frames_of(scores):
 
 
 def test_equal_to_one_sequence_at_a_time(classifier, by_hand):
+    """TRAP D3."""
     chunks = some_chunks()
     scores = classifier.score(chunks)
     expected = {
@@ -142,6 +143,7 @@ def test_tells_the_two_kinds_of_genes_apart(classifier):
 
 
 def test_chunks_without_open_frame_keep_their_row(classifier):
+    """TRAP D3, D7."""
     scores = classifier.score([CLOSED * 9, "ATG" * 20, "", "N" * 300])
     assert scores.status.tolist() == [
         Status.NO_OPEN_FRAME,
@@ -167,6 +169,7 @@ def test_case_and_uracil_do_not_matter(classifier):
 @settings(max_examples=6, deadline=None)
 @given(st.permutations(range(len(some_chunks()))), st.integers(0, 20))
 def test_neither_order_nor_company_matters(classifier, order, first):
+    """TRAP D3."""
     chunks = some_chunks()
     whole, part = classifier.score(chunks), classifier.score([chunks[k] for k in order[first:]])
     assert len(part) == len(chunks) - first
@@ -326,7 +329,7 @@ def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(directory
 
 
 def test_the_plan_is_what_runs(directory):
-    """N1: kernels are named by what torch dispatched, on small tensors and then by the model."""
+    """TRAP N1: kernels are named by what torch dispatched, for small tensors and the model."""
     bundle = load(directory)
     for precision in ("fp32", "bf16"):
         plan = plan_of(bundle, "cpu", precision)
@@ -346,7 +349,7 @@ class Switching(Silent):
 
 
 def test_a_kernel_other_than_planned_is_refused_before_a_block_is_kept(directory, tmp_path):
-    """N1."""
+    """TRAP N1."""
     (tmp_path / "in.fa").write_text(f">a\n{'ATG' * 90}\n")
     wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(directory))
     try:

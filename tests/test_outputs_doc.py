@@ -61,6 +61,7 @@ def run_dir(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_columns_are_documented_as_they_are(run_dir, name):
+    """TRAP N14."""
     documented = [words(row[0])[0] for row in rows(sections()[name], "column | type")]
     assert documented == list(COLUMNS[name])
     assert (run_dir / name).read_text().split("\n")[0].split("\t") == documented

@@ -114,6 +114,7 @@ def check(expected: dict[str, bytes], reused: int, damaged: int = 0, out: str = 
     ],
 )
 def test_a_run_that_is_ended_at_any_step(here, how, every, options):
+    """TRAP D4, R5."""
     options = [str(here / "journal") if word == "JOURNAL" else word for word in options]
     (here / "in.fa").write_bytes(fasta(RECORDS[:8]))
     command = [sys.executable, HERE / "crash_points.py", here, how, str(every), *options]
@@ -124,7 +125,7 @@ def test_a_run_that_is_ended_at_any_step(here, how, every, options):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_small_network_that_is_killed_twice(here, seed):
-    """mini-500 with small blocks, killed at random moments, once while it goes on."""
+    """TRAP D4, R5: mini-500 with small blocks, killed at random moments, once while it goes on."""
     from virnucpro.bundle import load
 
     small = here / "small"
@@ -183,6 +184,7 @@ def test_a_run_goes_on_where_it_was_stopped(here):
 
 
 def test_out_of_memory_keeps_what_is_finished_and_says_so(here):
+    """TRAP R7."""
     stopped_after(2)
     document = run_json(here / "run")
     jsonschema.validate(document, schema())
@@ -335,6 +337,7 @@ def of_another(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flipped, cut, emptied, of_another])
 def test_a_damaged_block_is_computed_again_and_reported(here, damage):
+    """TRAP D5."""
     expected = clean()
     stopped_after(4)
     damage(blocks()[1])
@@ -347,7 +350,7 @@ def test_a_damaged_block_is_computed_again_and_reported(here, damage):
 
 
 def test_any_flipped_bit_is_found(here):
-    """Also one that leaves a block that can be read."""
+    """TRAP D5: Also one that leaves a block that can be read."""
     stopped_after(1)
     (path,) = blocks()
     data = path.read_bytes()
@@ -408,6 +411,7 @@ CHANGES = {
 
 @pytest.mark.parametrize(("change", "words"), CHANGES.values(), ids=CHANGES)
 def test_an_unfinished_run_of_another_input_is_refused_and_the_record_named(here, change, words):
+    """TRAP D9, D10."""
     stopped_after(5)
     before = {path: path.read_bytes() for path in blocks()}
     stat = (here / "in.fa").stat()
@@ -436,7 +440,7 @@ def test_records_after_the_end_are_another_input(here):
 
 @pytest.mark.parametrize("same_size", [True, False])
 def test_a_finished_run_of_another_input_is_refused(here, same_size):
-    """The same name, the same times, and where it says so the same size."""
+    """TRAP D10: The same name, the same times, and where it says so the same size."""
     assert predict("-q", "--keep-blocks").code == 0
     before = results(here / "run")
     stat = (here / "in.fa").stat()
@@ -474,6 +478,7 @@ def test_letters_that_mean_the_same_are_the_same_input(here):
     ],
 )
 def test_another_bundle_is_refused_and_named(here, change, field):
+    """TRAP N15."""
     stopped_after(2)
     for path in (here / "km").iterdir():
         path.unlink()
@@ -652,7 +657,7 @@ def test_chunks_that_fail_are_listed_and_the_rest_is_scored(here, fault, reason)
 
 
 def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(here):
-    """N2: what fails in a forward is neither swallowed nor the end of the run."""
+    """TRAP N2: what fails in a forward is neither swallowed nor the end of the run."""
     (here / "in.fa").write_bytes(fasta([*RECORDS[:3], ("bad", "A" * 400), *RECORDS[3:5]]))
     small = ("--bundle", "mini-500")
     expected = clean(*small)
@@ -706,6 +711,7 @@ def test_a_device_that_is_gone_ends_the_run(here, records):
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_drops_the_block_at_hand_and_leaves_no_process(here, how, code):
+    """TRAP R6."""
     expected = clean()
     process = started("slow=30")
     wait_for(Path("scored.txt").exists, process)
@@ -764,6 +770,7 @@ def started(faults: str, *flags: object) -> subprocess.Popen:
 @pytest.mark.parametrize("faults", ["slow=30", "slow=30,no-flock=60"])
 @pytest.mark.parametrize("flags", [(), ("--force",), ("--no-resume",)])
 def test_a_directory_in_use_is_refused(here, faults, flags):
+    """TRAP R8."""
     process = started(faults)
     wait_for(Path("scored.txt").exists, process)
     before = {path.name for path in (here / "run").iterdir()}
