@@ -793,6 +793,7 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
 
 
 def test_a_published_head_keeps_its_chunk_length(as_published, published, tmp_path):
+    """TRAP N15."""
     from virnucpro.assembly import import_head
 
     with pytest.raises(BundleError, match="head for chunks of 300 nt, not of 500; import it with"):

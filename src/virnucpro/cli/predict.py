@@ -105,7 +105,8 @@ def _refusing(command: Command) -> Command:
     "--bundle",
     default="mini-500",
     show_default=True,
-    help="Name of an embedded bundle (see `virnucpro bundles list`) or a bundle's directory.",
+    help="Name of a bundle that is here (see `virnucpro bundles list`), or a bundle's directory. "
+    "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
 )
 @click.option(
     "--threshold",
