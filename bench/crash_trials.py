@@ -44,6 +44,7 @@ RESULTS = (
     "failed.tsv",
 )
 SCENES = ("kmer", "kmer two inputs", "kmer gz", "kmer journal", "kmer kept", "mini")
+LATER = ("report.html", "virnucpro_mqc.json")  # written once run.json says that a run is finished
 END_S = 10.0  # from a signal to the end of the run
 RUN_S = 90.0  # of an undisturbed run, on a busy machine
 CHILDREN_S = 3.0  # a child may need so long to see that its parent is gone
@@ -135,8 +136,13 @@ def small_blocks(name: str, folder: Path) -> Path:
     return copy
 
 
-def scenes(folder: Path, names: Sequence[str] = SCENES, scale: float = 1.0) -> list[Scene]:
-    """The scenes of these names, each with its quiet run. scale: of the inputs."""
+def scenes(
+    folder: Path, names: Sequence[str] = SCENES, scale: float = 1.0, warm: bool = True
+) -> list[Scene]:
+    """The scenes of these names, each with its quiet run. scale: of the inputs.
+
+    warm: whether that is the second run, so that its time says more.
+    """
     reads, contigs = round(2_000 * scale), round(20 * scale)
     plain = str(made_input(folder / "plain.fa", 1, reads, contigs, faulty=False))
     faulty = str(made_input(folder / "faulty.fa.gz", 2, reads, contigs, faulty=True))
@@ -153,13 +159,13 @@ def scenes(folder: Path, names: Sequence[str] = SCENES, scale: float = 1.0) -> l
     for name, form in zip(SCENES, forms, strict=True):
         if name in names:
             bundle = small_blocks("mini-500" if name == "mini" else "kmer-500", folder)
-            found.append(quiet(name, (*form, "--bundle", str(bundle)), folder))
+            found.append(quiet(name, (*form, "--bundle", str(bundle)), folder, warm))
     return found
 
 
-def quiet(name: str, arguments: tuple[str, ...], folder: Path) -> Scene:
-    """The scene of an undisturbed run; the second of two, so that files are warm."""
-    for _ in range(2):
+def quiet(name: str, arguments: tuple[str, ...], folder: Path, warm: bool) -> Scene:
+    """The scene of an undisturbed run."""
+    for _ in range(1 + warm):
         place = Path(tempfile.mkdtemp(dir=folder))
         scene = Scene(name, arguments, 0, {}, 0, 0.0)
         began = time.monotonic()
@@ -444,10 +450,11 @@ def expect_all(scene: Scene, place: Path) -> None:
     expect_whole(scene, place)
     if not finished(scene, place):
         raise Failure("the run ended as it should, but run.json does not say so")
-    known = {*scene.results, f"{scene.prefix}run.json", f"{scene.prefix}log.txt"}
+    known = {*scene.results, *(f"{scene.prefix}{name}" for name in ("run.json", "log.txt", *LATER))}
     hidden = {scene.hidden(place).name} if "--keep-blocks" in scene.arguments else set()
-    if left := {path.name for path in (place / "run").iterdir()} - known - hidden:
-        raise Failure(f"left over: {sorted(left)}")
+    there = {path.name for path in (place / "run").iterdir()}
+    if there != known | hidden:
+        raise Failure(f"left over or missing: {sorted(there ^ (known | hidden))}")
     journal = place / "journal"
     if journal.exists() and (left := {path.name for path in journal.iterdir()}):
         raise Failure(f"left over in the journal: {sorted(left)}")

@@ -321,8 +321,10 @@ def measured_load(loading: Loading) -> dict[str, Any]:
             synchronise(device)
             times.append((time.perf_counter() - began, time.process_time() - worked))
     seconds, processor_seconds = min(times)
-    size = sum(tensor.nbytes for tensor in encoder.model.state_dict().values())
-    numbers = sum(tensor.numel() for tensor in encoder.model.state_dict().values())
+    # On CUDA the layers that run are not the module that holds the weights.
+    state = getattr(encoder.model, "model", encoder.model).state_dict().values()
+    size = sum(tensor.nbytes for tensor in state)
+    numbers = sum(tensor.numel() for tensor in state)
     source = sum(path.stat().st_size for path in paths)
     found = {
         "encoder": loading.encoder,
@@ -583,10 +585,12 @@ class Bench:
                 f"{r['seconds']:.2f}",
                 f"{r['processor_seconds']:.2f}",
                 f"{r['bytes_a_second'] / 1e9:.2f}",
+                f"{r['source_bytes'] / 1e9 / r['processor_seconds']:.2f}",
                 f"{r['weights_bytes'] / 1e9:.2f}",
                 f"{r['anonymous_peak_bytes'] / 1e9:.2f}",
                 f"{r['resident_peak_bytes'] / 1e9:.2f}",
                 f"{r['forward_seconds']:.1f}",
+                f"{r['load_1min']}",
             )
             for name, r in self.done.items()
             if name.startswith("load")
@@ -640,10 +644,12 @@ def _tables(loads: list[Any], runs: list[Any]) -> Iterator[str]:
                 "second, s",
                 "processor s",
                 "GB/s",
+                "GB a processor s",
                 "weights, GB",
                 "peak anonymous, GB",
                 "peak resident, GB",
                 f"forward of {PROTEINS}, s",
+                "load of the machine",
             ),
             loads,
         )

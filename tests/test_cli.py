@@ -317,6 +317,16 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
     check_forced(big, out)
 
 
+@pytest.mark.parametrize("lost", ["report.html", "virnucpro_mqc.json"])
+def test_a_report_that_a_kill_prevented_is_made_when_the_command_is_given_again(here, made, lost):
+    before = predict(made)
+    (here / "run" / lost).unlink()
+    after = predict(made)
+    assert after.keys() == before.keys()
+    assert after["run.json"] == before["run.json"]
+    assert after["virnucpro_mqc.json"] == before["virnucpro_mqc.json"]
+
+
 ENDING = """
 import atexit, sys, time
 from virnucpro.cli import main

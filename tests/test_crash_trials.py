@@ -25,7 +25,7 @@ SHORT = {"kmer": (("kmer two inputs", "kmer journal"), 18, 0.5), "mini": (("mini
 
 @pytest.mark.parametrize(("names", "trials", "scale"), SHORT.values(), ids=SHORT)
 def test_killed_at_random_and_started_again(crash_trials, tmp_path, names, trials, scale):
-    choices = crash_trials.scenes(tmp_path, names, scale)
+    choices = crash_trials.scenes(tmp_path, names, scale, warm=False)
     ended = crash_trials.run_trials(range(trials), choices, tmp_path, jobs=2, loud=False)
     assert len(ended) == trials
     assert "\n".join(crash_trials.told(found) for found in ended if found.wrong) == ""

@@ -19,6 +19,7 @@ import pytest
 
 from command import (
     PROGRAM,
+    WHOLE,
     Finished,
     dna,
     fasta,
@@ -178,7 +179,7 @@ def test_a_run_goes_on_where_it_was_stopped(here):
     assert stub("").code == 0
     assert scored() == [0, 1, 2, 3, *range(3, run_json(Path("run"))["blocks"]["total"])]
     check(expected, reused=3)
-    assert {path.name for path in (here / "run").iterdir()} == {*expected, "log.txt", "run.json"}
+    assert {path.name for path in (here / "run").iterdir()} == {*expected, *WHOLE}
     assert "3 of 8 blocks were finished before" in (here / "run" / "log.txt").read_text()
 
 
@@ -458,15 +459,16 @@ def test_another_bundle_is_refused_and_named(here, change, field):
     assert len(blocks()) == 2
 
 
-def test_another_version_is_refused_and_named(here):
+@pytest.mark.parametrize("field", ["version", "attention", "precision", "device"])
+def test_another_version_or_machine_is_refused_and_named(here, field):
     stopped_after(2)
     path = RunFiles(here / "run").fingerprint
     document = json.loads(path.read_text())
-    path.write_text(json.dumps(document | {"version": "0.0.9"}))
+    path.write_text(json.dumps(document | {field: "other"}))
     (here / "run" / "run.json").unlink()
     done = predict()
     assert done.code == 3
-    assert "with another version (0.0.9; this run: " in done.error
+    assert f"with another {field} (other; this run: " in done.error
 
 
 def test_the_fingerprint_says_what_makes_a_run(here):

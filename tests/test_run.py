@@ -172,6 +172,8 @@ def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_pat
         jsonschema.validate(run_json(out), schema())
         of_kmers = run_json(out)["bundle"]["kind"] == "kmer"
         assert run_json(out)["attention"] == ({} if of_kmers else {"codon": "PyTorch CPU flash"})
+        named = "" if of_kmers else "codon PyTorch CPU flash"
+        assert run_json(out)["fingerprint"]["attention"] == named
         assert run_json(out)["settings"]["threads"] == (1 if of_kmers else threads)
         found.append(results(out))
     assert found[0] == found[1]

@@ -206,7 +206,9 @@ def test_weights_of_another_encoder(golden, tmp_path):
 
 
 def test_unknown_precision_and_device(tiny):
-    with pytest.raises(SettingsError, match="'fp8' is not known"):
+    with pytest.raises(SettingsError, match="'fp4' is not known"):
+        load_esm2(tiny[0], "cpu", "fp4")
+    with pytest.raises(DeviceError, match="fp8 needs a GPU"):
         load_esm2(tiny[0], "cpu", "fp8")
     with pytest.raises(DeviceError, match="is not known; choose cpu or cuda"):
         load_esm2(tiny[0], "gpu7", "fp32")

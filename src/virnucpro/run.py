@@ -54,6 +54,14 @@ if TYPE_CHECKING:
 TABLE_FORMS = ("plain", "gz")
 
 
+# Scored at the start, so that the attention kernels of this machine are known by what ran: two
+# lengths, so that those of a batch with pads are among them, and one open frame each.
+_PROBE = (
+    "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
+    "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a user asked for. None means the bundle's or this machine's own."""
@@ -174,6 +182,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     classifier = bundle.classifier(
         precision=settings.precision, cache_weights=settings.cache_weights
     )
+    classifier.score(_PROBE)
     fingerprint = _fingerprint(bundle, classifier, settings)
     watcher = watcher or Silent()
     why_again = ""

@@ -13,7 +13,7 @@ MOST_RUNS = 100
 
 
 def write_reports(files: RunFiles) -> None:
-    """Writes both for a run that has just finished, by way of its scratch folder, if it is ours yet.
+    """Writes both for a finished run, by way of its scratch folder where it is still there.
 
     Raises VirnucproError when the disk refuses, InputError for a damaged table.
     """
