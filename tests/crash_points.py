@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from command import interruptible, results, run_json
+from command import WHOLE, interruptible, results, run_json
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
@@ -74,7 +74,7 @@ def run(folder: Path, out: Path, options: list[str], how: signal.Signals, step: 
 def check(folder: Path, out: Path, expected: dict[str, bytes], steps: str) -> None:
     assert results(out) == expected, steps
     assert run_json(out)["status"] == "complete", steps
-    names = {*expected, "run.json", "log.txt"}
+    names = {*expected, *WHOLE}
     assert {path.name for path in out.iterdir()} == names, (steps, list(out.iterdir()))
     assert not list((folder / "journal").glob(".*")), steps
 

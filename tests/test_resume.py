@@ -19,6 +19,7 @@ import pytest
 
 from command import (
     PROGRAM,
+    WHOLE,
     Finished,
     dna,
     fasta,
@@ -179,7 +180,7 @@ def test_a_run_goes_on_where_it_was_stopped(here):
     assert stub("").code == 0
     assert scored() == [0, 1, 2, 3, *range(3, run_json(Path("run"))["blocks"]["total"])]
     check(expected, reused=3)
-    assert {path.name for path in (here / "run").iterdir()} == {*expected, "log.txt", "run.json"}
+    assert {path.name for path in (here / "run").iterdir()} == {*expected, *WHOLE}
     assert "3 of 8 blocks were finished before" in (here / "run" / "log.txt").read_text()
 
 
