@@ -425,10 +425,14 @@ class Journal:
             if force or not files.fingerprint.exists():
                 self._own(fingerprint)
             files.blocks.mkdir(exist_ok=True)
-            for folder in {files.hidden, files.kept, files.blocks}:
-                for path in folder.glob(".*"):  # what a kill has left of write_atomic
-                    if _TEMPORARY.fullmatch(path.name):
-                        path.unlink()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what a kill has left of write_atomic."""
+        for folder in {self.files.hidden, self.files.kept, self.files.blocks}:
+            for path in folder.glob(".*"):
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
 
     def _own(self, fingerprint: Mapping[str, Any]) -> None:
         document = {**fingerprint, "run_dir": _owner(self.files)}
@@ -561,6 +565,7 @@ class Journal:
                 files.written.unlink(missing_ok=True)
                 _remove_tree(files.blocks)
                 files.fingerprint.unlink(missing_ok=True)
+            self._sweep()
             for lock in self._locks:
                 lock.remove()
 
