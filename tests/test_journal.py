@@ -345,10 +345,10 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     for act in (
         lambda: journal.commit(blocks_of_made(CONTIGS, [])[0]),
         lambda: journal.write_run_json({}),
+        journal.finished,
     ):
         with pytest.raises(ResumeError, match="was taken over by"):
             act()
-    journal.finished(keep_blocks=True)
     journal.close()
     assert path.read_text() == '{"token": "another"}'
     assert not journal.files.block(0).exists()

@@ -558,6 +558,7 @@ class Journal:
 
     def finished(self, keep_blocks: bool = False) -> None:
         """Removes the hidden folder, once everything public is in its place."""
+        self._check_locks()
         files = self.files
         with disk_errors(files.run_dir):
             _remove_tree(files.scratch)

@@ -217,7 +217,7 @@ def _finished_before(
     if document is None or document.get("status") not in FINISHED:
         return None
     refuse_other_fingerprint(document["fingerprint"], fingerprint, files.run_dir)
-    inputs = document["inputs"]
+    inputs = document.get("inputs", [])
     if len(inputs) != len(sources):
         raise ResumeError(
             f"{files.run_dir}: this folder holds a finished run of {len(inputs)} inputs, not "
