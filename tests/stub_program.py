@@ -7,17 +7,19 @@ on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no 
 operation of torch fails in a codon network on a chunk of one letter. hang: writing run.json takes a
 minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system has no locks, and
 a lock file is stale after S seconds. The numbers of the blocks scored are appended to the file
-scored.txt of the working directory.
+scored.txt of the working directory. damage: the first block is cut short before tables are made,
+once.
 """
 
 import errno
+import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from virnucpro import cli, lock, reads
+from virnucpro import cli, lock, reads, run
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
@@ -72,6 +74,16 @@ def main() -> None:
         fail_in_torch()
     if "hang" in faults:
         Journal.write_run_json = lambda *_: time.sleep(60)
+    if "damage" in faults:
+        write = run.write_tables
+
+        def damaging(files, *arguments):
+            if not Path("damaged.txt").exists():
+                Path("damaged.txt").touch()
+                os.truncate(files.block(0), 99)
+            return write(files, *arguments)
+
+        run.write_tables = damaging
     if "read" in faults:
         fill = reads._HashedFile.readinto
 

@@ -15,9 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
+from virnucpro import lock
 from virnucpro.calls import Status
 from virnucpro.errors import ResumeError, VirnucproError
-from virnucpro.journal import Journal, RunFiles, Staging, disk_errors, write_atomic
+from virnucpro.journal import (
+    Journal,
+    RunFiles,
+    Staging,
+    disk_errors,
+    read_run_json,
+    write_atomic,
+)
 from virnucpro.scored import Scored
 
 FINGERPRINT = {"inputs": "aa", "bundle": "bb"}
@@ -100,8 +108,29 @@ def test_empty_and_foreign_folders_are_taken(tmp_path):
     Journal.open(RunFiles(tmp_path / "deep" / "er"), FINGERPRINT)
 
 
+class Nobody:
+    """Looks on at a run whose inputs, whole or broken off, hold so many records before a break."""
+
+    def __init__(self, unbroken: int | None = None) -> None:
+        self.unbroken = unbroken
+        self.lines: list[str] = []
+
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def publish(journal: Journal, *names: str) -> None:
+    with Staging(journal.files, journal.outputs) as staging:
+        for name in names:
+            staging.open(getattr(journal.files, name), b"ours")
+        staging.publish()
 
 
 def earlier(folder: Path, finished: bool, *, results: bool = True) -> RunFiles:
@@ -109,11 +138,17 @@ def earlier(folder: Path, finished: bool, *, results: bool = True) -> RunFiles:
     with Journal.open(RunFiles(folder), FINGERPRINT) as journal:
         journal.commit(blocks_of_made(CONTIGS, [])[0])
         if results:
-            journal.files.calls.write_text("ours")
+            publish(journal, "calls")
             journal.files.log.write_text("ours")
         if finished:
+            journal.compared = True
             journal.write_run_json(
-                {"schema_version": 1, "status": "complete", "fingerprint": FINGERPRINT}
+                {
+                    "schema_version": 1,
+                    "status": "complete",
+                    "fingerprint": FINGERPRINT,
+                    "outputs": journal.outputs,
+                }
             )
             journal.finished()
     return journal.files
@@ -138,7 +173,10 @@ def test_an_unfinished_run_is_refused_without_resume_and_else_goes_on(tmp_path):
     assert files_in(tmp_path) == before
     with Journal.open(files, FINGERPRINT) as journal:
         assert files.block(0).exists()
+        assert files.calls.exists()  # until all that was kept is known to be of the same input
+        journal.write_run_json({"schema_version": 1, "fingerprint": FINGERPRINT})
         assert not files.calls.exists()
+        files.run_json.unlink()
         files.log.unlink()
         journal.finished()
     with Journal.open(files, FINGERPRINT, resume=False):
@@ -151,8 +189,10 @@ def test_a_run_that_was_finished_meanwhile_is_not_replaced(tmp_path):
     with pytest.raises(ResumeError, match="just finished a run here"):
         Journal.open(files, FINGERPRINT)
     assert files_in(tmp_path).keys() - {".virnucpro/lock"} == before.keys()
-    with Journal.open(files, FINGERPRINT, again=True):
-        assert not files.run_json.exists()
+    with Journal.open(files, FINGERPRINT, again=True) as journal:
+        assert files_in(tmp_path).items() >= before.items()
+        assert list(journal.unfinished([], Nobody())) == []
+        assert files_in(tmp_path).keys() & before.keys() == {"log.txt"}
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -201,6 +241,52 @@ def test_force_needs_a_run_or_nothing(tmp_path):
         assert (tmp_path / "new" / "run.json").exists()
 
 
+@pytest.mark.parametrize("name", ["failed.tsv", "calls.tsv.gz", "report.html"])
+@pytest.mark.parametrize("how", [{"force": True}, {"again": True}])
+def test_files_that_a_run_here_never_wrote_are_refused(tmp_path, name, how):
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
+        journal.write_run_json({"schema_version": 1, "fingerprint": FINGERPRINT})
+        journal.finished()
+    (tmp_path / name).write_text("mine")
+    before = files_in(tmp_path)
+    with pytest.raises(ResumeError, match=f"{name}: this is in the way"):
+        Journal.open(RunFiles(tmp_path), FINGERPRINT, **how)
+    assert files_in(tmp_path) == before
+
+
+def test_files_of_other_names_stay_in_the_hidden_folder(tmp_path):
+    """But what a kill has left of a file in the making goes."""
+    files = earlier(tmp_path, finished=False)
+    (files.hidden / ".ipynb_checkpoints").mkdir()
+    (files.hidden / ".mine").write_text("mine")
+    (files.blocks / ".000000003.block.4711.0123abcd").write_bytes(b"half")
+    with Journal.open(files, FINGERPRINT) as journal:
+        assert [path.name for path in files.blocks.iterdir()] == ["000000000.block"]
+        journal.finished()
+    assert {p.name for p in files.hidden.iterdir()} == {".ipynb_checkpoints", ".mine"}
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"schema_version": 1, "fingerprint": null}'])
+def test_a_run_json_that_is_none_is_one_sentence(tmp_path, content):
+    if content is None:
+        (tmp_path / "run.json").mkdir()
+    else:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ResumeError, match=r"run\.json: this (file of an ear|was not written)"):
+        Journal.open(RunFiles(tmp_path), FINGERPRINT)
+
+
+@pytest.mark.parametrize("option", ["-o", "--journal"])
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path, option):
+    long = tmp_path / ("x" * 300)
+    files = RunFiles(long) if option == "-o" else RunFiles(tmp_path / "run", journal=long)
+    with pytest.raises(VirnucproError, match=f"xxx: .*File name too long.*another with {option}"):
+        Journal.open(files, FINGERPRINT)
+    if option == "-o":
+        with pytest.raises(VirnucproError, match="File name too long"):
+            read_run_json(files)
+
+
 def test_foreign_hidden_folders_links_and_damage_are_refused(tmp_path):
     (tmp_path / "a" / ".virnucpro" / "mine").mkdir(parents=True)
     with pytest.raises(ResumeError, match=r"\.virnucpro"):
@@ -235,6 +321,64 @@ def test_blocks_elsewhere_outlive_the_run_directory(tmp_path):
             Journal.open(RunFiles(tmp_path / "out3", journal=tmp_path / "j"), FINGERPRINT)
         journal.finished()
     assert list((tmp_path / "j").iterdir()) == list((tmp_path / "out2").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["taken", "removed"])
+def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
+    tmp_path, monkeypatch, how
+):
+    """Where there are no system's locks, a process that slept long finds itself replaced."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    journal = Journal.open(RunFiles(tmp_path), FINGERPRINT)
+    path = journal.files.hidden / lock.NAME
+    if how == "removed":
+        path.unlink()
+    path.write_text('{"token": "another"}')
+    os.utime(path, (0, 0))
+    time.sleep(0.3)
+    assert path.stat().st_mtime == 0
+    for act in (
+        lambda: journal.commit(blocks_of_made(CONTIGS, [])[0]),
+        lambda: journal.write_run_json({}),
+        journal.finished,
+    ):
+        with pytest.raises(ResumeError, match="was taken over by"):
+            act()
+    journal.close()
+    assert path.read_text() == '{"token": "another"}'
+    assert not journal.files.block(0).exists()
+
+
+def test_a_beat_that_fails_once_is_tried_again(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    touch, failed = os.utime, []
+
+    def once(*arguments):
+        if not failed:
+            failed.append(True)
+            raise OSError(errno.EIO, "Input/output error")
+        touch(*arguments)
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock, "SETTLE_S", 0.0)
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
+        path = journal.files.hidden / lock.NAME
+        touch(path, (0, 0))
+        monkeypatch.setattr(os, "utime", once)
+        deadline = time.monotonic() + 10
+        while not path.stat().st_mtime and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert failed
+        assert path.stat().st_mtime > 0
 
 
 CHILD = """
@@ -309,11 +453,11 @@ def in_process(code: str, *arguments: str, cwd: Path | None = None):
 
 
 NO_PERMISSION = """
-import os
+import os, sys
 from pathlib import Path
 from virnucpro.errors import VirnucproError
 from virnucpro.journal import Journal, RunFiles
-Path().chmod(0o555)
+Path().chmod(int(sys.argv[1], 0))
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
@@ -323,10 +467,12 @@ except VirnucproError as error:
 """
 
 
-def test_no_permission(tmp_path):
+@pytest.mark.parametrize("mode", ["0o555", "0o444"])
+def test_no_permission(tmp_path, mode):
+    """To write there, and to see what lies there."""
     folder = tmp_path / "closed"
     folder.mkdir()
-    done = in_process(NO_PERMISSION, cwd=folder)
+    done = in_process(NO_PERMISSION, mode, cwd=folder)
     folder.chmod(0o755)
     assert done.stdout.startswith("1 run: no permission"), done.stderr
 

@@ -309,6 +309,56 @@ def test_a_retry_in_another_folder_goes_on(here):
     check(expected, reused=0)
 
 
+def test_blocks_of_another_run_in_a_shared_folder_stay(here):
+    """A finished run beside them, --force, and a run directory that is named by mistake."""
+    assert predict("--journal", "j", out="one").code == 0
+    (here / "two.fa").write_bytes(fasta(RECORDS[3:]))
+    (here / "in.fa").rename(here / "one.fa")
+    (here / "two.fa").rename(here / "in.fa")
+    expected = clean()
+    assert stub("memory=3", "--journal", "j").code == 4
+    kept = files_below(here / "j")
+    done = predict("--journal", "j", inputs=("one.fa",), out="one")
+    assert done.code == 3  # the sample is another now
+    assert "j: the unfinished run here read another input" in done.error
+    assert results(here / "one").keys() == expected.keys()
+    done = predict("--journal", "j", "--sample", "in", inputs=("one.fa",), out="one")
+    assert (done.code, "nothing is done" in done.err) == (0, True)
+    done = predict("--journal", "j", "--force", out="three")
+    assert done.code == 3
+    assert "j: holds the blocks of another run" in done.error
+    assert "another folder with --journal" in done.error
+    assert files_below(here / "j") == kept
+    assert predict("--journal", "j").code == 0
+    check(expected, reused=3)
+
+
+def test_a_finished_run_does_not_care_whose_blocks_lie_in_the_shared_folder(here):
+    assert predict("--journal", "j", out="one").code == 0
+    assert stub("memory=3", "--journal", "j", "--max-length", 2_000).code == 4
+    kept = files_below(here / "j")
+    assert predict("--journal", "j", out="one").code == 0
+    done = predict("--journal", "j", "--threshold", 0.8, out="one")
+    assert done.code == 3
+    assert done.error.startswith("j: this folder holds another run, with another max_le")
+    assert "choose another with --journal" in done.error
+    assert files_below(here / "j") == kept
+
+
+def test_a_run_directory_is_no_folder_for_the_blocks_of_another(here):
+    stopped_after(3)
+    kept = files_below(here / "run")
+    for flags in ((), ("--force",)):
+        done = predict("--journal", "run", *flags, out="other")
+        assert done.code == 3
+        assert "run: this is the run directory of an unfinished run" in done.error
+    assert files_below(here / "run") == kept
+
+
+def files_below(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+
+
 def test_a_journal_in_the_run_directory_is_the_same_as_none(here):
     assert stub("memory=3", "--journal", here / "run").code == 4
     assert stub("").code == 0
@@ -348,6 +398,45 @@ def test_a_damaged_block_is_computed_again_and_reported(here, damage):
     assert "computed again" in done.err
     check(expected, reused=3, damaged=1)
     assert scored()[5:] == [1, 4, 5, 6, 7]
+
+
+def test_a_block_that_is_damaged_when_tables_are_made_is_computed_again(here):
+    expected = clean()
+    stopped_after(3)
+    done = stub("damage")
+    assert done.code == 0
+    assert "000000000.block: this finished block is missing or damaged; it is computed" in done.err
+    check(expected, reused=3, damaged=1)
+    assert scored()[4:] == [3, 4, 5, 6, 7, 0]
+
+
+@pytest.mark.parametrize("how", [(), ("--keep-blocks",)])
+def test_blocks_of_another_bundle_are_never_taken(here, how):
+    """TRAPS D3: nothing but the blocks is left to tell of what bundle they are."""
+    expected = clean(*how)
+    made_bundle(here / "km2", chunk_nt=500, block_nt=BLOCK_NT)
+    assert stub("memory=3", "--bundle", here / "km2").code == 4
+    files = RunFiles(here / "run")
+    files.fingerprint.unlink()
+    files.run_json.unlink()
+    done = stub("", *how)
+    assert done.code == 0
+    assert done.err.count("this finished block is of another run; it is computed again") == 3
+    check(expected, reused=0, damaged=3)
+
+
+def test_blocks_behind_a_link_are_not_replaced(here):
+    assert predict("--keep-blocks").code == 0
+    files = RunFiles(here / "run")
+    files.blocks.rename(here / "elsewhere")
+    files.blocks.symlink_to(here / "elsewhere")
+    before = len(list((here / "elsewhere").iterdir()))
+    done = predict("--force", "--max-length", 100)
+    assert (done.code, f"{Path('run/.virnucpro/blocks')}: this is in the way" in done.error) == (
+        3,
+        True,
+    )
+    assert len(list((here / "elsewhere").iterdir())) == before == 8
 
 
 def test_any_flipped_bit_is_found(here):
@@ -542,6 +631,40 @@ def test_an_input_that_was_cut_off_and_is_whole_later(here, length):
     reused = run_json(here / "run")["blocks"]["reused"]
     check(expected, reused=reused)
     assert reused > 0 or length < 0.5
+
+
+@pytest.mark.parametrize("length", [0.3, 0.8])
+@pytest.mark.parametrize("change", ["another", "one letter", "shorter"])
+def test_another_input_after_one_that_was_cut_off_is_refused(here, length, change):
+    """And what was made of the one that was cut off stays."""
+    whole = gzip.compress(fasta(RECORDS))
+    (here / "in.fa").write_bytes(whole[: int(length * len(whole))])
+    assert predict().code == 1
+    before = files_below(here / "run")
+    del before[Path(here / "run" / "log.txt")]
+    read = len(table(here / "run" / "contigs.tsv"))
+    assert read > 1
+    name, text = RECORDS[read - 1]
+    letter = {"A": "C"}.get(text[50], "A")
+    others = {
+        "another": [(f"o{i}", dna(400, f"o{i}")) for i in range(20)],
+        "one letter": [
+            *RECORDS[: read - 1],
+            (name, text[:50] + letter + text[51:]),
+            *RECORDS[read:],
+        ],
+        "shorter": RECORDS[: read - 1],
+    }
+    (here / "in.fa").write_bytes(fasta(others[change]))
+    done = predict()
+    assert done.code == 3
+    assert "the unfinished run here read another input: record " in done.error
+    after = files_below(here / "run")
+    assert {path: after.get(path) for path in before} == before
+    (here / "in.fa").write_bytes(whole)
+    expected = clean()
+    assert predict().code == 0
+    assert results(here / "run") == expected
 
 
 def test_an_input_that_breaks_off_in_a_second_attempt(here):

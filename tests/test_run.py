@@ -67,7 +67,7 @@ def sequences(records: list[tuple[str, int]]) -> list[tuple[str, str]]:
 
 
 class Unwatched:
-    broken = ()
+    unbroken = None
 
     def seen(self, scored: Scored, *, new: bool) -> None:
         pass

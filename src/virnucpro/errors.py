@@ -46,6 +46,10 @@ class ResumeError(VirnucproError):
     exit_code = 3
 
 
+class BlockError(ResumeError):
+    """A finished block that is missing, damaged or of another run; it can be computed again."""
+
+
 class DeviceError(VirnucproError):
     """A device that is missing or failed."""
 

@@ -12,10 +12,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -23,7 +24,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from virnucpro.batches import Block, Record
-from virnucpro.errors import ResumeError, StreamBroken, VirnucproError
+from virnucpro.errors import BlockError, ResumeError, VirnucproError
 from virnucpro.lock import NAME as LOCK
 from virnucpro.lock import Lock
 from virnucpro.scored import Scored
@@ -35,6 +36,11 @@ PACKED_SUFFIX = ".gz"
 # Of zlib: the usual 6 takes four times as long, for tables that are a seventh smaller.
 _PACKED_LEVEL = 1
 _GZIP_FORM = 16 + zlib.MAX_WBITS  # a header without name and time: equal tables are equal files
+
+# Of write_atomic: the name of the file, the process, and chance.
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")
+# What fingerprint.json says of blocks that lie in the run directory itself, wherever it is moved.
+_HERE = "."
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -164,6 +170,11 @@ class RunFiles:
     @property
     def blocks(self) -> Path:
         return self.kept / "blocks"
+
+    @property
+    def written(self) -> Path:
+        """The public names that runs here have written under, for when there is no run.json."""
+        return self.hidden / "written.json"
 
     @property
     def scratch(self) -> Path:
@@ -303,6 +314,7 @@ class Staging:
         """Flushes all files to the disk, then renames them one after the other."""
         for staged in self._staged.values():
             staged.close()
+        _claim(self._files, [target.name for target in self._staged])
         with disk_errors(self._files.run_dir):
             for target, staged in self._staged.items():
                 staged.path.replace(target)
@@ -324,8 +336,8 @@ class Onlooker(Protocol):
     """Whoever looks on while blocks are finished."""
 
     @property
-    def broken(self) -> Sequence[StreamBroken]:
-        """The inputs that have broken off so far."""
+    def unbroken(self) -> int | None:
+        """The records that came before the first input that broke off; None while none has."""
 
     def seen(self, scored: Scored, *, new: bool) -> None:
         """Of each block, when it is finished, or found to be from an earlier process."""
@@ -339,16 +351,20 @@ class Journal:
 
     count: blocks of the input, as far as it was read; reused of them were there already, damaged
     of them had to be computed again. outputs: sha256 of the results by name, once they are there.
-    notes: what a user should know of the folder.
+    compared: whether all that is kept here is known to be of this input; the results of an earlier
+    process stay until then. notes: what a user should know of the folder.
     """
 
     def __init__(self, files: RunFiles) -> None:
         self.files = files
         self.count = self.reused = self.damaged = 0
         self.outputs: dict[str, str] = {}
+        self.compared = False
         self.notes: list[str] = []
         self._locks: list[Lock] = []
+        self._fingerprint = ""
         self._provisional_from: int | None = None
+        self._unbroken: int | None = None
 
     @classmethod
     def open(
@@ -362,20 +378,22 @@ class Journal:
     ) -> "Journal":
         """Takes a folder for a run: a new or empty one, a foreign one, or one with this run.
 
-        Blocks of an earlier process stay, its results go; files of other names are untouched.
-        force: nothing of an earlier run stays. again: whether a finished run, which the caller has
+        Blocks of an earlier process stay; files that no run here wrote are untouched. force:
+        nothing of an earlier run stays. again: whether a finished run, which the caller has
         compared with this one, is to be made again. Raises ResumeError if the folder is in use,
         holds another run, an unfinished one without resume, or a file under a name that this run
-        would write, and with force also if it holds something, but no run; VirnucproError if it
-        cannot be written to.
+        would write, and with force also if it holds something, but no run, or blocks of a run that
+        has another folder; VirnucproError if it cannot be written to.
         """
         journal = cls(files)
         with disk_errors(files.run_dir):
             _refuse_foreign_files(files, force)
+            _refuse_other_owner(files, force)
             if not force:
                 refuse_other_run(files, fingerprint)
         try:
             journal._lock()
+            _refuse_other_owner(files, force)
             if not force:
                 refuse_other_run(files, fingerprint, resume, again)
             journal._begin(fingerprint, force)
@@ -390,17 +408,22 @@ class Journal:
                 self._locks.append(Lock(folder))
             self.notes += self._locks[-1].notes
 
+    def _check_locks(self) -> None:
+        for lock in self._locks:
+            lock.check()
+
     def _begin(self, fingerprint: Mapping[str, str], force: bool) -> None:
         files = self.files
-        with disk_errors(files.run_dir):
-            # It goes first: where it says complete, every table is there. The folder is known as
-            # ours by its lock, from here on.
-            for path in (files.run_json, *files.results, *([files.log] if force else [])):
-                path.unlink(missing_ok=True)
+        self._fingerprint = _sha256_of(fingerprint)
+        if force:
+            self._clear_results()
+            with disk_errors(files.run_dir):
+                files.log.unlink(missing_ok=True)
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
-                shutil.rmtree(files.blocks, ignore_errors=True)
-            write_json(files.fingerprint, fingerprint, option=files.journal_option)
+                _remove_tree(files.blocks)
+            if force or not files.fingerprint.exists():
+                self._own(fingerprint)
             files.blocks.mkdir(exist_ok=True)
             self._sweep()
 
@@ -408,7 +431,27 @@ class Journal:
         """Removes what a kill has left of write_atomic."""
         for folder in {self.files.hidden, self.files.kept, self.files.blocks}:
             for path in folder.glob(".*"):
-                path.unlink()
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
+
+    def _own(self, fingerprint: Mapping[str, Any]) -> None:
+        document = {**fingerprint, "run_dir": _owner(self.files)}
+        write_json(self.files.fingerprint, document, option=self.files.journal_option)
+
+    def _clear_results(self) -> None:
+        """Removes what earlier processes have put under public names, but for the log."""
+        self._check_locks()
+        self.compared = True
+        files, document = self.files, read_run_json(self.files)
+        names = _written(files, document)
+        _claim(files, names)
+        with disk_errors(files.run_dir):
+            # It goes first: where it says complete, every table is there.
+            if document is not None:
+                files.run_json.unlink()
+            for name in names:
+                (files.run_dir / name).unlink(missing_ok=True)
+        self.outputs.clear()
 
     def unfinished(self, blocks: Iterable[Block], onlooker: Onlooker) -> Iterator[Block]:
         """The blocks that no earlier process finished.
@@ -416,9 +459,11 @@ class Journal:
         Raises ResumeError, naming the first record that differs, if an earlier process read another
         input.
         """
+        self.count = self.reused = 0
+        self._provisional_from = self._unbroken = None
         for block in blocks:
-            if self._provisional_from is None and onlooker.broken:
-                self._provisional_from = block.number
+            if self._provisional_from is None and onlooker.unbroken is not None:
+                self._provisional_from, self._unbroken = block.number, onlooker.unbroken
             self.count = block.number + 1
             scored = self._found(block, onlooker)
             if scored is None:
@@ -426,8 +471,13 @@ class Journal:
             else:
                 self.reused += 1
                 onlooker.seen(scored, new=False)
-        if not onlooker.broken:
+        if onlooker.unbroken is None:
             self._refuse_more()
+            there = _json(self.files.fingerprint)
+            if there.get("run_dir") != _owner(self.files):  # a retry in a new folder
+                self._own(there)
+        if not self.compared:
+            self._clear_results()
 
     def _found(self, block: Block, onlooker: Onlooker) -> Scored | None:
         """What an earlier process kept of this block."""
@@ -435,19 +485,23 @@ class Journal:
         if not path.exists():
             return None
         try:
-            scored = Scored.from_file(path, block.number)
-        except ResumeError as error:
+            scored = Scored.from_file(path, block.number, self._fingerprint)
+        except BlockError as error:
             self.damaged += 1
             onlooker.line(f"{error}; it is computed again")
             return None
+        unbroken = self._unbroken_of(block.number)
         if scored.digest != block.digest:
-            if scored.provisional or self._is_provisional(block.number):
-                return None
-            raise self._other_input(_first_difference(scored.records, block.records))
-        if (scored.records, scored.provisional) != (
-            block.records,
-            self._is_provisional(block.number),
-        ):
+            was, now = _before(scored.records, scored.unbroken), _before(block.records, unbroken)
+            ends = len(was), len(now)
+            if scored.unbroken is not None:  # it says nothing of what came behind
+                now = now[: ends[0]]
+            if unbroken is not None:
+                was = was[: ends[1]]
+            if scored.unbroken is unbroken is None or not _same(was, now):
+                raise self._other_input(_first_difference(was, now))
+            return None
+        if (scored.records, scored.unbroken) != (block.records, unbroken):
             # Samples may have other names; an input that had broken off may be whole now.
             scored = replace(scored, records=block.records)
             self._keep(scored)
@@ -458,11 +512,11 @@ class Journal:
         for path in sorted(self.files.blocks.glob("*.block")):
             if path.stem.isdecimal() and int(path.stem) >= self.count:
                 try:
-                    scored = Scored.from_file(path, int(path.stem))
-                except ResumeError:  # a damaged one says nothing
+                    scored = Scored.from_file(path, int(path.stem), self._fingerprint)
+                except BlockError:  # a damaged one says nothing
                     continue
-                if not scored.provisional:
-                    raise self._other_input(_first_difference(scored.records, ()))
+                if before := _before(scored.records, scored.unbroken):
+                    raise self._other_input(_first_difference(before, ()))
 
     def _other_input(self, difference: str) -> ResumeError:
         return ResumeError(
@@ -470,8 +524,10 @@ class Journal:
             "choose another folder, or start over with --force"
         )
 
-    def _is_provisional(self, number: int) -> bool:
-        return self._provisional_from is not None and number >= self._provisional_from
+    def _unbroken_of(self, number: int) -> int | None:
+        """What Scored.unbroken is of a block of this process."""
+        first = self._provisional_from
+        return None if first is None or number < first else self._unbroken
 
     def commit(self, scored: Scored) -> None:
         """Keeps a finished block, whole or not at all."""
@@ -479,29 +535,36 @@ class Journal:
         self.count = max(self.count, scored.block_number + 1)
 
     def _keep(self, scored: Scored) -> None:
-        marked = replace(scored, provisional=self._is_provisional(scored.block_number))
+        self._check_locks()
+        unbroken = self._unbroken_of(scored.block_number)
+        marked = replace(scored, unbroken=unbroken, fingerprint=self._fingerprint)
         path = self.files.block(scored.block_number)
         write_atomic(path, marked.to_bytes(), option=self.files.journal_option)
 
     def scored(self) -> Iterator[Scored]:
         """The finished blocks in their order, one at a time.
 
-        Raises ResumeError if one is missing or damaged.
+        Raises BlockError if one is missing or damaged.
         """
         for number in range(self.count):
-            yield Scored.from_file(self.files.block(number), number)
+            yield Scored.from_file(self.files.block(number), number, self._fingerprint)
 
     def write_run_json(self, document: Mapping[str, Any]) -> None:
         """Puts run.json into its place, after everything that it speaks of."""
+        if not self.compared:
+            self._clear_results()
+        self._check_locks()
         write_json(self.files.run_json, document, self.files.hidden)
 
     def finished(self, keep_blocks: bool = False) -> None:
         """Removes the hidden folder, once everything public is in its place."""
+        self._check_locks()
         files = self.files
         with disk_errors(files.run_dir):
-            shutil.rmtree(files.scratch, ignore_errors=True)
+            _remove_tree(files.scratch)
             if not keep_blocks:
-                shutil.rmtree(files.blocks, ignore_errors=True)
+                files.written.unlink(missing_ok=True)
+                _remove_tree(files.blocks)
                 files.fingerprint.unlink(missing_ok=True)
             self._sweep()
             for lock in self._locks:
@@ -526,10 +589,16 @@ class Journal:
 
 def read_run_json(files: RunFiles) -> dict[str, Any] | None:
     """run.json, if it is there. Raises ResumeError if it is not one of ours."""
-    if not files.run_json.exists():
-        return None
+    with disk_errors(files.run_dir):
+        if not files.run_json.exists():
+            return None
     document = _json(files.run_json)
-    if not {"schema_version", "fingerprint"} <= document.keys():
+    kinds = {"fingerprint": dict, "outputs": dict, "settings": dict, "inputs": list}
+    if (
+        "schema_version" not in document
+        or not all(isinstance(document.get(name, kind()), kind) for name, kind in kinds.items())
+        or "fingerprint" not in document
+    ):
         raise ResumeError(
             f"{files.run_json}: this was not written by virnucpro, so nothing here is replaced; "
             "choose another folder with -o"
@@ -547,6 +616,27 @@ def _sha256(path: Path) -> str:
     with contextlib.suppress(OSError), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
     return ""
+
+
+def _sha256_of(fingerprint: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+
+
+def _remove_tree(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _before(records: Sequence[Record], unbroken: int | None) -> Sequence[Record]:
+    """The records that came before an input that broke off."""
+    return [r for r in records if unbroken is None or r.ordinal < unbroken]
+
+
+def _same(old: Sequence[Record], new: Sequence[Record]) -> bool:
+    """Whether these are the same records, whatever their samples are called."""
+    return len(old) == len(new) and all(
+        replace(was, sample=now.sample) == now for was, now in zip(old, new, strict=True)
+    )
 
 
 def _first_difference(old: Iterable[Record], new: Iterable[Record]) -> str:
@@ -578,18 +668,12 @@ def refuse_other_run(
     """
     document = read_run_json(files)
     unfinished = files.fingerprint.exists()
-    found = [_json(files.fingerprint)] if unfinished else []
+    if unfinished:
+        there = _json(files.fingerprint)
+        refuse_other_fingerprint(there, fingerprint, files.kept.parent, files.journal_option)
     if document is not None:
-        found.append({**document["fingerprint"]})
+        refuse_other_fingerprint(document["fingerprint"], fingerprint, files.run_dir)
         unfinished = document.get("status") not in FINISHED
-    for there in found:
-        for field in fingerprint:
-            if there.get(field) != fingerprint[field]:
-                raise ResumeError(
-                    f"{files.run_dir}: this folder holds another run, with another {field} "
-                    f"({there.get(field, 'unknown')}; this run: {fingerprint[field]}); choose "
-                    "another with -o, or replace it with --force"
-                )
     if document is not None and not unfinished and not again:
         raise ResumeError(
             f"{files.run_dir}: another process has just finished a run here; give the command again"
@@ -601,21 +685,95 @@ def refuse_other_run(
         )
 
 
+def refuse_other_fingerprint(
+    there: Mapping[str, Any], fingerprint: Mapping[str, str], folder: Path, option: str = "-o"
+) -> None:
+    """Raises ResumeError, naming the first field that differs, if a folder's run has another.
+
+    option: what a user names the folder with.
+    """
+    for field in fingerprint:
+        if there.get(field) != fingerprint[field]:
+            raise ResumeError(
+                f"{folder}: this folder holds another run, with another {field} "
+                f"({there.get(field, 'unknown')}; this run: {fingerprint[field]}); choose another "
+                f"with {option}{', or replace it with --force' if option == '-o' else ''}"
+            )
+
+
+def _owner(files: RunFiles) -> str:
+    """What fingerprint.json calls the run of these files."""
+    return _HERE if files.journal is None else str(files.run_dir.resolve())
+
+
+def _owner_there(files: RunFiles) -> str | None:
+    """Whose the blocks are that are kept there, if anybody's."""
+    if files.fingerprint.exists():
+        return str(_json(files.fingerprint).get("run_dir"))
+    return "unknown" if any(files.blocks.glob("*")) else None
+
+
+def _refuse_other_owner(files: RunFiles, force: bool) -> None:
+    """Raises ResumeError if the blocks there are not for this run to take or to remove.
+
+    A retry in a new run directory takes those of the first attempt, but removes none unread.
+    """
+    owner, mine = _owner_there(files), _owner(files)
+    if owner is None or owner == mine or (owner == "unknown" and mine == _HERE):
+        return
+    folder, option = files.kept.parent, files.journal_option
+    if owner == _HERE:
+        raise ResumeError(
+            f"{folder}: this is the run directory of an unfinished run, whose blocks lie there; "
+            f"choose another folder with {option}"
+        )
+    if force or mine == _HERE:
+        raise ResumeError(
+            f"{folder}: holds the blocks of another run (run directory: {owner}), which stay; "
+            f"choose another folder with {option}"
+        )
+
+
+def _written(files: RunFiles, document: Mapping[str, Any] | None) -> set[str]:
+    """The names of results that runs here wrote under; document: run.json."""
+    names = {path.name for path in files.results}
+    found = set(_json(files.written)["names"]) if files.written.exists() else set()
+    if document is not None and document.get("outputs"):
+        found |= {*document["outputs"], files.report.name, files.multiqc.name}
+    return names & found
+
+
+def _claim(files: RunFiles, names: Collection[str]) -> None:
+    """Notes down names before a run writes under them, or forgets that it did."""
+    names = {*names, files.report.name, files.multiqc.name} if names else set()
+    there = set(_json(files.written)["names"]) if files.written.exists() else set()
+    if not names <= there:
+        write_json(files.written, {"names": sorted(names | there)})
+
+
 def _refuse_foreign_files(files: RunFiles, force: bool) -> None:
     """Raises ResumeError if the folder is none, or something lies where this run would write."""
-    for folder in (files.run_dir, files.journal or files.run_dir):
-        if os.path.lexists(folder) and not folder.is_dir():
-            option = "-o" if folder == files.run_dir else "--journal"
-            raise ResumeError(f"{folder}: this is a file; choose a folder with {option}")
-    for folder in (files.hidden, files.kept):
-        if os.path.lexists(folder) and not _is_hidden_folder(folder, files):
-            raise _in_the_way(folder, files)
+    for folder in dict.fromkeys((files.run_dir, files.kept.parent)):
+        option = "-o" if folder == files.run_dir else "--journal"
+        with disk_errors(folder, option):
+            if not folder.is_dir() and os.path.lexists(folder):
+                raise ResumeError(f"{folder}: this is a file; choose a folder with {option}")
+            hidden = files.hidden if option == "-o" else files.kept
+            if os.path.lexists(hidden) and not _is_hidden_folder(hidden, files):
+                raise _in_the_way(hidden, option)
+            if hidden == files.kept and files.blocks.is_symlink():
+                raise _in_the_way(files.blocks, files.journal_option)
+    document = read_run_json(files)
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
-    if read_run_json(files) is not None or any(mark.exists() for mark in marks):
-        return
+    ours = document is not None or any(mark.exists() for mark in marks)
+    known = _written(files, document)
+    known |= {files.log.name} if ours else set()
+    known |= {files.run_json.name} if document is not None else set()
     for path in (*files.results, *files.public):
-        if os.path.lexists(path):
-            raise _in_the_way(path, files)
+        if path.name not in known and os.path.lexists(path):
+            raise _in_the_way(path)
+    if ours:
+        return
     if force and files.run_dir.exists() and not _holds_a_run(files.run_dir):
         raise ResumeError(
             f"{files.run_dir}: holds files, but no run that --force could replace (there is no "
@@ -625,7 +783,7 @@ def _refuse_foreign_files(files: RunFiles, force: bool) -> None:
 
 def _is_hidden_folder(folder: Path, files: RunFiles) -> bool:
     """Whether a folder of that name is one of ours: it is empty, or holds what we put there."""
-    ours = {LOCK, files.fingerprint.name, files.blocks.name, files.scratch.name}
+    ours = {LOCK, files.fingerprint.name, files.blocks.name, files.scratch.name, files.written.name}
     return folder.is_dir() and all(
         path.name in ours or path.name.startswith((".", f"{LOCK}.")) for path in folder.iterdir()
     )
@@ -637,25 +795,30 @@ def _holds_a_run(folder: Path) -> bool:
     return not names or any(name.endswith(("run.json", ".virnucpro")) for name in names)
 
 
-def _in_the_way(path: Path, files: RunFiles) -> ResumeError:
+def _in_the_way(path: Path, option: str = "-o") -> ResumeError:
     return ResumeError(
-        f"{path}: this is in the way and belongs to no run (there is no {files.run_json.name} "
-        "beside it); move it, or choose another folder with -o"
+        f"{path}: this is in the way, and no run here wrote it; move it, or choose another folder "
+        f"with {option}"
     )
 
 
 def clear_leftovers(files: RunFiles) -> None:
-    """Removes the hidden folder of a finished run that was killed at its very end."""
-    if files.hidden.exists() or files.kept.exists():
-        with Journal(files) as journal:
-            journal._lock()
-            journal.finished()
+    """Removes the hidden folder of a finished run that was killed at its very end.
+
+    Blocks of another run, in a folder that several share, stay.
+    """
+    mine = [f for f in (replace(files, journal=None), files) if f.kept.exists()]
+    for each in dict.fromkeys(mine):
+        if _owner_there(each) in (None, _owner(each)):
+            with Journal(each) as journal:
+                journal._lock()
+                journal.finished()
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         return {**json.loads(path.read_bytes())}
-    except (TypeError, ValueError) as error:  # no JSON, or not an object
+    except (OSError, TypeError, ValueError) as error:  # no file, no JSON, or not an object
         raise ResumeError(
             f"{path}: this file of an earlier run is damaged; choose another folder with -o"
         ) from error

@@ -55,19 +55,31 @@ class Lock:
         # A child that outlives this process must not hold the lock.
         os.register_at_fork(after_in_child=self._forget)
 
+    def check(self) -> None:
+        """Raises ResumeError if another process has taken the lock over, or removed it."""
+        if not self._is_ours():
+            holder = {} if self._descriptor is None else _holder(self._descriptor)
+            raise ResumeError(
+                f"{self._path}: was taken over by {_named(holder)} or removed, so this run has "
+                "ended; give the command again once no other run is at work there"
+            )
+
     def release(self) -> None:
         """Lets others in; the file stays, empty."""
+        self._ended.set()
         if self._descriptor is not None:
-            self._ended.set()
-            os.ftruncate(self._descriptor, 0)
+            if self._is_ours():
+                os.ftruncate(self._descriptor, 0)
             self._forget()
 
     def remove(self) -> None:
         """As release, and removes the file, and the folder if nothing else lies there."""
-        if self._descriptor is None or not self._is_still(self._descriptor):
+        if not self._is_ours():
+            self.release()
             return
         self._path.unlink()
-        self.release()
+        self._ended.set()
+        self._forget()
         with suppress(OSError):  # something else lies there
             self._path.parent.rmdir()
 
@@ -91,6 +103,15 @@ class Lock:
             return False
         self._describe(descriptor)
         return True
+
+    def _is_ours(self) -> bool:
+        """Whether nobody has taken the lock over, as one may that was not touched in time."""
+        descriptor = self._descriptor
+        return (
+            descriptor is not None
+            and self._is_still(descriptor)
+            and _holder(descriptor) == self._mine
+        )
 
     def _is_still(self, descriptor: int) -> bool:
         try:
@@ -135,8 +156,9 @@ class Lock:
 
     def _beat(self, descriptor: int) -> None:
         while not self._ended.wait(BEAT_S):
-            if self._descriptor == descriptor:
-                os.utime(descriptor)
+            with suppress(OSError):  # tried again; where that takes too long, another takes over
+                if self._descriptor == descriptor and self._is_ours():
+                    os.utime(descriptor)
 
     def _in_use(self, holder: dict[str, Any], how_long: str = "") -> ResumeError:
         return ResumeError(

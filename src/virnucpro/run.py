@@ -20,6 +20,7 @@ from virnucpro.classifiers import Classifier, Plan, plan_of
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
 from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
+    BlockError,
     DeviceError,
     OutOfMemory,
     ResumeError,
@@ -37,7 +38,7 @@ from virnucpro.journal import (
     disk_errors,
     missing_or_changed,
     read_run_json,
-    refuse_other_run,
+    refuse_other_fingerprint,
 )
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
@@ -214,8 +215,8 @@ def _finished_before(
     document = read_run_json(files)
     if document is None or document.get("status") not in FINISHED:
         return None
-    refuse_other_run(files, fingerprint)
-    inputs = document["inputs"]
+    refuse_other_fingerprint(document["fingerprint"], fingerprint, files.run_dir)
+    inputs = document.get("inputs", [])
     if len(inputs) != len(sources):
         raise ResumeError(
             f"{files.run_dir}: this folder holds a finished run of {len(inputs)} inputs, not "
@@ -384,6 +385,7 @@ class _Run:
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
+    unbroken: int | None = None
     on_record: bool = False
     classifier: Classifier | None = None
 
@@ -393,12 +395,15 @@ class _Run:
             self._announce(why_again)
             return self._finished(self._work())
         except BaseException as error:
+            refused = isinstance(error, ResumeError) and not self.journal.compared
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
                     self.log.keep(f"{status}: {sentence}")
-                with suppress(VirnucproError):  # what ended the run is what it must end with
-                    self._write_json(status, code, sentence, None)
+                # What ended the run is what it must end with. A run of another input stays.
+                with suppress(VirnucproError):
+                    if not refused:
+                        self._write_json(status, code, sentence, None)
             raise
 
     def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
@@ -430,6 +435,21 @@ class _Run:
 
     def _work(self) -> Counts:
         self._load()
+        try:
+            return self._read_and_tabulated()
+        except BlockError as error:  # whole when it was found or written, and read again since
+            self.log.line(f"{error}; it is computed again")
+        reused = self.journal.reused
+        self.sources = open_sources([s.path for s in self.sources], self.settings.sample)
+        self.records = self.chunks = 0
+        self.unbroken = None
+        for found in (self.read, self.broken, self.before):
+            found.clear()
+        counts = self._read_and_tabulated()
+        self.journal.reused = reused
+        return counts
+
+    def _read_and_tabulated(self) -> Counts:
         with self._timed("blocks_s"):
             classify(
                 self._contigs(),
@@ -461,8 +481,14 @@ class _Run:
         if self.settings.max_length is not None:
             contigs = limited(contigs, self.settings.max_length)
         for contig in contigs:
+            self._note_break()
             self.read[contig.sample] += 1
             yield contig
+        self._note_break()
+
+    def _note_break(self) -> None:
+        if self.broken and self.unbroken is None:
+            self.unbroken = self.read.total()
 
     @property
     def threshold(self) -> float:
@@ -630,7 +656,7 @@ class _Run:
     def _timed(self, name: str) -> "Iterator[None]":
         clock = perf_counter()
         yield
-        self.timings[name] = perf_counter() - clock
+        self.timings[name] = self.timings.get(name, 0.0) + perf_counter() - clock
 
 
 def _ending(error: BaseException) -> tuple[str, int, str]:

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from virnucpro.batches import Record, Rows
 from virnucpro.calls import Scores
-from virnucpro.errors import ResumeError
+from virnucpro.errors import BlockError
 
 _ROWS = tuple(part.name for part in fields(Rows))
 _SCORES = tuple(part.name for part in fields(Scores))
@@ -27,8 +27,9 @@ class Scored:
     """What a run keeps of a block: its contigs, its chunks, and what the classifier said of them.
 
     scores has as many rows as rows; telemetry is seconds and counts by name. failures: why a chunk
-    could not be scored, by its row. provisional: whether an input had broken off by the end of this
-    block, which is cut elsewhere once that input can be read.
+    could not be scored, by its row. unbroken: None, or the records of the run that came before an
+    input that had broken off by the end of this block, which is cut elsewhere once that input can
+    be read. fingerprint: sha256 of that of the run.
     """
 
     block_number: int
@@ -38,7 +39,8 @@ class Scored:
     scores: Scores
     telemetry: dict[str, float] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
-    provisional: bool = False
+    unbroken: int | None = None
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.scores):
@@ -67,7 +69,8 @@ class Scored:
             "faults": {str(i): r.fault for i, r in enumerate(self.records) if r.fault},
             "telemetry": self.telemetry,
             "failures": {str(row): reason for row, reason in self.failures.items()},
-            "provisional": self.provisional,
+            "unbroken": self.unbroken,
+            "fingerprint": self.fingerprint,
         }
         return np.frombuffer(json.dumps(words).encode("ascii"), dtype=np.uint8)
 
@@ -90,22 +93,28 @@ class Scored:
             scores=Scores(**{name: arrays[name] for name in _SCORES}),
             telemetry=words["telemetry"],
             failures={int(row): reason for row, reason in words["failures"].items()},
-            provisional=words["provisional"],
+            unbroken=words["unbroken"],
+            fingerprint=words["fingerprint"],
         )
 
     @classmethod
-    def from_file(cls, path: Path, number: int | None = None) -> "Scored":
+    def from_file(
+        cls, path: Path, number: int | None = None, fingerprint: str | None = None
+    ) -> "Scored":
         """Reads a block back.
 
-        number: which it must be. Raises ResumeError if the file is missing or damaged.
+        number: which it must be; fingerprint: of which run. Raises BlockError if it is another, or
+        the file is missing or damaged.
         """
         try:
             scored = cls.from_bytes(path.read_bytes())
             if number not in (None, scored.block_number):
                 raise ValueError("this is another block")
-            return scored
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ResumeError(f"{path}: this finished block is missing or damaged") from error
+            raise BlockError(f"{path}: this finished block is missing or damaged") from error
+        if fingerprint not in (None, scored.fingerprint):
+            raise BlockError(f"{path}: this finished block is of another run")
+        return scored
 
 
 def _checked(data: bytes) -> bytes:
