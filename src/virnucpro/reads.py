@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -171,7 +171,7 @@ class Source:
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror}); check it", self.path) from error
 
-    def contigs(self) -> Iterator[Contig]:
+    def contigs(self) -> Generator[Contig, None, None]:
         """Every record of the file, in order; a file without any text has none.
 
         Blank lines, lines that begin with '#', the kind of line end and a missing last one are

@@ -7,6 +7,7 @@ sorted, which lies on the disk. This module knows no encoder and no device.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -418,10 +419,10 @@ def _again(source: Source, before: Seen) -> Iterator[Contig]:
     An input that had broken off may have more by now. Raises InputError where one is another, or
     where a complete input is not the same to its end.
     """
-    contigs = source.contigs()
     try:
-        yield from islice(contigs, before.records)
-        more = before.sha256 != "" and next(contigs, None) is not None
+        with closing(source.contigs()) as contigs:
+            yield from islice(contigs, before.records)
+            more = before.sha256 != "" and next(contigs, None) is not None
     except StreamBroken as error:
         raise InputError(_CHANGED, source.path) from error
     if more or replace(source.seen, sha256=before.sha256) != before:
