@@ -206,6 +206,21 @@ def test_a_finished_run_is_left_as_it_is(here):
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files()}
 
 
+def test_a_kill_while_the_page_is_made_again_leaves_nothing(here):
+    """What write_atomic leaves lies in the hidden folder, which the next process removes."""
+    assert predict("-q").code == 0
+    there = {path.name for path in (here / "run").iterdir()}
+    (here / "run" / "report.html").unlink()
+    code = (
+        "import os; from pathlib import Path; from virnucpro import cli; "
+        "Path.replace = lambda *_: os._exit(9); cli.main()"
+    )
+    command = [sys.executable, "-c", code, *arguments("-q")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 9
+    assert predict("-q").code == 0
+    assert {path.name for path in (here / "run").iterdir()} == there
+
+
 def files() -> list[Path]:
     return [path for path in Path("run").iterdir() if path.is_file()]
 
