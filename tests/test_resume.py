@@ -234,6 +234,21 @@ def test_a_finished_foreign_or_busy_folder_is_known_before_the_weights_are_read(
     assert run_json(here / "run")["status"] == "failed"
 
 
+def test_a_kill_while_the_page_is_made_again_leaves_nothing(here):
+    """What write_atomic leaves lies in the hidden folder, which the next process removes."""
+    assert predict("-q").code == 0
+    there = {path.name for path in (here / "run").iterdir()}
+    (here / "run" / "report.html").unlink()
+    code = (
+        "import os; from pathlib import Path; from virnucpro import cli; "
+        "Path.replace = lambda *_: os._exit(9); cli.main()"
+    )
+    command = [sys.executable, "-c", code, *arguments("-q")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 9
+    assert predict("-q").code == 0
+    assert {path.name for path in (here / "run").iterdir()} == there
+
+
 def files() -> list[Path]:
     return [path for path in Path("run").iterdir() if path.is_file()]
 

@@ -259,10 +259,15 @@ def _as_before(
     files: RunFiles, earlier: Mapping[str, Any], settings: Settings, watcher: Watcher
 ) -> Outcome:
     """A finished run, all of whose results are there."""
-    if not (files.report.exists() and files.multiqc.exists()):  # killed at its very end, or removed
-        write_reports(files)
+    if not (files.report.exists() and files.multiqc.exists()):  # killed before they were written
+        with disk_errors(files.run_dir):
+            files.hidden.mkdir(exist_ok=True)
+        write_reports(files, files.hidden)
     if not earlier["settings"].get("keep_blocks"):
         clear_leftovers(files)
+    else:
+        with suppress(OSError):  # the blocks lie there
+            files.hidden.rmdir()
     status = earlier["status"]
     watcher.line(
         f"{files.run_dir}: this run was finished on {earlier['finished']} ({status}), and every "
