@@ -310,9 +310,9 @@ def wait_for_moment(
         "block": (hidden / "blocks", f"{k:09d}.block"),
         "scratch": (scratch, rng.choice(("*", "*hashes", "*.csv*", "*.fasta"))),
         "publish": (place / "run", name),
-        "json": (place / "run", f"{scene.prefix}run.json"),
+        "end": (place / "run", f"{scene.prefix}{rng.choice(('run.json', LATER[0]))}"),
     }
-    kind = rng.choices(tuple(after), (30, 30, 20, 15, 5))[0]
+    kind = rng.choices(tuple(after), (25, 30, 20, 15, 10))[0]
     seconds = rng.uniform(0, 1.1 * scene.wall_s)
     began, folder_and_name = time.monotonic(), after[kind]
     while process.poll() is None and time.monotonic() - began < RUN_S:

@@ -321,7 +321,10 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
 def test_a_report_that_a_kill_prevented_is_made_when_the_command_is_given_again(here, made, lost):
     before = predict(made)
     (here / "run" / lost).unlink()
+    (here / "run" / ".virnucpro").mkdir()
+    (here / "run" / ".virnucpro" / f".{lost}.17.abc").write_text("half of it")
     after = predict(made)
+    assert not (here / "run" / ".virnucpro").exists()
     assert after.keys() == before.keys()
     assert after["run.json"] == before["run.json"]
     assert after["virnucpro_mqc.json"] == before["virnucpro_mqc.json"]

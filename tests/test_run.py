@@ -203,6 +203,11 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
         "sha256": bundle.sha256,
         "kind": "kmer",
         "chunk_nt": 500,
+        "threshold": 0.5,
+        "validated_nt": 75,
+        "description": "random weights, for tests",
+        "provenance": "other",
+        "accuracy": None,
     }
     assert document["command"][1:] == ["predict", *map(str, arguments)]
     assert document["device"]["precision"] == document["settings"]["precision"] == "fp64"

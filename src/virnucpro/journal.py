@@ -402,9 +402,13 @@ class Journal:
                 shutil.rmtree(files.blocks, ignore_errors=True)
             write_json(files.fingerprint, fingerprint, option=files.journal_option)
             files.blocks.mkdir(exist_ok=True)
-            for folder in {files.hidden, files.kept, files.blocks}:
-                for path in folder.glob(".*"):  # what a kill has left of write_atomic
-                    path.unlink()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what a kill has left of write_atomic."""
+        for folder in {self.files.hidden, self.files.kept, self.files.blocks}:
+            for path in folder.glob(".*"):
+                path.unlink()
 
     def unfinished(self, blocks: Iterable[Block], onlooker: Onlooker) -> Iterator[Block]:
         """The blocks that no earlier process finished.
@@ -499,6 +503,7 @@ class Journal:
             if not keep_blocks:
                 shutil.rmtree(files.blocks, ignore_errors=True)
                 files.fingerprint.unlink(missing_ok=True)
+            self._sweep()
             for lock in self._locks:
                 lock.remove()
 
