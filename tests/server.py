@@ -84,10 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(manners: Manners):
+def serving(manners: Manners, port: int = 0):
     """The server's address while it runs."""
     handler = type("Handler", (_Handler,), {"manners": manners})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.handle_error = lambda *_: None  # a connection that it dropped itself
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

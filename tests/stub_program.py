@@ -3,10 +3,11 @@
     python stub_program.py FAULT[=VALUE],... [argument of virnucpro ...]
 
 slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. device: the device fails
-on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no score. hang: writing
-run.json takes a minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system
-has no locks, and a lock file is stale after S seconds. The numbers of the blocks scored are
-appended to the file scored.txt of the working directory.
+on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no score. torch: an
+operation of torch fails in a codon network on a chunk of one letter. hang: writing run.json takes a
+minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system has no locks, and
+a lock file is stale after S seconds. The numbers of the blocks scored are appended to the file
+scored.txt of the working directory.
 """
 
 import errno
@@ -51,10 +52,24 @@ class Stub:
         return scores
 
 
+def fail_in_torch() -> None:
+    import torch
+
+    def before(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        if type(module).__name__ == "CodonEncoder":
+            frame_BT = arguments[0][:, 0, :30]
+            if (frame_BT == frame_BT[:, :1]).all(1).any():
+                torch.zeros(2) @ torch.zeros(3)
+
+    torch.nn.modules.module.register_module_forward_pre_hook(before)
+
+
 def main() -> None:
     faults = dict(fault.partition("=")[::2] for fault in sys.argv.pop(1).split(",") if fault)
     original = Bundle.classifier
     Bundle.classifier = lambda self, **wish: Stub(original(self, **wish), faults)
+    if "torch" in faults:
+        fail_in_torch()
     if "hang" in faults:
         Journal.write_run_json = lambda *_: time.sleep(60)
     if "read" in faults:

@@ -69,6 +69,7 @@ def test_dtype_is_kept(qkv, name, dtype):
 
 @pytest.mark.parametrize("name", ON_CPU)
 def test_the_named_kernel_is_what_runs(qkv, name):
+    """TRAP N1."""
     mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4))
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         attention(*qkv, mask, backend=name)
@@ -78,6 +79,7 @@ def test_the_named_kernel_is_what_runs(qkv, name):
 
 
 def test_a_kernel_that_cannot_run_raises(qkv):
+    """TRAP N2."""
     mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
     with pytest.raises(SettingsError, match="'fast' is not known; choose auto, flash, cudnn"):
         attention(*qkv, mask, backend="fast")
@@ -88,7 +90,7 @@ def test_a_kernel_that_cannot_run_raises(qkv):
 
 
 def test_only_what_ran_here_is_seen(qkv):
-    """Not in another thread, not before or after, and not a kernel that raised."""
+    """TRAP N1: Not in another thread, not before or after, and not a kernel that raised."""
     mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
     seen, inner = {}, {}
     attention(*qkv, mask, backend="math")
@@ -128,7 +130,7 @@ def test_segments_of_a_batch_with_pads():
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("slopes", [None, [0.5, 0.25, 0.0, 2.0]])
 def test_kernels_have_their_names_in_every_mode(qkv, mode, slopes):
-    """In inference mode the dispatcher sees other operations than with gradients."""
+    """TRAP N1: In inference mode the dispatcher sees other operations than with gradients."""
     mask = mask_of(
         torch.ones(3, 17, dtype=torch.bool), None if slopes is None else torch.tensor(slopes)
     )

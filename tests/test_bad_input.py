@@ -79,6 +79,7 @@ def test_a_directory_as_input(tmp_path, bundle):
     [("in.fa", b""), ("in.fa.gz", b""), ("in.fa.gz", gzip.compress(b"")), ("in.fa", b"\n\n")],
 )
 def test_an_empty_file_gives_empty_tables(predict, tmp_path, name, data):
+    """TRAP D7."""
     assert predict(data, name).code == 0
     found = results(tmp_path / "run")
     for file, columns in HEADERS.items():
@@ -110,7 +111,10 @@ def test_what_is_no_dna_ends_the_run(predict, tmp_path, data, words):
 
 
 def test_records_that_are_odd_but_fine(predict, tmp_path):
-    """Empty, of one letter, lower case, RNA and IUPAC letters: all are listed, none is refused."""
+    """TRAP R13.
+
+    Empty, of one letter, lower case, RNA and IUPAC letters: all are listed, none is refused.
+    """
     text, iupac = dna(100), "RYSWKMBDHVN"
     records = [
         ("empty", ""),
@@ -164,6 +168,7 @@ def test_a_bad_letter_after_record_100_fails_that_record_alone(predict, tmp_path
 
 
 def test_duplicate_ids_are_kept_and_made_unique_where_names_are_all(predict, tmp_path):
+    """TRAP D12."""
     records = [("x a", dna(600, 1)), ("x b", dna(600, 2)), ("x_1", dna(100, 3)), ("x", dna(90, 4))]
     assert predict(fasta(records)).code == 0
     run = tmp_path / "run"
@@ -394,6 +399,7 @@ def test_a_full_disk(tmp_path, bundle, small_disk, filled):
     ],
 )
 def test_paths_are_data(tmp_path, bundle, name):
+    """TRAP D11."""
     folder = tmp_path / "nucleotide.fa dir"
     folder.mkdir()
     (folder / name).write_bytes(fasta([("nucleotide.fa", dna(700))]))
@@ -412,6 +418,7 @@ def test_paths_are_data(tmp_path, bundle, name):
 
 
 def test_headers_are_data(predict, tmp_path):
+    """TRAP D11."""
     names = [
         "nucleotide",
         "x.fa_chunk_7",

@@ -56,6 +56,7 @@ def chunks_in(block: Block) -> list[tuple[int, int, int, int, bytes]]:
 @example([0, 0, 0], 10)
 @example([1] * 40, 200)
 def test_every_record_and_every_chunk_once_and_in_order(lengths, block_nt):
+    """TRAP D1."""
     contigs = contigs_of_lengths(lengths)
     blocks = list(blocks_of(contigs, CHUNK_NT, block_nt))
     assert [block.number for block in blocks] == list(range(len(blocks)))
@@ -157,6 +158,7 @@ def digests(contigs: list[Contig], block_nt: int = 10_000, chunk_nt: int = CHUNK
     ids=["letter", "length", "name", "border", "fault", "ordinal", "order", "fewer"],
 )
 def test_a_digest_tells_every_change(changed):
+    """TRAP D10."""
     assert digests(changed) != digests(BASE)
     assert digests(list(BASE)) == digests(BASE)
 

@@ -1,7 +1,10 @@
 """Bundles: names, damage, and what a new one holds."""
 
+import errno
 import hashlib
+import os
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +84,94 @@ def test_a_directory_that_holds_something_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_many_write_and_read_at_once(tmp_path):
+    """Neither an error nor a manifest that is not whole (R8)."""
+    made = made_bundle(tmp_path / "km")
+    document = tomllib.loads((made.path / MANIFEST).read_text())
+    sums = document.pop("files")
+    del document["format"]
+
+    def write(_):
+        return bundles.write_manifest(made.path, document, sums)
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = pool.map(write, range(200))
+        reading = pool.map(lambda _: load(made.path), range(200))
+        assert {found.sha256 for found in (*writing, *reading)} == {made.sha256}
+    assert {path.name for path in made.path.iterdir()} == {MANIFEST, WEIGHTS}
+
+
+def test_one_process_makes_a_bundle_in_a_directory(tmp_path):
+    with (
+        bundles.being_made(tmp_path / "b"),
+        pytest.raises(BundleError, match="another process is making a bundle here"),
+    ):
+        made_bundle(tmp_path / "b")
+    assert not list((tmp_path / "b").iterdir())
+    assert made_bundle(tmp_path / "b").classifier()
+
+
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "mine").write_text("x")
     with pytest.raises(BundleError, match="the bundle cannot be written"):
         write_bundle(tmp_path / "mine" / "deeper", frames_manifest(), {})
+
+
+LONG = "x" * 300  # no file system takes such a name, not even for root
+
+
+def test_a_place_that_cannot_be_looked_into_is_one_sentence(tmp_path):
+    for name in (LONG, tmp_path / LONG / "deeper"):
+        with pytest.raises(BundleError, match=r"cannot be looked into \(File name too long\)"):
+            load(name)
+    with pytest.raises(BundleError, match="cannot be looked into"):
+        write_bundle(tmp_path / LONG, frames_manifest(), {})
+
+
+def test_a_cache_that_cannot_be_looked_into_is_a_warning(tmp_path):
+    """And only where it is needed (a container under another user)."""
+    given = {"env": {**os.environ, "VIRNUCPRO_CACHE": str(tmp_path / LONG)}}
+    done = virnucpro("bundles", "show", "kmer-500", **given)
+    assert (done.code, done.err) == (0, "")
+    done = virnucpro("bundles", "list", **given)
+    assert done.code == 0, done.err
+    assert "kmer-500-v1" in done.out
+    assert done.err.count("downloaded bundles cannot be looked for here") == 1
+    done = virnucpro("bundles", "show", "nosuch", **given)
+    assert "nosuch: no bundle of this name" in done.error
+
+
+def test_a_folder_without_permission_is_one_sentence(tmp_path, monkeypatch):
+    """Root may look everywhere, so that the refusal of others is made here."""
+    inside = tmp_path / "closed" / "b"
+    monkeypatch.setattr(bundles, "downloads_folder", lambda: inside)
+    warned = []
+    monkeypatch.setattr(bundles, "warn_once", warned.append)
+    real = Path.stat
+
+    def refused(path, **options):
+        if path.is_relative_to(inside):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    for act in (load, bundles.check_free):
+        with pytest.raises(BundleError, match="cannot be looked into"):
+            act(inside)
+    assert bundles.downloaded_bundles() == []
+    assert "downloaded bundles cannot be looked for here (Permission denied)" in warned[0]
+
+
+def test_a_damaged_bundle_in_the_cache_is_listed_as_such(tmp_path):
+    for name in ("whole-v1", "damaged-v1"):
+        made_bundle(tmp_path / "bundles" / name)
+    (tmp_path / "bundles" / "damaged-v1" / MANIFEST).write_text("= = =")
+    done = virnucpro("bundles", "list", env={**os.environ, "VIRNUCPRO_CACHE": str(tmp_path)})
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["whole-v1", "whole", "downloaded"] in [row[:3] for row in rows]
+    assert ["damaged-v1", "damaged"] in [row[:2] for row in rows]
+    assert "not a TOML file" in " ".join(done.out.split())
 
 
 def test_a_damaged_file_is_named(tmp_path):

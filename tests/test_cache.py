@@ -186,6 +186,7 @@ def test_a_folder_for_reading_only(tmp_path, folder, monkeypatch):
 
 
 def test_several_processes_at_once(tmp_path, folder):
+    """TRAP D6, R8."""
     path = big_file(tmp_path / "big")
     running = [digest_elsewhere(path, VIRNUCPRO_CACHE=str(folder)) for _ in range(4)]
     for process in running:

@@ -44,6 +44,7 @@ def test_consensus_is_the_published_one(golden: Path):
 
 
 def test_ids_are_data():
+    """TRAP D13."""
     ids = ["F1_chunk_1F1", "a b.F2_chunk_1R3", "é_chunk_10F3", "é_chunk_2F3", "z_chunk_1F3"]
     expected = ["F1_chunk_1", "a b.F2_chunk_1", "z_chunk_1", "é_chunk_10", "é_chunk_2"]
     assert [row[0] for row in chunk_calls([(i, 0.5, 0.5) for i in ids])] == expected

@@ -1,12 +1,14 @@
 """The list of known models: what the package's own says, and lists that are none."""
 
 import copy
+import json
 import tomllib
 
 import pytest
 import tomli_w
 
 from published_files import git_blob
+from virnucpro.assembly import wrong_fields
 from virnucpro.catalogue import CATALOGUE, git_blob_id, newest, read_catalogue
 from virnucpro.errors import BundleError
 
@@ -40,6 +42,41 @@ def test_the_listed_tokenizer_is_the_golden_one(golden):
     data = (golden / "dnabert_s_tokenizer.json").read_bytes()
     assert files["tokenizer.json"].size_bytes == len(data)
     assert files["tokenizer.json"].sha256 == hashlib.sha256(data).hexdigest()
+
+
+# What the published config.json of ESM-2 3B says, in the fields that are read.
+ESM2_CONFIG = {
+    "num_hidden_layers": 36,
+    "hidden_size": 2560,
+    "num_attention_heads": 40,
+    "intermediate_size": 10240,
+    "vocab_size": 33,
+    "layer_norm_eps": 1e-05,
+    "emb_layer_norm_before": False,
+    "token_dropout": True,
+    "position_embedding_type": "rotary",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer_norm_eps": 0.5},
+        {"emb_layer_norm_before": True},
+        {"token_dropout": False},
+        {"num_attention_heads": 20},
+        {"embed_dim": 2560, "num_layers": 36, "attention_heads": 20},
+    ],
+)
+def test_another_config_is_not_the_published_one(tmp_path, change):
+    """No sha256 of it is known; what is computed depends on these fields alone."""
+    known = read_catalogue().find("virnucpro-500").encoder("esm2")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(ESM2_CONFIG))
+    assert wrong_fields(known, path) == []
+    path.write_text(json.dumps(ESM2_CONFIG | change))
+    (words,) = wrong_fields(known, path)
+    assert next(iter(change)) in words
 
 
 def test_git_agrees_on_its_ids():

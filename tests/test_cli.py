@@ -169,6 +169,16 @@ def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
     assert said[4] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
 
 
+def test_the_first_line_says_that_the_default_is_not_the_published_model(here):
+    done = virnucpro("predict", "in.fa", "-o", "run")
+    assert done.code == 0
+    first = done.err.splitlines()[0]
+    assert "bundle mini-500-v1 (the default), not the published VirNucPro model: " in first
+    assert "`virnucpro bundles download virnucpro-500` fetches the published one" in first
+    help_ = " ".join(virnucpro("predict", "--help").out.split())
+    assert "virnucpro-500" in help_
+
+
 def test_quiet_says_nothing_but_logs(here, made):
     done = virnucpro("predict", "in.fa", "-o", "run", "--bundle", made, "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")
@@ -179,6 +189,7 @@ def test_quiet_says_nothing_but_logs(here, made):
 
 
 def test_sample_and_prefix(here, made):
+    """TRAP R12."""
     plain = predict(made)
     named = predict(made, "--sample", "lake 5", out="named")
     assert {row["sample"] for row in table(here / "named" / "calls.tsv")} == {"lake 5"}
@@ -191,6 +202,7 @@ def test_sample_and_prefix(here, made):
 
 
 def test_threshold_moves_calls_and_never_the_published_tables(here, made):
+    """TRAP R12."""
     plain = predict(made)
     for threshold in (0, 0.2, 0.8):
         moved = predict(made, "--threshold", threshold, out=f"t{threshold}")
@@ -225,6 +237,7 @@ FLAGS = {
 
 
 def test_every_flag_starts_alone_and_in_pairs(here, made):
+    """TRAP R2."""
     pairs = itertools.combinations_with_replacement(FLAGS, 2)
     for number, names in enumerate(pairs):
         flags = [word for name in dict.fromkeys(names) for word in FLAGS[name]]
@@ -286,6 +299,7 @@ WHEN = {
 @pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_so(big, tmp_path, when, how, code):
+    """TRAP R6."""
     out = tmp_path / "run"
     ended, err, seconds = stopped(big, out, how, when)
     assert ended == code
@@ -303,6 +317,7 @@ def test_a_stopped_run_says_so(big, tmp_path, when, how, code):
 
 @pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
 def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
+    """TRAP R8."""
     out = tmp_path / "run"
     ended, _, _ = stopped(big, out, signal.SIGKILL, when)
     assert ended == -signal.SIGKILL

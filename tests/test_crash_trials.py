@@ -25,6 +25,7 @@ SHORT = {"kmer": (("kmer two inputs", "kmer journal"), 18, 0.5), "mini": (("mini
 
 @pytest.mark.parametrize(("names", "trials", "scale"), SHORT.values(), ids=SHORT)
 def test_killed_at_random_and_started_again(crash_trials, tmp_path, names, trials, scale):
+    """TRAP D4, R5."""
     choices = crash_trials.scenes(tmp_path, names, scale, warm=False)
     ended = crash_trials.run_trials(range(trials), choices, tmp_path, jobs=2, loud=False)
     assert len(ended) == trials

@@ -80,7 +80,10 @@ def choices():
 
 @pytest.mark.parametrize(("name", "precision", "backend"), list(choices()))
 def test_golden_sequences_with_every_kernel(golden, name, precision, backend):
-    """Together and alone; a kernel that cannot run says so and nothing runs instead."""
+    """TRAP N1, N2.
+
+    Together and alone; a kernel that cannot run says so and nothing runs instead.
+    """
     dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
     if why_not(backend, CUDA, dtype, name != "esm2"):
         with pytest.raises(SettingsError, match=f"kernel {backend} cannot be used here"):
@@ -103,6 +106,7 @@ def _module(encoder):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", ["auto", "flash", "cudnn", "efficient", "math"])
 def test_a_batch_equals_each_row_alone(golden, precision, backend):
+    """TRAP N8, N9."""
     dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
     if why_not(backend, CUDA, dtype, False):
         pytest.skip("cannot run")
@@ -159,6 +163,7 @@ def ragged(count, seed=3):
 
 @pytest.mark.parametrize("pinned", [False, True])
 def test_streams_change_nothing_over_a_thousand_ragged_batches(golden, pinned):
+    """TRAP N12."""
     ids = ragged(6000)
     rows = {}
     for streams in (False, True):
@@ -171,7 +176,10 @@ def test_streams_change_nothing_over_a_thousand_ragged_batches(golden, pinned):
 
 
 def test_room_that_work_under_way_writes_to_is_waited_for():
-    """The allocator gives freed room again at once, while the device may still write to it."""
+    """TRAP N12.
+
+    The allocator gives freed room again at once, while the device may still write to it.
+    """
     ids_BT = np.arange(4096, dtype=np.int64).reshape(64, 64)
     Staging(CUDA, 4096, pinned=True, streams=True)  # to page-lock memory waits for the device
     for streams in (True, True, False):  # the first loads kernels, which waits, too
@@ -190,6 +198,7 @@ def test_room_that_work_under_way_writes_to_is_waited_for():
 
 
 def test_a_buffer_is_not_written_while_it_is_computed_with():
+    """TRAP N12."""
     staging = Staging(CUDA, 4096, pinned=True, streams=True)
     found = []
     for turn in range(3 * SLOTS):
@@ -200,6 +209,7 @@ def test_a_buffer_is_not_written_while_it_is_computed_with():
 
 
 def test_the_host_waits_at_most_once_a_batch(golden):
+    """TRAP R9."""
     encoder = loaded(golden, "esm2", "bf16")
     encoder.batch_tokens = 256
     ids = ragged(300)
@@ -252,6 +262,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path):
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_name_is_that_of_the_kernel_on_the_device(backend, biased, padded):
+    """TRAP N1."""
     if why_not(backend, CUDA, torch.bfloat16, biased):
         pytest.skip("cannot run")
     q, k, v = (torch.randn(4, 2, 40, 64, device=CUDA, dtype=torch.bfloat16) for _ in range(3))

@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from command import virnucpro
 from virnucpro import devices
-from virnucpro.errors import DeviceError, SettingsError
+from virnucpro.errors import DeviceError, OutOfMemory, SettingsError
 
 
 def test_processors_are_those_allowed(monkeypatch):
@@ -134,6 +135,7 @@ def test_memory_of_this_process():
 
 
 def test_what_is_not_known_is_said_to_be_unknown(tmp_path, monkeypatch):
+    """TRAP R11."""
     monkeypatch.setattr(devices, "PROCESS", tmp_path / "none")
     monkeypatch.setattr(devices, "MACHINE", tmp_path / "none")
     memory = devices.memory_of("cpu")
@@ -147,6 +149,7 @@ def test_what_is_not_known_is_said_to_be_unknown(tmp_path, monkeypatch):
     [(3, 4, 0.25), (4, 4, 0.0), (0, 8, 1.0), (0, 0, None), (5, None, None), (None, 5, None)],
 )
 def test_fragmentation_is_a_share_of_what_is_reserved(allocated, reserved, share):
+    """TRAP R11."""
     assert devices.Memory(allocated, reserved, None, None).fragmentation == share
 
 
@@ -178,6 +181,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_whole_messages_say_that_memory_ran_out(message):
+    """TRAP R7."""
     assert devices.is_out_of_memory(RuntimeError(message))
     assert not devices.is_out_of_memory(RuntimeError(f"in this room: {message}"))
     assert not devices.is_out_of_memory(ValueError(message))
@@ -195,6 +199,7 @@ def test_whole_messages_say_that_memory_ran_out(message):
     ],
 )
 def test_what_is_not_out_of_memory(error):
+    """TRAP R7."""
     assert not devices.is_out_of_memory(error)
 
 
@@ -248,3 +253,34 @@ def test_fp8_needs_hopper(monkeypatch):
         devices.check_fp8("cuda:0")
     monkeypatch.setattr(devices, "_capability", lambda _: (9, 0))
     devices.check_fp8("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "said"),
+    [
+        (
+            RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with"),
+            DeviceError,
+            "km: computing on cpu failed (CUDA error: an illegal memory access was encountered); "
+            "run again, or compute elsewhere",
+        ),
+        (RuntimeError(), DeviceError, "km: computing on cpu failed (RuntimeError)"),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory, "km: memory ran out (allocated"),
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory, "km: memory ran out"),
+        (torch.AcceleratorError("CUDA error: unknown error"), DeviceError, "CUDA error: unknown"),
+    ],
+)
+def test_an_error_of_torch_while_computing_is_one_of_ours(error, found, said):
+    """TRAP R7: told by its type and whole message."""
+    with pytest.raises(found) as caught, devices.computing("km", "cpu"):
+        raise error
+    assert said in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a"), TypeError("a"), RecursionError("a"), NotImplementedError("a")]
+)
+def test_a_bug_while_computing_stays_a_bug(error):
+    with pytest.raises(type(error)), devices.computing("km", "cpu"):
+        raise error

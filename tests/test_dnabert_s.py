@@ -86,6 +86,7 @@ NUCLEOTIDES = st.text("ACGTN", min_size=1, max_size=120)
     precision=st.sampled_from(["fp32", "bf16"]),
 )
 def test_any_batch_equals_each_sequence_alone(encoders, batch, budget, precision):
+    """TRAP N8, N9."""
     encoder = encoders[precision]
     alone = np.zeros((len(batch), encoder.width), np.float32)
     for row, ids in enumerate(encoder._tokenize(batch)):
@@ -98,6 +99,7 @@ def test_any_batch_equals_each_sequence_alone(encoders, batch, budget, precision
 @pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pads_change_nothing(golden, encoders, kernel, precision):
+    """TRAP N8."""
     examples = golden_examples(golden / "dnabert_h12.examples.safetensors")
     encoder = encoders[precision]
     encoder.attention = kernel
@@ -160,6 +162,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_shows(golden, heads, examples, monkeypatch, mistake):
+    """TRAP N5."""
     encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32")
     assert worst_error(encoder, examples) <= tolerances.DNABERT_S_GOLDEN_FP32
     monkeypatch.setattr(*MISTAKES[mistake])
@@ -168,6 +171,7 @@ def test_a_mistake_shows(golden, heads, examples, monkeypatch, mistake):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_dtypes_outlast_a_forward(golden, precision):
+    """TRAP N10."""
     encoder = load_dnabert_s(weights(golden), "cpu", precision)
     before = {name: tensor.dtype for name, tensor in encoder.model.state_dict().items()}
     assert encoder.hidden(torch.tensor([[1, 7, 2]])).dtype == torch.float32

@@ -1,6 +1,11 @@
 """Files over the network: whole, right, or refused; never begun anew without need."""
 
+import errno
+import http.client
+import io
 import random
+from http.client import HTTPMessage
+from urllib.request import Request
 
 import pytest
 
@@ -125,6 +130,58 @@ def test_nothing_to_reach(tmp_path):
             with pytest.raises(NoNetwork, match=f"{at}/file cannot be reached"):
                 fetch(f"{at}/file", part, None, lambda _: None)
     assert not part.stat().st_size
+
+
+def test_a_server_that_goes_midway_may_come_back(tmp_path, monkeypatch):
+    """A refused connection is no missing network once something has come."""
+    again, waits = [], []
+    gone = serving(Manners({"/file": DATA}, drop_after=1_000, drops=1))
+    at = gone.__enter__()
+    port = int(at.rpartition(":")[2])
+
+    def sleep(_):
+        waits.append(port)
+        if len(waits) == 1:
+            gone.__exit__(None, None, None)
+        elif len(waits) == 2:
+            again.append(serving(Manners({"/file": DATA}), port))
+            again[0].__enter__()
+
+    monkeypatch.setattr(downloads.time, "sleep", sleep)
+    try:
+        fetch(f"{at}/file", tmp_path / "file.part", None, lambda _: None)
+    finally:
+        again[0].__exit__(None, None, None)
+    assert (tmp_path / "file.part").read_bytes() == DATA
+    assert len(waits) == 2
+
+
+class Breaks(io.BytesIO):
+    """A body whose reading fails in a way of its own."""
+
+    def read1(self, size=-1):
+        if self.tell():
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+        return super().read1(1_000)
+
+
+def test_a_route_that_is_lost_midway_is_no_error_of_the_disk(tmp_path, monkeypatch):
+    body = Breaks(DATA)
+    with pytest.raises(http.client.HTTPException, match="No route to host"):
+        list(downloads._pieces(body))
+    real = downloads._pieces
+    monkeypatch.setattr(downloads, "_pieces", lambda _: real(Breaks(DATA)))
+    manners = Manners({"/file": DATA}, ranges=False)
+    with pytest.raises(BundleError, match=r"broke off.*goes on after the 1,000 bytes"):
+        fetched(tmp_path, manners)
+
+
+def test_no_redirection_out_of_an_encrypted_connection():
+    follow = downloads._StaysSafe().redirect_request
+    request = Request("https://a.org/file")
+    with pytest.raises(BundleError, match=r"refers to http://a\.org/x, which is not encrypted"):
+        follow(request, io.BytesIO(), 302, "", HTTPMessage(), "http://a.org/x")
+    assert follow(request, io.BytesIO(), 302, "", HTTPMessage(), "https://b.org/x") is not None
 
 
 def test_another_range_than_was_asked_for(tmp_path):

@@ -17,6 +17,7 @@ from virnucpro.errors import OutOfMemory
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
 def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
+    """TRAP D1."""
     found = list(token_batches(lengths, budget))
     assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
     for batch in found:
@@ -67,6 +68,7 @@ def shapes(encoder, monkeypatch):
 
 
 def test_one_forward_a_batch_and_duplicates_once(encoder, shapes):
+    """TRAP N2."""
     encoder.batch_tokens = 20
     rows = encoder.embed(["MKV", "MKVAAAA", "MKV", "MKC", "MKV", "MKVAAAA"])
     assert shapes == [(1, 9), (2, 5)]
@@ -76,6 +78,7 @@ def test_one_forward_a_batch_and_duplicates_once(encoder, shapes):
 
 
 def test_the_kernels_that_ran_are_known(encoder, monkeypatch):
+    """TRAP N1."""
     encoder = load_esm2(encoder.name)
     monkeypatch.setattr(encoder, "attention", "math")
     encoder.ids(["MKV"])
@@ -88,7 +91,10 @@ def test_the_kernels_that_ran_are_known(encoder, monkeypatch):
 
 
 def test_rows_follow_their_sequences(encoder):
-    """A permutation of the sequences permutes the rows, to the bit: the batches are the same."""
+    """TRAP D3.
+
+    A permutation of the sequences permutes the rows, to the bit: the batches are the same.
+    """
     random = np.random.default_rng(5)
     proteins = ["".join(random.choice(list("ACDEFGHIKL"), n)) for n in range(1, 30)]
     encoder.batch_tokens = 64
@@ -130,6 +136,7 @@ PROTEINS = ["".join("ACDEFGHIKL"[(k + i) % 10] for i in range(5 + k % 7)) for k 
     [None, MemoryError(), RuntimeError("CUDA error: out of memory\nCUDA kernel errors might")],
 )
 def test_a_batch_that_does_not_fit_is_halved_and_stays_so(encoder, monkeypatch, error):
+    """TRAP N2."""
     encoder = load_esm2(encoder.name)
     expected = encoder.embed(PROTEINS)
     encoder = load_esm2(encoder.name)
@@ -160,6 +167,7 @@ def test_one_row_that_does_not_fit_ends_with_a_report(encoder, monkeypatch):
 
 
 def test_another_error_is_not_tried_again(encoder, monkeypatch):
+    """TRAP N2, R7."""
     encoder = load_esm2(encoder.name)
     seen = limited(encoder, monkeypatch, 60, RuntimeError("no room: oom"))
     encoder.batch_tokens = 400
@@ -169,6 +177,7 @@ def test_another_error_is_not_tried_again(encoder, monkeypatch):
 
 
 def test_padding_is_a_share(encoder):
+    """TRAP R11."""
     encoder = load_esm2(encoder.name)
     assert encoder.padding is None
     encoder.embed(["MKV", "MKVAAAA"])

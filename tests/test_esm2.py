@@ -45,6 +45,7 @@ def encoders(golden):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kernel", ON_CPU)
 def test_each_golden_protein_alone(golden, examples, layout, kernel):
+    """TRAP N5."""
     encoder = load_esm2(weights(golden, layout), "cpu", "fp32")
     encoder.attention = kernel
     for example in examples:
@@ -54,6 +55,7 @@ def test_each_golden_protein_alone(golden, examples, layout, kernel):
 @pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("order", [1, -1])
 def test_golden_proteins_in_one_batch(golden, examples, kernel, order):
+    """TRAP N8."""
     encoder = load_esm2(weights(golden), "cpu", "fp32")
     encoder.attention = kernel
     assert worst_error(encoder, examples[::order]) <= tolerances.ESM2_GOLDEN_FP32
@@ -68,6 +70,7 @@ def test_embed_of_golden_proteins(encoders, examples, proteins):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_against_fp32(golden, examples, precision):
+    """TRAP N10."""
     encoder = load_esm2(weights(golden), "cpu", precision)
     error = worst_error(encoder, examples)
     assert tolerances.ESM2_GOLDEN_FP32 < error <= tolerances.GOLDEN_HALF["esm2", precision]
@@ -89,6 +92,7 @@ def test_float64_equals_the_formulas(golden, examples, kernel):
 
 @pytest.mark.parametrize("layers", [6, 12, 33])
 def test_any_number_of_layers(tmp_path, layers):
+    """TRAP N13."""
     tensors = tiny_esm2(tmp_path / "tiny.safetensors", layers)
     model = load_esm2(tmp_path / "tiny.safetensors").model.double()
     ids = protein_ids("MKTAYIAKQR")
@@ -107,6 +111,7 @@ PROTEIN = st.text("ACDEFGHIKLMNPQRSTVWYX", min_size=1, max_size=40)
     precision=st.sampled_from(["fp32", "bf16"]),
 )
 def test_any_batch_equals_each_protein_alone(encoders, batch, budget, precision):
+    """TRAP N8, N9."""
     encoder = encoders[precision]
     alone = np.zeros((len(batch), encoder.width), np.float32)
     for row, protein in enumerate(batch):
@@ -119,6 +124,7 @@ def test_any_batch_equals_each_protein_alone(encoders, batch, budget, precision)
 @pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pads_change_nothing(encoders, examples, kernel, precision):
+    """TRAP N8."""
     encoder = encoders[precision]
     encoder.attention = kernel
     alone = encoder.pooled(torch.from_numpy(examples[2].ids)[None])
@@ -171,6 +177,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_shows(golden, examples, monkeypatch, mistake):
+    """TRAP N3, N4, N5."""
     encoder = load_esm2(weights(golden), "cpu", "fp32")
     assert worst_error(encoder, examples) <= tolerances.ESM2_GOLDEN_FP32
     monkeypatch.setattr(*MISTAKES[mistake])
@@ -208,6 +215,7 @@ def test_inv_freq_comes_from_the_weights(golden, examples, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("cast", [None, torch.float16, torch.bfloat16])
 def test_inv_freq_stays_fp32(golden, precision, cast):
+    """TRAP N6."""
     tensors = load_file(weights(golden))
     model = load_esm2(weights(golden), "cpu", precision).model
     if cast is not None:
@@ -253,6 +261,7 @@ def test_masked_tokens_are_blank_and_rescale_the_rest(encoders):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_dtypes_outlast_a_forward(golden, examples, precision):
+    """TRAP N10."""
     encoder = load_esm2(weights(golden), "cpu", precision)
     before = {name: tensor.dtype for name, tensor in encoder.model.state_dict().items()}
     hidden = encoder.hidden(torch.from_numpy(examples[1].ids)[None])

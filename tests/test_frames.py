@@ -87,6 +87,7 @@ def test_plain_equals_biopython(sequence):
 
 @given(st.text(max_size=60))
 def test_plain_on_any_text(sequence):
+    """TRAP D8."""
     assert open_frames(sequence) == frames_by_biopython(sequence)
 
 
@@ -107,6 +108,7 @@ def texts_and_spans(draw):
 @example(("N" * 30, [(0, 30), (5, 25)]))
 @example(("GCTNNNGCAGC", [(0, 11), (1, 11), (0, 10), (0, 9)]))
 def test_fast_equals_plain(case):
+    """TRAP D8."""
     text, spans = case
     expected = [open_frames(text[start:end]) for start, end in spans]
     assert frames_of(text.encode("ascii"), spans) == expected

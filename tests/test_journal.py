@@ -65,6 +65,7 @@ def test_scores_must_fit_the_chunks():
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, None])
 def test_a_damaged_block_is_named(tmp_path, damage):
+    """TRAP D5."""
     path = tmp_path / "b"
     data = blocks_of_made(CONTIGS, [])[0].to_bytes()
     path.write_bytes(data[: len(data) // 2] if damage is None else damage)
@@ -437,6 +438,7 @@ with Staging(files, {}) as staging:
 
 
 def test_a_kill_leaves_no_file_that_is_half_written(tmp_path):
+    """TRAP R8."""
     for trial in range(3):
         run = tmp_path / str(trial)
         command = [sys.executable, "-c", KILLED, str(run)]

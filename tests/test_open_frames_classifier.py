@@ -1,14 +1,17 @@
 """Bundles of kind frames: scores against a slow path by hand, and conservation of chunks."""
 
 import csv
+import json
 import math
 import tomllib
 
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from frame_bundles import (
     CHUNK_NT,
@@ -25,12 +28,16 @@ from frame_bundles import (
 from virnucpro.batches import blocks_of
 from virnucpro.bundle import MANIFEST, load
 from virnucpro.calls import FRAME_NAMES, Status, chunk_calls
+from virnucpro.classifiers import plan_of
 from virnucpro.encoders import load_dnabert_s, load_esm2
-from virnucpro.errors import BundleError
+from virnucpro.encoders.esm2 import Esm2
+from virnucpro.errors import BundleError, DeviceError
 from virnucpro.frames import open_frames
 from virnucpro.head import load_head
+from virnucpro.progress import Silent
 from virnucpro.reads import Contig
-from virnucpro.run import predict
+from virnucpro.run import Settings, predict, run
+from virnucpro.tokens import protein_ids
 from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 from virnucpro.train.metrics import auroc
 
@@ -102,6 +109,7 @@ def frames_of(scores):
 
 
 def test_equal_to_one_sequence_at_a_time(classifier, by_hand):
+    """TRAP D3."""
     chunks = some_chunks()
     scores = classifier.score(chunks)
     expected = {
@@ -135,6 +143,7 @@ def test_tells_the_two_kinds_of_genes_apart(classifier):
 
 
 def test_chunks_without_open_frame_keep_their_row(classifier):
+    """TRAP D3, D7."""
     scores = classifier.score([CLOSED * 9, "ATG" * 20, "", "N" * 300])
     assert scores.status.tolist() == [
         Status.NO_OPEN_FRAME,
@@ -160,6 +169,7 @@ def test_case_and_uracil_do_not_matter(classifier):
 @settings(max_examples=6, deadline=None)
 @given(st.permutations(range(len(some_chunks()))), st.integers(0, 20))
 def test_neither_order_nor_company_matters(classifier, order, first):
+    """TRAP D3."""
     chunks = some_chunks()
     whole, part = classifier.score(chunks), classifier.score([chunks[k] for k in order[first:]])
     assert len(part) == len(chunks) - first
@@ -280,6 +290,11 @@ def test_predict_end_to_end(directory, classifier, tmp_path):
     fasta.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)))
     outcome = predict([fasta], directory, tmp_path / "run")
     assert (outcome.status, outcome.exit_code) == ("complete", 0)
+    document = json.loads(outcome.files.run_json.read_text())
+    assert document["attention"] == dict.fromkeys(("dnabert_s", "esm2"), "PyTorch CPU flash")
+    assert document["fingerprint"]["attention"] == (
+        "dnabert_s PyTorch CPU flash, esm2 PyTorch CPU flash"
+    )
     with outcome.files.calls.open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     chunks = [texts[int(row["record"]) - 1][int(row["start"]) : int(row["end"])] for row in rows]
@@ -292,3 +307,55 @@ def test_predict_end_to_end(directory, classifier, tmp_path):
         assert found == (expected and pytest.approx(expected, abs=1e-4))
     with outcome.files.contigs.open() as file:
         assert len(list(csv.DictReader(file, delimiter="\t"))) == len(texts)
+
+
+def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(directory, tmp_path):
+    tryptophan = int(protein_ids("WWW")[2])
+
+    def before(module, arguments):
+        if type(module) is Esm2 and ((arguments[0] == tryptophan).sum(1) > 90).any():
+            torch.zeros(2) @ torch.zeros(3)
+
+    (tmp_path / "in.fa").write_text(f">a\n{'ATG' * 90}\n>bad\n{'TGG' * 100}\n>c\n{'GCA' * 80}\n")
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(before)
+    try:
+        outcome = predict([tmp_path / "in.fa"], directory, tmp_path / "run")
+    finally:
+        hook.remove()
+    assert (outcome.status, outcome.exit_code) == ("partial", 2)
+    (row,) = outcome.files.failed.read_text().splitlines()[1:]
+    assert row.startswith("in\t2\tbad\t1 of 1 chunks could not be scored: tiny-300: computing on")
+    assert outcome.counts.called == 2
+
+
+def test_the_plan_is_what_runs(directory):
+    """TRAP N1: kernels are named by what torch dispatched, for small tensors and the model."""
+    bundle = load(directory)
+    for precision in ("fp32", "bf16"):
+        plan = plan_of(bundle, "cpu", precision)
+        classifier = bundle.classifier("cpu", precision)
+        classifier.score(["ATG" * 20, "ATG" * 25])
+        assert (plan.precision, plan.device) == (classifier.precision, classifier.device)
+        assert plan.attention == classifier.attention
+    with sdpa_kernel(SDPBackend.MATH):
+        assert set(plan_of(bundle).attention.values()) == {"math"}
+
+
+class Switching(Silent):
+    """Lets torch choose another kernel once the run has begun."""
+
+    def line(self, text):
+        torch.backends.cuda.enable_flash_sdp(False)
+
+
+def test_a_kernel_other_than_planned_is_refused_before_a_block_is_kept(directory, tmp_path):
+    """TRAP N1."""
+    (tmp_path / "in.fa").write_text(f">a\n{'ATG' * 90}\n")
+    wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(directory))
+    try:
+        with pytest.raises(DeviceError, match="ran by math, not by PyTorch CPU flash as in"):
+            run(wish, Switching())
+    finally:
+        torch.backends.cuda.enable_flash_sdp(True)
+    assert not list((tmp_path / "run").rglob("*.block"))
+    assert run(wish).exit_code == 0

@@ -42,6 +42,7 @@ def load(request, tmp_path):
 
 @pytest.mark.parametrize("precision", HALF)
 def test_what_is_wide(load, precision):
+    """TRAP N10."""
     loader, ids_BT = load
     model = loader(precision).model
     streams = []

@@ -1,6 +1,7 @@
 """A tiny published model, in the layouts of the real ones, on the real command line."""
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,7 @@ from published_files import (
 from server import Manners, refusing, serving
 from virnucpro import bundle as bundles
 from virnucpro import cli, downloads
+from virnucpro.assembly import copy_checked
 from virnucpro.bundle import load
 from virnucpro.catalogue import read_catalogue
 from virnucpro.chunks import chunk_spans
@@ -39,6 +41,7 @@ from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
 from virnucpro.head import load_published_head
+from virnucpro.lock import Lock
 
 SHARD = "pytorch_model-00001-of-00002.bin"
 NAME, ALIAS, CHUNK_NT = "tiny-300-v1", "tiny-300", 300
@@ -303,6 +306,9 @@ def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
     with part.open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert "another download of this file is under way" in command(*given).error
+    other = Lock(tmp_path / "cache" / "bundles" / NAME / ".being-downloaded")
+    assert "another download of this bundle is under way" in command(*given).error
+    other.remove()
     assert command(*given).code == 0
     assert command("bundles", "verify", NAME).code == 0
 
@@ -536,7 +542,101 @@ def test_to_a_directory_over_the_network(published, by_hand, download, command, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     done = download(Manners({}), "--to", tmp_path / "mine")
-    assert "already holds something; choose an empty directory" in done.error
+    assert "already holds something else; choose an empty directory" in done.error
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("manifest", ["whole", "gone", "damaged", "head gone too"])
+def test_a_users_own_encoders_are_never_taken_for_a_download(
+    published, catalogue, command, tmp_path, manifest
+):
+    """`import --copy` writes the same names, and these may be the only copy of a tuned encoder."""
+    own = shutil.copytree(published / "esm", tmp_path / "tuned")
+    shard = own / SHARD
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    mine = tmp_path / NAME
+    done = command("bundles", "import", published / "300_model.pth", "-o", mine, "--chunk", 300,
+                   "--esm", own, "--dnabert", published / "dnabert", "--copy")  # fmt: skip
+    assert done.code == 0, done.err
+    if manifest == "damaged":
+        (mine / "bundle.toml").write_text("= = =")
+    elif manifest != "whole":
+        (mine / "bundle.toml").unlink()
+    if manifest == "head gone too":
+        (mine / "head.pth").unlink()
+    before = files_of(mine)
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", mine)
+    for source in (published, tmp_path / "none"):
+        done = command(*given, "--from", source)
+        assert done.code == 1
+        assert f"{mine}: already holds something else; choose an empty directory" in done.error
+        assert files_of(mine) == before
+
+
+def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, command, tmp_path):
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", tmp_path / "c")
+    assert command(*given, "--from", published).code == 0
+    whole = files_of(tmp_path / "c")
+    shard = tmp_path / "c" / "esm2" / SHARD
+    shard.write_bytes(whole[f"esm2/{SHARD}"][:-1] + b"x")
+    before = files_of(tmp_path / "c")
+    assert command(*given, "--from", tmp_path / "none").code == 1
+    assert files_of(tmp_path / "c") == before
+    assert command(*given, "--from", published).code == 0
+    assert files_of(tmp_path / "c") == whole
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "head.pth", "bundle.toml"])
+@pytest.mark.parametrize("to", [False, True])
+def test_a_damaged_head_or_manifest_is_mended(published, catalogue, command, tmp_path, name, to):
+    place = tmp_path / "c" if to else tmp_path / "cache" / "bundles" / NAME
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, *["--to", place] * to)
+    assert command(*given, "--from", published).code == 0
+    before = files_of(place)
+    (place / name).write_bytes(before[name][:-1] + b"x")
+    done = command(*given, "--from", published)
+    assert done.code == 0, done.err
+    assert "is there already" not in done.err
+    assert files_of(place) == before
+
+
+def test_places_and_sources_without_permission_are_one_sentence(
+    published, catalogue, command, tmp_path, monkeypatch
+):
+    """A name too long stands for a folder without permission: root has all of them."""
+    long = tmp_path / ("x" * 300)
+    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--from", published)
+    assert "File name too long" in command(*given, "--to", long).error
+    done = command("bundles", "import", published / "300_model.pth", "-o", long, "--chunk", 300)
+    assert "cannot be looked into (File name too long)" in done.error
+    done = command("predict", published / "300_model.pth", "-o", tmp_path / "r", "--bundle", long)
+    assert "cannot be looked into (File name too long)" in done.error
+    real, shard = Path.open, published / "esm" / SHARD
+
+    def failing(path, *mode, **options):
+        if path == shard:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    done = command(*given)
+    assert f"{shard}: cannot be read (Input/output error)" in done.error
+    with pytest.raises(BundleError, match="cannot be read"):
+        copy_checked(shard, tmp_path / "copy", "0" * 64)
+
+
+def test_a_link_into_a_cache_that_is_gone_is_replaced(published, download, command, tmp_path):
+    home = {"HF_HOME": str(tmp_path / "hf")}
+    assert download(Manners(hub_files(published)), **home).code == 0
+    (tmp_path / "hf").rename(tmp_path / "moved")
+    assert download(Manners(hub_files(published))).code == 0
+    shutil.rmtree(tmp_path / "moved")
+    assert download(Manners(hub_files(published))).code == 0
+    assert command("bundles", "verify", ALIAS).code == 0
 
 
 def test_no_cache_and_no_directory(published, download):
@@ -576,6 +676,30 @@ def test_a_head_alone_scores_features(published, command, tmp_path, reads):
     assert done.code == 1
     assert "holds a head, but no encoder dnabert_s" in done.error
     assert command("bundles", "verify", tmp_path / "h").code == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_import_that_was_killed_is_begun_again(published, command, tmp_path, monkeypatch, kept):
+    """But only there: a whole bundle, or anything else, is not written over."""
+    from virnucpro import assembly
+
+    given = ("bundles", "import", published / "300_model.pth", "-o", tmp_path / "b", "--chunk", 300,
+             "--esm", published / "esm", "--dnabert", published / "dnabert", "--copy")  # fmt: skip
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "write_manifest" if kept else "copy_checked", killed)
+        assert command(*given).code == 130
+    assert load_fails(tmp_path / "b")
+    assert (tmp_path / "b" / "head.safetensors").exists() == kept
+    assert command(*given).code == 0
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "bundle.toml", "dnabert_s", "esm2", "head.pth", "head.safetensors",
+    }  # fmt: skip
+    assert command("bundles", "verify", tmp_path / "b").code == 0
+    assert "already holds something" in command(*given).error
 
 
 @pytest.mark.parametrize("copy", [False, True])
@@ -669,6 +793,7 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
 
 
 def test_a_published_head_keeps_its_chunk_length(as_published, published, tmp_path):
+    """TRAP N15."""
     from virnucpro.assembly import import_head
 
     with pytest.raises(BundleError, match="head for chunks of 300 nt, not of 500; import it with"):

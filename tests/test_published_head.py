@@ -344,8 +344,9 @@ def test_a_storage_of_another_size(heads, tmp_path):
         refuse(path, "truncated or damaged")
     data = (heads / "head_old.pth").read_bytes()
     count = struct.pack("<q", FEATURES * HIDDEN)
-    path.write_bytes(data.replace(count, struct.pack("<q", -1), 1))
-    refuse(path, "truncated or damaged")
+    for other in (-1, 2**62, 2**63 - 1):
+        path.write_bytes(data.replace(count, struct.pack("<q", other), 1))
+        refuse(path, "truncated or damaged")
 
 
 def test_another_eps_or_order_of_bytes(heads, tmp_path):

@@ -115,6 +115,7 @@ def check(expected: dict[str, bytes], reused: int, damaged: int = 0, out: str = 
     ],
 )
 def test_a_run_that_is_ended_at_any_step(here, how, every, options):
+    """TRAP D4, R5."""
     options = [str(here / "journal") if word == "JOURNAL" else word for word in options]
     (here / "in.fa").write_bytes(fasta(RECORDS[:8]))
     command = [sys.executable, HERE / "crash_points.py", here, how, str(every), *options]
@@ -125,7 +126,7 @@ def test_a_run_that_is_ended_at_any_step(here, how, every, options):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_small_network_that_is_killed_twice(here, seed):
-    """mini-500 with small blocks, killed at random moments, once while it goes on."""
+    """TRAP D4, R5: mini-500 with small blocks, killed at random moments, once while it goes on."""
     from virnucpro.bundle import load
 
     small = here / "small"
@@ -184,6 +185,7 @@ def test_a_run_goes_on_where_it_was_stopped(here):
 
 
 def test_out_of_memory_keeps_what_is_finished_and_says_so(here):
+    """TRAP R7."""
     stopped_after(2)
     document = run_json(here / "run")
     jsonschema.validate(document, schema())
@@ -204,6 +206,32 @@ def test_a_finished_run_is_left_as_it_is(here):
     (here / "moved.fa").write_bytes((here / "in.fa").read_bytes())
     assert predict("--sample", "in", inputs=("moved.fa",)).code == 0
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files()}
+
+
+def test_a_finished_foreign_or_busy_folder_is_known_before_the_weights_are_read(here):
+    weights = here / "km" / "kmer.safetensors"
+    assert predict("-q").code == 0
+    kept = weights.read_bytes()
+    weights.write_bytes(b"")
+    done = predict()
+    assert done.code == 0, done.err
+    assert "nothing is done" in done.err
+    (here / "other").mkdir()
+    (here / "other" / "calls.tsv").write_text("mine")
+    done = predict(out="other")
+    assert (done.code, "belongs to no run" in done.error) == (3, True)
+    weights.write_bytes(kept)
+    process = started("slow=30", "--force")
+    wait_for(Path("scored.txt").exists, process)
+    weights.write_bytes(b"")
+    done = predict()
+    process.kill()
+    process.communicate()
+    assert (done.code, "in use" in done.error) == (3, True)
+    done = predict("--force", out="run")
+    assert done.code == 1
+    assert "kmer.safetensors: its content is not" in done.error
+    assert run_json(here / "run")["status"] == "failed"
 
 
 def files() -> list[Path]:
@@ -310,6 +338,7 @@ def of_another(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flipped, cut, emptied, of_another])
 def test_a_damaged_block_is_computed_again_and_reported(here, damage):
+    """TRAP D5."""
     expected = clean()
     stopped_after(4)
     damage(blocks()[1])
@@ -322,7 +351,7 @@ def test_a_damaged_block_is_computed_again_and_reported(here, damage):
 
 
 def test_any_flipped_bit_is_found(here):
-    """Also one that leaves a block that can be read."""
+    """TRAP D5: Also one that leaves a block that can be read."""
     stopped_after(1)
     (path,) = blocks()
     data = path.read_bytes()
@@ -383,6 +412,7 @@ CHANGES = {
 
 @pytest.mark.parametrize(("change", "words"), CHANGES.values(), ids=CHANGES)
 def test_an_unfinished_run_of_another_input_is_refused_and_the_record_named(here, change, words):
+    """TRAP D9, D10."""
     stopped_after(5)
     before = {path: path.read_bytes() for path in blocks()}
     stat = (here / "in.fa").stat()
@@ -411,7 +441,7 @@ def test_records_after_the_end_are_another_input(here):
 
 @pytest.mark.parametrize("same_size", [True, False])
 def test_a_finished_run_of_another_input_is_refused(here, same_size):
-    """The same name, the same times, and where it says so the same size."""
+    """TRAP D10: The same name, the same times, and where it says so the same size."""
     assert predict("-q", "--keep-blocks").code == 0
     before = results(here / "run")
     stat = (here / "in.fa").stat()
@@ -449,6 +479,7 @@ def test_letters_that_mean_the_same_are_the_same_input(here):
     ],
 )
 def test_another_bundle_is_refused_and_named(here, change, field):
+    """TRAP N15."""
     stopped_after(2)
     for path in (here / "km").iterdir():
         path.unlink()
@@ -626,6 +657,26 @@ def test_chunks_that_fail_are_listed_and_the_rest_is_scored(here, fault, reason)
     assert results(here / "run") == before
 
 
+def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(here):
+    """TRAP N2: what fails in a forward is neither swallowed nor the end of the run."""
+    (here / "in.fa").write_bytes(fasta([*RECORDS[:3], ("bad", "A" * 400), *RECORDS[3:5]]))
+    small = ("--bundle", "mini-500")
+    expected = clean(*small)
+    done = stub("torch", *small)
+    assert done.code == 2, done.err
+    (failed,) = table(here / "run" / "failed.tsv")
+    assert failed["contig"] == "bad"
+    assert failed["reason"].startswith(
+        "1 of 1 chunks could not be scored: mini-500-v1: computing on cpu failed (inconsistent"
+    )
+    others = [r for r in expected["calls.tsv"].decode().splitlines() if "\tbad\t" not in r]
+    mine = (here / "run" / "calls.tsv").read_text().splitlines()
+    assert [row.split("\t")[:7] for row in mine if "\tbad\t" not in row] == [
+        row.split("\t")[:7] for row in others
+    ]
+    assert run_json(here / "run")["counts"]["failed"] == 1
+
+
 def test_chunks_that_fail_stay_failed_when_a_run_goes_on(here):
     (here / "in.fa").write_bytes(fasta(FAILING))
     assert stub("device").code == 2
@@ -635,7 +686,20 @@ def test_chunks_that_fail_stay_failed_when_a_run_goes_on(here):
     check(expected, reused=4)
 
 
-def test_a_device_that_is_gone_ends_the_run(here):
+@pytest.mark.parametrize(("chunks", "code"), [(2, 2), (8, 2), (9, 1)])
+def test_a_few_chunks_without_a_finite_score_are_listed_though_they_fill_a_block(
+    here, chunks, code
+):
+    (here / "in.fa").write_bytes(fasta((f"bad{i}", MARK.decode() * 3) for i in range(chunks)))
+    assert stub("nan").code == code
+    assert run_json(here / "run")["status"] == ("partial" if code == 2 else "failed")
+    if code == 2:
+        assert len(table(here / "run" / "failed.tsv")) == chunks
+
+
+@pytest.mark.parametrize("records", [RECORDS, RECORDS[3:5]])
+def test_a_device_that_is_gone_ends_the_run(here, records):
+    (here / "in.fa").write_bytes(fasta(records))
     done = stub("dead")
     assert done.code == 1
     assert "the device failed" in done.error
@@ -648,6 +712,7 @@ def test_a_device_that_is_gone_ends_the_run(here):
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_drops_the_block_at_hand_and_leaves_no_process(here, how, code):
+    """TRAP R6."""
     expected = clean()
     process = started("slow=30")
     wait_for(Path("scored.txt").exists, process)
@@ -706,6 +771,7 @@ def started(faults: str, *flags: object) -> subprocess.Popen:
 @pytest.mark.parametrize("faults", ["slow=30", "slow=30,no-flock=60"])
 @pytest.mark.parametrize("flags", [(), ("--force",), ("--no-resume",)])
 def test_a_directory_in_use_is_refused(here, faults, flags):
+    """TRAP R8."""
     process = started(faults)
     wait_for(Path("scored.txt").exists, process)
     before = {path.name for path in (here / "run").iterdir()}

@@ -1,5 +1,6 @@
 """Whole runs: nothing is lost, blocks and threads do not show, and run.json tells the truth."""
 
+import gzip
 import hashlib
 import json
 import tempfile
@@ -81,8 +82,8 @@ def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
         sources = open_sources([path])
         sizes = bundle.chunk_nt, block_nt
         classify(contigs_of(sources, []), runner, journal, *sizes, Unwatched())
-        digests = [source.sha256 for source in sources]
-        write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), digests)
+        seen = [source.seen for source in sources]
+        write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), seen)
         return results(Path(folder))
 
 
@@ -91,6 +92,7 @@ def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
 @example([("a", 4_000), ("", 0), ("a", 4_000)], 1)
 @example([("a", 1)] * 30, 65)
 def test_the_size_of_blocks_does_not_show(short, tmp_path_factory, records, block_nt):
+    """TRAP D1."""
     path = tmp_path_factory.mktemp("in") / "in.fa"
     path.write_bytes(fasta(sequences(records)))
     whole = tables_of(short, path, 10_000_000)
@@ -102,6 +104,7 @@ def test_the_size_of_blocks_does_not_show(short, tmp_path_factory, records, bloc
 @example([("a", 1)] * 30)
 @example([("a", 50_000), ("b", 0), ("a", 50_000)])
 def test_every_record_and_every_chunk_comes_out_once(short, tmp_path_factory, records):
+    """TRAP D1, D6."""
     folder = tmp_path_factory.mktemp("run")
     given_records = sequences(records)
     (folder / "in.fa").write_bytes(fasta(given_records))
@@ -160,6 +163,7 @@ def check_viral(path: Path, records: list[tuple[str, str]], contigs: list[dict[s
 
 @pytest.mark.parametrize("name", EMBEDDED or [None])
 def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_path):
+    """TRAP N11, R1: the real command on a small real model."""
     if name is None:
         pytest.skip("no bundle is embedded yet")
     lengths = [0, 1, 59, 60, 75, 299, 300, 301, 500, 700, 1_200]
@@ -182,6 +186,7 @@ def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_pat
 
 
 def test_run_json_of_a_real_run(bundle, tmp_path):
+    """TRAP N15."""
     data = fasta((f"s{i}", dna(40 + 100 * i, i)) for i in range(20))
     (tmp_path / "in.fa").write_bytes(data)
     arguments = ("in.fa", "-o", "run", "--bundle", bundle.path, "--sample", "lake")
@@ -317,6 +322,7 @@ def shorter(path: Path) -> None:
     ],
 )
 def test_an_input_that_changes_between_the_passes(bundle, tmp_path, change, sentence):
+    """TRAP D10."""
     path = tmp_path / "in.fa"
     path.write_bytes(random_reads(50, 700))
     wish = Settings(inputs=(path,), out=tmp_path / "run", bundle=str(bundle.path))
@@ -328,6 +334,24 @@ def test_an_input_that_changes_between_the_passes(bundle, tmp_path, change, sent
     assert (document["status"], document["exit_code"]) == ("failed", 1)
     assert document["error"] == str(caught.value)
     assert results(tmp_path / "run") == {}
+
+
+@pytest.mark.parametrize("lost", [4, 40])
+def test_an_input_that_had_broken_off_and_is_whole_in_the_second_pass(bundle, tmp_path, lost):
+    """TRAP D9: viral.fasta holds the records that the tables call, also behind that input."""
+    packed, plain = tmp_path / "a.fa.gz", tmp_path / "b.fa"
+    whole = gzip.compress(fasta([(f"a{i}", dna(300, i)) for i in range(20)]))
+    packed.write_bytes(whole[:-lost])
+    plain.write_bytes(fasta([(f"b{i}", dna(300, 100 + i)) for i in range(20)]))
+    wish = Settings(inputs=(packed, plain), out=tmp_path / "run", bundle=str(bundle.path))
+    outcome = run(wish, Looking(lambda: packed.write_bytes(whole)))
+    assert (outcome.status, outcome.exit_code) == ("failed", 1)
+    contigs = table(outcome.files.contigs)
+    viral = [row["contig"] for row in contigs if row["call"] == "virus"]
+    headers = [x[1:] for x in outcome.files.viral_fasta.read_text().split() if x[0] == ">"]
+    assert headers == viral
+    assert {name[0] for name in viral} == {"a", "b"}
+    assert len(contigs) < 40
 
 
 @pytest.mark.parametrize(
@@ -429,7 +453,7 @@ def test_settings_that_cannot_be(bundle, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path):
-    """Ten times as many reads may take the lines that wait for sorting, and no more."""
+    """TRAP R9: Ten times as many reads may take the lines that wait for sorting, and no more."""
     made_bundle(tmp_path / "km", block_nt=1_000_000)
     peaks = []
     for number in (30_000, 300_000):

@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
-    ("errors", "calls", "chunks", "progress", "citation"),
+    ("errors", "calls", "chunks", "progress", "citation", "atomic"),
     ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
     ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored", "downloads"),
@@ -138,7 +138,7 @@ def test_nothing_unsafe_and_no_network(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_nothing_is_swallowed(path):
-    """`except Exception` and a bare except hide bugs; BaseException may be passed on."""
+    """TRAP N2: `except Exception` and a bare except hide bugs; BaseException may be passed on."""
     for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.ExceptHandler):
             continue
@@ -158,6 +158,22 @@ def test_every_module_says_what_it_is(path):
 
 
 # What is loaded
+
+
+def test_tolerances_are_used_and_each_has_its_reason():
+    """TRAP N7: they stand in one place, so that none is loosened without a word."""
+    path = Path(__file__).parent / "tolerances.py"
+    lines = path.read_text("utf-8").splitlines()
+    tests = "".join(other.read_text("utf-8") for other in path.parent.glob("test_*.py"))
+    last = 0
+    for node in parsed(path).body:
+        if isinstance(node, ast.Assign):
+            (target,) = node.targets
+            assert isinstance(target, ast.Name)
+            above = lines[node.lineno - 2]
+            assert above.startswith("# ") or node.lineno == last + 1, target.id
+            assert f"tolerances.{target.id}" in tests, target.id
+            last = node.end_lineno or 0
 
 
 def modules_after(code: str) -> set[str]:

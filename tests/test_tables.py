@@ -73,7 +73,7 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5):
     (source,) = open_sources([path])
     assert sum(1 for _ in source.contigs()) == len(contigs)
     counts = write_tables(
-        journal.files, journal, Rule(kind, threshold), open_sources([path]), [source.sha256]
+        journal.files, journal, Rule(kind, threshold), open_sources([path]), [source.seen]
     )
     journal.finished()
     return counts, {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
@@ -143,6 +143,7 @@ def rows_of(data: bytes) -> list[dict[str, str]]:
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(made_runs(), st.lists(st.integers(0, 40)), st.sampled_from([0.5, 0.8]))
 def test_tables_of_frames(tmp_path_factory, contigs, cuts, threshold):
+    """TRAP N14."""
     folder = tmp_path_factory.mktemp("made")
     counts, files = run_of(folder / "cut", contigs, cuts, threshold=threshold)
     assert files == run_of(folder / "whole", contigs, threshold=threshold)[1]
@@ -276,6 +277,7 @@ def test_a_tie_is_others_for_a_frame_and_virus_for_a_chunk(tmp_path):
 
 
 def test_an_empty_input_gives_every_table_with_its_header(tmp_path):
+    """TRAP D7, R13."""
     counts, files = run_of(tmp_path / "a", [])
     assert files == {
         "calls.tsv": header(CALLS_COLUMNS),
@@ -323,6 +325,7 @@ def unique(folder: Path, names: Sequence[str], per_block: int):
     st.integers(1, 5),
 )
 def test_unique_names_equal_the_plain_ones(tmp_path_factory, names, per_block):
+    """TRAP D12."""
     names = [name.replace("\n", "") for name in names if name.isascii() or name.isprintable()]
     found = unique(tmp_path_factory.mktemp("names"), names, per_block)
     assert found == naive_names(names)
@@ -330,6 +333,7 @@ def test_unique_names_equal_the_plain_ones(tmp_path_factory, names, per_block):
 
 
 def test_paired_reads_share_names(tmp_path):
+    """TRAP D12."""
     names = [f"read_{i // 2}" for i in range(20_000)] + ["read_7_1", "read_8"]
     found = unique(tmp_path, names, 333)
     assert found[:4] == ["read_0", "read_0_1", "read_1", "read_1_1"]
@@ -405,21 +409,21 @@ def one_virus(folder: Path):
     journal.commit(blocks_of_made([MadeContig("a", [chunk], 400)], [])[0])
     (source,) = open_sources([path])
     list(source.contigs())
-    return path, journal, source.sha256
+    return path, journal, source.seen
 
 
 @pytest.mark.parametrize("text", [b">a\nACGA\n", b">a\nACGT\n>b\nA\n", b""])
 def test_an_input_that_changed_is_named_and_nothing_written(tmp_path, text):
-    path, journal, sha256 = one_virus(tmp_path)
+    path, journal, seen = one_virus(tmp_path)
     path.write_bytes(text)
     with pytest.raises(InputError, match="changed while it was read") as caught:
-        write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [sha256])
+        write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
     assert str(path) in str(caught.value)
     assert [p.name for p in journal.files.run_dir.iterdir()] == [".virnucpro"]
 
 
 def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
-    path, journal, sha256 = one_virus(tmp_path)
+    path, journal, seen = one_virus(tmp_path)
     data = gzip.compress(
         path.read_bytes()
         + b">b\n"
@@ -428,13 +432,14 @@ def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
     )
     path.write_bytes(data[: len(data) // 2])
     sources = open_sources([path])
-    write_tables(journal.files, journal, Rule("frames"), sources, [""])
+    write_tables(journal.files, journal, Rule("frames"), sources, [replace(seen, sha256="")])
     text = journal.files.viral_fasta.read_bytes()
     assert text.replace(b"\n", b"") == b">a" + b"ACGT" * 100
-    for text, digest in ((path.read_bytes(), sha256), (b"", "")):
+    broken = replace(seen, sha256="")
+    for text, before in ((path.read_bytes(), seen), (b"", broken), (b">a\nACGA\n", broken)):
         path.write_bytes(text)
         with pytest.raises(InputError, match="changed"):
-            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [digest])
+            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [before])
 
 
 def lacking_chunk(scored: Scored, row: int) -> Scored:
@@ -446,6 +451,7 @@ def lacking_chunk(scored: Scored, row: int) -> Scored:
 
 
 def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
+    """TRAP D1, D6."""
     chunks = [MadeChunk(0, 5, Status.NO_OPEN_FRAME), MadeChunk(4, 9, Status.NO_OPEN_FRAME)]
     contigs = [MadeContig(n, chunks, 9) for n in "abc"]
     blocks = blocks_of_made(contigs, [3])
@@ -469,6 +475,7 @@ def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
 
 
 def test_counts_must_add_up():
+    """TRAP D6."""
     status = dict.fromkeys((s.name.lower() for s in Status if s < Status.EMPTY), 0)
     numbers = dict.fromkeys((n for n in Counts.__dataclass_fields__ if n != "chunk_status"), 0)
     Counts(**numbers, chunk_status=status)
@@ -495,13 +502,13 @@ class Disk:
 
 
 def test_a_full_disk_while_tables_are_written(tmp_path, monkeypatch):
-    path, journal, sha256 = one_virus(tmp_path)
+    path, journal, seen = one_virus(tmp_path)
 
     def write(room):
         disk = Disk(room)
         with monkeypatch.context() as patch:
             patch.setattr(OutputFile, "write", lambda file, data: disk(file, data))
-            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [sha256])
+            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
         return disk.room
 
     needed = 1000 - write(1000)
@@ -523,7 +530,7 @@ from virnucpro.calls import Rule
 from virnucpro.journal import OutputFile, RunFiles
 from virnucpro.reads import open_sources
 from virnucpro.tables import write_tables
-path, journal, sha256 = one_virus(Path(sys.argv[1]))
+path, journal, seen = one_virus(Path(sys.argv[1]))
 left = [int(sys.argv[3])]
 for name in ("write", "close"):
     def wrapped(file, *data, method=getattr(OutputFile, name)):
@@ -532,12 +539,13 @@ for name in ("write", "close"):
             os.kill(os.getpid(), signal.SIGKILL)
         method(file, *data)
     setattr(OutputFile, name, wrapped)
-write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [sha256])
+write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
 """
 
 
 @pytest.mark.parametrize("steps", [1, 9, 14, 100])
 def test_a_kill_while_tables_are_written_leaves_none(tmp_path, steps):
+    """TRAP R8."""
     arguments = [str(tmp_path), str(Path(__file__).parent), str(steps)]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=60, check=False

@@ -64,6 +64,7 @@ def equal(one, other):
 @settings(max_examples=40, deadline=None)
 @given(batch=chunks)
 def test_any_chunks_get_what_each_gets_alone(classifier, batch):
+    """TRAP N9."""
     together = classifier.score(batch)
     for row, chunk in enumerate(batch):
         alone = classifier.score([chunk])
@@ -82,6 +83,7 @@ def test_both_strands_get_the_same_score(classifier, batch):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_threads_change_nothing(classifier, monkeypatch, threads, count):
+    """TRAP N11."""
     monkeypatch.setattr(classifier, "_budget", 6 * 48 * 4)
     batch = ["".join(np.random.default_rng(k).choice([*"ACGT"], 130 - k % 40)) for k in range(60)]
     threads(1)

@@ -23,10 +23,16 @@ from virnucpro.assembly import (
     copy_checked,
     frames_manifest,
     head_table,
-    put_together,
+    write_parts,
     wrong_fields,
 )
-from virnucpro.bundle import MANIFEST, Bundle, check_free, downloads_folder, load
+from virnucpro.bundle import (
+    MANIFEST,
+    Bundle,
+    downloads_folder,
+    load,
+    read_manifest,
+)
 from virnucpro.cache import VARIABLE, cache_dir, file_digest, file_sha256
 from virnucpro.catalogue import CONFIG, PARTS, Known, KnownEncoder, KnownFile, git_blob_id
 from virnucpro.classifiers.open_frames import HEAD
@@ -39,8 +45,9 @@ from virnucpro.downloads import (
     fetch,
     in_hub_cache,
 )
-from virnucpro.errors import BundleError
+from virnucpro.errors import BundleError, ResumeError
 from virnucpro.journal import disk_errors
+from virnucpro.lock import Lock
 from virnucpro.progress import Stages
 from virnucpro.published_head import read_head
 
@@ -52,6 +59,8 @@ SHARD = re.compile(r".+-\d{5}-of-\d{5}\..+")
 _LARGEST_HEAD_BYTES = 2**30
 # What a file system needs beside the files themselves.
 _MARGIN_BYTES = 50_000_000
+# In the directory of a bundle, while a download is at work there.
+_LOCKED = ".being-downloaded"
 
 
 class Source(Protocol):
@@ -93,9 +102,8 @@ class Folder:
             for file in sorted(folder.glob("*.pth")):
                 if file.is_file() and file.stat().st_size <= _LARGEST_HEAD_BYTES:
                     seen.append(file)
-                    if git_blob_id(file.read_bytes()) == known.head.git_blob:
-                        shutil.copyfile(file, part)
-                        progress(file.stat().st_size)
+                    if _is_head(known, file):
+                        copy_checked(file, part, file_digest(file), progress)
                         return
         among = f"none of {', '.join(map(str, seen))} is it" if seen else "no .pth file is there"
         raise BundleError(
@@ -188,13 +196,14 @@ def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
     """Where a model goes: all of it into the directory to, or else into the caches.
 
     source: the folder that it comes from, None for the network. Raises BundleError where there is
-    no cache.
+    no cache, and where the directory holds anything but this model.
     """
     if to is not None:
-        ours = {PICKLE, PICKLE + PART, HEAD, MANIFEST, *PARTS}
-        if not to.is_dir() or not ours.issuperset(path.name for path in to.iterdir()):
-            check_free(to)
-        return Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders})
+        places = Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders})
+        with disk_errors(to, "--to"):
+            if to.exists() and not _is_ours(known, places):
+                raise BundleError(f"{to}: already holds something else; choose an empty directory")
+        return places
     cache, downloads = cache_dir(), downloads_folder()
     if cache is None or downloads is None:
         raise BundleError(
@@ -208,26 +217,91 @@ def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
     return Placed(downloads / known.name, encoders)
 
 
+def _is_ours(known: Known, places: Placed) -> bool:
+    """Whether all that lies in a directory came there by an earlier download of this model.
+
+    An imported bundle has the same names in it, and its encoders may be the only copy of a user's
+    own: without the manifest that a download writes last, every file must be a verified one.
+    """
+    directory = places.bundle
+    ours = {PICKLE, PICKLE + PART, HEAD, MANIFEST, *PARTS, _LOCKED}
+    if not directory.is_dir() or not ours.issuperset(path.name for path in directory.iterdir()):
+        return False
+    try:
+        return _is_downloaded(known, read_manifest(directory))
+    except BundleError:  # not written yet, or damaged
+        head = directory / PICKLE
+        return (not head.exists() or _is_head(known, head)) and not any(
+            _fault(encoder, file, places.folder(encoder) / file.name)
+            for encoder in known.encoders
+            for file in encoder.files
+            if (places.folder(encoder) / file.name).exists()
+        )
+
+
+def _is_downloaded(known: Known, manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest is that which a download of this model writes."""
+    try:
+        encoders, head = manifest["encoders"], manifest["head"]["git_blob"]
+        whose = {part: (encoders[part]["path"], encoders[part]["revision"]) for part in PARTS}
+    except (KeyError, TypeError):
+        return False
+    wanted = {encoder.part: (encoder.part, encoder.revision) for encoder in known.encoders}
+    return (manifest.get("name"), head, whose) == (known.name, known.head.git_blob, wanted)
+
+
 def acquire(
     known: Known, places: Placed, source: Source, stages: Stages, *, apart: bool = False
 ) -> Bundle:
     """Brings every part to its place, verified, and writes the bundle.
 
     apart: whether the bundle must stand alone, as one that is to be carried does. A second call
-    goes on where the first was stopped. Raises BundleError.
+    goes on where the first was stopped, and mends what is damaged. Raises BundleError.
     """
     links = isinstance(source, Network) and not apart
-    missing = _missing(known, places, stages, links=links)
-    progress = _Progress(stages, sum(missing.values()))
     with disk_errors(places.bundle, "--to"):
+        missing = _missing(known, places, stages, links=links)
+        if not missing and (bundle := _whole(known, places.bundle)):
+            stages.line(f"{known.name} is there already, and whole")
+            return bundle
+        progress = _Progress(stages, sum(missing.values()))
         _check_space(missing)
-        places.bundle.mkdir(parents=True, exist_ok=True)
-        _head(known, places.bundle / PICKLE, source, progress)
-        for encoder in known.encoders:
-            for file in encoder.files:
-                target = places.folder(encoder) / file.name
-                _encoder_file(encoder, file, target, source, progress, apart=apart)
-        return _written(known, places)
+        with _locked(places.bundle):
+            _head(known, places.bundle / PICKLE, source, progress)
+            for encoder in known.encoders:
+                for file in encoder.files:
+                    target = places.folder(encoder) / file.name
+                    if target in missing:
+                        _encoder_file(encoder, file, target, source, progress, apart=apart)
+            return _written(known, places)
+
+
+def _whole(known: Known, directory: Path) -> Bundle | None:
+    """The bundle of this model, if it is there and its own files are what they should be."""
+    try:
+        if not _is_downloaded(known, read_manifest(directory)):
+            return None
+        bundle = load(directory)
+        for name in (HEAD, PICKLE):
+            bundle.file(name)
+    except BundleError:
+        return None
+    return bundle
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """While this download alone is at work in the directory of a bundle, which is made."""
+    try:
+        lock = Lock(directory / _LOCKED)
+    except ResumeError as error:
+        raise BundleError(
+            f"{directory}: another download of this bundle is under way; wait for it to end"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.remove()
 
 
 class _Progress:
@@ -243,10 +317,8 @@ class _Progress:
         self.stages.step(self.done, total, note)
 
 
-def _missing(
-    known: Known, places: Placed, stages: Stages, *, links: bool = False
-) -> dict[Path, int]:
-    """What is not there yet, and how many bytes of it; a damaged file is taken away.
+def _missing(known: Known, places: Placed, stages: Stages, *, links: bool) -> dict[Path, int]:
+    """What is not there yet, or damaged, and how many bytes of it are to come.
 
     links: whether files in the hub's cache are linked to, and take no room.
     """
@@ -261,7 +333,6 @@ def _missing(
                 if not (fault := _fault(encoder, file, target)):
                     continue
                 stages.line(f"{fault}; it is fetched again")
-                target.unlink()
             part = target.with_name(target.name + PART)
             have = part.stat().st_size if part.exists() else 0
             linked = links and in_hub_cache(encoder, file.name) is not None
@@ -291,7 +362,10 @@ def _check_space(missing: Mapping[Path, int]) -> None:
 
 
 def _is_head(known: Known, path: Path) -> bool:
-    return path.exists() and git_blob_id(path.read_bytes()) == known.head.git_blob
+    try:
+        return git_blob_id(path.read_bytes()) == known.head.git_blob
+    except OSError:  # not there, or not for us
+        return False
 
 
 def _head(known: Known, target: Path, source: Source, progress: _Progress) -> None:
@@ -301,14 +375,14 @@ def _head(known: Known, target: Path, source: Source, progress: _Progress) -> No
     progress.name = known.head.file
     with _alone(part):
         source.head(known, part, progress)
-    blob = git_blob_id(part.read_bytes())
-    if blob != known.head.git_blob or known.head.sha256 not in (None, file_sha256(part)):
-        part.unlink()
-        raise BundleError(
-            f"{known.head.file}: what came is not the published head (git blob {blob} instead of "
-            f"{known.head.git_blob}); it was not kept"
-        )
-    part.replace(target)
+        blob = git_blob_id(part.read_bytes())
+        if blob != known.head.git_blob or known.head.sha256 not in (None, file_sha256(part)):
+            part.unlink()
+            raise BundleError(
+                f"{known.head.file}: what came is not the published head (git blob {blob} instead "
+                f"of {known.head.git_blob}); it was not kept"
+            )
+        part.replace(target)
 
 
 def _encoder_file(
@@ -320,26 +394,27 @@ def _encoder_file(
     *,
     apart: bool,
 ) -> None:
-    if target.exists():
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + PART)
     progress.name = f"{encoder.repository} {file.name}"
     other = in_hub_cache(encoder, file.name) if isinstance(source, Network) else None
     if other is not None and not _fault(encoder, file, other):
-        if not apart:
-            target.unlink(missing_ok=True)  # a link into a cache that is gone
-            target.symlink_to(other)
-            return
         with _alone(part):
-            copy_checked(other, part, file_digest(other), progress)
-    else:
-        with _alone(part):
-            source.encoder_file(encoder, file, part, progress)
-    if fault := _fault(encoder, file, part, named=target):
-        part.unlink()
-        raise BundleError(f"{fault}; what came was not kept")
-    part.replace(target)
+            if apart:
+                copy_checked(other, part, file_digest(other), progress)
+            else:
+                part.unlink()
+                part.symlink_to(other)
+            part.replace(target)
+        return
+    with _alone(part):
+        if target.exists() and not _fault(encoder, file, target):
+            return  # come meanwhile, for another bundle with this encoder
+        source.encoder_file(encoder, file, part, progress)
+        if fault := _fault(encoder, file, part, named=target):
+            part.unlink()
+            raise BundleError(f"{fault}; what came was not kept")
+        part.replace(target)
 
 
 @contextmanager
@@ -348,14 +423,17 @@ def _alone(part: Path) -> Iterator[None]:
     with part.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            mine = os.path.samestat(os.fstat(file.fileno()), part.stat())
+        except (BlockingIOError, FileNotFoundError):
+            mine = False  # the other may have put it into its place just now
+        if not mine:
             raise BundleError(
                 f"{part}: another download of this file is under way; wait for it to end"
-            ) from error
+            )
         try:
             yield
         finally:
-            if part.exists() and not part.stat().st_size:
+            if part.exists() and not part.is_symlink() and not part.stat().st_size:
                 part.unlink()
 
 
@@ -386,7 +464,7 @@ def _written(known: Known, places: Placed) -> Bundle:
         },
     }
     manifest = frames_manifest(known.name, known.description, known.chunk_nt, parts)
-    return put_together(places.bundle, manifest, head.arrays, {PICKLE: data})
+    return write_parts(places.bundle, manifest, head.arrays, {PICKLE: data})
 
 
 def download(known: Known, to: Path | None, source: Path | None, stages: Stages) -> Bundle:
@@ -396,9 +474,6 @@ def download(known: Known, to: Path | None, source: Path | None, stages: Stages)
     no network, with what to run elsewhere.
     """
     places = placed(known, to, source)
-    if (places.bundle / MANIFEST).exists() and not _missing(known, places, stages):
-        stages.line(f"{known.name} is there already, and whole")
-        return load(places.bundle)
     offer: Source = Network() if source is None else Folder(source)
     try:
         return acquire(known, places, offer, stages, apart=to is not None)

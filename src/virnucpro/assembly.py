@@ -6,7 +6,7 @@ directory that lacks something is no bundle.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,8 @@ from typing import Any
 
 from safetensors.numpy import save as save_arrays
 
-from virnucpro.bundle import LABELS, Arrays, Bundle, check_free, write_manifest
+from virnucpro.atomic import write_atomic
+from virnucpro.bundle import LABELS, Arrays, Bundle, being_made, check_free, write_manifest
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.catalogue import CONFIG, PARTS, KnownEncoder, git_blob_id, read_catalogue
 from virnucpro.classifiers.open_frames import (
@@ -84,6 +85,8 @@ def wrong_fields(known: KnownEncoder, path: Path) -> list[str]:
         config = None
     if not isinstance(config, dict):
         return ["it is no JSON object"]
+    if "embed_dim" in config and "embed_dim" not in known.config:
+        return ["it has embed_dim, a field of another layout"]  # whose fields would be read instead
     return [
         f"{name} is {config.get(name)!r} instead of {value!r}"
         for name, value in known.config.items()
@@ -103,16 +106,29 @@ def _whose(known: KnownEncoder) -> dict[str, str]:
 def copy_checked(
     source: Path, target: Path, sha256: str, copied: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Copies a file, told of the bytes of each piece; BundleError where it is not what it was."""
+    """Copies a file, told of the bytes of each piece.
+
+    Raises BundleError where it cannot be read, or is not what it was; OSError where it cannot be
+    written.
+    """
     digest = hashlib.sha256()
-    with source.open("rb") as old, target.open("wb") as new:
-        while piece := old.read(_COPIED_AT_ONCE):
+    with target.open("wb") as new:
+        for piece in _pieces(source):
             digest.update(piece)
             new.write(piece)
             copied(len(piece))
     if digest.hexdigest() != sha256:
         target.unlink()
         raise BundleError(f"{source}: changed while it was copied; copy it again")
+
+
+def _pieces(source: Path) -> Iterator[bytes]:
+    try:
+        with source.open("rb") as file:
+            while piece := file.read(_COPIED_AT_ONCE):
+                yield piece
+    except OSError as error:
+        raise BundleError(f"{source}: cannot be read ({error.strerror or error})") from error
 
 
 def frames_manifest(
@@ -144,15 +160,21 @@ def put_together(
 
     Raises VirnucproError where the disk refuses.
     """
-    files = {HEAD: save_arrays(dict(head)), **files}
-    with disk_errors(directory):
+    with disk_errors(directory), being_made(directory):
         for encoder in copies:
             encoder.copy_into(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (directory / name).write_bytes(data)
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        return write_manifest(directory, manifest, sums)
+        return write_parts(directory, manifest, head, files)
+
+
+def write_parts(
+    directory: Path, manifest: Mapping[str, Any], head: Arrays, files: Mapping[str, bytes]
+) -> Bundle:
+    """Head, other files and manifest, into a directory that is ours alone. Raises OSError."""
+    files = {HEAD: save_arrays(dict(head)), **files}
+    for name, data in files.items():
+        write_atomic(directory / name, data)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return write_manifest(directory, manifest, sums)
 
 
 @dataclass(frozen=True, slots=True)

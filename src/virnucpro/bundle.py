@@ -7,7 +7,8 @@ directory; what computes with it lies in classifiers/, which is loaded only when
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,9 +21,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from virnucpro.cache import cache_path, file_digest, file_sha256
+from virnucpro.atomic import write_atomic
+from virnucpro.cache import VARIABLE, cache_path, file_digest, file_sha256, warn_once
 from virnucpro.catalogue import newest, read_catalogue
-from virnucpro.errors import BundleError
+from virnucpro.errors import BundleError, ResumeError
+from virnucpro.lock import Lock
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +40,8 @@ LABELS = ("others", "virus")
 DEFAULT_BUNDLE = "mini-500"
 EMBEDDED = Path(__file__).parent / "bundles"
 DOWNLOADED = "bundles"
+# A folder in a directory whose bundle is not whole yet.
+BEING_MADE = ".being-made"
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -167,11 +172,18 @@ def load(name_or_path: str | Path) -> Bundle:
 
 
 def find(name_or_path: str | Path) -> Path | None:
-    """The directory of a bundle that is here, as load looks for it."""
-    for places in (_embedded(), _downloaded()):
-        if found := places.get(str(name_or_path)):
+    """The directory of a bundle that is here, as load looks for it. Raises BundleError."""
+    for places in (_embedded, _downloaded):  # the cache is looked into only where it is needed
+        if found := places().get(str(name_or_path)):
             return found
-    return Path(name_or_path) if (Path(name_or_path) / MANIFEST).is_file() else None
+    path = Path(name_or_path)
+    try:
+        return path if (path / MANIFEST).is_file() else None
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be looked into ({error.strerror or error}); give a bundle's name, or "
+            "a directory that you may read"
+        ) from error
 
 
 def embedded_bundles() -> list[Bundle]:
@@ -179,10 +191,9 @@ def embedded_bundles() -> list[Bundle]:
     return [_read(path) for path in _in(EMBEDDED).values()]
 
 
-def downloaded_bundles() -> list[Bundle]:
-    """The bundles in the cache, by name."""
-    folder = downloads_folder()
-    return [] if folder is None else [_read(path) for path in _in(folder).values()]
+def downloaded_bundles() -> list[Path]:
+    """The directories of the bundles in the cache, by name; load tells whether one is whole."""
+    return [*_cached().values()]
 
 
 def downloads_folder() -> Path | None:
@@ -211,14 +222,60 @@ def _embedded() -> dict[str, Path]:
 
 
 def _downloaded() -> dict[str, Path]:
+    return _with_aliases(_cached())
+
+
+def _cached() -> dict[str, Path]:
+    """The bundles in the cache by name; none, with a warning, where it cannot be looked into."""
     folder = downloads_folder()
-    return {} if folder is None else _with_aliases(_in(folder))
+    try:
+        return {} if folder is None else _in(folder)
+    except OSError as error:
+        warn_once(
+            f"{folder}: downloaded bundles cannot be looked for here ({error.strerror or error}); "
+            f"set {VARIABLE} to a folder that you may read"
+        )
+        return {}
 
 
 def check_free(directory: Path) -> None:
-    """Raises BundleError unless a new bundle can go there: nothing is, or an empty directory."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    """Raises BundleError unless a new bundle can go there.
+
+    There is nothing, an empty directory, or what was left when the making of one was stopped.
+    """
+    try:
+        if not directory.exists():
+            return
+        names = {path.name for path in directory.iterdir()} if directory.is_dir() else {MANIFEST}
+    except OSError as error:
+        raise BundleError(
+            f"{directory}: cannot be looked into ({error.strerror or error}); choose another "
+            "directory"
+        ) from error
+    if MANIFEST in names or (names and BEING_MADE not in names):
         raise BundleError(f"{directory}: already holds something; choose an empty directory")
+
+
+@contextmanager
+def being_made(directory: Path) -> Iterator[None]:
+    """While this process alone makes a bundle in a directory, which is made too.
+
+    What is stopped in between leaves a mark there, by which check_free knows it. Raises BundleError
+    where another process is at it, OSError where nothing can be written.
+    """
+    try:
+        lock = Lock(directory / BEING_MADE)
+    except ResumeError as error:
+        raise BundleError(
+            f"{directory}: another process is making a bundle here; wait for it to end, or choose "
+            "another directory"
+        ) from error
+    try:
+        yield
+    except BaseException:
+        lock.release()
+        raise
+    lock.remove()
 
 
 def write_bundle(
@@ -231,15 +288,15 @@ def write_bundle(
     empty, or cannot be written to.
     """
     sums: dict[str, str] = {}
+    check_free(directory)
     try:
-        check_free(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            data = content if isinstance(content, bytes) else save_arrays(dict(content))
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            (directory / name).write_bytes(data)
-            sums[name] = hashlib.sha256(data).hexdigest()
-        return write_manifest(directory, manifest, sums)
+        with being_made(directory):
+            for name, content in files.items():
+                data = content if isinstance(content, bytes) else save_arrays(dict(content))
+                (directory / name).parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(directory / name, data)
+                sums[name] = hashlib.sha256(data).hexdigest()
+            return write_manifest(directory, manifest, sums)
     except OSError as error:
         raise BundleError(
             f"{directory}: the bundle cannot be written ({error.strerror or error}); choose "
@@ -250,9 +307,7 @@ def write_bundle(
 def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:
     """Writes bundle.toml, also over an older one, for files that lie there with these sha256."""
     document = {"format": FORMAT, **_without_none(dict(manifest)), "files": dict(sums)}
-    temporary = directory / f".{MANIFEST}"
-    temporary.write_bytes(tomli_w.dumps(document).encode())
-    temporary.replace(directory / MANIFEST)
+    write_atomic(directory / MANIFEST, tomli_w.dumps(document).encode())
     return _read(directory)
 
 

@@ -8,13 +8,13 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
 from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from virnucpro.atomic import write_atomic
 from virnucpro.errors import BundleError
 
 VARIABLE = "VIRNUCPRO_CACHE"
@@ -45,7 +45,9 @@ def cache_dir() -> Path | None:
     """
     path = cache_path()
     if path is None:
-        _warn(f"no home folder is known, so nothing is kept in a cache; set {VARIABLE} to a folder")
+        warn_once(
+            f"no home folder is known, so nothing is kept in a cache; set {VARIABLE} to a folder"
+        )
         return None
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,7 @@ def cache_dir() -> Path | None:
     except OSError as error:
         reason = error.strerror or str(error)
     if reason:
-        _warn(
+        warn_once(
             f"{path}: nothing can be kept in this cache ({reason}); set {VARIABLE} to a folder "
             "that can be written to"
         )
@@ -62,7 +64,8 @@ def cache_dir() -> Path | None:
 
 
 @cache
-def _warn(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
+    """A warning in the log, unless this process has given it already."""
     logging.getLogger("virnucpro").warning("warning: %s", sentence)
 
 
@@ -127,13 +130,8 @@ def _remember(path: Path, memo: dict[str, int | str]) -> None:
     if folder is None:
         return
     target = _memo(folder, path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         target.parent.mkdir(exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(memo), "ascii")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(target, json.dumps(memo).encode())
     except OSError as error:
-        _warn(f"{target.parent}: a digest cannot be kept ({error.strerror or error})")
+        warn_once(f"{target.parent}: a digest cannot be kept ({error.strerror or error})")

@@ -8,9 +8,9 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -287,6 +287,31 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     first = str(error).partition("\n")[0]
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.fullmatch(first) is not None
+
+
+@contextmanager
+def computing(what: str, device: "str | torch.device") -> Iterator[None]:
+    """Turns what torch raises when a computation fails on a device into an error of ours.
+
+    what: whose computation, for the message. Raises OutOfMemory, else DeviceError. A subclass of
+    RuntimeError that is none of torch's is a bug and stays what it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch
+
+        said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                f"{what}: memory ran out ({memory_of(device)}); give the program more memory, let "
+                f"other programs free theirs, or take fewer --threads ({said})"
+            ) from error
+        if type(error) not in (RuntimeError, torch.AcceleratorError):
+            raise
+        raise DeviceError(
+            f"{what}: computing on {device} failed ({said}); run again, or compute elsewhere"
+        ) from error
 
 
 def out_of_memory(what: str, tokens: int, memory: Memory, cause: str) -> OutOfMemory:

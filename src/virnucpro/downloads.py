@@ -11,12 +11,14 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.client import HTTPMessage
 from io import FileIO
 from pathlib import Path
 from socket import gaierror
+from typing import IO
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from virnucpro import __version__
 from virnucpro.catalogue import KnownEncoder
@@ -90,11 +92,19 @@ def offline() -> bool:
 
 
 def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> None:
-    """Request after request, until all is there."""
+    """Request after request, until all is there.
+
+    A server that was there and is gone may be back in a second.
+    """
     tries = 0
     while not _whole(file, size_bytes):
         before = file.tell()
-        reason = _more(url, file, size_bytes, progress)
+        try:
+            reason = _more(url, file, size_bytes, progress)
+        except NoNetwork as error:
+            if not tries:
+                raise
+            reason = error.reason
         if reason is None:
             return
         tries = 1 if file.tell() > before else tries + 1
@@ -123,14 +133,14 @@ def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
         headers["Range"] = f"bytes={have}-"
     try:
         request = Request(url, headers=headers)
-        with build_opener().open(request, timeout=_TIMEOUT_S) as answer:
+        with build_opener(_StaysSafe()).open(request, timeout=_TIMEOUT_S) as answer:
             total = _begin(answer, file, have)
             if None not in (total, size_bytes) and total != size_bytes:
                 raise BundleError(
                     f"{url}: the server has a file of {total:,} bytes there instead of "
                     f"{size_bytes:,}; it is not the published one"
                 )
-            while piece := answer.read1(_PIECE_BYTES):  # as it comes
+            for piece in _pieces(answer):
                 file.write(piece)
                 progress(len(piece))
                 if file.tell() > (size_bytes or _MOST_BYTES):
@@ -154,6 +164,30 @@ def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
         return f"no answer ({error.reason})"
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         return f"the connection broke off ({type(error).__name__})"
+
+
+class _StaysSafe(HTTPRedirectHandler):
+    """Follows a server elsewhere, but not out of an encrypted connection."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        """The next request. Raises BundleError for one that would not be encrypted."""
+        if req.type == "https" and not newurl.lower().startswith("https://"):
+            raise BundleError(
+                f"{req.full_url}: the server refers to {newurl}, which is not encrypted; nothing "
+                "is fetched from there"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body as it comes. Raises HTTPException where the connection breaks, however it does."""
+    try:
+        while piece := answer.read1(_PIECE_BYTES):
+            yield piece
+    except OSError as error:
+        raise http.client.HTTPException(error.strerror or str(error)) from error
 
 
 def _begin(answer: http.client.HTTPResponse, file: FileIO, have: int) -> int | None:

@@ -92,7 +92,7 @@ def read_head(path: Path) -> PickledHead:
         return PickledHead(_arrays(found, storages), whole)
     except _Refused as refusal:
         raise BundleError(f"{path}: {refusal}; nothing in it was executed") from refusal
-    except (ValueError, IndexError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
         raise BundleError(_damaged(path)) from error
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise BundleError(_damaged(path)) from error

@@ -13,7 +13,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -72,6 +72,19 @@ class Contig:
     header: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a pass over an input has delivered so far.
+
+    records: how many; crc: CRC-32 over their headers and letters; sha256: hex digest of the whole
+    file, empty unless the pass reached its end.
+    """
+
+    records: int = 0
+    crc: int = 0
+    sha256: str = ""
+
+
 def letters(sequence: bytes) -> bytes:
     """Upper case, U read as T; other IUPAC codes are kept."""
     return sequence.translate(_TO_LETTERS)
@@ -128,12 +141,16 @@ def _check_readable(path: Path) -> None:
 
 
 class Source:
-    """One input file, FASTA, plain or gzipped (told by its content, not by its name)."""
+    """One input file, FASTA, plain or gzipped (told by its content, not by its name).
+
+    seen: what contigs has delivered.
+    """
 
     def __init__(self, path: Path, sample: str) -> None:
         self.path = path
         self.sample = sample
         self.size_bytes = path.stat().st_size
+        self.seen = Seen()
         self._raw: _HashedFile | None = None
 
     @property
@@ -162,15 +179,20 @@ class Source:
         and makes a fault later. A gzip stream that ends early or is damaged raises StreamBroken
         after every record that was complete. Raises InputError for what is no FASTA.
         """
-        last = ""
+        last, crc = "", 0
+        self.seen = Seen()
         try:
             self._raw = _HashedFile(self.path)
             with _text_of(self._raw) as text:
                 _check_format(text, self.path)
                 for contig in self._contigs(_AsciiStream(text)):
+                    header = contig.header.encode("utf-8", "surrogateescape")
+                    crc = zlib.crc32(contig.sequence, zlib.crc32(b">%b\n" % header, crc))
+                    self.seen = Seen(contig.record, crc)
                     yield contig
                     last = f"record {contig.record} ({contig.name})"
                     del contig  # its letters; the next is read meanwhile
+            self.seen = replace(self.seen, sha256=self.sha256)
         except FastaFormatError as error:
             raise InputError(
                 "this is no FASTA: a line that begins with '>' must come before any other text",

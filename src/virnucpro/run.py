@@ -16,10 +16,11 @@ import numpy as np
 from virnucpro import __version__
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
-from virnucpro.classifiers import Classifier
+from virnucpro.classifiers import Classifier, Plan, plan_of
 from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
 from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
+    DeviceError,
     OutOfMemory,
     ResumeError,
     SettingsError,
@@ -48,14 +49,17 @@ from virnucpro.scored import Scored
 from virnucpro.tables import Counts, write_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from virnucpro.batches import Block
 
 
 TABLE_FORMS = ("plain", "gz")
+FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
 
-# Scored at the start, so that the attention kernels of this machine are known by what ran: two
-# lengths, so that those of a batch with pads are among them, and one open frame each.
+# Scored when a bundle is loaded, so that attention kernels other than planned are known before the
+# first block: two lengths, so that those of a batch with pads are among them, one open frame each.
 _PROBE = (
     "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
     "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
@@ -179,11 +183,8 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     files = RunFiles(settings.out, settings.prefix, blocks_in, settings.tables == "gz")
     _check_spared(sources, files)
     threads = _threads(bundle, settings)
-    classifier = bundle.classifier(
-        precision=settings.precision, cache_weights=settings.cache_weights
-    )
-    classifier.score(_PROBE)
-    fingerprint = _fingerprint(bundle, classifier, settings)
+    plan = plan_of(bundle, precision=settings.precision)
+    fingerprint = _fingerprint(bundle, plan, settings)
     watcher = watcher or Silent()
     why_again = ""
     if not settings.force:
@@ -198,9 +199,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
         Journal.open(files, fingerprint, **options) as journal,
         _log(files, watcher) as log,
     ):
-        ongoing = _Run(
-            settings, bundle, sources, classifier, fingerprint, journal, device, log, started
-        )
+        ongoing = _Run(settings, bundle, sources, plan, fingerprint, journal, device, log, started)
         ongoing.timings["startup_s"] = perf_counter() - clock
         return ongoing.outcome(why_again)
 
@@ -320,13 +319,13 @@ def _threads(bundle: Bundle, settings: Settings) -> int:
     return 1 if bundle.kind == "kmer" else use_threads(settings.threads)
 
 
-def _fingerprint(bundle: Bundle, classifier: Classifier, settings: Settings) -> dict[str, str]:
+def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, str]:
     """What makes a run this run, as far as it is known before the inputs are read."""
     return {
         "bundle": bundle.sha256,
-        "precision": classifier.precision,
-        "device": classifier.device.split(":")[0],
-        "attention": ", ".join(f"{name} {by}" for name, by in classifier.attention.items()),
+        "precision": plan.precision,
+        "device": plan.device.split(":")[0],
+        "attention": ", ".join(f"{name} {by}" for name, by in plan.attention.items()),
         "chunk_nt": str(bundle.chunk_nt),
         "frames": "open" if bundle.kind == "frames" else "none",
         "block_nt": str(bundle.block_nt),
@@ -373,7 +372,7 @@ class _Run:
     settings: Settings
     bundle: Bundle
     sources: list[Source]
-    classifier: Classifier
+    plan: Plan
     fingerprint: dict[str, str]
     journal: Journal
     device: Device
@@ -386,6 +385,7 @@ class _Run:
     broken: list[StreamBroken] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
     on_record: bool = False
+    classifier: Classifier | None = None
 
     def outcome(self, why_again: str) -> Outcome:
         """Does the work; whatever ends it, run.json says how."""
@@ -401,11 +401,39 @@ class _Run:
                     self._write_json(status, code, sentence, None)
             raise
 
+    def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
+        """As runners.Runner: a block is kept only if the kernels of the fingerprint made it."""
+        assert self.classifier is not None
+        for scored in SerialRunner(self.classifier).run(blocks):
+            self._check_kernels(self.classifier)
+            yield scored
+
+    def _check_kernels(self, classifier: Classifier) -> None:
+        for name, seen in classifier.attention.items():
+            planned = self.plan.attention.get(name, "none")
+            if other := set(seen.split(",")) - set(planned.split(",")):
+                raise DeviceError(
+                    f"the attention of {name} ran by {', '.join(sorted(other))}, not by {planned} "
+                    "as in the fingerprint of this run, and results of several are not mixed; "
+                    "please report this"
+                )
+
+    def _load(self) -> None:
+        """Only here, when the run directory is ours, are the weights read."""
+        clock = perf_counter()
+        self.classifier = self.bundle.classifier(
+            precision=self.plan.precision, cache_weights=self.settings.cache_weights
+        )
+        self.classifier.score(_PROBE)
+        self._check_kernels(self.classifier)
+        self.timings["startup_s"] += perf_counter() - clock
+
     def _work(self) -> Counts:
+        self._load()
         with self._timed("blocks_s"):
             classify(
                 self._contigs(),
-                SerialRunner(self.classifier),
+                self,
                 self.journal,
                 self.bundle.chunk_nt,
                 self.bundle.block_nt,
@@ -416,11 +444,11 @@ class _Run:
                 f"{self.journal.reused:,} of {self.journal.count:,} blocks were finished before"
             )
         with self._timed("tables_s"):
-            digests = [source.sha256 if self._whole(source) else "" for source in self.sources]
+            before = [source.seen for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
             compat = self.settings.compat_tables
-            counts = write_tables(self.journal.files, self.journal, rule, again, digests, compat)
+            counts = write_tables(self.journal.files, self.journal, rule, again, before, compat)
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
@@ -441,18 +469,18 @@ class _Run:
         """Where p_virus is cut."""
         return _threshold(self.settings, self.bundle)
 
-    def _whole(self, source: Source) -> bool:
-        return all(error.path != source.path for error in self.broken)
-
     def _announce(self, why_again: str) -> None:
         bundle, say = self.bundle, self.log.line
+        default = self.settings.bundle == DEFAULT_BUNDLE
+        named = f"{bundle.name} (the default)" if default else bundle.name
+        theirs = f"; {FETCH_PUBLISHED}" if default else ""
         say(
-            f"virnucpro {__version__}, bundle {bundle.name}, {bundle.provenance}; bundle sha256 "
+            f"virnucpro {__version__}, bundle {named}, {bundle.provenance}{theirs}; bundle sha256 "
             f"{bundle.sha256}"
         )
         say(
             f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {self.threshold:g}; "
-            f"{self.classifier.precision} on {self.device.name}, "
+            f"{self.plan.precision} on {self.device.name}, "
             f"{self.device.threads} thread{'s' * (self.device.threads > 1)}"
         )
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
@@ -518,6 +546,8 @@ class _Run:
 
     def _summarise(self, counts: Counts) -> None:
         say = self.log.line
+        if not counts.records:
+            say("the input holds no record, so every table has its header alone")
         say(
             f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
             f"{counts.none:,} not called, {counts.failed:,} failed"
@@ -546,7 +576,7 @@ class _Run:
                 "threshold": self.threshold,
                 "sample": self.settings.sample,
                 "prefix": self.settings.prefix,
-                "precision": self.classifier.precision,
+                "precision": self.plan.precision,
                 "threads": self.device.threads,
                 "max_length": self.settings.max_length,
                 "tables": self.settings.tables,
@@ -560,10 +590,10 @@ class _Run:
             "device": {
                 "kind": self.device.kind,
                 "name": self.device.name,
-                "precision": self.classifier.precision,
+                "precision": self.plan.precision,
                 "threads": self.device.threads,
             },
-            "attention": dict(self.classifier.attention),
+            "attention": dict(self.classifier.attention) if self.classifier else {},
             "fingerprint": self.fingerprint | self._inputs_digest(),
             "blocks": {
                 "total": self.journal.count,

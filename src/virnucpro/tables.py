@@ -7,7 +7,8 @@ sorted, which lies on the disk. This module knows no encoder and no device.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Score
 from virnucpro.errors import InputError, StreamBroken
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
-from virnucpro.reads import Contig, Source
+from virnucpro.reads import Contig, Seen, Source
 from virnucpro.scored import Scored
 from virnucpro.sorting import SortedLines, pieces_of
 
@@ -115,15 +116,15 @@ def write_tables(
     journal: Journal,
     rule: Rule,
     sources: Sequence[Source],
-    sha256: Sequence[str],
+    before: Sequence[Seen],
     compat_tables: bool = True,
 ) -> Counts:
     """Writes all tables and viral.fasta; they appear one after the other, when all are finished.
 
     compat_tables: whether the two in the published tool's format are among them. sources: the
-    inputs, opened anew for the second pass; sha256: what the first pass found for each, empty
-    where it did not reach the end. Raises InputError if an input has changed since, VirnucproError
-    if the disk refuses, ResumeError if a block is missing or damaged.
+    inputs, opened anew for the second pass; before: what the first pass has seen of each. Raises
+    InputError if an input has changed since, VirnucproError if the disk refuses, ResumeError if a
+    block is missing or damaged.
     """
     with Staging(files, journal.outputs) as staging:
         hashes, virus = files.scratch / "names.hashes", files.scratch / "virus.flags"
@@ -133,7 +134,7 @@ def write_tables(
             _write_scores(files, staging, journal, names)
         fasta = staging.open(files.viral_fasta)
         if counts.virus:
-            for piece in _viral(sources, sha256, virus):
+            for piece in _viral(sources, before, virus):
                 fasta.write(piece)
         staging.publish()
     return counts
@@ -397,34 +398,36 @@ def _chunk_rows(ids: list[str], scores: Scores) -> list[bytes]:
     return [line.encode("utf-8", "surrogateescape") for line in lines]
 
 
-def _viral(sources: Sequence[Source], sha256: Sequence[str], flags: Path) -> Iterator[bytes]:
+def _viral(sources: Sequence[Source], before: Sequence[Seen], flags: Path) -> Iterator[bytes]:
     """Text of viral.fasta, from a second pass over the inputs; flags: a byte a record."""
     waiting: list[bytes] = []
     with flags.open("rb") as wanted:
-        for source, expected in zip(sources, sha256, strict=True):
-            for contig in _again(source, complete=expected != ""):
-                flag = wanted.read(1)
-                if not flag:  # what follows was not part of the run, or the digest will tell
-                    break
-                if flag == b"\1":
+        for source, seen in zip(sources, before, strict=True):
+            for contig in _again(source, seen):
+                if wanted.read(1) == b"\1":
                     waiting += _fasta(contig)
                 if len(waiting) >= _FASTA_PIECES:
                     yield b"".join(waiting)
                     waiting.clear()
-            if expected and source.sha256 != expected:
-                raise InputError(_CHANGED, source.path)
-        if wanted.read(1):
-            raise InputError(_CHANGED, sources[-1].path)
     yield b"".join(waiting)
 
 
-def _again(source: Source, complete: bool) -> Iterator[Contig]:
-    """The contigs of an input; that it breaks off is news only if it was complete before."""
+def _again(source: Source, before: Seen) -> Iterator[Contig]:
+    """The contigs of an input that an earlier pass saw, and no others.
+
+    An input that had broken off may have more by now. Raises InputError where one is another, or
+    where a complete input is not the same to its end.
+    """
+    contigs = source.contigs()
     try:
-        yield from source.contigs()
+        yield from islice(contigs, before.records)
+        more = before.sha256 != "" and next(contigs, None) is not None
     except StreamBroken as error:
-        if complete:
-            raise InputError(_CHANGED, source.path) from error
+        raise InputError(_CHANGED, source.path) from error
+    if more or replace(source.seen, sha256=before.sha256) != before:
+        raise InputError(_CHANGED, source.path)
+    if before.sha256 and source.sha256 != before.sha256:
+        raise InputError(_CHANGED, source.path)
 
 
 def _fasta(contig: Contig) -> Iterator[bytes]:

@@ -47,8 +47,13 @@ def verified(bundle: Bundle) -> Iterator[Checked]:
     head = bundle.parts.get("head")
     if isinstance(head, Mapping):
         path = bundle.path / str(head.get("file"))
-        if path.is_file() and git_blob_id(path.read_bytes()) != head.get("git_blob"):
-            yield Checked(path, "has another git blob id than bundle.toml names")
+        try:
+            other = path.is_file() and git_blob_id(path.read_bytes()) != head.get("git_blob")
+        except OSError as error:
+            yield Checked(path, f"cannot be read ({error.strerror or error})")
+        else:
+            if other:
+                yield Checked(path, "has another git blob id than bundle.toml names")
 
 
 def _checked(path: Path, sha256: str) -> Checked:

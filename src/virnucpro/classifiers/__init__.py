@@ -4,13 +4,14 @@ Importing this loads no torch; a kind that needs it is loaded when a bundle of t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.cache import cache_dir
 from virnucpro.calls import Scores
-from virnucpro.devices import known_device, precision_for
+from virnucpro.devices import check_fp8, known_device, precision_for
 from virnucpro.errors import BundleError, DeviceError, SettingsError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from virnucpro.head import Head
 
-__all__ = ["Classifier", "classifier_of", "head_of"]
+__all__ = ["Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
 
 
 class Classifier(Protocol):
@@ -47,6 +48,42 @@ class Classifier(Protocol):
         """Scores of chunks given as text, in any case, U read as T."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bundle will compute in, known before its weights are read.
+
+    precision, device: as of Classifier; attention: the kernels by which small tensors of each
+    encoder's kind were computed there.
+    """
+
+    precision: str
+    device: str
+    attention: Mapping[str, str]
+
+
+def plan_of(bundle: Bundle, device: "str | torch.device" = "cpu", precision: str = "auto") -> Plan:
+    """How classifier_of would compute. Raises DeviceError and SettingsError as it does."""
+    name, chosen = _chosen(bundle, device, precision)
+    if bundle.kind == "kmer":
+        return Plan(chosen, name, {})
+    from virnucpro.encoders.attention import kernels_tried
+    from virnucpro.encoders.precision import device_of, dtype_of
+
+    place = device_of(name)
+    eight_bit = chosen == "fp8" and bundle.kind == "frames"
+    if eight_bit:
+        check_fp8(name)
+    dtype = dtype_of("bf16" if eight_bit else chosen)
+    if bundle.kind == "frames":
+        slopes = {"dnabert_s": True, "esm2": False}
+        kernels = {e: kernels_tried(place, dtype, slopes=s, pads=True) for e, s in slopes.items()}
+    elif bundle.part("codon").get("attention"):
+        kernels = {"codon": kernels_tried(place, dtype, slopes=False, pads=False)}
+    else:
+        kernels = {}
+    return Plan(chosen, name, kernels)
+
+
 def classifier_of(
     bundle: Bundle,
     device: "str | torch.device" = "cpu",
@@ -61,24 +98,31 @@ def classifier_of(
     as they lie in memory, and read from there. Raises BundleError, DeviceError, and SettingsError
     for a precision that the kind of bundle does not have; device and precision are looked at first.
     """
-    device = known_device(device)
+    name, chosen = _chosen(bundle, device, precision)
     if bundle.kind == "kmer":
         from virnucpro.classifiers.kmers import kmer_classifier
 
-        if not device.startswith("cpu"):
-            raise DeviceError(f"bundle {bundle.name} computes on the cpu only, not on {device}")
-        if precision not in ("auto", "fp64"):
-            raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}")
         return kmer_classifier(bundle)
-    agrees = "bf16" in bundle.parts.get("agreement", {})
-    chosen = precision_for(precision, device, agrees)
     if bundle.kind == "chunks":
         from virnucpro.classifiers.whole_chunks import ChunkClassifier
 
-        return ChunkClassifier(bundle, device, chosen)
+        return ChunkClassifier(bundle, name, chosen)
     from virnucpro.classifiers.open_frames import FrameClassifier
 
-    return FrameClassifier(bundle, device, chosen, cache_dir() if cache_weights else None)
+    return FrameClassifier(bundle, name, chosen, cache_dir() if cache_weights else None)
+
+
+def _chosen(bundle: Bundle, device: "str | torch.device", precision: str) -> tuple[str, str]:
+    """Device and precision by name. Raises DeviceError, and SettingsError."""
+    name = known_device(device)
+    if bundle.kind == "kmer":
+        if not name.startswith("cpu"):
+            raise DeviceError(f"bundle {bundle.name} computes on the cpu only, not on {name}")
+        if precision not in ("auto", "fp64"):
+            raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}")
+        return name, "fp64"
+    agrees = "bf16" in bundle.parts.get("agreement", {})
+    return name, precision_for(precision, name, agrees)
 
 
 def head_of(bundle: Bundle) -> "Head":

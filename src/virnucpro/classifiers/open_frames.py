@@ -16,6 +16,7 @@ from virnucpro.batches import Block
 from virnucpro.bundle import MANIFEST, Bundle
 from virnucpro.cache import file_digest
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
+from virnucpro.devices import computing
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES
 from virnucpro.encoders.weights import find_published, open_published
@@ -115,7 +116,8 @@ class FrameClassifier:
         frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
         status = np.full(len(texts), Status.NO_OPEN_FRAME, np.uint8)
         status[frames.chunk] = Status.OK
-        found = self._head.probabilities(self._encoders.features(frames)).cpu().numpy()
+        with computing(self.name, self.device):
+            found = self._head.probabilities(self._encoders.features(frames)).cpu().numpy()
         return frame_scores_to_chunks(
             len(texts), frames.chunk, frames.frame, found[:, 0], found[:, 1], status
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import FRAME_NAMES, Scores, is_called
-from virnucpro.devices import each_on_one_thread
+from virnucpro.devices import computing, each_on_one_thread
 from virnucpro.encoders.attention import observing
 from virnucpro.encoders.codon import (
     CodonNetwork,
@@ -74,7 +74,8 @@ class ChunkClassifier:
         frame = np.zeros(len(texts), np.uint8)
         if len(called):
             batches, place, flipped = self._batches(codes, texts, called)
-            parts = each_on_one_thread(self._forward, batches)
+            with computing(self.name, self.device):
+                parts = each_on_one_thread(self._forward, batches)
             p_virus[called] = torch.cat([p_virus_B for p_virus_B, _ in parts])[place].numpy()
             weight_n6 = torch.cat([weight_B6 for _, weight_B6 in parts])[place]
             frame[called] = unflip_frames(weight_n6, flipped).argmax(1).numpy()

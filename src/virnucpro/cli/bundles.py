@@ -30,22 +30,30 @@ def bundles() -> None:
 def list_(catalogue: Path | None) -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
     from rich.table import Table
+    from rich.text import Text
 
-    from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles
+    from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
     from virnucpro.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
+    from virnucpro.errors import BundleError
 
     known = read_catalogue(catalogue).bundles
     table = Table(
         "bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is", box=None
     )
-    here = [("embedded", bundle) for bundle in embedded_bundles()]
-    here += [("downloaded", bundle) for bundle in downloaded_bundles()]
-    for where, bundle in here:
-        names = ", ".join(aliases_of(bundle))
-        numbers = str(bundle.chunk_nt), bundle.kind, contents(bundle)["megabytes"]
-        table.add_row(bundle.name, names, where, *numbers, bundle.description)
-    names_here = {bundle.name for _, bundle in here}
+    here = [("embedded", bundle.path) for bundle in embedded_bundles()]
+    here += [("downloaded", path) for path in downloaded_bundles()]
+    for where, path in here:
+        try:
+            bundle = load(path)
+            numbers = str(bundle.chunk_nt), bundle.kind, contents(bundle)["megabytes"]
+        except BundleError as error:
+            table.add_row(path.name, "", "damaged", "", "", "", Text(str(error)))
+            continue
+        table.add_row(
+            bundle.name, ", ".join(aliases_of(bundle)), where, *numbers, bundle.description
+        )
+    names_here = {path.name for _, path in here}
     aliases = {name: alias for alias, name in newest(k.name for k in known).items()}
     for model in known:
         if model.name not in names_here:

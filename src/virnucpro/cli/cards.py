@@ -63,7 +63,10 @@ def contents(bundle: "Bundle") -> dict[str, Any]:
 
     rows, total = [], 0
     for path, sha256 in listed_files(bundle):
-        size_bytes = path.stat().st_size if path.exists() else None
+        try:
+            size_bytes = path.stat().st_size
+        except OSError:
+            size_bytes = None
         total += size_bytes or 0
         size = "missing" if size_bytes is None else megabytes(size_bytes)
         name = path.relative_to(bundle.path) if path.is_relative_to(bundle.path) else path

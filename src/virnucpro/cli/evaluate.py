@@ -12,6 +12,9 @@ from virnucpro.cli.terminal import Screen, paper
 if TYPE_CHECKING:
     from virnucpro.train.measure import Evaluation
 
+# Fewer say little of a false-positive rate of a few per cent.
+FEW = 100
+
 
 @click.command()
 @click.argument("bundle")
@@ -110,4 +113,12 @@ def _print(evaluation: "Evaluation") -> None:
         console.print(table)
     for share, precision in evaluation.expected_precision:
         value = "not known" if precision is None else f"{precision:.1%}"
-        console.print(f"expected precision in a sample with {share:.1%} virus: {value}")
+        console.print(
+            f"expected precision of calls of contigs in a sample with {share:.1%} virus: {value}"
+        )
+    others = evaluation.contig[0].others
+    if others < FEW:
+        console.print(
+            f"only {others} contigs of others were measured, so that how many are called virus by "
+            "mistake, and the precision, are hardly known"
+        )

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from virnucpro.cli.terminal import Screen
+from virnucpro.errors import Terminated
 
 # Options of the published programs, and what answers to them here.
 ELSEWHERE = {
@@ -104,7 +105,8 @@ def _refusing(command: Command) -> Command:
     "--bundle",
     default="mini-500",
     show_default=True,
-    help="Name of an embedded bundle (see `virnucpro bundles list`) or a bundle's directory.",
+    help="Name of a bundle that is here (see `virnucpro bundles list`), or a bundle's directory. "
+    "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
 )
 @click.option(
     "--threshold",
@@ -145,7 +147,11 @@ def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN
 
     settings = Settings(command=tuple(sys.argv), **options)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
-        outcome = run(settings, screen)
+        try:
+            outcome = run(settings, screen)
+        except (KeyboardInterrupt, Terminated):
+            screen.line("what is finished is kept: give the same command again, and it goes on")
+            raise
         screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
     if outcome.error is not None:
         click.echo(f"virnucpro: {outcome.error}", err=True)

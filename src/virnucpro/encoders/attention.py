@@ -39,7 +39,7 @@ NAMES = {
     "_scaled_dot_product_flash_attention_for_cpu": "PyTorch CPU flash",
 }
 WITH_BIAS = {"memory-efficient", "cuDNN flash"}
-SOFTMAX = {"softmax", "_softmax", "_safe_softmax"}
+SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "_scaled_dot_product_attention_math"}
 FLEX = "FlexAttention"
 
 # What ran, by what was asked for; a context of its own in every thread.
@@ -361,3 +361,19 @@ def observing(seen: dict[Any, str]) -> Iterator[None]:
         yield
     finally:
         _SEEN.reset(before)
+
+
+def kernels_tried(device: torch.device, dtype: torch.dtype, *, slopes: bool, pads: bool) -> str:
+    """The kernels that `auto` means there, with commas, as observed on a few small tensors.
+
+    slopes: whether heads have ALiBi's; pads: whether batches with pads come besides others.
+    """
+    q = torch.ones(2, 4, 24, 64, device=device, dtype=dtype)
+    slopes_H = torch.tensor(alibi_slopes(4), device=device) if slopes else None
+    keep_BT = torch.ones(2, 24, dtype=torch.bool, device=device)
+    keep_BT[1, 5:] = False
+    seen: dict[Any, str] = {}
+    with observing(seen), torch.inference_mode():
+        for keep in (None, keep_BT) if pads else (None,):
+            attention(q, q, q, Mask(keep, slopes_H, 24), backend="auto")
+    return ",".join(sorted(set(seen.values())))
