@@ -258,10 +258,10 @@ def _as_before(
     files: RunFiles, earlier: Mapping[str, Any], settings: Settings, watcher: Watcher
 ) -> Outcome:
     """A finished run, all of whose results are there."""
+    if not (files.report.exists() and files.multiqc.exists()):  # killed at its very end, or removed
+        write_reports(files)
     if not earlier["settings"].get("keep_blocks"):
         clear_leftovers(files)
-    if not (files.report.exists() and files.multiqc.exists()):  # killed before they were written
-        write_reports(files)
     status = earlier["status"]
     watcher.line(
         f"{files.run_dir}: this run was finished on {earlier['finished']} ({status}), and every "
@@ -539,7 +539,7 @@ class _Run:
             status, code, error = "failed", 1, "; ".join(map(str, self.broken))
         self._summarise(counts)
         self._write_json(status, code, error, counts)
-        write_reports(self.journal.files, self.journal.files.hidden)
+        write_reports(self.journal.files)
         if status in FINISHED:  # else the blocks are what a later run goes on from
             self.journal.finished(self.settings.keep_blocks)
         return Outcome(self.journal.files, status, code, error, counts)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from virnucpro.errors import ResumeError, SettingsError
-from virnucpro.journal import RunFiles, write_atomic
+from virnucpro.journal import RunFiles, disk_errors, write_atomic
 from virnucpro.report.multiqc import multiqc_table
 from virnucpro.report.page import GENERATOR, page_of
 from virnucpro.report.runs import read_run, run_files
@@ -12,14 +12,18 @@ from virnucpro.report.runs import read_run, run_files
 MOST_RUNS = 100
 
 
-def write_reports(files: RunFiles, by_way_of: Path | None = None) -> None:
-    """Writes both for a run that has just finished; by_way_of: as in journal.write_atomic.
+def write_reports(files: RunFiles) -> None:
+    """Writes both for a finished run, by way of its scratch folder where it is still there.
 
     Raises VirnucproError when the disk refuses, InputError for a damaged table.
     """
     run = read_run(files)
-    write_atomic(files.report, page_of([run]), by_way_of)
-    write_atomic(files.multiqc, multiqc_table(run), by_way_of)
+    scratch = files.scratch if files.hidden.is_dir() else None
+    if scratch is not None:  # what a kill leaves there goes with it
+        with disk_errors(files.run_dir):
+            scratch.mkdir(exist_ok=True)
+    write_atomic(files.report, page_of([run]), scratch)
+    write_atomic(files.multiqc, multiqc_table(run), scratch)
 
 
 def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = True) -> Path:
