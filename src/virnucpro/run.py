@@ -262,7 +262,7 @@ def _as_before(
     if not (files.report.exists() and files.multiqc.exists()):  # killed before they were written
         with disk_errors(files.run_dir):
             files.hidden.mkdir(exist_ok=True)
-        write_reports(files, files.hidden)
+        write_reports(files)
     if not earlier["settings"].get("keep_blocks"):
         clear_leftovers(files)
     else:

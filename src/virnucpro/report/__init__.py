@@ -1,6 +1,7 @@
 """What people look at after a run: report.html, and a table for MultiQC."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from virnucpro.errors import ResumeError, SettingsError
@@ -24,6 +25,9 @@ def write_reports(files: RunFiles) -> None:
             scratch.mkdir(exist_ok=True)
     write_atomic(files.report, page_of([run]), scratch)
     write_atomic(files.multiqc, multiqc_table(run), scratch)
+    if scratch is not None:
+        with suppress(OSError):  # tables in the making may lie there
+            scratch.rmdir()
 
 
 def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = True) -> Path:
