@@ -219,7 +219,7 @@ def test_a_finished_foreign_or_busy_folder_is_known_before_the_weights_are_read(
     (here / "other").mkdir()
     (here / "other" / "calls.tsv").write_text("mine")
     done = predict(out="other")
-    assert (done.code, "belongs to no run" in done.error) == (3, True)
+    assert (done.code, "in the way" in done.error) == (3, True)
     weights.write_bytes(kept)
     process = started("slow=30", "--force")
     wait_for(Path("scored.txt").exists, process)

@@ -60,7 +60,7 @@ def list_(catalogue: Path | None) -> None:
             numbers = str(model.chunk_nt), "frames", f"{megabytes(model.size_bytes)} to fetch"
             alias = aliases.get(model.name, "")
             table.add_row(model.name, alias, "known", *numbers, model.description)
-    paper().print(table)
+    paper(wide=True).print(table)
 
 
 @bundles.command()
@@ -89,7 +89,7 @@ def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    console = paper()
+    console = paper(wide=True)
     for part in card_tables(document):
         console.print(part)
         console.print()
