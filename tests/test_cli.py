@@ -337,7 +337,7 @@ def test_a_report_that_a_kill_prevented_is_made_when_the_command_is_given_again(
     before = predict(made)
     (here / "run" / lost).unlink()
     (here / "run" / ".virnucpro").mkdir()
-    (here / "run" / ".virnucpro" / f".{lost}.17.abc").write_text("half of it")
+    (here / "run" / ".virnucpro" / f".{lost}.17.0123abcd").write_text("half of it")
     after = predict(made)
     assert not (here / "run" / ".virnucpro").exists()
     assert after.keys() == before.keys()

@@ -61,9 +61,10 @@ def test_a_sample_that_its_user_named_keeps_its_name(folder):
 
 
 def test_multiqc_shows_three_runs_as_three_rows(folder, tmp_path):
-    pytest.importorskip("multiqc", reason="multiqc, of the extra test, is not installed")
+    # Not by importing it: that changes the filters of warnings for every test that comes after.
     script = shutil.which("multiqc", path=str(Path(sys.executable).parent))
-    assert script, "multiqc is installed without its command"
+    if script is None:
+        pytest.skip("multiqc, of the extra test, is not installed")
     done = subprocess.run(
         [script, folder / "flat", "-o", tmp_path, "--no-ansi", "--no-version-check"],
         capture_output=True,
