@@ -20,7 +20,7 @@ import torch
 from huggingface_hub import constants
 
 import tolerances
-from command import PROGRAM, Finished, dna, fasta, run_json, table, virnucpro
+from command import PROGRAM, Finished, dna, fasta, interruptible, run_json, table, virnucpro
 from frame_bundles import CLOSED
 from published_files import (
     REPOSITORIES,
@@ -428,6 +428,7 @@ def test_a_process_that_ends_midway_loses_nothing(
             env=surroundings({"HF_ENDPOINT": at}),
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=interruptible,
         )
         while not [p for p in tmp_path.rglob("*.part") if p.stat().st_size == half]:
             assert running.poll() is None
