@@ -388,7 +388,9 @@ main()
 def test_a_signal_that_an_import_swallows_is_raised_again(here, made, how, code):
     arguments = ["predict", "in.fa", "-o", "run", "--bundle", made, "-q", str(int(how))]
     command = [sys.executable, "-c", SWALLOWED, *arguments]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(
+        command, capture_output=True, check=False, timeout=30, preexec_fn=interruptible
+    )
     assert done.returncode == code
     assert done.stderr.strip() == b"virnucpro: stopped before the end"
     assert run_json(here / "run")["exit_code"] == code

@@ -22,6 +22,7 @@ from published_encoders import (
     publish_fair,
     write,
 )
+from virnucpro.devices import cpu_count
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import BundleError
 
@@ -470,4 +471,7 @@ def test_memory_of_loading(tmp_path, kind):
     )
     peak, size = map(int, done.stdout.split())
     assert size > 45e6
-    assert peak < 1.3 * size
+    # Each thread has the tensor that it copies in memory, where that is no part of a mapped file.
+    largest = max(tensor.nbytes for tensor in tensors.values())
+    in_flight = cpu_count() * largest if kind == "stream" else 0
+    assert peak < 1.3 * size + in_flight

@@ -312,6 +312,7 @@ class _Filling:
                     yield theirs
 
 
+@torch.no_grad()  # of each thread; a damaged file may say that its tensors want gradients
 def _copy(target: Tensor, source: Tensor) -> None:
     """Copies on, rounded to the dtype of target."""
     if target.device.type != "cpu":
