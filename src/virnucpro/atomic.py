@@ -5,12 +5,14 @@ import secrets
 from pathlib import Path
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, by_way_of: Path | None = None) -> None:
     """Puts a file there, or over the one that is, also through a loss of power.
 
-    Several may write at once; one of them is then there. Raises OSError.
+    by_way_of: a folder of the same file system for what a kill in between leaves behind. Several
+    may write at once; one of them is then there. Raises OSError.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
+    temporary = (by_way_of or path.parent) / name
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from virnucpro import atomic
 from virnucpro.batches import Block, Record
 from virnucpro.errors import BlockError, ResumeError, VirnucproError
 from virnucpro.lock import NAME as LOCK
@@ -193,18 +193,9 @@ def write_atomic(
     by_way_of: a folder of the same file system for what a kill in between leaves behind; option: as
     in disk_errors.
     """
-    name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
-    temporary = (by_way_of or path.parent) / name
     with disk_errors(path.parent, option):
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        atomic.write_atomic(path, data, by_way_of)
+        _sync_folder(path.parent)
 
 
 def write_json(
