@@ -42,6 +42,7 @@ TABLES = (
     "prediction_results.txt",
     "prediction_results_highestscore.csv",
     "viral.fasta",
+    "viral_names.txt",
 )
 
 
@@ -285,6 +286,7 @@ def test_an_empty_input_gives_every_table_with_its_header(tmp_path):
         "prediction_results.txt": header(FRAME_SCORES_COLUMNS),
         "prediction_results_highestscore.csv": header(CHUNK_SCORES_COLUMNS),
         "viral.fasta": b"",
+        "viral_names.txt": b"",
     }
     assert counts.records == counts.chunks == 0
 

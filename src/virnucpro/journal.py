@@ -79,7 +79,7 @@ class RunFiles:
     """Every path of a run. prefix stands before each name, with a dot after it unless empty.
 
     journal: another folder for the finished blocks, by default the run directory. packed: whether
-    the four tables are gzipped, which their names say too.
+    the tables are gzipped, which their names say too.
     """
 
     run_dir: Path
@@ -114,6 +114,14 @@ class RunFiles:
         return self._public("viral.fasta")
 
     @property
+    def pairs(self) -> Path:
+        return self._table("pairs.tsv")
+
+    @property
+    def viral_names(self) -> Path:
+        return self._public("viral_names.txt")
+
+    @property
     def failed(self) -> Path:
         return self._public("failed.tsv")
 
@@ -137,8 +145,9 @@ class RunFiles:
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
+        viral = (self.pairs, self.viral_fasta, self.viral_names)
         seen = (self.report, self.multiqc)
-        return (*tables, self.viral_fasta, self.failed, *seen, self.run_json, self.log)
+        return (*tables, *viral, self.failed, *seen, self.run_json, self.log)
 
     @property
     def results(self) -> tuple[Path, ...]:

@@ -38,11 +38,15 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             broken.append(error)
 
 
-def limited(contigs: Iterable[Contig], most_nt: int) -> Iterator[Contig]:
-    """Contigs, of which those longer than most_nt are faulty."""
+def limited(
+    contigs: Iterable[Contig], least_nt: int | None, most_nt: int | None
+) -> Iterator[Contig]:
+    """Contigs, of which those longer than most_nt are faulty, those under least_nt short."""
     for contig in contigs:
         length_nt = len(contig.sequence)
-        if length_nt > most_nt:
+        if least_nt is not None and 0 < length_nt < least_nt:
+            contig = replace(contig, short=True)
+        if most_nt is not None and length_nt > most_nt:
             fault = f"it has {length_nt:,} nt, more than the {most_nt:,} of --max-length"
             contig = replace(contig, sequence=b"", fault=fault)
         yield contig

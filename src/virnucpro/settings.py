@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.errors import SettingsError
+from virnucpro.reads import PAIRS, Reading
 
 TABLE_FORMS = ("plain", "gz")
 
@@ -15,6 +16,12 @@ class Options(TypedDict, total=False):
     """What a library call may say besides inputs, bundle and run directory; see Settings."""
 
     sample: str | None
+    mates: Path | None
+    pairs: str
+    read_groups: bool
+    reference: Path | None
+    min_length: int | None
+    max_records: int | None
     prefix: str
     threshold: float | None
     precision: str
@@ -35,21 +42,29 @@ class Settings:
     """What a user asked for. None means the bundle's or this machine's own.
 
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
-    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
-    virus, 0 to 1. precision: fp32, bf16, fp16 or auto. threads: of the CPU. cache_weights: whether
-    published encoders are kept in the cache as they lie in memory. max_length: records of more nt
-    are listed as failed. tables: plain or gz. compat_tables: whether the two tables in the
-    published program's format are written. allow_partial: whether an exit code of 0 stands for a
-    run in which some records failed, too. resume: False refuses an unfinished run. force: whether
-    an earlier run in out is replaced. keep_blocks: whether finished blocks stay for a later run
-    with, say, another threshold. journal: folder for the blocks, by default out. command: the
-    command line, for run.json.
+    mates: file of the second mates of the one input. pairs: auto, interleaved or none, read_groups,
+    reference, max_records: as in reads.Reading. min_length: records of fewer nt are listed, but not
+    classified. prefix: put before the name of each file written, with a dot. threshold: least
+    p_virus of a call virus, 0 to 1. precision: fp32, bf16, fp16 or auto. threads: of the CPU.
+    cache_weights: whether published encoders are kept in the cache as they lie in memory.
+    max_length: records of more nt are listed as failed. tables: plain or gz. compat_tables: whether
+    the two tables in the published program's format are written. allow_partial: whether an exit
+    code of 0 stands for a run in which some records failed, too. resume: False refuses an
+    unfinished run. force: whether an earlier run in out is replaced. keep_blocks: whether finished
+    blocks stay for a later run with, say, another threshold. journal: folder for the blocks, by
+    default out. command: the command line, for run.json.
     """
 
     inputs: tuple[Path, ...]
     out: Path
     bundle: str = DEFAULT_BUNDLE
     sample: str | None = None
+    mates: Path | None = None
+    pairs: str = "auto"
+    read_groups: bool = False
+    reference: Path | None = None
+    min_length: int | None = None
+    max_records: int | None = None
     prefix: str = ""
     threshold: float | None = None
     precision: str = "auto"
@@ -68,7 +83,7 @@ class Settings:
     def check(self) -> None:
         """Raises SettingsError for what no machine could do."""
         if not self.inputs:
-            raise SettingsError("no input was named; give one FASTA file or more")
+            raise SettingsError("no input was named; give one file or more")
         if self.sample is not None and len(self.inputs) > 1:
             raise SettingsError(
                 f"the sample name {self.sample} was given for {len(self.inputs)} inputs, but "
@@ -76,6 +91,12 @@ class Settings:
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise SettingsError(f"the threshold is {self.threshold}, but must lie in 0 to 1")
+        if self.pairs not in PAIRS:
+            raise SettingsError(f"pairs is {self.pairs!r}, but must be {', '.join(PAIRS)}")
+        if self.mates is not None and self.pairs == "interleaved":
+            raise SettingsError("mates lie in a file of their own or interleaved, not both")
+        if min(self.min_length or 1, self.max_records or 1) < 1 or self.max_records == 0:
+            raise SettingsError("the least length and the number of records must be 1 or more")
         if self.max_length is not None and self.max_length < 1:
             raise SettingsError(
                 f"the longest record is {self.max_length} nt, but must be 1 or more"
@@ -87,6 +108,18 @@ class Settings:
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
                 "'/'; name the folder with -o"
             )
+
+    @property
+    def reading(self) -> Reading:
+        """How the inputs are read."""
+        return Reading(
+            mates=self.mates,
+            pairs=self.pairs,
+            read_groups=self.read_groups,
+            reference=self.reference,
+            max_records=self.max_records,
+            spool=self.out,
+        )
 
     def cut(self, bundle: Bundle) -> float:
         """Where p_virus is cut."""
@@ -103,7 +136,8 @@ def settings_of(
     """The settings of a library call."""
     several = [paths] if isinstance(paths, Path | str) else paths
     more: dict[str, Any] = dict(options)
-    if more.get("journal") is not None:
-        more["journal"] = Path(more["journal"])
+    for name in ("journal", "mates", "reference"):
+        if more.get(name) is not None:
+            more[name] = Path(more[name])
     inputs = tuple(Path(path) for path in several)
     return Settings(inputs=inputs, out=Path(out), bundle=str(bundle), **more)

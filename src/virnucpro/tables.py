@@ -21,6 +21,7 @@ from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Score
 from virnucpro.errors import InputError, StreamBroken
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
+from virnucpro.pairs import PAIRS_COLUMNS, PairedCalls
 from virnucpro.reads import Contig, Seen, Source
 from virnucpro.scored import Scored
 from virnucpro.sorting import SortedLines, pieces_of
@@ -193,7 +194,8 @@ def _checked_chunks(scored: Scored, before: int) -> int:
         return before
     covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
     covered[rows.record], last[rows.record] = rows.end, rows.number
-    length = np.fromiter((r.length_nt if r.ends else -1 for r in records), np.int64, len(records))
+    whole = (r.length_nt if r.ends and not r.short else -1 for r in records)
+    length = np.fromiter(whole, np.int64, len(records))
     expected = np.append(before, rows.number)[: len(rows)] + 1
     first = np.diff(rows.record, prepend=-1) != 0
     expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
@@ -216,6 +218,7 @@ def _write_calls(
     calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
     contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
     contig_calls, tally = ContigCalls(), Counter[str]()
+    pairs = PairedCalls(rule, files.scratch)
     reasons: dict[int, str] = {}
     with (
         OutputFile(hashes, durable=False) as hash_file,
@@ -238,14 +241,23 @@ def _write_calls(
                 reasons.setdefault(records[rows.record[row]].ordinal, reason)
             if lines := _failed_rows(ended, contigs, reasons):  # the file exists only for these
                 staging.open(files.failed, header(FAILED_COLUMNS)).write(lines)
+            if lines := pairs.add(ended, contigs, called):  # this one only for inputs with pairs
+                staging.open(files.pairs, header(PAIRS_COLUMNS)).write(lines)
             flag_file.write((called == Call.VIRUS).tobytes())
             _add(tally, ended, contigs, called, status, scores, calls)
+    if lines := pairs.rest():
+        staging.open(files.pairs, header(PAIRS_COLUMNS)).write(lines)
+    names_file = staging.open(files.viral_names)
+    for piece in pieces_of(pairs.viral_names()):
+        names_file.write(piece)
     return _counts(tally)
 
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
     faulty = np.fromiter((record.fault != "" for record in records), bool, len(records))
-    return np.where(faulty, Status.FAILED, status).astype(np.uint8)
+    short = np.fromiter((record.short for record in records), bool, len(records))
+    listed = np.where(short, Status.TOO_SHORT, status)
+    return np.where(faulty, Status.FAILED, listed).astype(np.uint8)
 
 
 def _prefixes(records: Sequence[Record]) -> list[str]:

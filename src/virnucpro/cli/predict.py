@@ -44,8 +44,23 @@ def _refusing(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
-@click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path, readable=False))
+@click.option_panel(
+    "Input",
+    options=[
+        "--sample",
+        "--sample-sheet",
+        "--mates",
+        "--interleaved",
+        "--unpaired",
+        "--read-groups",
+        "--reference",
+        "--min-length",
+        "--max-length",
+        "--max-records",
+    ],
+)
+@click.option_panel("Output", options=["--out", "--prefix"])
 @click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel(
@@ -57,11 +72,54 @@ def _refusing(command: Command) -> Command:
     "--out",
     type=click.Path(path_type=Path, readable=False),
     required=True,
-    help="Run directory.",
+    help="Run directory; with --sample-sheet the folder for one run directory a sample.",
 )
 @click.option(
     "--sample",
     help="Name in the column sample, for one input only; otherwise made from the file's name.",
+)
+@click.option(
+    "--sample-sheet",
+    type=click.Path(path_type=Path, readable=False),
+    help="Instead of INPUTS: a tab-separated table with the columns sample and path, and mates if "
+    "wanted. Each sample is a run of its own in OUT/SAMPLE; the bundle is loaded once.",
+)
+@click.option(
+    "--mates",
+    type=click.Path(path_type=Path, readable=False),
+    help="File of the second mates, in the order of the first, for one input only.",
+)
+@click.option(
+    "--interleaved",
+    "pairs",
+    flag_value="interleaved",
+    help="Each two records that follow each other are mates.",
+)
+@click.option(
+    "--unpaired",
+    "pairs",
+    flag_value="none",
+    help="Read each record for itself, also those that a BAM has as mates.",
+)
+@click.option(
+    "--read-groups",
+    is_flag=True,
+    help="Samples are those of a BAM's read groups (SM), for one input only.",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path, readable=False),
+    help="FASTA that a CRAM was made with, where it needs one.",
+)
+@click.option(
+    "--min-length",
+    type=click.IntRange(min=1),
+    help="List records of fewer nt as too_short instead of classifying them.",
+)
+@click.option(
+    "--max-records",
+    type=click.IntRange(min=1),
+    help="Stop after so many records of each input, for a trial.",
 )
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
 @click.option(
@@ -133,21 +191,36 @@ def _refusing(command: Command) -> Command:
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
-def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN401
-    """Classify the sequences of FASTA files, plain or gzipped.
+def predict(
+    quiet: bool,
+    no_progress: bool,
+    pairs: str | None,
+    sample_sheet: Path | None,
+    **options: Any,  # noqa: ANN401
+) -> int:
+    """Classify the sequences of FASTA, FASTQ, BAM and CRAM files.
 
-    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), viral.fasta,
-    two tables in the published program's format, log.txt and run.json. A run that was stopped goes
-    on when the same command is given again; one that is finished is left as it is.
+    INPUTS are files, compressed or not (gzip, bzip2, xz, zstd), folders of such files, or `-` for
+    standard input; what they are is told by their content.
+
+    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), pairs.tsv (a row
+    a pair, if there are any), viral.fasta, viral_names.txt, two tables in the published program's
+    format, log.txt and run.json. A run that was stopped goes on when the same command is given
+    again; one that is finished is left as it is.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.
     """
+    from virnucpro.cli.samples import run_samples
     from virnucpro.run import run
     from virnucpro.settings import Settings
 
-    settings = Settings(command=tuple(sys.argv), **options)
+    if sample_sheet is None and not options["inputs"]:
+        raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
+    settings = Settings(command=tuple(sys.argv), pairs=pairs or "auto", **options)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
+        if sample_sheet is not None:
+            return run_samples(sample_sheet, settings, screen)
         try:
             outcome = run(settings, screen)
         except (KeyboardInterrupt, Terminated):

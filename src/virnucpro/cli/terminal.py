@@ -105,10 +105,11 @@ class Screen:
         now = monotonic()
         spent = now - self._started
         here = done - before
-        left = duration(spent * (total - done) / here) if here else "unknown"
+        left = duration(spent * (total - done) / here) if here and total else "unknown"
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total, note=note, left=left)
+            whole = total or None  # of a pipe nobody knows it
+            self._progress.update(self._task, completed=done, total=whole, note=note, left=left)
         elif now - self._last >= PLAIN_EVERY_S:
             self._last = now
-            share = f"{done / total:.0%}" if total else "0%"
+            share = f"{done / total:.0%}" if total else f"{done / 1e6:,.1f} MB read"
             self.line(f"{share}, {note}, {duration(spent)} elapsed, {left} left")
