@@ -50,10 +50,10 @@ def other_bundle(name: str, shapes: Sequence[Shape]) -> str | None:
     others = SHORT_AND_LONG if mean_nt > READS_NT else {b: a for a, b in SHORT_AND_LONG.items()}
     if alias not in others:
         return None
-    kind = "reads" if mean_nt <= READS_NT else "longer sequences"
+    other = others[alias]
     return (
-        f"records are of {mean_nt:,.0f} nt on average: {others[alias]} is the bundle for {kind} "
-        f"(--bundle {others[alias]})"
+        f"records are of {mean_nt:,.0f} nt on average: {other} would suit them better, which is made "
+        f"for chunks of {other.rpartition('-')[2]} nt and states its accuracy on such"
     )
 
 
