@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from virnucpro.disk import Shape
 from virnucpro.reads import Source
 
 # Records of so many letters on average are reads, which the bundles of shorter chunks are for.
@@ -40,20 +39,19 @@ def closing_lines(sources: Sequence[Source]) -> Iterator[str]:
         yield "there are letters U (RNA), which were read as T"
 
 
-def other_bundle(name: str, shapes: Sequence[Shape]) -> str | None:
-    """Which bundle suits records of such lengths, if it is another; name: of the one in use."""
-    records = sum(shape.records for shape in shapes)
+def other_bundle(name: str, records: float, letters: float) -> str | None:
+    """Which bundle suits so many records and letters, if another; name: of the one in use."""
     if not records:
         return None
-    mean_nt = sum(shape.letters for shape in shapes) / records
+    mean_nt = letters / records
     alias = name.rpartition("-v")[0] or name
     others = SHORT_AND_LONG if mean_nt > READS_NT else {b: a for a, b in SHORT_AND_LONG.items()}
     if alias not in others:
         return None
     other = others[alias]
     return (
-        f"records are of {mean_nt:,.0f} nt on average: {other} would suit them better, which is made "
-        f"for chunks of {other.rpartition('-')[2]} nt and states its accuracy on such"
+        f"records are of {mean_nt:,.0f} nt on average: {other} would suit them better, which is "
+        f"made for chunks of {other.rpartition('-')[2]} nt and states its accuracy on such"
     )
 
 

@@ -306,18 +306,24 @@ class _Run:
             say("--cache-weights changes nothing: this bundle has no published encoders")
         for line in opening_lines(self.sources):
             say(line)
-        shapes = [Shape.of(source, bundle.chunk_nt) for source in self.sources]
-        if sentence := other_bundle(bundle.name, shapes):
-            say(sentence)
-        self._announce_disk(shapes)
+        if not self._streamed:  # else nobody knows how much will come, and of what length
+            shapes = [Shape.of(source, bundle.chunk_nt) for source in self.sources]
+            self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
+            self._announce_disk(shapes)
         if why_again:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
 
+    @property
+    def _streamed(self) -> bool:
+        return any(source.streamed for source in self.sources)
+
+    def _say_other_bundle(self, records: float, letters: float) -> None:
+        if sentence := other_bundle(self.bundle.name, records, letters):
+            self.log.line(sentence)
+
     def _announce_disk(self, shapes: "Sequence[Shape]") -> None:
-        if any(source.streamed for source in self.sources):  # nobody knows how much will come
-            return
         files = self.journal.files
         need = disk_needed(
             shapes,
@@ -347,9 +353,7 @@ class _Run:
         self.log.watcher.position(
             Position(
                 bytes_read=bytes_read,
-                bytes_total=0
-                if any(s.streamed for s in self.sources)
-                else sum(source.size_bytes for source in self.sources),
+                bytes_total=0 if self._streamed else sum(s.size_bytes for s in self.sources),
                 records=self.records,
                 chunks=self.chunks,
                 **self.before,
@@ -372,6 +376,8 @@ class _Run:
         say = self.log.line
         for line in closing_lines(self.sources):
             say(line)
+        if self._streamed:
+            self._say_other_bundle(counts.records, counts.bases)
         if not counts.records:
             say("the input holds no record, so every table has its header alone")
         say(

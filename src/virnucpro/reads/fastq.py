@@ -37,7 +37,8 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
             record, last = record + 1, entry.name
             yield Entry(unescaped(entry.name), entry.sequence.encode("ascii"))
     except FastqFormatError as error:
-        cut = stream.broken is not None and _CUT in str(error)
+        last_line = error.line is not None and error.line >= stream.line_ends
+        cut = stream.broken is not None and (last_line or _CUT in str(error))
         if not cut and not _BLANK_END.search(str(error)):
             why = next((why for said, why in _WRONG.items() if said in str(error)), str(error))
             line = None if error.line is None else error.line + 1

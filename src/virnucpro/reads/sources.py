@@ -212,6 +212,7 @@ class InputFile:
         self.records = 0
         self.left_out = Counter[str]()
         self.form = ""
+        self._damaged = "file"  # what it is called where it is
         self._raw: Hashed | None = None
 
     @property
@@ -259,8 +260,8 @@ class InputFile:
             after = _after(self.records, last)
             if is_damage(error):
                 raise StreamBroken(
-                    f"the {self.form or 'stream'} is cut off or damaged {after}; copy or download "
-                    "the file again and repeat the run",
+                    f"the {self._damaged} is cut off or damaged {after}; copy or download the file "
+                    "again and repeat the run",
                     self.path,
                 ) from error
             reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -270,10 +271,11 @@ class InputFile:
             ) from error
 
     def _entries(self, packed: str, text: io.BufferedReader) -> Entries:
-        self.form = f"{packed} stream" if packed else ""  # if its first bytes are damaged
+        self._damaged = f"{packed} stream" if packed else "file"
         head = text.peek(READ_BYTES)
         form = form_of(head)
         if form:
+            self._damaged = self._damaged if packed else f"{form} file"
             entries = self._alignments(text, form)
         else:
             _refuse_foreign(head, self.path)

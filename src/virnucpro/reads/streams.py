@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from weakref import finalize
 
 from virnucpro.errors import InputError, VirnucproError
 from virnucpro.reads.compression import ZstdCompressor, zstd_decompress
@@ -43,17 +44,23 @@ class Spool:
         if number < self._given:
             raise AssertionError("a stream that is not kept was read a second time")
         if self._stream is None:
-            self._stream = standard_input() if self._path == STDIN else self._path.open("rb")
+            self._stream = standard_input() if self._path == STDIN else self._opened(self._path)
         data = self._stream.read(PIECE_BYTES)
         if data and self._folder is not None:
             self._keep(data, self._folder)
         self._given += bool(data)
         return data
 
+    def _opened(self, path: Path) -> BinaryIO:
+        stream = path.open("rb")
+        finalize(self, stream.close)
+        return stream
+
     def _keep(self, data: bytes, folder: Path) -> None:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - kept
+                finalize(self, self._file.close)
             packed = ZstdCompressor(level=_LEVEL).compress(data, ZstdCompressor.FLUSH_FRAME)
             written = 0
             while written < len(packed):

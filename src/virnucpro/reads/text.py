@@ -17,13 +17,14 @@ class AsciiStream(io.BufferedIOBase):
     dnaio decodes FASTA in the encoding of the locale, and takes no FASTQ outside ASCII; this way
     all locales read the same, and a header with an accent in it breaks none. unescaped is the way
     back. Where reading fails the stream just ends, and broken is the error: dnaio would drop what
-    it holds by then.
+    it holds by then. line_ends: how many were read.
     """
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
         self._waiting = b""
         self.broken: Exception | None = None
+        self.line_ends = 0
 
     def readable(self) -> bool:
         return True
@@ -33,6 +34,7 @@ class AsciiStream(io.BufferedIOBase):
             data = b"" if self.broken else self._stream.read1(size)
         except (*DAMAGE, OSError) as error:
             self.broken, data = error, b""
+        self.line_ends += data.count(b"\n")
         if data.isascii() and _ESCAPE not in data:
             return data
         return _TO_ESCAPE.sub(lambda match: b"%c%02x" % (_ESCAPE, match[0][0]), data)
