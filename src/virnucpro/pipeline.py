@@ -1,7 +1,6 @@
 """The path: contigs -> blocks -> scores -> journal, iterators all the way."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from virnucpro.batches import blocks_of
 from virnucpro.errors import StreamBroken
@@ -45,8 +44,8 @@ def limited(
     for contig in contigs:
         length_nt = len(contig.sequence)
         if least_nt is not None and 0 < length_nt < least_nt:
-            contig = replace(contig, short=True)
+            contig = contig._replace(short=True)
         if most_nt is not None and length_nt > most_nt:
             fault = f"it has {length_nt:,} nt, more than the {most_nt:,} of --max-length"
-            contig = replace(contig, sequence=b"", fault=fault)
+            contig = contig._replace(sequence=b"", fault=fault)
         yield contig

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from virnucpro.errors import InputError, VirnucproError
 from virnucpro.reads.compression import DAMAGE, GZIP_MAGIC, READ_BYTES, is_bam
-from virnucpro.reads.contig import Entries, Entry
+from virnucpro.reads.contig import Entries
 
 if TYPE_CHECKING:
     import pysam
@@ -72,7 +72,7 @@ def entries(
                     left_out[next(name for name, bit in LEFT_OUT.items() if flag & bit)] += 1
                     continue
                 number += 1
-                yield Entry(
+                yield (
                     found.query_name or "",
                     (found.get_forward_sequence() or "").encode("ascii"),
                     _mate(flag) if pairs else 0,

@@ -18,12 +18,13 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     Blank lines, lines that begin with '#', the kind of line end and a missing last one are nothing
     to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
     """
-    stream, waiting = AsciiStream(text), None
+    stream = AsciiStream(text)
+    waiting: Entry | None = None
     try:
         for entry in FastaReader(cast("BinaryIO", stream)):
             if waiting is not None:
                 yield waiting
-            waiting = Entry(unescaped(entry.name), entry.sequence.encode("ascii"))
+            waiting = unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
     except FastaFormatError as error:
         raise InputError(
             "this is no FASTA: a line that begins with '>' must come before any other text",

@@ -9,7 +9,7 @@ from dnaio import FastqReader
 from dnaio.exceptions import FastqFormatError
 
 from virnucpro.errors import InputError, StreamBroken
-from virnucpro.reads.contig import Entries, Entry, first_word
+from virnucpro.reads.contig import Entries, first_word
 from virnucpro.reads.text import AsciiStream, unescaped
 
 _CUT = "Premature end"
@@ -35,7 +35,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     try:
         for entry in FastqReader(cast("BinaryIO", stream)):
             record, last = record + 1, entry.name
-            yield Entry(unescaped(entry.name), entry.sequence.encode("ascii"))
+            yield unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
     except FastqFormatError as error:
         last_line = error.line is not None and error.line >= stream.line_ends
         cut = stream.broken is not None and (last_line or _CUT in str(error))

@@ -1,7 +1,5 @@
 """Entries of mates, brought together and checked. Knows no format."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from virnucpro.errors import InputError, StreamBroken
@@ -30,8 +28,8 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
                 "is kept)",
                 paths[0],
             )
-        yield replace(one, mate=1)
-        yield replace(other, mate=2)
+        yield one[0], one[1], 1, one[3]
+        yield other[0], other[1], 2, other[3]
     if (other := next(second, None)) is not None:
         raise _alone(number + 1, other, paths[1], f"{paths[0]} ends before it")
 
@@ -50,27 +48,29 @@ def interleaved(entries: Entries, path: Path) -> Entries:
                 "file (what came before is kept)",
                 path,
             )
-        yield replace(one, mate=1)
-        yield replace(other, mate=2)
+        yield one[0], one[1], 1, one[3]
+        yield other[0], other[1], 2, other[3]
         number += 2
 
 
-def side_by_side(contigs: Iterable[Contig], path: Path) -> Iterator[Contig]:
-    """Passes contigs with mates by flags on.
+def side_by_side(entries: Entries, path: Path) -> Entries:
+    """Passes entries with mates by flags on.
 
     Raises InputError where the mate of a record that stands alone comes later: of such a file the
     pairs would not be found.
     """
     alone: dict[str, tuple[int, int]] = {}
-    name, mate, record = "", 0, 0  # of the contig before, if it still lacks its mate
-    for contig in contigs:
-        if mate and contig.mate == 3 - mate and contig.name == name:
+    name, mate, record = "", 0, 0  # of the entry before, if it still lacks its mate
+    for number, entry in enumerate(entries, 1):
+        if mate and entry[2] == 3 - mate and entry[0] == name:
             mate = 0
         else:
-            _remember(alone, name, mate, record, path)
-            name, mate, record = contig.name, contig.mate, contig.record
-        yield contig
-    _remember(alone, name, mate, record, path)
+            if mate:
+                _remember(alone, name, mate, record, path)
+            name, mate, record = entry[0], entry[2], number
+        yield entry
+    if mate:
+        _remember(alone, name, mate, record, path)
 
 
 def are_pair(one: Contig, other: Contig) -> bool:
@@ -81,9 +81,7 @@ def are_pair(one: Contig, other: Contig) -> bool:
 def _remember(
     alone: dict[str, tuple[int, int]], name: str, mate: int, record: int, path: Path
 ) -> None:
-    """Takes a contig whose mate is not beside it."""
-    if not mate:
-        return
+    """Takes a record whose mate is not beside it."""
     other, earlier = alone.get(name, (mate, 0))
     if other != mate:
         raise InputError(
@@ -97,13 +95,12 @@ def _remember(
 
 
 def _are_mates(one: Entry, other: Entry) -> bool:
-    if one.header == other.header:
-        return True
-    return template_of(first_word(one.header), first_word(other.header)) is not None
+    same = one[0] == other[0]
+    return same or template_of(first_word(one[0]), first_word(other[0])) is not None
 
 
 def _named(number: int, entry: Entry) -> str:
-    return f"record {number} ({first_word(entry.header)})"
+    return f"record {number} ({first_word(entry[0])})"
 
 
 def _alone(number: int, entry: Entry, path: Path, why: str) -> StreamBroken:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from virnucpro.errors import InputError, StreamBroken
@@ -53,6 +54,7 @@ FOREIGN = {
 NAMED = 10
 PAIRS = ("auto", "interleaved", "none")
 
+_U = b"Uu"
 _TAR = (257, b"ustar")
 _MATE_ENDS = re.compile(r"[._-]?R?$")
 
@@ -253,7 +255,7 @@ class InputFile:
             with text_of(self._raw) as (packed, text):
                 for entry in self._entries(packed, text):
                     self.records += 1
-                    last = entry.header
+                    last = entry[0]
                     yield entry
                     del entry  # its letters; the next is read meanwhile
         except (*DAMAGE, OSError) as error:
@@ -294,7 +296,7 @@ class InputFile:
                 "flags, so leave it out",
                 self.path,
             )
-        return of_alignments(
+        entries = of_alignments(
             text,
             self.path,
             form,
@@ -303,6 +305,7 @@ class InputFile:
             read_groups=reading.read_groups,
             reference=reading.reference,
         )
+        return side_by_side(entries, self.path) if reading.pairs == "auto" else entries
 
     def line_of_letter(self, record: int) -> int | None:
         """The line of a record's first letter outside IUPAC, where the format has lines."""
@@ -415,9 +418,7 @@ class Source:
             mixed = interleaved(entries[0], self.path)
         else:
             mixed = entries[0]
-        contigs = (self._contig(record, entry) for record, entry in enumerate(mixed, 1))
-        by_flags = len(paths) == 1 and self.reading.pairs == "auto"
-        yield from side_by_side(contigs, self.path) if by_flags else contigs
+        return map(self._contig, count(1), mixed)
 
     def _first(self, contigs: Iterator[Contig], most: int) -> Iterator[Contig]:
         """So many contigs, and one more if it is the mate of the last."""
@@ -431,12 +432,13 @@ class Source:
             yield contig
 
     def _contig(self, record: int, entry: Entry) -> Contig:
-        header, sequence = entry.header, entry.sequence
-        name, sample = first_word(header), entry.sample or self.sample
+        header, sequence, mate, sample = entry
+        name, sample = first_word(header), sample or self.sample
         others = sequence.translate(None, IUPAC)
         if not others:
-            self.rna = self.rna or b"U" in sequence or b"u" in sequence
-            return Contig(sample, record, name, sequence, header=header, mate=entry.mate)
+            if not self.rna:
+                self.rna = _U[0] in sequence or _U[1] in sequence
+            return Contig(sample, record, name, sequence, "", header, mate)
         position = next(i for i, letter in enumerate(sequence) if letter in others)
         why = why_not_dna(unescaped(sequence[position:].decode("ascii")))
         if record <= TRIAL_RECORDS:
@@ -445,11 +447,11 @@ class Source:
             line = file.line_of_letter(within)
             raise InputError(f"record {within} ({name}) holds {why}", file.path, line)
         fault = f"it holds, at base {position + 1}, {why}"
-        return Contig(sample, record, name, b"", fault, header, entry.mate)
+        return Contig(sample, record, name, b"", fault, header, mate)
 
 
 def _first_line(contig: Contig) -> bytes:
-    return b">%b\n" % contig.header.encode("utf-8", "surrogateescape")
+    return f">{contig.header}\n".encode("utf-8", "surrogateescape")
 
 
 def _refuse_foreign(head: bytes, path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from virnucpro.reads.compression import DAMAGE, READ_BYTES
 
 _ESCAPE = 0x1A
+_ESCAPED = chr(_ESCAPE)
 _TO_ESCAPE = re.compile(rb"[\x1a\x80-\xff]")
 _FROM_ESCAPE = re.compile(rb"\x1a([0-9a-f]{2})")
 
@@ -52,7 +53,7 @@ class AsciiStream(io.BufferedIOBase):
 
 def unescaped(text: str) -> str:
     """What the file says, read as UTF-8, and as Latin-1 where it is none."""
-    if chr(_ESCAPE) not in text:
+    if _ESCAPED not in text:
         return text
     data = _FROM_ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode("ascii"))
     try:
