@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from virnucpro.batches import token_batches
-from virnucpro.devices import clear_cache, is_out_of_memory, memory_of, out_of_memory
+from virnucpro.devices import budget_that_fits, clear_cache, is_out_of_memory, memory_of, out_of_memory
 from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.staging import Staging
+from virnucpro.engine import CACHE_CLEAR_INTERVAL
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, padded
 
@@ -24,7 +25,6 @@ Tokenize = Callable[[Sequence[str]], list[Ids]]
 
 # Enough rows for full use of a CPU's matrix units.
 BATCH_TOKENS = 4096
-CACHE_CLEAR_INTERVAL = 100
 
 
 class Model(Protocol):
@@ -53,7 +53,7 @@ class Encoder:
 
     tokenize: sequences -> their ids, or None where no tokenizer came with the weights.
     batch_tokens: most tokens of a batch, pads included; one row is never cut. It becomes smaller
-    when a batch does not fit in memory. attention: a name of attention.BACKENDS. On CUDA also:
+    when a batch does not fit in memory; budget is what it was at first. attention: a name of attention.BACKENDS. On CUDA also:
     pinned and streams (see Staging), and cache_clear_interval, the number of batches after which
     the allocator's cache is emptied, 0 for never.
 
@@ -79,7 +79,7 @@ class Encoder:
         self.name = name
         self.precision = precision
         self.device = device
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = self.budget = batch_tokens
         self.attention = attention
         self.pinned = pinned
         self.streams = streams
@@ -88,6 +88,12 @@ class Encoder:
         self._kernels: dict[Any, str] = {}
         self._tokenize = tokenize
         self._staging: Staging | None = None
+
+    def fit_memory(self) -> None:
+        """Halves the budget of a batch until one fits into what is free on the device."""
+        self.batch_tokens = budget_that_fits(
+            self.batch_tokens, self.model.token_bytes, self.device
+        )
 
     @property
     def width(self) -> int:
@@ -177,7 +183,7 @@ class Encoder:
         memory = memory_of(self.device)
         clear_cache(self.device)
         if len(batch) == 1:
-            raise out_of_memory(self.name, tokens, memory, cause)
+            raise out_of_memory(self.name, tokens, self.device, memory, cause)
         self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
         return None
 
