@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from virnucpro.batches import Block
 from virnucpro.bundle import MANIFEST, Bundle
 from virnucpro.cache import file_digest
-from virnucpro.calls import Scores, Status, frame_scores_to_chunks
+from virnucpro.calls import Scores, frame_scores_to_chunks
 from virnucpro.devices import computing
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
-from virnucpro.encoders.esm2 import MAX_RESIDUES
+from virnucpro.encoders.esm2 import MAX_RESIDUES, check_length
 from virnucpro.encoders.weights import find_published, open_published
 from virnucpro.errors import BundleError
-from virnucpro.frames import OpenFrames, open_frames_of
+from virnucpro.frames import OpenFrames
 from virnucpro.head import Head
+from virnucpro.preparation import FramePreparation, PreparedFrames
 from virnucpro.texts import Texts
+from virnucpro.tokens import TokenRows
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
 HEAD = "head.safetensors"
@@ -56,9 +57,12 @@ class FrameEncoders:
 
         Raises ValueError for a protein that is longer than ESM-2 takes.
         """
-        nucleotides = self.dnabert_s.rows(self.dnabert_s.ids(frames.nucleotides))
-        protein = self.esm2.rows(self.esm2.ids(frames.protein))
-        return torch.cat((nucleotides, protein), dim=1)
+        nucleotides = TokenRows.of(self.dnabert_s.ids(frames.nucleotides))
+        return self.features_of(nucleotides, TokenRows.of(self.esm2.ids(frames.protein)))
+
+    def features_of(self, nucleotides: TokenRows, protein: TokenRows) -> Tensor:
+        """The same, of the tokens of m frames."""
+        return torch.cat((self.dnabert_s.rows(nucleotides), self.esm2.rows(protein)), dim=1)
 
 
 class FrameClassifier:
@@ -85,6 +89,9 @@ class FrameClassifier:
             load_dnabert_s(paths[DNABERT_S], device, precision, cache=cache),
             load_esm2(paths[ESM2], device, precision, cache=cache),
         )
+        tokenizer = find_published(paths[DNABERT_S]).tokenizer
+        assert tokenizer is not None  # FrameEncoders.of has said otherwise
+        self._preparation = FramePreparation(tokenizer)
         self._head: Head = bundle.head.to(device)
         if self._head.features != self._encoders.width:
             raise BundleError(
@@ -101,25 +108,35 @@ class FrameClassifier:
         }
         return {name: ",".join(sorted(kernels)) for name, kernels in seen.items() if kernels}
 
+    @property
+    def preparation(self) -> FramePreparation:
+        """What can be computed of a block ahead of score_prepared, also in another process."""
+        return self._preparation
+
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
-        return self._score(Texts.of_block(block))
+        return self.score_prepared(self._preparation(block))
 
     def score(self, chunks: Sequence[str]) -> Scores:
         """Scores of chunks given as text, in any case, U read as T.
 
         Raises ValueError for an open frame that is longer than ESM-2 takes.
         """
-        return self._score(Texts.of_strings(chunks))
+        return self.score_prepared(self._preparation.of_texts(Texts.of_strings(chunks)))
 
-    def _score(self, texts: Texts) -> Scores:
-        frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
-        status = np.full(len(texts), Status.NO_OPEN_FRAME, np.uint8)
-        status[frames.chunk] = Status.OK
+    def score_prepared(self, prepared: PreparedFrames) -> Scores:
+        """Scores of chunks that were prepared, in their order. Raises as score does."""
+        check_length(int(prepared.protein.lengths.max(initial=0)))
         with computing(self.name, self.device):
-            found = self._head.probabilities(self._encoders.features(frames)).cpu().numpy()
+            features = self._encoders.features_of(prepared.nucleotides, prepared.protein)
+            found = self._head.probabilities(features).cpu().numpy()
         return frame_scores_to_chunks(
-            len(texts), frames.chunk, frames.frame, found[:, 0], found[:, 1], status
+            len(prepared.status),
+            prepared.chunk,
+            prepared.frame,
+            found[:, 0],
+            found[:, 1],
+            prepared.status,
         )
 
 

@@ -19,7 +19,7 @@ from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.staging import Staging
 from virnucpro.engine import CACHE_CLEAR_INTERVAL
 from virnucpro.errors import BundleError
-from virnucpro.tokens import Ids, padded
+from virnucpro.tokens import Ids, TokenRows, padded
 
 Tokenize = Callable[[Sequence[str]], list[Ids]]
 
@@ -131,17 +131,15 @@ class Encoder:
         with observing(self._kernels), _current(self.device):
             return self.model(ids_BT, backend=self.attention, padded=padded)
 
-    def rows(self, ids: Sequence[Ids]) -> Tensor:
+    def rows(self, ids: TokenRows | Sequence[Ids]) -> Tensor:
         """The embedding of each sequence of ids, float32 (rows, C) on the device, in their order.
 
         Equal sequences are computed once. A batch that does not fit in memory is tried again as
         two, and batches stay as small from then on. The host waits for the device once, at the
         end. Raises OutOfMemory, with a report, for a single sequence that does not fit.
         """
-        unique: dict[bytes, int] = {}
-        place = [unique.setdefault(sequence.tobytes(), len(unique)) for sequence in ids]
-        distinct = [np.frombuffer(key, np.int64) for key in unique]
-        lengths = [len(sequence) for sequence in distinct]
+        tokens = ids if isinstance(ids, TokenRows) else TokenRows.of(ids)
+        distinct, lengths = tokens.distinct(), tokens.lengths.tolist()
         computed: list[int] = []
         parts: list[Tensor] = []
         waiting = deque(token_batches(lengths, self.batch_tokens))
@@ -159,9 +157,9 @@ class Encoder:
             return torch.empty(0, self.width, device=self.device)
         where = np.empty(len(computed), np.int64)
         where[computed] = np.arange(len(computed))
-        return torch.cat(parts)[torch.from_numpy(where[place]).to(self.device)]
+        return torch.cat(parts)[torch.from_numpy(where[tokens.place]).to(self.device)]
 
-    def _fitting(self, batch: Sequence[Ids]) -> Tensor | None:
+    def _fitting(self, batch: Sequence[NDArray[np.uint16]]) -> Tensor | None:
         """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
         tokens = len(batch) * max(map(len, batch))
         pads = tokens - sum(map(len, batch))
