@@ -18,6 +18,7 @@ from virnucpro.bundle import load
 from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, observing, why_not
 from virnucpro.encoders.staging import SLOTS, Staging
+from virnucpro.engine import Engine
 from virnucpro.errors import OutOfMemory, SettingsError
 from virnucpro.tokens import padded, protein_ids
 
@@ -52,7 +53,7 @@ def gpu(request):
 def loaded(golden, name, precision, attention="auto"):
     load, weights = MODELS[name]
     path = golden / f"{weights}.weights.safetensors"
-    return load(path, "cuda", precision, attention=attention)
+    return load(path, "cuda", precision, engine=Engine(attention=attention))
 
 
 def examples_of(golden, name):

@@ -21,6 +21,7 @@ LEVELS = (
     ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored", "downloads"),
     ("head", "kmer", "devices", "verification", "preparation"),
+    ("engine",),
     ("encoders",),
     ("classifiers", "loaders"),
     ("journal",),

@@ -63,7 +63,10 @@ class Engine:
         """Sentences about wishes that change nothing on this device, with this kind of bundle."""
         said = []
         cuda = device.startswith("cuda")
-        for name, wish in (("--pin-memory", self.pin_memory), ("--cuda-streams", self.cuda_streams)):
+        for name, wish in (
+            ("--pin-memory", self.pin_memory),
+            ("--cuda-streams", self.cuda_streams),
+        ):
             if wish and not cuda:
                 said.append(f"warning: {name} changes nothing without CUDA, and is off")
             elif wish and kind != "frames":

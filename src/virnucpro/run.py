@@ -44,7 +44,6 @@ from virnucpro.errors import (
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
 from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
-from virnucpro.loaders import workers_for
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, open_sources
@@ -57,7 +56,7 @@ from virnucpro.settings import Options, Settings, settings_of
 from virnucpro.tables import Counts, write_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from virnucpro.batches import Block
 
@@ -250,6 +249,8 @@ class _Run:
             self.device.index, self.plan.precision, self.settings.engine
         )
         if self.classifier.ahead is not None:
+            from virnucpro.loaders import workers_for
+
             wish = self.settings.dataloader_workers
             gpus = gpu_count() if self.device.kind == "cuda" else 0
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
@@ -367,7 +368,9 @@ class _Run:
                 "--attention flash is met for dnabert_s by a fused kernel that takes ALiBi's bias, "
                 "which PyTorch's FlashAttention-2 does not"
             )
-        if classifier.ahead is not None:
+        if (ahead := classifier.ahead) is not None:
+            if ahead.in_turns:
+                say("the GPU does not hold both encoders, so they take turns in each block")
             gpus = f", {gpu_count()} GPU{'s' * (gpu_count() > 1)}" if cuda else ", no GPU"
             say(f"loader workers: {self.workers} ({cpu_count()} processors{gpus})")
         engine = self.settings.engine.on(self.device.index)
@@ -485,7 +488,7 @@ class _Run:
         self.journal.write_run_json(document)
         self.on_record = True
 
-    def _batches(self) -> Mapping[str, Batches]:
+    def _batches(self) -> "Mapping[str, Batches]":
         return self.classifier.batches if self.classifier else {}
 
     def _settings(self) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from virnucpro.batches import Block
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
 from virnucpro.errors import DeviceError
-from virnucpro.loaders import Loaders
 from virnucpro.scored import Scored
 
 # So many chunks that fail one after the other, and none scored between, are the device's fault.
@@ -73,6 +72,8 @@ class SerialRunner:
             for block in blocks:
                 yield _Begun(block, partial(self._classifier.score_block, block), 0.0)
             return
+        from virnucpro.loaders import Loaders
+
         with Loaders(ahead.preparation, self._workers) as loaders:
             for block, prepared in loaders.prepared(blocks):
                 started = perf_counter()

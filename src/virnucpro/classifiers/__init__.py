@@ -13,17 +13,17 @@ from virnucpro.calls import Scores
 from virnucpro.devices import check_fp8, known_device, precision_for
 from virnucpro.engine import Engine
 from virnucpro.errors import BundleError, DeviceError, SettingsError
-from virnucpro.preparation import FramePreparation, PreparedFrames
 
 if TYPE_CHECKING:
     import torch
 
     from virnucpro.head import Head
+    from virnucpro.preparation import FramePreparation, PreparedFrames
 
 __all__ = ["Ahead", "Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
 
 DEFAULTS = Engine()
-# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: its pads are few, and a kill costs seconds.
+# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds.
 CUDA_BLOCK_NT = 2_000_000
 
 
@@ -65,10 +65,14 @@ class Ahead(Protocol):
     """A classifier for which blocks are prepared on the host while the device computes."""
 
     @property
-    def preparation(self) -> FramePreparation:
+    def preparation(self) -> "FramePreparation":
         """What may run in another process: a block -> what the encoders take of it."""
 
-    def begin(self, prepared: PreparedFrames) -> Callable[[], Scores]:
+    @property
+    def in_turns(self) -> bool:
+        """Whether the device holds the weights of only one encoder at a time."""
+
+    def begin(self, prepared: "PreparedFrames") -> Callable[[], Scores]:
         """Sends a block to the device; what it returns waits for the scores."""
 
 

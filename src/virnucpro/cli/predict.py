@@ -132,8 +132,8 @@ def _refusing(command: Command) -> Command:
     default="auto",
     show_default=True,
     help="auto: bf16 on a GPU of capability 8.0 or more; on a processor bf16 where it multiplies "
-    "that in hardware and the bundle states how well it agrees with fp32; otherwise fp32. fp8 needs "
-    "a Hopper GPU and published encoders, and agrees less (docs/performance.md).",
+    "that in hardware and the bundle states how well it agrees with fp32; otherwise fp32. fp8 "
+    "needs a Hopper GPU and published encoders, and agrees less (docs/performance.md).",
 )
 @click.option(
     "--gpus",
@@ -147,8 +147,8 @@ def _refusing(command: Command) -> Command:
     default="auto",
     show_default=True,
     help="Attention kernel: flash is FlashAttention-2, cudnn cuDNN's, efficient the "
-    "memory-efficient one, flex FlexAttention, math softmax written out. One that is named runs, or "
-    "the program says why it cannot; auto chooses by device. The log says what ran.",
+    "memory-efficient one, flex FlexAttention, math softmax written out. One that is named runs, "
+    "or the program says why it cannot; auto chooses by device. The log says what ran.",
 )
 @click.option(
     "--batch-tokens",
@@ -168,8 +168,8 @@ def _refusing(command: Command) -> Command:
 @click.option(
     "--dataloader-workers",
     type=click.IntRange(min=0),
-    help="Processes that translate and tokenize ahead of the encoders; 0: none. Default: with a GPU "
-    "one for each processor that is there for it, at most 8; without one 0.",
+    help="Processes that translate and tokenize ahead of the encoders; 0: none. Default: with a "
+    "GPU one for each processor that is there for it, at most 8; without one 0.",
 )
 @click.option(
     "--pin-memory/--no-pin-memory",

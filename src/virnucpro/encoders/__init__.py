@@ -98,9 +98,7 @@ def load_dnabert_s(
     return dnabert_s_encoder(model, tokenize, name=str(path), precision=products, engine=engine)
 
 
-def esm2_encoder(
-    model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS
-) -> Encoder:
+def esm2_encoder(model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS) -> Encoder:
     """An Esm2 where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
     device = model.norm.weight.device
     fast = _fused(device, model.dtype)

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from virnucpro.batches import token_batches
-from virnucpro.devices import budget_that_fits, clear_cache, is_out_of_memory, memory_of, out_of_memory
+from virnucpro.devices import (
+    budget_that_fits,
+    clear_cache,
+    is_out_of_memory,
+    memory_of,
+    out_of_memory,
+)
 from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.staging import Staging
 from virnucpro.engine import CACHE_CLEAR_INTERVAL
@@ -53,9 +59,9 @@ class Encoder:
 
     tokenize: sequences -> their ids, or None where no tokenizer came with the weights.
     batch_tokens: most tokens of a batch, pads included; one row is never cut. It becomes smaller
-    when a batch does not fit in memory; budget is what it was at first. attention: a name of attention.BACKENDS. On CUDA also:
-    pinned and streams (see Staging), and cache_clear_interval, the number of batches after which
-    the allocator's cache is emptied, 0 for never.
+    when a batch does not fit in memory; budget is what it was at first. attention: a name of
+    attention.BACKENDS. On CUDA also: pinned and streams (see Staging), and cache_clear_interval,
+    the number of batches after which the allocator's cache is emptied, 0 for never.
 
     forwards, tokens, pads: counts of all batches so far.
     """
@@ -91,9 +97,7 @@ class Encoder:
 
     def fit_memory(self) -> None:
         """Halves the budget of a batch until one fits into what is free on the device."""
-        self.batch_tokens = budget_that_fits(
-            self.batch_tokens, self.model.token_bytes, self.device
-        )
+        self.batch_tokens = budget_that_fits(self.batch_tokens, self.model.token_bytes, self.device)
 
     @property
     def width(self) -> int:
@@ -135,8 +139,9 @@ class Encoder:
         """The embedding of each sequence of ids, float32 (rows, C) on the device, in their order.
 
         Equal sequences are computed once. A batch that does not fit in memory is tried again as
-        two, and batches stay as small from then on. The host waits for the device once, at the
-        end. Raises OutOfMemory, with a report, for a single sequence that does not fit.
+        two, and batches stay as small from then on. The host does not wait for the device but to
+        reuse a buffer, and once at the end without page-locked memory. Raises OutOfMemory, with a
+        report, for a single sequence that does not fit.
         """
         tokens = ids if isinstance(ids, TokenRows) else TokenRows.of(ids)
         distinct, lengths = tokens.distinct(), tokens.lengths.tolist()
@@ -157,7 +162,7 @@ class Encoder:
             return torch.empty(0, self.width, device=self.device)
         where = np.empty(len(computed), np.int64)
         where[computed] = np.arange(len(computed))
-        return torch.cat(parts)[torch.from_numpy(where[tokens.place]).to(self.device)]
+        return torch.cat(parts)[self._there(torch.from_numpy(where[tokens.place]))]
 
     def _fitting(self, batch: Sequence[NDArray[np.uint16]]) -> Tensor | None:
         """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
@@ -184,6 +189,12 @@ class Encoder:
             raise out_of_memory(self.name, tokens, self.device, memory, cause)
         self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
         return None
+
+    def _there(self, places: Tensor) -> Tensor:
+        """Places on the device."""
+        if self.device.type == "cuda" and self.pinned:
+            return places.pin_memory().to(self.device, non_blocking=True)
+        return places.to(self.device)
 
     @contextmanager
     def _sent(self, ids_BT: Ids) -> Iterator[Tensor]:
