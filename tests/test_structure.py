@@ -21,7 +21,7 @@ LEVELS = (
     ("batches", "tokens", "disk"),
     ("texts", "bundle", "scored", "downloads"),
     ("head", "kmer", "devices", "verification", "preparation"),
-    ("encoders",),
+    ("encoders", "loading"),
     ("classifiers", "loaders"),
     ("journal",),
     ("sorting", "assembly"),
