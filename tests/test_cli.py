@@ -229,7 +229,7 @@ FLAGS = {
     "--resume": ("--no-resume",),
     "--force": ("--force",),
     "--keep-blocks": ("--keep-blocks",),
-    "--journal": ("--journal", "journal"),
+    "--journal": ("--journal", "journal{}"),
     "--threshold": ("--threshold", "0.3"),
     "--precision": ("--precision", "auto"),
     "--threads": ("--threads", "1"),
@@ -277,7 +277,7 @@ def groups_of_pairs(names, most=6):
 def test_every_flag_starts_alone_and_in_pairs(here, made):
     """TRAP R2."""
     for number, names in enumerate(groups_of_pairs([*FLAGS])):
-        flags = [word for name in names for word in FLAGS[name]]
+        flags = [word.format(number) for name in names for word in FLAGS[name]]
         assert predict(made, *flags, out=f"run{number}"), names
     known = {o.opts[0] for o in program.commands["predict"].params if o.param_type_name == "option"}
     assert known - {*FLAGS, *ELSEWHERE} == {"-o", "--bundle"}

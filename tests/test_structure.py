@@ -22,7 +22,7 @@ LEVELS = (
     ("texts", "bundle", "scored", "downloads"),
     ("head", "kmer", "devices", "verification", "preparation"),
     ("engine",),
-    ("encoders",),
+    ("encoders", "loading"),
     ("classifiers", "loaders"),
     ("journal",),
     ("sorting", "assembly"),

@@ -1,9 +1,10 @@
 """What of a block is computed before the encoders: its open frames, and their tokens.
 
-Texts and PreparedFrames travel between processes, as safetensors: a JSON header and the arrays.
+Texts and PreparedFrames travel between processes as a JSON header and the bytes of their arrays.
 This module imports no torch and knows no encoder.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 from virnucpro.batches import Block
 from virnucpro.calls import Status
@@ -54,18 +54,18 @@ class PreparedFrames:
 
     def to_bytes(self) -> bytes:
         """For from_bytes in another process: 2 bytes a token, 29 an open frame, 1 a chunk, and
-        about 800."""
+        less than 500."""
         arrays: dict[str, NDArray[np.generic]] = {
             name: getattr(self, name) for name in ("status", "chunk", "frame")
         }
         for name, rows in (("nucleotides", self.nucleotides), ("protein", self.protein)):
             arrays |= {f"{name}.{part}": getattr(rows, part) for part in _TOKENS}
-        return bytes(save(arrays))
+        return _to_bytes(arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The inverse of to_bytes."""
-        arrays = load(data)
+        arrays = _from_bytes(data)
         nucleotides, protein = (
             TokenRows(*(arrays[f"{name}.{part}"] for part in _TOKENS))
             for name in ("nucleotides", "protein")
@@ -112,11 +112,30 @@ class FramePreparation:
 def texts_to_bytes(texts: Texts) -> bytes:
     """For texts_from_bytes in another process."""
     text = np.frombuffer(texts.text, np.uint8)
-    arrays = {"text": text, "offset": texts.offset, "length_nt": texts.length_nt}
-    return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    return _to_bytes({"text": text, "offset": texts.offset, "length_nt": texts.length_nt})
 
 
 def texts_from_bytes(data: bytes) -> Texts:
     """The inverse of texts_to_bytes."""
-    arrays = load(data)
+    arrays = _from_bytes(data)
     return Texts(arrays["text"].tobytes(), arrays["offset"], arrays["length_nt"])
+
+
+def _to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays of one dimension. (safetensors does the same, but panics where memory runs out.)"""
+    # The widest first behind a header of whole words: then each begins where its kind may.
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    kinds = {name: (array.dtype.str, len(array)) for name, array in ordered}
+    header = json.dumps(kinds).encode("ascii")
+    header += b" " * (-len(header) % 8)
+    return b"".join([len(header).to_bytes(8, "little"), header, *(a.tobytes() for _, a in ordered)])
+
+
+def _from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays, which lie in data."""
+    begin = 8 + int.from_bytes(data[:8], "little")
+    arrays = {}
+    for name, (kind, count) in json.loads(data[8:begin]).items():
+        arrays[name] = np.frombuffer(data, kind, count, begin)
+        begin += arrays[name].nbytes
+    return arrays
