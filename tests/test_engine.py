@@ -1,6 +1,7 @@
 """How a run computes: each flag's effect, the log as observed, memory, and its end at exit 4."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -30,15 +31,18 @@ from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 PINNED_FREE = 1 << 30
 
 
-@pytest.fixture(scope="module")
-def directory(golden, tmp_path_factory):
+def small_bundle(golden, folder, chunk_nt):
     """A small bundle of kind frames."""
-    folder = tmp_path_factory.mktemp("bundle")
     paths = published_dnabert_s(golden, folder / "d"), published_esm2(golden, folder / "e")
-    sizes = HeadSettings(chunk_nt=CHUNK_NT, hidden=8, batch_frames=16, epochs=1, slice_fraction=0.3)
-    fit = fit_head(genes(8, 600, seed=5), sizes, *loaded(*paths), None, Told())
+    sizes = HeadSettings(chunk_nt=chunk_nt, hidden=8, batch_frames=16, epochs=1, slice_fraction=0.3)
+    fit = fit_head(genes(8, max(600, chunk_nt), seed=5), sizes, *loaded(*paths), None, Told())
     write_frames_bundle(folder / "b", fit, "tiny-300", "A test.", *paths, copy=True)
     return folder / "b"
+
+
+@pytest.fixture(scope="module")
+def directory(golden, tmp_path_factory):
+    return small_bundle(golden, tmp_path_factory.mktemp("bundle"), CHUNK_NT)
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +123,11 @@ def test_budgets_are_taken_and_counted(directory, contigs, plain, tmp_path):
 
 
 def test_batches_of_an_embedded_bundle(tmp_path):
+    """4 chunks a batch; the two of the warm-up are batches, too."""
     (tmp_path / "in.fa").write_bytes(random_reads(40, 300))
     found = predict(tmp_path / "in.fa", out=tmp_path / "run", batch_tokens=6 * 112 * 4)
     batches = json.loads(found.files.run_json.read_text())["batches"][CODON]
-    assert (batches["budget_tokens"], batches["count"]) == (2688, 10)
+    assert (batches["budget_tokens"], batches["count"]) == (2688, 10 + 2)
 
 
 def test_a_batch_of_chunks_that_does_not_fit_is_halved(monkeypatch):
@@ -157,28 +162,30 @@ import resource, sys
 from virnucpro import run
 from virnucpro.cli import main
 load = run._Run._load
+room = int(sys.argv.pop(1)) << 20
 
 def limited(self):
     load(self)
     held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + (int(sys.argv.pop(1)) << 20), -1))
+    resource.setrlimit(resource.RLIMIT_AS, (held + room, -1))
 
 run._Run._load = limited
-sys.argv = sys.argv[:1] + sys.argv[1:]
 main()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_out_of_memory_ends_with_4_and_a_smaller_batch_goes_on(directory, tmp_path, monkeypatch):
-    """TRAP R7, for real: the memory of the process is limited once the bundle is loaded."""
-    import subprocess
+def test_out_of_memory_ends_with_4_and_a_smaller_batch_goes_on(golden, tmp_path):
+    """TRAP R7, for real: the memory of the process is limited once the bundle is loaded.
 
-    random_genes = genes(40, 3000, seed=4)
+    Frames of 1,000 residues, so that softmax written out takes megabytes for one alone.
+    """
+    directory = small_bundle(golden, tmp_path / "bundle", 3000)
+    random_genes = genes(4, 3000, seed=4)
     path = tmp_path / "in.fa"
     path.write_text("".join(f">{c.name}\n{c.sequence.decode()}\n" for c in random_genes))
     command = ["predict", str(path), "-o", str(tmp_path / "run"), "--bundle", str(directory),
-               "--threads", "1"]  # fmt: skip
+               "--threads", "1", "--attention", "math"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, "2", *command], capture_output=True, text=True, check=False
     )
