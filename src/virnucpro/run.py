@@ -65,7 +65,7 @@ FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the publis
 
 
 # Scored when a bundle is loaded, so that attention kernels other than planned are known before the
-# first block: two lengths, so that those of a batch with pads are among them, one open frame each.
+# first block: two lengths, for a batch with pads, then one, for a batch without.
 _PROBE = (
     "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
     "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
@@ -254,7 +254,8 @@ class _Run:
             wish = self.settings.dataloader_workers
             gpus = gpu_count() if self.device.kind == "cuda" else 0
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
-        self.classifier.score(_PROBE)
+        for some in (_PROBE, _PROBE[:1]):
+            self.classifier.score(some)
         self._check_kernels(self.classifier)
         self._note_memory("loaded")
         self._announce_engine(self.classifier)
