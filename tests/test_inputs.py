@@ -595,9 +595,7 @@ def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
     from virnucpro.settings import Settings
 
     loads, classifier = [], Bundle.classifier
-    monkeypatch.setattr(
-        Bundle, "classifier", lambda self, **how: loads.append(1) or classifier(self, **how)
-    )
+    monkeypatch.setattr(Bundle, "classifier", lambda *how: loads.append(1) or classifier(*how))
     for name in "abc":
         (tmp_path / name).write_bytes(fasta(READS[:3]))
     path = sheet(tmp_path, "sample\tpath\n" + "".join(f"{n}\t{tmp_path / n}\n" for n in "abc"))
