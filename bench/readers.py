@@ -5,9 +5,9 @@
 Random reads with binned qualities, and contigs of 20 kb as FASTA on lines of 60, are written in
 every format and compression and read to the end with their digests, as predict reads them. Each is
 read three times, the median counts. Beside seconds of the clock stand those of the processor, which
-tell what a busy machine would do alone; BAM, CRAM and SAM are read by two threads. Names the readers
-that deliver less than --floor in a second of the processor, and ends with 1: 100 times the 0.3
-million nucleotides a second that one H100 takes for the largest published encoder.
+tell what a busy machine would do alone; BAM, CRAM and SAM are read by two threads. Names the
+readers that deliver less than --floor in a second of the processor, and ends with 1: 100 times the
+0.3 million nucleotides a second that one H100 takes for the largest published encoder.
 """
 
 import argparse

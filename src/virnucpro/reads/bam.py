@@ -28,7 +28,9 @@ LEFT_OUT = {"secondary": 0x100, "supplementary": 0x800, "qc_failed": 0x200, "dup
 # What `samtools view -F` leaves out to count what is read.
 LEFT_OUT_FLAGS = sum(LEFT_OUT.values())
 
-_PAIRED, _FIRST, _SECOND = 0x1, 0x40, 0x80
+_PAIRED = 0x1
+# By the flags 0x40 (first) and 0x80 (second); a record that has both or none is of no pair.
+_MATE = (0, 1, 2, 0)
 _SAM = re.compile(rb"@(HD\tVN:|SQ\tSN:|RG\t|PG\tID:|CO\t)")
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CRAM_END = b"\xe0EOF"
@@ -75,7 +77,7 @@ def entries(
                 yield (
                     found.query_name or "",
                     (found.get_forward_sequence() or "").encode("ascii"),
-                    _mate(flag) if pairs else 0,
+                    _MATE[flag >> 6 & 3] if pairs and flag & _PAIRED else 0,
                     sample_of(found) if sample_of else "",
                 )
         except (OSError, ValueError) as error:
@@ -94,11 +96,6 @@ def entries(
         pump.check()
         if not ends(pump.tail):
             raise EOFError
-
-
-def _mate(flag: int) -> int:
-    both = flag & (_FIRST | _SECOND)
-    return {_FIRST: 1, _SECOND: 2}.get(both, 0) if flag & _PAIRED else 0
 
 
 def _samples(alignments: "pysam.AlignmentFile") -> "Callable[[pysam.AlignedSegment], str]":
