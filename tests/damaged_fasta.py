@@ -98,7 +98,8 @@ def plain_fastq(text: bytes, broken: bool, exact: bool) -> Plain:
         lines = lines[4:]
     else:
         return Plain(records, broken, exact)
-    cut = broken and len(lines) - (not ended) < 4 and lines[0].startswith(b"@")
+    begun = len(lines) < 4 or (lines[0].startswith(b"@") and lines[2].startswith(b"+"))
+    cut = broken and begun and len(lines) - (not ended) < 4
     return Plain(records, broken or bool(records), exact, refused=not records and not cut)
 
 

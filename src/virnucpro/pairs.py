@@ -7,6 +7,7 @@ on the disk. This module knows no encoder and no format of reads.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ PAIRS_COLUMNS = (
     "call",
     "status",
 )
+_CALLS = [call.name.lower() for call in Call]
 PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
 
 
@@ -61,26 +63,26 @@ class PairedCalls:
             virus = np.flatnonzero(called == Call.VIRUS).tolist()
             self._names.add(_lines([records[i].name for i in virus]))
             return b""
-        rows: list[str] = []
+        found: list[_Pair] = []
         columns = (contigs.p_virus.tolist(), contigs.called_nt.tolist(), called.tolist())
         for record, p_virus, called_nt, call in zip(records, *columns, strict=True):
             if not record.mate:
-                rows += self._alone()
+                found += self._alone()
                 self._names.add(_lines([record.name] if call == Call.VIRUS else []))
                 continue
             mate = _Mate(record, p_virus, called_nt)
             template = self._template_with(mate)
             if self._waiting is not None and template is not None:
-                rows.append(self._row(template, self._waiting, mate))
+                found.append((template, (self._waiting, mate)))
                 self._waiting = None
             else:
-                rows += self._alone()
+                found += self._alone()
                 self._waiting = mate
-        return _encoded(rows)
+        return self._rows(found)
 
     def rest(self) -> bytes:
         """The row of a mate that waits in vain."""
-        return _encoded(self._alone())
+        return self._rows(self._alone())
 
     def viral_names(self) -> Iterator[bytes]:
         """The names of records called virus, and of both mates of such pairs, each once.
@@ -99,44 +101,66 @@ class PairedCalls:
         first, second = sorted((before, here), key=lambda record: record.mate)
         return template_of(first.name, second.name)
 
-    def _alone(self) -> list[str]:
+    def _alone(self) -> "list[_Pair]":
         mate, self._waiting = self._waiting, None
-        return [] if mate is None else [self._row(mate.record.name, mate)]
+        return [] if mate is None else [(mate.record.name, (mate,))]
 
-    def _row(self, template: str, *mates: _Mate) -> str:
-        by_number = {mate.record.mate: mate for mate in mates}
-        called = [mate for mate in mates if not np.isnan(mate.p_virus)]
-        p_virus = _mean(called)
-        (call,) = self._rule.contigs(np.array([p_virus])).tolist()
-        if call == Call.VIRUS:
-            self._names.add(_lines([mate.record.name for mate in mates]))
-        two = len(mates) > 1
-        status = PAIR_STATUSES[2 - len(called) if two else 3]
-        numbers, scores = (
-            [str(by_number[k].record.record) if k in by_number else "" for k in (1, 2)],
-            [_decimals(by_number[k].p_virus) if k in by_number else "" for k in (1, 2)],
-        )
-        cells = (mates[0].record.sample, template, *numbers, *scores, _decimals(p_virus))
-        return "\t".join((*cells, Call(call).name.lower(), status)) + "\n"
+    def _rows(self, found: "Sequence[_Pair]") -> bytes:
+        p_virus = [_mean(mates) for _, mates in found]
+        calls = self._rule.contigs(np.array(p_virus, np.float64)).tolist()
+        viral = [
+            mate.record.name
+            for (_, mates), call in zip(found, calls, strict=True)
+            if call == Call.VIRUS
+            for mate in mates
+        ]
+        self._names.add(_lines(viral))
+        lines = map(_row, found, p_virus, calls)
+        return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+# A template, and its mates in the order of the input.
+_Pair = tuple[str, tuple[_Mate, ...]]
+
+
+def _row(pair: _Pair, p_virus: float, call: int) -> str:
+    template, mates = pair
+    first, second = sorted(mates, key=_number) if len(mates) > 1 else _apart(mates[0])
+    called = sum(mate.called_nt > 0 for mate in mates)
+    status = PAIR_STATUSES[2 - called if len(mates) > 1 else 3]
+    return (
+        f"{mates[0].record.sample}\t{template}\t{first.record.record if first else ''}\t"
+        f"{second.record.record if second else ''}\t{_score(first)}\t{_score(second)}\t"
+        f"{_decimals(p_virus)}\t{_CALLS[call]}\t{status}\n"
+    )
+
+
+def _number(mate: _Mate) -> int:
+    return mate.record.mate
+
+
+def _apart(mate: _Mate) -> tuple[_Mate | None, _Mate | None]:
+    return (mate, None) if mate.record.mate == 1 else (None, mate)
 
 
 def _mean(mates: Sequence[_Mate]) -> float:
-    """Of called mates; nan if there is none."""
-    scores = [mate.p_virus for mate in mates]
-    weight = sum(mate.called_nt for mate in mates)
-    if not scores:
-        return float("nan")
-    mean = sum(mate.p_virus * mate.called_nt for mate in mates) / weight
+    """Of the called ones; nan if there is none."""
+    called = [mate for mate in mates if mate.called_nt]
+    scores = [mate.p_virus for mate in called]
+    if len(scores) < 2:
+        return scores[0] if scores else float("nan")
+    weight = sum(mate.called_nt for mate in called)
+    mean = sum(mate.p_virus * mate.called_nt for mate in called) / weight
     return min(max(mean, min(scores)), max(scores))  # rounding must not carry it past its terms
 
 
+def _score(mate: _Mate | None) -> str:
+    return "" if mate is None else _decimals(mate.p_virus)
+
+
 def _decimals(p_virus: float) -> str:
-    return "" if np.isnan(p_virus) else f"{p_virus:.6f}"
+    return "" if isnan(p_virus) else f"{p_virus:.6f}"
 
 
 def _lines(names: Sequence[str]) -> Iterator[bytes]:
     return (f"{name}\n".encode("utf-8", "surrogateescape") for name in names if name)
-
-
-def _encoded(rows: Sequence[str]) -> bytes:
-    return "".join(rows).encode("utf-8", "surrogateescape")
