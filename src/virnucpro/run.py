@@ -160,9 +160,11 @@ class _Run:
     read: Counter[str] = field(default_factory=Counter)
     records: int = 0
     chunks: int = 0
+    chunks_before: int = 0
+    chunks_read: int = 0
+    chunks_expected: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
-    before: dict[str, int] = field(default_factory=dict)
     unbroken: int | None = None
     on_record: bool = False
     classifier: Classifier | None = None
@@ -219,15 +221,16 @@ class _Run:
             self.log.line(f"{error}; it is computed again")
         reused = self.journal.reused
         self.sources = open_sources([s.path for s in self.sources], self.settings.sample)
-        self.records = self.chunks = 0
+        self.records = self.chunks = self.chunks_before = self.chunks_read = 0
         self.unbroken = None
-        for found in (self.read, self.broken, self.before):
+        for found in (self.read, self.broken):
             found.clear()
         counts = self._read_and_tabulated()
         self.journal.reused = reused
         return counts
 
     def _read_and_tabulated(self) -> Counts:
+        self._tell()
         with self._timed("blocks_s"):
             classify(
                 self._contigs(),
@@ -261,7 +264,9 @@ class _Run:
         for contig in contigs:
             self._note_break()
             self.read[contig.sample] += 1
+            self.chunks_read += -(-len(contig.sequence) // self.bundle.chunk_nt)
             yield contig
+        self.chunks_expected = self.chunks_read
         self._note_break()
 
     def _note_break(self) -> None:
@@ -301,8 +306,10 @@ class _Run:
 
     def _announce_disk(self) -> None:
         files = self.journal.files
+        shapes = [Shape.of(source, self.bundle.chunk_nt) for source in self.sources]
+        self.chunks_expected = sum(shape.chunks for shape in shapes)
         need = disk_needed(
-            [Shape.of(source, self.bundle.chunk_nt) for source in self.sources],
+            shapes,
             frames=self.bundle.kind == "frames",
             packed=files.packed,
             compat=self.settings.compat_tables,
@@ -323,16 +330,19 @@ class _Run:
             self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.records += sum(record.begins for record in scored.records)
         self.chunks += len(scored.rows)
-        bytes_read = sum(source.bytes_read for source in self.sources)
-        if not new:
-            self.before = {"bytes_before": bytes_read, "chunks_before": self.chunks}
+        self.chunks_before += 0 if new else len(scored.rows)
+        self._tell()
+
+    def _tell(self) -> None:
         self.log.watcher.position(
             Position(
-                bytes_read=bytes_read,
+                bytes_read=sum(source.bytes_read for source in self.sources),
                 bytes_total=sum(source.size_bytes for source in self.sources),
                 records=self.records,
                 chunks=self.chunks,
-                **self.before,
+                chunks_before=self.chunks_before,
+                chunks_read=self.chunks_read,
+                chunks_expected=self.chunks_expected,
             )
         )
 
