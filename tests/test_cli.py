@@ -230,12 +230,16 @@ FLAGS = {
     "--cache-weights": ("--cache-weights",),
     "--allow-partial": ("--allow-partial",),
     "-q": ("-q",),
+    "-v": ("-v",),
     "--no-progress": ("--no-progress",),
+    "--log-json": ("--log-json",),
+    "--config": ("--config", "few.toml"),
 }
 
 
 def test_every_flag_starts_alone_and_in_pairs(here, made):
     """TRAP R2."""
+    (here / "few.toml").write_text("threads = 1\n")
     pairs = itertools.combinations_with_replacement(FLAGS, 2)
     for number, names in enumerate(pairs):
         flags = [word for name in dict.fromkeys(names) for word in FLAGS[name]]

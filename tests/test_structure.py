@@ -205,6 +205,7 @@ def running(*arguments: str) -> str:
         for c in (
             "predict",
             "validate",
+            "config",
             "report",
             "cite",
             "evaluate",

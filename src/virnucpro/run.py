@@ -106,7 +106,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     options = {"resume": settings.resume, "force": settings.force, "again": bool(again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
-        open_log(files, watcher) as log,
+        open_log(files, watcher, as_json=settings.log_json) as log,
     ):
         ongoing = _Run(settings, bundle, sources, plan, fingerprint, journal, device, log, started)
         ongoing.timings["startup_s"] = perf_counter() - clock
@@ -179,7 +179,7 @@ class _Run:
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
-                    self.log.keep(f"{status}: {sentence}")
+                    self.log.ended(status, sentence)
                 # What ended the run is what it must end with. A run of another input stays.
                 with suppress(VirnucproError):
                     if not refused:

@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     force: bool
     keep_blocks: bool
     journal: Path | None
+    log_json: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,8 @@ class Settings:
     published program's format are written. allow_partial: whether an exit code of 0 stands for a
     run in which some records failed, too. resume: False refuses an unfinished run. force: whether
     an earlier run in out is replaced. keep_blocks: whether finished blocks stay for a later run
-    with, say, another threshold. journal: folder for the blocks, by default out. command: the
-    command line, for run.json.
+    with, say, another threshold. journal: folder for the blocks, by default out. log_json:
+    whether log.jsonl is written, too. command: the command line, for run.json.
     """
 
     inputs: tuple[Path, ...]
@@ -63,6 +64,7 @@ class Settings:
     force: bool = False
     keep_blocks: bool = False
     journal: Path | None = None
+    log_json: bool = False
     command: tuple[str, ...] = ()
 
     def check(self) -> None:
