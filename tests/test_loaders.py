@@ -332,9 +332,11 @@ from virnucpro.loaders import Loaders
 from virnucpro.preparation import FramePreparation
 os.environ["PYTHONPATH"] = sys.argv[4]
 
+made = some_blocks(20, chunks=200)
+
 def endless():
     while True:
-        yield from some_blocks(20, chunks=200)
+        yield from made
 
 with Loaders(FramePreparation(sys.argv[1]), 3) as loaders:
     list(loaders.prepared(some_blocks()))
