@@ -36,7 +36,8 @@ from virnucpro.frames import open_frames
 from virnucpro.head import load_head
 from virnucpro.progress import Silent
 from virnucpro.reads import Contig
-from virnucpro.run import Settings, predict, run
+from virnucpro.run import predict, run
+from virnucpro.settings import Settings
 from virnucpro.tokens import protein_ids
 from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 from virnucpro.train.metrics import auroc

@@ -33,9 +33,10 @@ from virnucpro.journal import Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent
 from virnucpro.reads import open_sources
-from virnucpro.run import Settings, predict, run
+from virnucpro.run import predict, run
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
+from virnucpro.settings import Settings
 from virnucpro.tables import write_tables
 
 CHUNK_NT = 80

@@ -3,13 +3,13 @@
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -24,29 +24,21 @@ from virnucpro.errors import (
     DeviceError,
     OutOfMemory,
     ResumeError,
-    SettingsError,
     StreamBroken,
     Terminated,
     VirnucproError,
 )
-from virnucpro.journal import (
-    FINISHED,
-    RUN_SCHEMA_VERSION,
-    Journal,
-    RunFiles,
-    clear_leftovers,
-    disk_errors,
-    missing_or_changed,
-    read_run_json,
-    refuse_other_fingerprint,
-)
+from virnucpro.finished import Outcome, as_before, finished_before, why_again
+from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, open_sources
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
+from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
+from virnucpro.settings import Options, Settings, settings_of
 from virnucpro.tables import Counts, write_tables
 
 if TYPE_CHECKING:
@@ -55,7 +47,6 @@ if TYPE_CHECKING:
     from virnucpro.batches import Block
 
 
-TABLE_FORMS = ("plain", "gz")
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
 
@@ -67,103 +58,20 @@ _PROBE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a user asked for. None means the bundle's or this machine's own."""
-
-    inputs: tuple[Path, ...]
-    out: Path
-    bundle: str = DEFAULT_BUNDLE
-    sample: str | None = None
-    prefix: str = ""
-    threshold: float | None = None
-    precision: str = "auto"
-    threads: int | None = None
-    cache_weights: bool = False
-    max_length: int | None = None
-    tables: str = "plain"
-    compat_tables: bool = True
-    allow_partial: bool = False
-    resume: bool = True
-    force: bool = False
-    keep_blocks: bool = False
-    journal: Path | None = None
-    command: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: status, exit code and error as in run.json, counts of the tables.
-
-    before: whether it had been finished before, so that nothing was done.
-    """
-
-    files: RunFiles
-    status: str
-    exit_code: int
-    error: str | None
-    counts: Counts
-    before: bool = False
-
-
 def predict(
     paths: Path | str | Sequence[Path | str],
     bundle: str | Path = DEFAULT_BUNDLE,
     out: Path | str = "virnucpro_run",
-    *,
-    sample: str | None = None,
-    prefix: str = "",
-    threshold: float | None = None,
-    precision: str = "auto",
-    threads: int | None = None,
-    cache_weights: bool = False,
-    max_length: int | None = None,
-    tables: str = "plain",
-    compat_tables: bool = True,
-    allow_partial: bool = False,
-    resume: bool = True,
-    force: bool = False,
-    keep_blocks: bool = False,
-    journal: Path | str | None = None,
+    **options: Unpack[Options],
 ) -> Outcome:
     """Classifies FASTA files into a run directory, without a word to the terminal.
 
     Goes on with an unfinished run there; a finished one is left as it is.
 
     paths: one file or several. bundle: the name of an embedded bundle, or a bundle's directory.
-    sample: the name in the column sample, for one file only; otherwise made from the file's name.
-    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
-    virus, 0 to 1; None: the bundle's. precision: fp32, bf16, fp16 or auto. threads: of the CPU;
-    None: all that are allowed. cache_weights: whether published encoders are kept in the cache as
-    they lie in memory. max_length: records of more nt are listed as failed. tables: plain or gz.
-    compat_tables: whether the two tables in the published program's format are written.
-    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
-    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
-    keep_blocks: whether finished blocks stay for a later run with, say, another threshold. journal:
-    folder for the blocks, by default out. Raises errors.VirnucproError.
+    options: as in settings.Settings. Raises errors.VirnucproError.
     """
-    several = [paths] if isinstance(paths, Path | str) else paths
-    return run(
-        Settings(
-            inputs=tuple(Path(path) for path in several),
-            out=Path(out),
-            bundle=str(bundle),
-            sample=sample,
-            prefix=prefix,
-            threshold=threshold,
-            precision=precision,
-            threads=threads,
-            cache_weights=cache_weights,
-            max_length=max_length,
-            tables=tables,
-            compat_tables=compat_tables,
-            allow_partial=allow_partial,
-            resume=resume,
-            force=force,
-            keep_blocks=keep_blocks,
-            journal=None if journal is None else Path(journal),
-        )
-    )
+    return run(settings_of(paths, bundle, out, options))
 
 
 def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
@@ -174,7 +82,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     in part raises nothing: the outcome says it.
     """
     started, clock = datetime.now(UTC), perf_counter()
-    _check(settings)
+    settings.check()
     bundle = load(settings.bundle)
     sources = open_sources(settings.inputs, settings.sample)
     elsewhere = (
@@ -187,126 +95,22 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     plan = plan_of(bundle, precision=settings.precision)
     fingerprint = _fingerprint(bundle, plan, settings)
     watcher = watcher or Silent()
-    why_again = ""
+    again = ""
     if not settings.force:
-        earlier = _finished_before(files, fingerprint, sources)
+        earlier = finished_before(files, fingerprint, sources)
         if earlier is not None:
-            why_again = _why_again(files, earlier, settings, bundle, sources)
-            if not why_again:
-                return _as_before(files, earlier, settings, watcher)
+            again = why_again(files, earlier, settings, bundle, sources)
+            if not again:
+                return as_before(files, earlier, settings, watcher)
     device = Device("cpu", cpu_name(), threads)
-    options = {"resume": settings.resume, "force": settings.force, "again": bool(why_again)}
+    options = {"resume": settings.resume, "force": settings.force, "again": bool(again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
-        _log(files, watcher) as log,
+        open_log(files, watcher) as log,
     ):
         ongoing = _Run(settings, bundle, sources, plan, fingerprint, journal, device, log, started)
         ongoing.timings["startup_s"] = perf_counter() - clock
-        return ongoing.outcome(why_again)
-
-
-def _finished_before(
-    files: RunFiles, fingerprint: Mapping[str, str], sources: Sequence[Source]
-) -> dict[str, Any] | None:
-    """run.json of a finished run of the same inputs and fingerprint in this folder.
-
-    Raises ResumeError where it is a finished run of others.
-    """
-    document = read_run_json(files)
-    if document is None or document.get("status") not in FINISHED:
-        return None
-    refuse_other_fingerprint(document["fingerprint"], fingerprint, files.run_dir)
-    inputs = document.get("inputs", [])
-    if len(inputs) != len(sources):
-        raise ResumeError(
-            f"{files.run_dir}: this folder holds a finished run of {len(inputs)} inputs, not "
-            f"{len(sources)}; choose another with -o, or replace it with --force"
-        )
-    for source, before in zip(sources, inputs, strict=True):
-        # The size alone may tell at once that it is another file, but never that it is the same.
-        same_size = source.size_bytes == before["bytes"]
-        if not same_size or source.whole_sha256() != before["sha256"]:
-            raise ResumeError(
-                f"{files.run_dir}: this folder holds a finished run of another input: the content "
-                f"of {source.path} is not that of {before['path']} then; choose another folder "
-                "with -o, or replace the run with --force"
-            )
-    return document
-
-
-def _why_again(
-    files: RunFiles,
-    earlier: Mapping[str, Any],
-    settings: Settings,
-    bundle: Bundle,
-    sources: Sequence[Source],
-) -> str:
-    """Why the tables of a finished run must be made anew; empty if they need not."""
-    if earlier["settings"].get("threshold") != _threshold(settings, bundle):
-        return f"the threshold was {earlier['settings'].get('threshold')}"
-    for name in ("tables", "compat_tables"):
-        if (before := earlier["settings"].get(name)) != getattr(settings, name):
-            return f"the setting {name} was {before}"
-    samples = [before["sample"] for before in earlier["inputs"]]
-    if samples != [source.sample for source in sources]:
-        return f"the sample was {', '.join(samples)}"
-    if names := missing_or_changed(files, earlier):
-        return f"{', '.join(names)} is missing or was changed"
-    return ""
-
-
-def _as_before(
-    files: RunFiles, earlier: Mapping[str, Any], settings: Settings, watcher: Watcher
-) -> Outcome:
-    """A finished run, all of whose results are there."""
-    if not (files.report.exists() and files.multiqc.exists()):  # killed before they were written
-        with disk_errors(files.run_dir):
-            files.hidden.mkdir(exist_ok=True)
-        write_reports(files)
-    if not earlier["settings"].get("keep_blocks"):
-        clear_leftovers(files)
-    else:
-        with suppress(OSError):  # the blocks lie there
-            files.hidden.rmdir()
-    status = earlier["status"]
-    watcher.line(
-        f"{files.run_dir}: this run was finished on {earlier['finished']} ({status}), and every "
-        "result is as it was written; nothing is done, --force starts over"
-    )
-    code = _exit_code(status, settings)
-    return Outcome(files, status, code, None, Counts(**earlier["counts"]), before=True)
-
-
-def _exit_code(status: str, settings: Settings) -> int:
-    return 2 if status == "partial" and not settings.allow_partial else 0
-
-
-def _threshold(settings: Settings, bundle: Bundle) -> float:
-    """Where p_virus is cut."""
-    return bundle.threshold if settings.threshold is None else settings.threshold
-
-
-def _check(settings: Settings) -> None:
-    if not settings.inputs:
-        raise SettingsError("no input was named; give one FASTA file or more")
-    if settings.sample is not None and len(settings.inputs) > 1:
-        raise SettingsError(
-            f"the sample name {settings.sample} was given for {len(settings.inputs)} inputs, but "
-            "rows are told apart by it; run them one by one, or leave it out"
-        )
-    if settings.threshold is not None and not 0 <= settings.threshold <= 1:
-        raise SettingsError(f"the threshold is {settings.threshold}, but must lie in 0 to 1")
-    if settings.max_length is not None and settings.max_length < 1:
-        raise SettingsError(
-            f"the longest record is {settings.max_length} nt, but must be 1 or more"
-        )
-    if settings.tables not in TABLE_FORMS:
-        raise SettingsError(f"tables is {settings.tables!r}, but must be plain or gz")
-    if settings.prefix and Path(settings.prefix).name != settings.prefix:
-        raise SettingsError(
-            f"the prefix is {settings.prefix!r}, but must be a part of a file's name, without '/'; "
-            "name the folder with -o"
-        )
+        return ongoing.outcome(again)
 
 
 def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
@@ -340,37 +144,6 @@ def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, st
     }
 
 
-class _Log:
-    """log.txt, and the watcher's copy of each line."""
-
-    def __init__(self, file: TextIO, watcher: Watcher) -> None:
-        self._file = file
-        self.watcher = watcher
-
-    def line(self, text: str) -> None:
-        self.keep(text)
-        self.watcher.line(text)
-
-    def keep(self, text: str) -> None:
-        """A line for log.txt alone."""
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        with disk_errors(Path(self._file.name).parent):
-            self._file.write(f"{now} {text}\n")
-            self._file.flush()
-
-
-@contextmanager
-def _log(files: RunFiles, watcher: Watcher) -> "Iterator[_Log]":
-    with disk_errors(files.run_dir):
-        # A path need not be UTF-8.
-        file = files.log.open("a", encoding="utf-8", errors="backslashreplace")
-    try:
-        yield _Log(file, watcher)
-    finally:
-        with suppress(OSError):  # every line was flushed; what the disk refused was said then
-            file.close()
-
-
 @dataclass(slots=True)
 class _Run:
     """A run under way: what it was given, and what it has found so far."""
@@ -382,7 +155,7 @@ class _Run:
     fingerprint: dict[str, str]
     journal: Journal
     device: Device
-    log: _Log
+    log: RunLog
     started: datetime
     read: Counter[str] = field(default_factory=Counter)
     records: int = 0
@@ -498,7 +271,7 @@ class _Run:
     @property
     def threshold(self) -> float:
         """Where p_virus is cut."""
-        return _threshold(self.settings, self.bundle)
+        return self.settings.cut(self.bundle)
 
     def _announce(self, why_again: str) -> None:
         bundle, say = self.bundle, self.log.line
@@ -565,7 +338,7 @@ class _Run:
 
     def _finished(self, counts: Counts) -> Outcome:
         status, error = "partial" if counts.incomplete else "complete", None
-        code = _exit_code(status, self.settings)
+        code = self.settings.exit_code(status)
         if self.broken:
             status, code, error = "failed", 1, "; ".join(map(str, self.broken))
         self._summarise(counts)
@@ -603,21 +376,7 @@ class _Run:
             "command": list(self.settings.command),
             "inputs": [self._input(source) for source in self.sources],
             "bundle": about_bundle(self.bundle),
-            "settings": {
-                "threshold": self.threshold,
-                "sample": self.settings.sample,
-                "prefix": self.settings.prefix,
-                "precision": self.plan.precision,
-                "threads": self.device.threads,
-                "max_length": self.settings.max_length,
-                "tables": self.settings.tables,
-                "compat_tables": self.settings.compat_tables,
-                "allow_partial": self.settings.allow_partial,
-                "resume": self.settings.resume,
-                "force": self.settings.force,
-                "keep_blocks": self.settings.keep_blocks,
-                "journal": None if self.settings.journal is None else str(self.settings.journal),
-            },
+            "settings": self._settings(),
             "device": {
                 "kind": self.device.kind,
                 "name": self.device.name,
@@ -640,6 +399,19 @@ class _Run:
         }
         self.journal.write_run_json(document)
         self.on_record = True
+
+    def _settings(self) -> dict[str, Any]:
+        """What was asked for, with what it came to where that is known."""
+        asked = asdict(self.settings)
+        for elsewhere in ("inputs", "out", "bundle", "command"):
+            del asked[elsewhere]
+        resolved = {
+            "threshold": self.threshold,
+            "precision": self.plan.precision,
+            "threads": self.device.threads,
+            "journal": None if self.settings.journal is None else str(self.settings.journal),
+        }
+        return asked | resolved
 
     def _inputs_digest(self) -> dict[str, str]:
         """The sha256 over those of all inputs, in order, where each was read to its end."""

@@ -143,7 +143,8 @@ def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.
     """
-    from virnucpro.run import Settings, run
+    from virnucpro.run import run
+    from virnucpro.settings import Settings
 
     settings = Settings(command=tuple(sys.argv), **options)
     with Screen(quiet=quiet, bar=not no_progress) as screen:

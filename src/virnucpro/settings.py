@@ -1,0 +1,109 @@
+"""What a user may ask of predict, and whether it makes sense. Importing this loads no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
+from virnucpro.errors import SettingsError
+
+TABLE_FORMS = ("plain", "gz")
+
+
+class Options(TypedDict, total=False):
+    """What a library call may say besides inputs, bundle and run directory; see Settings."""
+
+    sample: str | None
+    prefix: str
+    threshold: float | None
+    precision: str
+    threads: int | None
+    cache_weights: bool
+    max_length: int | None
+    tables: str
+    compat_tables: bool
+    allow_partial: bool
+    resume: bool
+    force: bool
+    keep_blocks: bool
+    journal: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a user asked for. None means the bundle's or this machine's own.
+
+    sample: the name in the column sample, for one file only; otherwise made from the file's name.
+    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
+    virus, 0 to 1. precision: fp32, bf16, fp16 or auto. threads: of the CPU. cache_weights: whether
+    published encoders are kept in the cache as they lie in memory. max_length: records of more nt
+    are listed as failed. tables: plain or gz. compat_tables: whether the two tables in the
+    published program's format are written. allow_partial: whether an exit code of 0 stands for a
+    run in which some records failed, too. resume: False refuses an unfinished run. force: whether
+    an earlier run in out is replaced. keep_blocks: whether finished blocks stay for a later run
+    with, say, another threshold. journal: folder for the blocks, by default out. command: the
+    command line, for run.json.
+    """
+
+    inputs: tuple[Path, ...]
+    out: Path
+    bundle: str = DEFAULT_BUNDLE
+    sample: str | None = None
+    prefix: str = ""
+    threshold: float | None = None
+    precision: str = "auto"
+    threads: int | None = None
+    cache_weights: bool = False
+    max_length: int | None = None
+    tables: str = "plain"
+    compat_tables: bool = True
+    allow_partial: bool = False
+    resume: bool = True
+    force: bool = False
+    keep_blocks: bool = False
+    journal: Path | None = None
+    command: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises SettingsError for what no machine could do."""
+        if not self.inputs:
+            raise SettingsError("no input was named; give one FASTA file or more")
+        if self.sample is not None and len(self.inputs) > 1:
+            raise SettingsError(
+                f"the sample name {self.sample} was given for {len(self.inputs)} inputs, but "
+                "rows are told apart by it; run them one by one, or leave it out"
+            )
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise SettingsError(f"the threshold is {self.threshold}, but must lie in 0 to 1")
+        if self.max_length is not None and self.max_length < 1:
+            raise SettingsError(
+                f"the longest record is {self.max_length} nt, but must be 1 or more"
+            )
+        if self.tables not in TABLE_FORMS:
+            raise SettingsError(f"tables is {self.tables!r}, but must be plain or gz")
+        if self.prefix and Path(self.prefix).name != self.prefix:
+            raise SettingsError(
+                f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
+                "'/'; name the folder with -o"
+            )
+
+    def cut(self, bundle: Bundle) -> float:
+        """Where p_virus is cut."""
+        return bundle.threshold if self.threshold is None else self.threshold
+
+    def exit_code(self, status: str) -> int:
+        """The exit code of a run that ended so."""
+        return 2 if status == "partial" and not self.allow_partial else 0
+
+
+def settings_of(
+    paths: Path | str | Sequence[Path | str], bundle: str | Path, out: Path | str, options: Options
+) -> Settings:
+    """The settings of a library call."""
+    several = [paths] if isinstance(paths, Path | str) else paths
+    more: dict[str, Any] = dict(options)
+    if more.get("journal") is not None:
+        more["journal"] = Path(more["journal"])
+    inputs = tuple(Path(path) for path in several)
+    return Settings(inputs=inputs, out=Path(out), bundle=str(bundle), **more)
