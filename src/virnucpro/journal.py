@@ -114,6 +114,18 @@ class RunFiles:
         return self._public("viral.fasta")
 
     @property
+    def others_fasta(self) -> Path:
+        return self._public("others.fasta")
+
+    @property
+    def regions(self) -> Path:
+        return self._public("regions.tsv")
+
+    @property
+    def regions_bed(self) -> Path:
+        return self._public("regions.bed")
+
+    @property
     def failed(self) -> Path:
         return self._public("failed.tsv")
 
@@ -137,8 +149,10 @@ class RunFiles:
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
+        regions = (self.regions, self.regions_bed)
+        sequences = (self.viral_fasta, self.others_fasta)
         seen = (self.report, self.multiqc)
-        return (*tables, self.viral_fasta, self.failed, *seen, self.run_json, self.log)
+        return (*tables, *regions, *sequences, self.failed, *seen, self.run_json, self.log)
 
     @property
     def results(self) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.errors import SettingsError
 
 TABLE_FORMS = ("plain", "gz")
+SEQUENCES = ("none", "viral", "all")
 
 
 class Options(TypedDict, total=False):
@@ -23,6 +24,7 @@ class Options(TypedDict, total=False):
     max_length: int | None
     tables: str
     compat_tables: bool
+    write: str
     allow_partial: bool
     resume: bool
     force: bool
@@ -39,11 +41,12 @@ class Settings:
     virus, 0 to 1. precision: fp32, bf16, fp16 or auto. threads: of the CPU. cache_weights: whether
     published encoders are kept in the cache as they lie in memory. max_length: records of more nt
     are listed as failed. tables: plain or gz. compat_tables: whether the two tables in the
-    published program's format are written. allow_partial: whether an exit code of 0 stands for a
-    run in which some records failed, too. resume: False refuses an unfinished run. force: whether
-    an earlier run in out is replaced. keep_blocks: whether finished blocks stay for a later run
-    with, say, another threshold. journal: folder for the blocks, by default out. command: the
-    command line, for run.json.
+    published program's format are written. write: "none", "viral" (viral.fasta) or "all"
+    (others.fasta, too). allow_partial: whether an exit code of 0 stands for a run in which some
+    records failed, too. resume: False refuses an unfinished run. force: whether an earlier run in
+    out is replaced. keep_blocks: whether finished blocks stay for a later run with, say, another
+    threshold. journal: folder for the blocks, by default out. command: the command line, for
+    run.json.
     """
 
     inputs: tuple[Path, ...]
@@ -58,6 +61,7 @@ class Settings:
     max_length: int | None = None
     tables: str = "plain"
     compat_tables: bool = True
+    write: str = "viral"
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -82,6 +86,8 @@ class Settings:
             )
         if self.tables not in TABLE_FORMS:
             raise SettingsError(f"tables is {self.tables!r}, but must be plain or gz")
+        if self.write not in SEQUENCES:
+            raise SettingsError(f"write is {self.write!r}, but must be none, viral or all")
         if self.prefix and Path(self.prefix).name != self.prefix:
             raise SettingsError(
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
