@@ -271,6 +271,22 @@ def test_every_record_is_written_once_or_where_nobody_wants_it_not(short, tmp_pa
         predict(tmp_path / "in.fa", short.path, tmp_path / "run", write="some")
 
 
+def test_a_refused_record_keeps_its_length(short, tmp_path):
+    """For its letters, or for being long; blocks and tables count it in."""
+    records = [*[(f"r{i}", dna(90, i)) for i in range(100)], ("bad", "AC!T" * 20), ("c", dna(300))]
+    (tmp_path / "in.fa").write_bytes(fasta(records))
+    outcome = predict(tmp_path / "in.fa", short.path, tmp_path / "run", max_length=200)
+    found = {row["contig"]: row for row in table(outcome.files.contigs)}
+    assert [(found[n]["length_nt"], found[n]["status"]) for n in ("bad", "c", "r7")] == [
+        ("80", "failed"),
+        ("300", "failed"),
+        ("90", "ok"),
+    ]
+    assert (found["bad"]["chunks"], found["c"]["chunks"]) == ("0", "0")
+    assert outcome.counts.bases == 100 * 90 + 80 + 300
+    assert outcome.counts.failed == 2
+
+
 def test_several_inputs_in_order(bundle, tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.fa").write_bytes(fasta([("x", dna(100, name)), ("y", dna(600, name))]))

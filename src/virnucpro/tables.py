@@ -219,7 +219,8 @@ def _checked_chunks(scored: Scored, before: int) -> int:
         return before
     covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
     covered[rows.record], last[rows.record] = rows.end, rows.number
-    length = np.fromiter((r.length_nt if r.ends else -1 for r in records), np.int64, len(records))
+    whole = (r.length_nt if r.ends and not r.fault else -1 for r in records)
+    length = np.fromiter(whole, np.int64, len(records))
     expected = np.append(before, rows.number)[: len(rows)] + 1
     first = np.diff(rows.record, prepend=-1) != 0
     expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
