@@ -25,7 +25,8 @@ TABLES = (
     "prediction_results_highestscore.csv",
 )
 REGIONS = ("regions.tsv", "regions.bed")
-RESULTS = (*TABLES, *REGIONS, "viral.fasta", "others.fasta", "failed.tsv")
+PARQUET = ("calls.parquet", "contigs.parquet")
+RESULTS = (*TABLES, *REGIONS, *PARQUET, "viral.fasta", "others.fasta", "failed.tsv")
 # What a run leaves in which nothing failed.
 WHOLE = {
     *TABLES,

@@ -223,6 +223,7 @@ FLAGS = {
     "--tables": ("--tables", "gz"),
     "--no-compat-tables": ("--no-compat-tables",),
     "--write": ("--write", "all"),
+    "--parquet": ("--parquet",),
     "--max-length": ("--max-length", "700"),
     "--resume": ("--no-resume",),
     "--force": ("--force",),

@@ -232,7 +232,9 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
 def test_real_columns_are_the_documented_ones(bundle, tmp_path):
     bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
     (tmp_path / "in.fa").write_bytes(fasta(bad))
-    assert predict([tmp_path / "in.fa"], bundle.path, tmp_path / "run", write="all").exit_code == 2
+    everything = {"write": "all", "parquet": True}
+    outcome = predict([tmp_path / "in.fa"], bundle.path, tmp_path / "run", **everything)
+    assert outcome.exit_code == 2
     for name in (*TABLES, "regions.tsv", "failed.tsv"):
         documented = [words(row[0])[0] for row in rows(sections()[name], "column | type")]
         header = (tmp_path / "run" / name).read_text().split("\n")[0]

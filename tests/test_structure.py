@@ -24,7 +24,7 @@ LEVELS = (
     ("encoders",),
     ("classifiers",),
     ("journal",),
-    ("sorting", "assembly", "sequences"),
+    ("sorting", "assembly", "sequences", "parquet"),
     ("names", "acquire"),
     ("tables", "runners", "settings"),
     ("pipeline",),

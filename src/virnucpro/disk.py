@@ -20,6 +20,8 @@ CALL, CONTIG, FRAME_SCORE, CHUNK_SCORE = 75, 60, 52, 46
 HASH_AND_FLAG, SORTED_NAME = 9, 60
 # A row of regions.tsv, one of regions.bed, and where the region lies, for the second pass.
 REGION = 170
+# A row of each in Parquet, besides its name.
+PARQUET_CALL, PARQUET_CONTIG = 32, 32
 # Of the chunks of a long contig, no more than one in so many begins a region.
 CHUNKS_A_REGION = 4
 # How often the letters of an input are written: a region also stands in its record's others.fasta.
@@ -65,12 +67,18 @@ class Need:
 
 
 def disk_needed(
-    shapes: Iterable[Shape], *, frames: bool, packed: bool, compat: bool, sequences: str = "viral"
+    shapes: Iterable[Shape],
+    *,
+    frames: bool,
+    packed: bool,
+    compat: bool,
+    sequences: str = "viral",
+    parquet: bool = False,
 ) -> Need:
     """What a run of such inputs takes at its peak.
 
-    frames: whether the bundle scores frames; packed, compat, sequences: as the settings tables,
-    compat_tables and write.
+    frames: whether the bundle scores frames; packed, compat, sequences, parquet: as the settings
+    tables, compat_tables, write and parquet.
     """
     blocks = tables = 0.0
     for shape in shapes:
@@ -83,6 +91,8 @@ def disk_needed(
         tables += n * (HASH_AND_FLAG + 2 * name) + shape.letters * 61 / 60 * COPIES[sequences]
         regions = max(0.0, shape.chunks - n) / CHUNKS_A_REGION
         tables += regions * (REGION + 2 * row)
+        if parquet:
+            tables += shape.chunks * PARQUET_CALL + n * (PARQUET_CONTIG + 2 * name)
         if compat:
             chunk_scores = shape.chunks * (CHUNK_SCORE + name)
             written += shape.chunks * per_chunk * (FRAME_SCORE + name) + chunk_scores

@@ -118,6 +118,14 @@ class RunFiles:
         return self._public("others.fasta")
 
     @property
+    def calls_parquet(self) -> Path:
+        return self._public("calls.parquet")
+
+    @property
+    def contigs_parquet(self) -> Path:
+        return self._public("contigs.parquet")
+
+    @property
     def regions(self) -> Path:
         return self._public("regions.tsv")
 
@@ -151,8 +159,9 @@ class RunFiles:
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
         regions = (self.regions, self.regions_bed)
         sequences = (self.viral_fasta, self.others_fasta)
-        seen = (self.report, self.multiqc)
-        return (*tables, *regions, *sequences, self.failed, *seen, self.run_json, self.log)
+        parquet = (self.calls_parquet, self.contigs_parquet)
+        seen = (self.failed, self.report, self.multiqc, self.run_json, self.log)
+        return (*tables, *regions, *sequences, *parquet, *seen)
 
     @property
     def results(self) -> tuple[Path, ...]:

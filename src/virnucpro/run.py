@@ -263,6 +263,7 @@ class _Run:
             compat_tables=self.settings.compat_tables,
             odds=None if isinstance(odds, str) else odds,
             sequences=self.settings.write,
+            parquet=self.settings.parquet,
         )
 
     def _contigs(self) -> "Iterator[Contig]":
@@ -319,6 +320,7 @@ class _Run:
             packed=files.packed,
             compat=self.settings.compat_tables,
             sequences=self.settings.write,
+            parquet=self.settings.parquet,
         )
         there = sum(path.stat().st_size for path in files.blocks.iterdir())
         blocks = max(0, need.blocks - there)

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.errors import SettingsError
+from virnucpro.parquet import check_pyarrow
 
 TABLE_FORMS = ("plain", "gz")
 SEQUENCES = ("none", "viral", "all")
@@ -25,6 +26,7 @@ class Options(TypedDict, total=False):
     tables: str
     compat_tables: bool
     write: str
+    parquet: bool
     allow_partial: bool
     resume: bool
     force: bool
@@ -42,11 +44,11 @@ class Settings:
     published encoders are kept in the cache as they lie in memory. max_length: records of more nt
     are listed as failed. tables: plain or gz. compat_tables: whether the two tables in the
     published program's format are written. write: "none", "viral" (viral.fasta) or "all"
-    (others.fasta, too). allow_partial: whether an exit code of 0 stands for a run in which some
-    records failed, too. resume: False refuses an unfinished run. force: whether an earlier run in
-    out is replaced. keep_blocks: whether finished blocks stay for a later run with, say, another
-    threshold. journal: folder for the blocks, by default out. command: the command line, for
-    run.json.
+    (others.fasta, too). parquet: whether calls and contigs are written in that format, too.
+    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
+    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    keep_blocks: whether finished blocks stay for a later run with, say, another threshold. journal:
+    folder for the blocks, by default out. command: the command line, for run.json.
     """
 
     inputs: tuple[Path, ...]
@@ -62,6 +64,7 @@ class Settings:
     tables: str = "plain"
     compat_tables: bool = True
     write: str = "viral"
+    parquet: bool = False
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -88,6 +91,8 @@ class Settings:
             raise SettingsError(f"tables is {self.tables!r}, but must be plain or gz")
         if self.write not in SEQUENCES:
             raise SettingsError(f"write is {self.write!r}, but must be none, viral or all")
+        if self.parquet:
+            check_pyarrow("--parquet")
         if self.prefix and Path(self.prefix).name != self.prefix:
             raise SettingsError(
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "

@@ -7,6 +7,7 @@ sorted, which lies on the disk. This module knows no encoder and no device.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Scores, Status, consensus
+from virnucpro.calls import (
+    FRAME_NAMES,
+    Call,
+    ContigCalls,
+    Contigs,
+    Rule,
+    Scores,
+    Status,
+    consensus,
+    frame_names,
+)
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
+from virnucpro.parquet import ParquetTables
 from virnucpro.reads import Seen, Source
 from virnucpro.regions import Odds, Region, RegionFinder
 from virnucpro.scored import Scored
@@ -69,9 +81,7 @@ REGIONS_COLUMNS = (
     "expected_by_chance",
 )
 
-_FRAMES = [
-    ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1) for bits in range(64)
-]
+_FRAMES = [frame_names(bits) for bits in range(64)]
 _CALLS = [call.name.lower() for call in Call]
 _STATUSES = [status.name.lower() for status in Status]
 _TRUTH = ("False", "True")
@@ -129,12 +139,14 @@ class Wanted:
     """What is to be written besides calls.tsv, contigs.tsv, failed.tsv and the regions.
 
     compat_tables: the two in the published tool's format. odds: what finds regions; None finds
-    none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too).
+    none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
+    contigs in that format.
     """
 
     compat_tables: bool = True
     odds: Odds | None = None
     sequences: str = "viral"
+    parquet: bool = False
 
 
 def write_tables(
@@ -154,7 +166,7 @@ def write_tables(
     with Staging(files, journal.outputs) as staging:
         hashes = files.scratch / "names.hashes"
         with Marks(files.scratch) as marks:
-            counts = _write_calls(files, staging, journal, rule, wanted.odds, hashes, marks)
+            counts = _write_calls(files, staging, journal, rule, wanted, hashes, marks)
         if wanted.compat_tables:
             names = unique_names(lambda: _records(journal), hashes, files.scratch)
             _write_scores(files, staging, journal, names)
@@ -236,7 +248,7 @@ def _write_calls(
     staging: Staging,
     journal: Journal,
     rule: Rule,
-    odds: Odds | None,
+    wanted: Wanted,
     hashes: Path,
     marks: Marks,
 ) -> Counts:
@@ -246,9 +258,12 @@ def _write_calls(
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally = ContigCalls(), Counter[str]()
-    finder = None if odds is None else RegionFinder(odds)
+    finder = None if wanted.odds is None else RegionFinder(wanted.odds)
     reasons: dict[int, str] = {}
-    with OutputFile(hashes, durable=False) as hash_file:
+    with (
+        OutputFile(hashes, durable=False) as hash_file,
+        _parquet(files, staging, wanted) as parquet,
+    ):
         for scored in _in_order(journal.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             begun = [record.name for record in records if record.begins]
@@ -262,6 +277,9 @@ def _write_calls(
             status = _with_faults(ended, contigs.status)
             called = rule.contigs(contigs.p_virus)
             contigs_file.write(_contigs_rows(ended, contigs, called, status))
+            if parquet is not None:
+                parquet.add_chunks(scored, calls)
+                parquet.add_contigs(ended, contigs, called, status)
             for row, reason in scored.failures.items():
                 reasons.setdefault(records[rows.record[row]].ordinal, reason)
             if lines := _failed_rows(ended, contigs, reasons):  # the file exists only for these
@@ -277,6 +295,16 @@ def _write_calls(
             tally["regions"] += len(regions)
             tally["region_records"] += len({region.index for region in regions})
     return _counts(tally)
+
+
+@contextmanager
+def _parquet(files: RunFiles, staging: Staging, wanted: Wanted) -> Iterator[ParquetTables | None]:
+    if not wanted.parquet:
+        yield None
+        return
+    both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
+    with ParquetTables(*both) as tables:
+        yield tables
 
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -46,7 +46,7 @@ def _refusing(command: Command) -> Command:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
-@click.option_panel("Tables", options=["--tables", "--no-compat-tables", "--write"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables", "--write", "--parquet"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel(
     "Classifier", options=["--bundle", "--threshold", "--precision", "--threads", "--cache-weights"]
@@ -90,6 +90,12 @@ def _refusing(command: Command) -> Command:
     show_default=True,
     help="viral: records called virus, and regions of others, go to viral.fasta; all: the records "
     "that are not called virus go to others.fasta, too.",
+)
+@click.option(
+    "--parquet",
+    is_flag=True,
+    help="Write calls.parquet and contigs.parquet, too: typed columns, numbers in full. Needs "
+    "pyarrow: pip install 'virnucpro[[parquet]'.",
 )
 @click.option(
     "--resume/--no-resume",
