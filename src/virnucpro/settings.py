@@ -8,8 +8,10 @@ from typing import Any, TypedDict
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.engine import CACHE_CLEAR_INTERVAL, Engine
 from virnucpro.errors import SettingsError
+from virnucpro.parquet import check_pyarrow
 
 TABLE_FORMS = ("plain", "gz")
+SEQUENCES = ("none", "viral", "all")
 
 
 class Options(TypedDict, total=False):
@@ -34,6 +36,8 @@ class Options(TypedDict, total=False):
     max_length: int | None
     tables: str
     compat_tables: bool
+    write: str
+    parquet: bool
     allow_partial: bool
     resume: bool
     force: bool
@@ -58,6 +62,8 @@ class Settings:
     max_length: records of more nt are listed as failed.
     tables: plain or gz.
     compat_tables: whether the two tables in the published program's format are written.
+    write: "none", "viral" (viral.fasta) or "all" (others.fasta, too).
+    parquet: whether calls and contigs are written in that format, too.
     allow_partial: whether 0 is the exit code of a run in which some records failed, too.
     resume: False refuses an unfinished run.
     force: whether an earlier run in out is replaced.
@@ -89,6 +95,8 @@ class Settings:
     max_length: int | None = None
     tables: str = "plain"
     compat_tables: bool = True
+    write: str = "viral"
+    parquet: bool = False
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -119,6 +127,10 @@ class Settings:
         self.engine.check()
         if self.tables not in TABLE_FORMS:
             raise SettingsError(f"tables is {self.tables!r}, but must be plain or gz")
+        if self.write not in SEQUENCES:
+            raise SettingsError(f"write is {self.write!r}, but must be none, viral or all")
+        if self.parquet:
+            check_pyarrow("--parquet")
         if self.prefix and Path(self.prefix).name != self.prefix:
             raise SettingsError(
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
