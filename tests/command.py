@@ -24,11 +24,19 @@ TABLES = (
     "prediction_results.txt",
     "prediction_results_highestscore.csv",
 )
-RESULTS = (*TABLES, "pairs.tsv", "viral.fasta", "viral_names.txt", "failed.tsv")
+REGIONS = ("regions.tsv", "regions.bed")
+PARQUET = ("calls.parquet", "contigs.parquet")
+VIRAL = ("viral.fasta", "viral_names.txt")
+RESULTS = (*TABLES, "pairs.tsv", *REGIONS, *PARQUET, *VIRAL, "others.fasta", "failed.tsv")
 # What a run leaves in which nothing failed.
 WHOLE = {
-    *(*TABLES, "viral.fasta", "viral_names.txt", "run.json", "log.txt"),
-    *("report.html", "virnucpro_mqc.json"),
+    *TABLES,
+    *REGIONS,
+    *VIRAL,
+    "run.json",
+    "log.txt",
+    "report.html",
+    "virnucpro_mqc.json",
 }
 PROGRAM = (sys.executable, "-m", "virnucpro")
 # For preexec_fn: the tests may run where Ctrl-C is ignored, as in the background of a script.

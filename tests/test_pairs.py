@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from command import dna, fasta, made_bundle, results, run_json, table, virnucpro
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from made_reads import COMPRESSIONS, alignment, fastq, ubam
+from test_outputs_doc import rows as documented_rows
+from test_outputs_doc import sections, words
 from virnucpro import pairs as pairs_module
 from virnucpro.calls import ContigCalls, Rule, Status
 from virnucpro.errors import InputError, SettingsError, StreamBroken
@@ -306,6 +308,21 @@ def test_states_of_a_pair(tmp_path, bundle):
     assert {row["status"] for row in rows} < {*pairs_module.PAIR_STATUSES}
     assert rows[0]["p_virus"] == rows[0]["p_virus_1"] == rows[2]["p_virus"] != ""
     assert (rows[0]["p_virus_2"], rows[1]["p_virus"], rows[1]["call"]) == ("", "", "none")
+
+
+def test_columns_and_states_are_documented_as_they_are(tmp_path, bundle):
+    """TRAP N14."""
+    documented = documented_rows(sections()["pairs.tsv"], "column | type")
+    assert [words(row[0])[0] for row in documented] == list(PAIRS_COLUMNS)
+    assert {*words(documented[-1][2])} == {*pairs_module.PAIR_STATUSES}
+    (tmp_path / "x.fa").write_bytes(fasta(PAIRED))
+    assert predict(tmp_path / "x.fa", bundle, tmp_path / "run", pairs="interleaved").exit_code == 0
+    header, *lines = (tmp_path / "run" / "pairs.tsv").read_text().splitlines()
+    assert header.split("\t") == list(PAIRS_COLUMNS)
+    kinds = [{"int": int, "float": float, "text": str}[row[1]] for row in documented]
+    for line in [*(line.split("\t") for line in lines), [words(row[3])[0] for row in documented]]:
+        for kind, value in zip(kinds, line, strict=True):
+            kind(value)
 
 
 def test_pairs_in_gz_and_a_threshold(tmp_path, bundle):

@@ -122,6 +122,26 @@ class RunFiles:
         return self._public("viral_names.txt")
 
     @property
+    def others_fasta(self) -> Path:
+        return self._public("others.fasta")
+
+    @property
+    def calls_parquet(self) -> Path:
+        return self._public("calls.parquet")
+
+    @property
+    def contigs_parquet(self) -> Path:
+        return self._public("contigs.parquet")
+
+    @property
+    def regions(self) -> Path:
+        return self._public("regions.tsv")
+
+    @property
+    def regions_bed(self) -> Path:
+        return self._public("regions.bed")
+
+    @property
     def failed(self) -> Path:
         return self._public("failed.tsv")
 
@@ -132,6 +152,10 @@ class RunFiles:
     @property
     def log(self) -> Path:
         return self._public("log.txt")
+
+    @property
+    def log_json(self) -> Path:
+        return self._public("log.jsonl")
 
     @property
     def report(self) -> Path:
@@ -145,15 +169,17 @@ class RunFiles:
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
-        viral = (self.pairs, self.viral_fasta, self.viral_names)
-        seen = (self.report, self.multiqc)
-        return (*tables, *viral, self.failed, *seen, self.run_json, self.log)
+        regions = (self.pairs, self.regions, self.regions_bed)
+        sequences = (self.viral_fasta, self.viral_names, self.others_fasta)
+        parquet = (self.calls_parquet, self.contigs_parquet)
+        seen = (self.failed, self.report, self.multiqc, self.run_json)
+        return (*tables, *regions, *sequences, *parquet, *seen, self.log, self.log_json)
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """What a run of these names may leave besides run.json and log.txt, in either form."""
+        """What a run of these names may leave besides run.json and its logs, in either form."""
         other = replace(self, packed=not self.packed)
-        return tuple(dict.fromkeys((*self.public[:-2], *other.public[:-2])))
+        return tuple(dict.fromkeys((*self.public[:-3], *other.public[:-3])))
 
     @property
     def hidden(self) -> Path:
@@ -419,6 +445,7 @@ class Journal:
             self._clear_results()
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
+                files.log_json.unlink(missing_ok=True)
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
                 _remove_tree(files.blocks)
@@ -767,7 +794,7 @@ def _refuse_foreign_files(files: RunFiles, force: bool) -> None:
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
     ours = document is not None or any(mark.exists() for mark in marks)
     known = _written(files, document)
-    known |= {files.log.name} if ours else set()
+    known |= {files.log.name, files.log_json.name} if ours else set()
     known |= {files.run_json.name} if document is not None else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):

@@ -42,10 +42,10 @@ def limited(
 ) -> Iterator[Contig]:
     """Contigs, of which those longer than most_nt are faulty, those under least_nt short."""
     for contig in contigs:
-        length_nt = len(contig.sequence)
-        if least_nt is not None and 0 < length_nt < least_nt:
+        if least_nt is not None and 0 < len(contig.sequence) < least_nt:
             contig = contig._replace(short=True)
-        if most_nt is not None and length_nt > most_nt:
-            fault = f"it has {length_nt:,} nt, more than the {most_nt:,} of --max-length"
-            contig = contig._replace(sequence=b"", fault=fault)
+        if most_nt is not None and len(contig.sequence) > most_nt:
+            contig = contig.refused(
+                f"it has {contig.length_nt:,} nt, more than the {most_nt:,} of --max-length"
+            )
         yield contig

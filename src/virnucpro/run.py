@@ -48,13 +48,14 @@ from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, files_in, open_sources
+from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
 from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.settings import Options, Settings, settings_of
-from virnucpro.tables import Counts, write_tables
+from virnucpro.tables import Counts, Wanted, write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -126,7 +127,7 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
     options = {"resume": settings.resume, "force": settings.force, "again": bool(again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
-        open_log(files, watcher) as log,
+        open_log(files, watcher, as_json=settings.log_json) as log,
     ):
         journal.notes += notes
         ongoing = _Run(settings, bundle, sources, plan, fingerprint, journal, device, log, started)
@@ -189,10 +190,11 @@ class _Run:
     read: Counter[str] = field(default_factory=Counter)
     records: int = 0
     chunks: int = 0
+    chunks_before: int = 0
+    chunks_read: int = 0
+    chunks_expected: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
-    before: dict[str, int] = field(default_factory=dict)
-    read_at: dict[int, int] = field(default_factory=dict)
     budgets: dict[str, int] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
     workers: int = 0
@@ -211,7 +213,7 @@ class _Run:
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
-                    self.log.keep(f"{status}: {sentence}")
+                    self.log.ended(status, sentence)
                 # What ended the run is what it must end with. A run of another input stays.
                 with suppress(VirnucproError):
                     if not refused:
@@ -221,16 +223,10 @@ class _Run:
     def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
         """As runners.Runner: a block is kept only if the kernels of the fingerprint made it."""
         assert self.classifier is not None
-        for scored in SerialRunner(self.classifier, self.workers).run(self._noted(blocks)):
+        for scored in SerialRunner(self.classifier, self.workers).run(blocks):
             self._check_kernels(self.classifier)
             self._note_budgets(self.classifier)
             yield scored
-
-    def _noted(self, blocks: "Iterable[Block]") -> "Iterator[Block]":
-        """The blocks, and how far the inputs had been read when each was cut."""
-        for block in blocks:
-            self.read_at[block.number] = sum(source.bytes_read for source in self.sources)
-            yield block
 
     def _note_budgets(self, classifier: Classifier) -> None:
         """Says when batches became smaller for want of memory."""
@@ -279,7 +275,7 @@ class _Run:
     def _note_memory(self, stage: str) -> None:
         """Memory as it is at the start, and where a stage ended."""
         memory = self.memory[stage] = memory_of(self.device.index)
-        say = self.log.line if self.device.kind == "cuda" else self.log.keep
+        say = self.log.line if self.device.kind == "cuda" else self.log.detail
         say(f"memory, {stage}: {memory}")
 
     def _work(self) -> Counts:
@@ -290,15 +286,16 @@ class _Run:
             self.log.line(f"{error}; it is computed again")
         reused = self.journal.reused
         self.sources = [source.again() for source in self.sources]
-        self.records = self.chunks = 0
+        self.records = self.chunks = self.chunks_before = self.chunks_read = 0
         self.unbroken = None
-        for found in (self.read, self.broken, self.before):
+        for found in (self.read, self.broken):
             found.clear()
         counts = self._read_and_tabulated()
         self.journal.reused = reused
         return counts
 
     def _read_and_tabulated(self) -> Counts:
+        self._tell()
         with self._timed("blocks_s"):
             classify(
                 self._contigs(),
@@ -317,14 +314,26 @@ class _Run:
             before = [source.seen for source in self.sources]
             again = [source.again() for source in self.sources]
             rule = Rule(self.bundle.kind, self.threshold)
-            compat = self.settings.compat_tables
-            counts = write_tables(self.journal.files, self.journal, rule, again, before, compat)
+            counts = write_tables(
+                self.journal.files, self.journal, rule, again, before, self._wanted()
+            )
         self._note_memory("tables")
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
             )
         return counts
+
+    def _wanted(self) -> Wanted:
+        odds = odds_of(self.bundle, self.threshold)
+        if isinstance(odds, str):
+            self.log.line(f"no regions are looked for: {odds}")
+        return Wanted(
+            compat_tables=self.settings.compat_tables,
+            odds=None if isinstance(odds, str) else odds,
+            sequences=self.settings.write,
+            parquet=self.settings.parquet,
+        )
 
     def _contigs(self) -> "Iterator[Contig]":
         """The contigs of all inputs, counted."""
@@ -333,7 +342,9 @@ class _Run:
         for contig in contigs:
             self._note_break()
             self.read[contig.sample] += 1
+            self.chunks_read += -(-len(contig.sequence) // self.bundle.chunk_nt)
             yield contig
+        self.chunks_expected = self.chunks_read
         self._note_break()
 
     def _note_break(self) -> None:
@@ -385,7 +396,7 @@ class _Run:
     def _announce_engine(self, classifier: Classifier) -> None:
         """What computes, each thing as it was observed."""
         cuda = self.device.kind == "cuda"
-        say = self.log.line if cuda else self.log.keep
+        say = self.log.line if cuda else self.log.detail
         for name, kernels in classifier.attention.items():
             say(f"attention of {name}: {kernels}")
         if self.settings.attention == "flash" and classifier.attention.get("dnabert_s"):
@@ -411,11 +422,14 @@ class _Run:
 
     def _announce_disk(self, shapes: "Sequence[Shape]") -> None:
         files = self.journal.files
+        self.chunks_expected = sum(shape.chunks for shape in shapes)
         need = disk_needed(
             shapes,
             frames=self.bundle.kind == "frames",
             packed=files.packed,
             compat=self.settings.compat_tables,
+            sequences=self.settings.write,
+            parquet=self.settings.parquet,
         )
         there = sum(path.stat().st_size for path in files.blocks.iterdir())
         blocks = max(0, need.blocks - there)
@@ -433,17 +447,19 @@ class _Run:
             self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.records += sum(record.begins for record in scored.records)
         self.chunks += len(scored.rows)
-        now = sum(source.bytes_read for source in self.sources)
-        bytes_read = self.read_at.pop(scored.block_number, now)
-        if not new:
-            self.before = {"bytes_before": bytes_read, "chunks_before": self.chunks}
+        self.chunks_before += 0 if new else len(scored.rows)
+        self._tell()
+
+    def _tell(self) -> None:
         self.log.watcher.position(
             Position(
-                bytes_read=bytes_read,
-                bytes_total=0 if self._streamed else sum(s.size_bytes for s in self.sources),
+                bytes_read=sum(source.bytes_read for source in self.sources),
+                bytes_total=None if self._streamed else sum(s.size_bytes for s in self.sources),
                 records=self.records,
                 chunks=self.chunks,
-                **self.before,
+                chunks_before=self.chunks_before,
+                chunks_read=self.chunks_read,
+                chunks_expected=self.chunks_expected,
             )
         )
 
@@ -475,6 +491,8 @@ class _Run:
             f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
             f"others{_not_ok(counts)}"
         )
+        if counts.regions:
+            say(f"{counts.regions:,} viral regions, on {counts.region_records:,} records")
         if counts.incomplete:
             say(f"what could not be processed is listed in {self.journal.files.failed}")
 

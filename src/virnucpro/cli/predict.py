@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from virnucpro.cli.completion import bundle_names
+from virnucpro.cli.config import read_config
 from virnucpro.cli.terminal import Screen
 from virnucpro.errors import Terminated
 
@@ -61,7 +63,7 @@ def _refusing(command: Command) -> Command:
     ],
 )
 @click.option_panel("Output", options=["--out", "--prefix"])
-@click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables", "--write", "--parquet"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel("Classifier", options=["--bundle", "--threshold", "--cache-weights"])
 @click.option_panel(
@@ -79,7 +81,17 @@ def _refusing(command: Command) -> Command:
         "--dnabert-batch-size",
     ],
 )
-@click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
+@click.option_panel(
+    "Behaviour",
+    options=[
+        "--allow-partial",
+        "--quiet",
+        "--verbose",
+        "--no-progress",
+        "--log-json",
+        "--config",
+    ],
+)
 @click.option(
     "-o",
     "--out",
@@ -104,14 +116,12 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--interleaved",
-    "pairs",
-    flag_value="interleaved",
+    is_flag=True,
     help="Each two records that follow each other are mates.",
 )
 @click.option(
     "--unpaired",
-    "pairs",
-    flag_value="none",
+    is_flag=True,
     help="Read each record for itself, also those that a BAM has as mates.",
 )
 @click.option(
@@ -155,6 +165,20 @@ def _refusing(command: Command) -> Command:
     help="Leave out the two tables in the published program's format.",
 )
 @click.option(
+    "--write",
+    type=click.Choice(["none", "viral", "all"]),
+    default="viral",
+    show_default=True,
+    help="viral: records called virus, and regions of others, go to viral.fasta; all: the records "
+    "that are not called virus go to others.fasta, too.",
+)
+@click.option(
+    "--parquet",
+    is_flag=True,
+    help="Write calls.parquet and contigs.parquet, too: typed columns, numbers in full. Needs "
+    "pyarrow: pip install 'virnucpro[[parquet]'.",
+)
+@click.option(
     "--resume/--no-resume",
     default=True,
     show_default=True,
@@ -176,6 +200,7 @@ def _refusing(command: Command) -> Command:
     "--bundle",
     default="mini-500",
     show_default=True,
+    shell_complete=bundle_names,
     help="Name of a bundle that is here (see `virnucpro bundles list`), or a bundle's directory. "
     "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
 )
@@ -267,11 +292,33 @@ def _refusing(command: Command) -> Command:
 )
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-@click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Print a line after each block: share, records, chunks, rate, largest memory, time left.",
+)
+@click.option(
+    "--no-progress",
+    is_flag=True,
+    help="No bar on a terminal, no line every 30 s elsewhere; only what was done.",
+)
+@click.option("--log-json", is_flag=True, help="Write log.jsonl, too: the log for programs.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, readable=False),
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    metavar="FILE.toml",
+    help="Take options from this file, as `virnucpro config` writes it; the command line wins.",
+)
 def predict(
     quiet: bool,
+    verbose: bool,
     no_progress: bool,
-    pairs: str | None,
+    interleaved: bool,
+    unpaired: bool,
     sample_sheet: Path | None,
     **options: Any,  # noqa: ANN401
 ) -> int:
@@ -281,9 +328,9 @@ def predict(
     standard input; what they are is told by their content.
 
     The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), pairs.tsv (a row
-    a pair, if there are any), viral.fasta, viral_names.txt, two tables in the published program's
-    format, log.txt and run.json. A run that was stopped goes on when the same command is given
-    again; one that is finished is left as it is.
+    a pair, if there are any), regions.tsv (viral stretches of long records), viral.fasta,
+    viral_names.txt, two tables in the published program's format, log.txt and run.json. A run that
+    was stopped goes on when the same command is given again; one that is finished is left as it is.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.
@@ -294,8 +341,11 @@ def predict(
 
     if sample_sheet is None and not options["inputs"]:
         raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
-    settings = Settings(command=tuple(sys.argv), pairs=pairs or "auto", **options)
-    with Screen(quiet=quiet, bar=not no_progress) as screen:
+    if interleaved and unpaired:
+        raise click.UsageError("--interleaved and --unpaired contradict each other.")
+    pairs = "interleaved" if interleaved else "none" if unpaired else "auto"
+    settings = Settings(command=tuple(sys.argv), pairs=pairs, **options)
+    with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
         if sample_sheet is not None:
             return run_samples(sample_sheet, settings, screen)
         try:

@@ -19,9 +19,9 @@ class Contig(NamedTuple):
 
     record counts from 1 within the input. name is the first word of the header, empty if the header
     is. sequence holds the letters exactly as they stand in the input, without line ends. fault says
-    why the contig cannot be processed; its sequence is then empty. header is the whole first line,
-    without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one. short: whether it has fewer
-    letters than are asked for, so that it is listed and not classified.
+    why the contig cannot be processed; its sequence is then empty, and refused_nt how long it was.
+    header is the whole first line, without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one.
+    short: whether it has fewer letters than are asked for, so that it is listed and not classified.
     """
 
     sample: str
@@ -32,6 +32,16 @@ class Contig(NamedTuple):
     header: str = ""
     mate: int = 0
     short: bool = False
+    refused_nt: int = 0
+
+    @property
+    def length_nt(self) -> int:
+        """Letters that it has in the input."""
+        return len(self.sequence) or self.refused_nt
+
+    def refused(self, fault: str) -> "Contig":
+        """The same without its letters, as one that cannot be processed for this reason."""
+        return self._replace(sequence=b"", fault=fault, refused_nt=len(self.sequence))
 
 
 @dataclass(frozen=True, slots=True)

@@ -435,10 +435,11 @@ class Source:
         header, sequence, mate, sample = entry
         name, sample = first_word(header), sample or self.sample
         others = sequence.translate(None, IUPAC)
+        contig = Contig(sample, record, name, sequence, "", header, mate)
         if not others:
             if not self.rna:
                 self.rna = _U[0] in sequence or _U[1] in sequence
-            return Contig(sample, record, name, sequence, "", header, mate)
+            return contig
         position = next(i for i, letter in enumerate(sequence) if letter in others)
         why = why_not_dna(unescaped(sequence[position:].decode("ascii")))
         if record <= TRIAL_RECORDS:
@@ -446,8 +447,7 @@ class Source:
             within = (record - 1) // len(self.files) + 1
             line = file.line_of_letter(within)
             raise InputError(f"record {within} ({name}) holds {why}", file.path, line)
-        fault = f"it holds, at base {position + 1}, {why}"
-        return Contig(sample, record, name, b"", fault, header, mate)
+        return contig.refused(f"it holds, at base {position + 1}, {why}")
 
 
 def _first_line(contig: Contig) -> bytes:
