@@ -44,6 +44,8 @@ RESULTS = (
     "regions.tsv",
     "regions.bed",
     "others.fasta",
+    "pairs.tsv",
+    "viral_names.txt",
     "calls.parquet",
     "contigs.parquet",
     "failed.tsv",

@@ -12,7 +12,7 @@ from command import TABLES, WHOLE, dna, fasta, made_bundle, random_reads, result
 from virnucpro import disk
 from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.journal import OutputFile
-from virnucpro.reads import open_sources
+from virnucpro.reads import Reading, open_sources
 from virnucpro.run import predict
 from virnucpro.sorting import SortedLines
 

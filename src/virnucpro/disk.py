@@ -19,6 +19,8 @@ HEAD_BYTES = 1 << 21
 BLOCK_A_RECORD, BLOCK_A_CHUNK, BLOCK_A_FRAME = 48, 42, 13
 CALL, CONTIG, FRAME_SCORE, CHUNK_SCORE = 75, 60, 52, 46
 HASH_AND_FLAG, SORTED_NAME = 9, 60
+# A row of pairs.tsv besides its names, and a line of viral_names.txt, which is sorted before.
+PAIR, NAME_LINE = 60, 1
 # A row of regions.tsv, one of regions.bed, and where the region lies, for the second pass.
 REGION = 170
 # A row of each in Parquet, besides its name.
@@ -34,13 +36,17 @@ PACKED = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an input holds, counted in its head and multiplied up; name_bytes of all names."""
+    """What an input holds, counted in its head and multiplied up.
+
+    name_bytes: of all names; mates: of the records, those that are one of a pair.
+    """
 
     records: float
     chunks: float
     letters: float
     name_bytes: float
     sample_bytes: int
+    mates: float = 0.0
 
     @classmethod
     def of(cls, source: Source, chunk_nt: int) -> "Shape":
@@ -48,7 +54,7 @@ class Shape:
 
         Raises VirnucproError where a pipe cannot be kept.
         """
-        records = chunks = letters = names = 0
+        records = chunks = letters = names = mates = 0
         whole, read, head = 1.0, 0, source.again()
         with suppress(InputError), closing(head.contigs()) as contigs:
             for contig in contigs:
@@ -56,6 +62,7 @@ class Shape:
                 records += 1
                 chunks += ceil(length_nt / chunk_nt)
                 letters += length_nt
+                mates += contig.mate > 0
                 names += len(contig.name.encode("utf-8", "surrogateescape"))
                 if records == 1 or letters + names <= HEAD_BYTES:
                     read = head.bytes_read
@@ -63,7 +70,7 @@ class Shape:
                     whole = max(1.0, source.size_bytes / max(1, read))
                     break
         columns = (records * whole, chunks * whole, letters * whole, names * whole)
-        return cls(*columns, sample_bytes=len(source.sample.encode()))
+        return cls(*columns, len(source.sample.encode()), mates * whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +102,11 @@ def disk_needed(
         blocks += n * (BLOCK_A_RECORD + name)
         blocks += shape.chunks * (BLOCK_A_CHUNK + per_chunk * BLOCK_A_FRAME)
         row = shape.sample_bytes + name
-        written = shape.chunks * (CALL + row) + n * (CONTIG + row)
-        tables += n * (HASH_AND_FLAG + 2 * name) + shape.letters * 61 / 60 * COPIES[sequences]
+        written = shape.chunks * (CALL + row) + n * (CONTIG + row) + shape.mates / 2 * (PAIR + row)
+        tables += (
+            n * (HASH_AND_FLAG + 2 * name + 2 * (NAME_LINE + name))
+            + shape.letters * 61 / 60 * COPIES[sequences]
+        )
         regions = max(0.0, shape.chunks - n) / CHUNKS_A_REGION
         tables += regions * (REGION + 2 * row)
         if parquet:

@@ -56,7 +56,7 @@ class Forecast:
         self._share: float | None = None
 
     def take(self, now: float, position: Position) -> None:
-        """Of the position when work begins, and after each block."""
+        """Of the position when work begins, also that of a next run, and after each block."""
         new = position.chunks - position.chunks_before
         if not new or position.chunks_before > self._before:
             self._scored.clear()  # the time that it took to find finished blocks is no rate
@@ -68,6 +68,8 @@ class Forecast:
             self._share = None
             return
         used = _bytes_used(position)
+        if position.chunks_read < self._read[-1].chunks:
+            self._read = deque([_Read(0.0, 0)])
         self._read.append(_Read(used, position.chunks_read))
         while self._read[1].used <= used - RECENT_BYTES:
             self._read.popleft()

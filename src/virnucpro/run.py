@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from virnucpro.devices import (
     use_threads,
 )
 from virnucpro.disk import Shape, disk_needed, shortage
+from virnucpro.engine import Engine
 from virnucpro.errors import (
     BlockError,
     DeviceError,
@@ -61,10 +62,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from virnucpro.batches import Block
+    from virnucpro.loaders import Loaders
 
 
-# Classifiers by the sha256 of their bundle, and precision.
-Kept = dict[tuple[str, str], Classifier]
+# Classifiers by the sha256 of their bundle, device, precision and engine.
+Kept = dict[tuple[str, str, str, Engine], Classifier]
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
@@ -197,6 +199,7 @@ class _Run:
     broken: list[StreamBroken] = field(default_factory=list)
     budgets: dict[str, int] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
+    loaders: "Loaders | None" = None
     workers: int = 0
     unbroken: int | None = None
     on_record: bool = False
@@ -223,7 +226,7 @@ class _Run:
     def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
         """As runners.Runner: a block is kept only if the kernels of the fingerprint made it."""
         assert self.classifier is not None
-        for scored in SerialRunner(self.classifier, self.workers).run(blocks):
+        for scored in SerialRunner(self.classifier, self.loaders).run(blocks):
             self._check_kernels(self.classifier)
             self._note_budgets(self.classifier)
             yield scored
@@ -249,21 +252,22 @@ class _Run:
                     "please report this"
                 )
 
-    def _load(self) -> None:
+    def _load(self, ends: ExitStack) -> None:
         """Only here, when the run directory is ours, are the weights read."""
         clock = perf_counter()
         self._note_memory("start")
-        key = (self.bundle.sha256, self.plan.precision)
-        self.classifier = self.kept.get(key) or self.bundle.classifier(
-            self.device.index, self.plan.precision, self.settings.engine
-        )
+        asked = (self.device.index, self.plan.precision, self.settings.engine)
+        key = (self.bundle.sha256, *asked)
+        self.classifier = self.kept.get(key) or self.bundle.classifier(*asked)
         self.kept[key] = self.classifier
-        if self.classifier.ahead is not None:
-            from virnucpro.loaders import workers_for
+        if (ahead := self.classifier.ahead) is not None:
+            from virnucpro.loaders import Loaders, workers_for
 
             wish = self.settings.dataloader_workers
             gpus = gpu_count() if self.device.kind == "cuda" else 0
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
+            # They begin while the device warms up.
+            self.loaders = ends.enter_context(Loaders(ahead.preparation, self.workers))
         for some in (_PROBE, _PROBE[:1]):
             self.classifier.score(some)
         self._check_kernels(self.classifier)
@@ -279,7 +283,11 @@ class _Run:
         say(f"memory, {stage}: {memory}")
 
     def _work(self) -> Counts:
-        self._load()
+        with ExitStack() as ends:
+            self._load(ends)
+            return self._worked()
+
+    def _worked(self) -> Counts:
         try:
             return self._read_and_tabulated()
         except BlockError as error:  # whole when it was found or written, and read again since
@@ -342,7 +350,8 @@ class _Run:
         for contig in contigs:
             self._note_break()
             self.read[contig.sample] += 1
-            self.chunks_read += -(-len(contig.sequence) // self.bundle.chunk_nt)
+            to_cut = 0 if contig.short else len(contig.sequence)
+            self.chunks_read += -(-to_cut // self.bundle.chunk_nt)
             yield contig
         self.chunks_expected = self.chunks_read
         self._note_break()
@@ -388,6 +397,12 @@ class _Run:
     @property
     def _streamed(self) -> bool:
         return any(source.streamed for source in self.sources)
+
+    @property
+    def _bytes_total(self) -> int | None:
+        """Of all inputs; None where nobody knows how much of them will be read."""
+        unknown = self._streamed or self.settings.max_records is not None
+        return None if unknown else sum(source.size_bytes for source in self.sources)
 
     def _say_other_bundle(self, records: float, letters: float) -> None:
         if sentence := other_bundle(self.bundle.name, records, letters):
@@ -454,7 +469,7 @@ class _Run:
         self.log.watcher.position(
             Position(
                 bytes_read=sum(source.bytes_read for source in self.sources),
-                bytes_total=None if self._streamed else sum(s.size_bytes for s in self.sources),
+                bytes_total=self._bytes_total,
                 records=self.records,
                 chunks=self.chunks,
                 chunks_before=self.chunks_before,
