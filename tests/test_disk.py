@@ -67,6 +67,18 @@ def test_a_run_takes_no_more_than_was_said_and_not_far_less(
     assert peak < need_of(path, **sequences) < 2.5 * peak + called_virus
 
 
+def test_pairs_take_room(tmp_path):
+    (tmp_path / "in.fa").write_bytes(INPUTS["pairs"])
+    needs = {}
+    for pairs in ("none", "interleaved"):
+        (source,) = open_sources([tmp_path / "in.fa"], None, Reading(pairs=pairs))
+        shape = Shape.of(source, 500)
+        assert shape.mates == (3_000 if pairs == "interleaved" else 0)
+        needs[pairs] = disk_needed([shape], frames=False, packed=False, compat=True).tables
+    rows = [f"in\tpair_{i}\t1\t2\t0.1\t0.2\t0.15\tothers\tok\n" for i in range(1_500)]
+    assert needs["interleaved"] > needs["none"] + len("".join(rows))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["reads", "contigs", "one"])
 def test_the_head_of_an_input_tells_of_the_rest(tmp_path, monkeypatch, packed, name):
