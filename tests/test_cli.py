@@ -1,6 +1,5 @@
 """The command line: help, wrong use, the effect of every flag, and being stopped."""
 
-import io
 import itertools
 import json
 import shutil
@@ -29,9 +28,8 @@ from command import (
 )
 from test_outputs_doc import schema
 from virnucpro import __version__, bundle, run
-from virnucpro.cli import program, terminal
+from virnucpro.cli import program
 from virnucpro.cli.predict import ELSEWHERE
-from virnucpro.progress import Position
 
 SAMPLE = fasta((f"s{i}", dna(40 + 60 * i, i)) for i in range(12))
 
@@ -249,7 +247,10 @@ FLAGS = {
     "--cache-weights": ("--cache-weights",),
     "--allow-partial": ("--allow-partial",),
     "-q": ("-q",),
+    "-v": ("-v",),
     "--no-progress": ("--no-progress",),
+    "--log-json": ("--log-json",),
+    "--config": ("--config", "few.toml"),
 }
 
 
@@ -279,6 +280,7 @@ def groups_of_pairs(names, most=6):
 
 def test_every_flag_starts_alone_and_in_pairs(here, made):
     """TRAP R2."""
+    (here / "few.toml").write_text("threads = 1\n")
     for number, names in enumerate(groups_of_pairs([*FLAGS])):
         flags = [word.format(number) for name in names for word in FLAGS[name]]
         assert predict(made, *flags, out=f"run{number}"), names
@@ -444,34 +446,3 @@ def check_forced(big: Path, out: Path) -> None:
     assert run_json(out)["status"] == "complete"
     run.predict([big / "small.fa"], big / "km", out.parent / "fresh")
     assert results(out) == results(out.parent / "fresh")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_bar_on_a_terminal_tells_the_time_left_from_its_first_step(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(terminal, "monotonic", iter((0.0, 60.0)).__next__)
-    with terminal.Screen() as screen:
-        screen.step(1, 4, "a quarter")
-        fields = screen._progress.tasks[0].fields
-    assert (fields["note"], fields["left"]) == ("a quarter", "0:03:00")
-
-
-def test_what_was_finished_before_does_not_shorten_the_time_left(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(terminal, "monotonic", iter((0.0, 60.0, 60.0)).__next__)
-    with terminal.Screen() as screen:
-        screen.position(Position(80, 100, 9, 900, bytes_before=70, chunks_before=780))
-        fields = screen._progress.tasks[0].fields
-    assert (fields["note"], fields["left"]) == ("9 records, 900 chunks, 2 chunks/s", "0:02:00")
-
-
-def test_plain_lines_elsewhere_come_every_half_minute(monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "monotonic", iter((0.0, 10.0, 40.0, 50.0)).__next__)
-    screen = terminal.Screen()
-    for done in (1, 2, 3):
-        screen.step(done, 4, f"{done} of 4")
-    assert capsys.readouterr().err == "50%, 2 of 4, 0:00:40 elapsed, 0:00:40 left\n"

@@ -232,7 +232,7 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
 def test_real_columns_are_the_documented_ones(bundle, tmp_path):
     bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
     (tmp_path / "in.fa").write_bytes(fasta(bad))
-    everything = {"write": "all", "parquet": True}
+    everything = {"write": "all", "parquet": True, "log_json": True}
     outcome = predict([tmp_path / "in.fa"], bundle.path, tmp_path / "run", **everything)
     assert outcome.exit_code == 2
     for name in (*TABLES, "regions.tsv", "failed.tsv"):
@@ -327,7 +327,7 @@ class Looking(Silent):
         self._then = then
 
     def position(self, position: Position) -> None:
-        if not self.positions:
+        if len(self.positions) == 1:  # the first is of the beginning
             self._then()
         self.positions.append(position)
 
@@ -467,6 +467,7 @@ def test_the_library_takes_every_setting(bundle, tmp_path, monkeypatch):
         "force": True,
         "keep_blocks": True,
         "journal": Path("j"),
+        "log_json": True,
     }
     plain = Settings(inputs=(Path("a"), Path("b")), out=Path("o"), bundle=str(bundle.path))
     predict(["a", Path("b")], bundle.path, "o")

@@ -206,6 +206,7 @@ def running(*arguments: str) -> str:
         for c in (
             "predict",
             "validate",
+            "config",
             "report",
             "cite",
             "evaluate",

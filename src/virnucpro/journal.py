@@ -151,6 +151,10 @@ class RunFiles:
         return self._public("log.txt")
 
     @property
+    def log_json(self) -> Path:
+        return self._public("log.jsonl")
+
+    @property
     def report(self) -> Path:
         return self._public("report.html")
 
@@ -165,14 +169,14 @@ class RunFiles:
         regions = (self.regions, self.regions_bed)
         sequences = (self.viral_fasta, self.others_fasta)
         parquet = (self.calls_parquet, self.contigs_parquet, self.embeddings)
-        seen = (self.failed, self.report, self.multiqc, self.run_json, self.log)
+        seen = (self.failed, self.report, self.multiqc, self.run_json, self.log, self.log_json)
         return (*tables, *regions, *sequences, *parquet, *seen)
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """What a run of these names may leave besides run.json and log.txt, in either form."""
+        """What a run of these names may leave besides run.json and its logs, in either form."""
         other = replace(self, packed=not self.packed)
-        return tuple(dict.fromkeys((*self.public[:-2], *other.public[:-2])))
+        return tuple(dict.fromkeys((*self.public[:-3], *other.public[:-3])))
 
     @property
     def hidden(self) -> Path:
@@ -444,6 +448,7 @@ class Journal:
             self._clear_results()
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
+                files.log_json.unlink(missing_ok=True)
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
                 _remove_tree(files.blocks)
@@ -812,7 +817,7 @@ def _refuse_foreign_files(files: RunFiles, force: bool) -> None:
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
     ours = document is not None or any(mark.exists() for mark in marks)
     known = _written(files, document)
-    known |= {files.log.name} if ours else set()
+    known |= {files.log.name, files.log_json.name} if ours else set()
     known |= {files.run_json.name} if document is not None else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):

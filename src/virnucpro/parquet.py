@@ -5,7 +5,7 @@ only where it is asked for. This module knows no rule and no journal of blocks.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -160,6 +160,16 @@ CONTIGS_TYPES = {
 }
 
 
+def _texts(names: Iterable[str]) -> list[str]:
+    """Letters that are no UTF-8, which text tables copy, cannot stand in Parquet."""
+    return [
+        name
+        if name.isascii()
+        else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        for name in names
+    ]
+
+
 class ParquetTables:
     """Both tables of a run, block by block. For `with`."""
 
@@ -177,9 +187,9 @@ class ParquetTables:
         of = rows.record.tolist()
         self._calls.add(
             {
-                "sample": [records[i].sample for i in of],
+                "sample": _texts(records[i].sample for i in of),
                 "record": [records[i].record for i in of],
-                "contig": [records[i].name for i in of],
+                "contig": _texts(records[i].name for i in of),
                 "chunk": rows.number,
                 "start": rows.start,
                 "end": rows.end,
@@ -202,9 +212,9 @@ class ParquetTables:
         """The rows of contigs.parquet of r contigs; calls, status: (r,)."""
         self._contigs.add(
             {
-                "sample": [record.sample for record in records],
+                "sample": _texts(record.sample for record in records),
                 "record": [record.record for record in records],
-                "contig": [record.name for record in records],
+                "contig": _texts(record.name for record in records),
                 "length_nt": [record.length_nt for record in records],
                 "chunks": contigs.chunks,
                 "called": contigs.called,
@@ -256,9 +266,9 @@ class EmbeddingsTable:
         of = scored.rows.record[scores.frame_chunk].tolist()
         self._table.add(
             {
-                "sample": [records[i].sample for i in of],
+                "sample": _texts(records[i].sample for i in of),
                 "record": [records[i].record for i in of],
-                "contig": [records[i].name for i in of],
+                "contig": _texts(records[i].name for i in of),
                 "chunk": scored.rows.number[scores.frame_chunk],
                 "frame": (scores.frame, FRAME_NAMES),
                 "nucleotides": embeddings.nucleotides,

@@ -126,7 +126,7 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     }
     with (
         Journal.open(files, fingerprint, **options) as journal,
-        open_log(files, watcher) as log,
+        open_log(files, watcher, as_json=settings.log_json) as log,
     ):
         ongoing = _Run(settings, bundle, sources, plan, fingerprint, journal, device, log, started)
         ongoing.timings["startup_s"] = perf_counter() - clock
@@ -185,10 +185,11 @@ class _Run:
     read: Counter[str] = field(default_factory=Counter)
     records: int = 0
     chunks: int = 0
+    chunks_before: int = 0
+    chunks_read: int = 0
+    chunks_expected: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
-    before: dict[str, int] = field(default_factory=dict)
-    read_at: dict[int, int] = field(default_factory=dict)
     budgets: dict[str, int] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
     workers: int = 0
@@ -206,7 +207,7 @@ class _Run:
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
-                    self.log.keep(f"{status}: {sentence}")
+                    self.log.ended(status, sentence)
                 # What ended the run is what it must end with. A run of another input stays.
                 with suppress(VirnucproError):
                     if not refused:
@@ -216,16 +217,10 @@ class _Run:
     def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
         """As runners.Runner: a block is kept only if the kernels of the fingerprint made it."""
         assert self.classifier is not None
-        for scored in SerialRunner(self.classifier, self.workers).run(self._noted(blocks)):
+        for scored in SerialRunner(self.classifier, self.workers).run(blocks):
             self._check_kernels(self.classifier)
             self._note_budgets(self.classifier)
             yield scored
-
-    def _noted(self, blocks: "Iterable[Block]") -> "Iterator[Block]":
-        """The blocks, and how far the inputs had been read when each was cut."""
-        for block in blocks:
-            self.read_at[block.number] = sum(source.bytes_read for source in self.sources)
-            yield block
 
     def _note_budgets(self, classifier: Classifier) -> None:
         """Says when batches became smaller for want of memory."""
@@ -272,7 +267,7 @@ class _Run:
     def _note_memory(self, stage: str) -> None:
         """Memory as it is at the start, and where a stage ended."""
         memory = self.memory[stage] = memory_of(self.device.index)
-        say = self.log.line if self.device.kind == "cuda" else self.log.keep
+        say = self.log.line if self.device.kind == "cuda" else self.log.detail
         say(f"memory, {stage}: {memory}")
 
     def _work(self) -> Counts:
@@ -283,15 +278,16 @@ class _Run:
             self.log.line(f"{error}; it is computed again")
         reused = self.journal.reused
         self.sources = open_sources([s.path for s in self.sources], self.settings.sample)
-        self.records = self.chunks = 0
+        self.records = self.chunks = self.chunks_before = self.chunks_read = 0
         self.unbroken = None
-        for found in (self.read, self.broken, self.before):
+        for found in (self.read, self.broken):
             found.clear()
         counts = self._read_and_tabulated()
         self.journal.reused = reused
         return counts
 
     def _read_and_tabulated(self) -> Counts:
+        self._tell()
         with self._timed("blocks_s"):
             classify(
                 self._contigs(),
@@ -341,7 +337,9 @@ class _Run:
         for contig in contigs:
             self._note_break()
             self.read[contig.sample] += 1
+            self.chunks_read += -(-len(contig.sequence) // self.bundle.chunk_nt)
             yield contig
+        self.chunks_expected = self.chunks_read
         self._note_break()
 
     def _note_break(self) -> None:
@@ -382,7 +380,7 @@ class _Run:
     def _announce_engine(self, classifier: Classifier) -> None:
         """What computes, each thing as it was observed."""
         cuda = self.device.kind == "cuda"
-        say = self.log.line if cuda else self.log.keep
+        say = self.log.line if cuda else self.log.detail
         for name, kernels in classifier.attention.items():
             say(f"attention of {name}: {kernels}")
         if self.settings.attention == "flash" and classifier.attention.get("dnabert_s"):
@@ -408,8 +406,10 @@ class _Run:
 
     def _announce_disk(self) -> None:
         files = self.journal.files
+        shapes = [Shape.of(source, self.bundle.chunk_nt) for source in self.sources]
+        self.chunks_expected = sum(shape.chunks for shape in shapes)
         need = disk_needed(
-            [Shape.of(source, self.bundle.chunk_nt) for source in self.sources],
+            shapes,
             frames=self.bundle.kind == "frames",
             packed=files.packed,
             compat=self.settings.compat_tables,
@@ -433,17 +433,19 @@ class _Run:
             self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.records += sum(record.begins for record in scored.records)
         self.chunks += len(scored.rows)
-        now = sum(source.bytes_read for source in self.sources)
-        bytes_read = self.read_at.pop(scored.block_number, now)
-        if not new:
-            self.before = {"bytes_before": bytes_read, "chunks_before": self.chunks}
+        self.chunks_before += 0 if new else len(scored.rows)
+        self._tell()
+
+    def _tell(self) -> None:
         self.log.watcher.position(
             Position(
-                bytes_read=bytes_read,
+                bytes_read=sum(source.bytes_read for source in self.sources),
                 bytes_total=sum(source.size_bytes for source in self.sources),
                 records=self.records,
                 chunks=self.chunks,
-                **self.before,
+                chunks_before=self.chunks_before,
+                chunks_read=self.chunks_read,
+                chunks_expected=self.chunks_expected,
             )
         )
 

@@ -1,7 +1,8 @@
-"""log.txt of a run directory."""
+"""log.txt of a run directory, and log.jsonl on request."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -9,33 +10,58 @@ from typing import TextIO
 from virnucpro.journal import RunFiles, disk_errors
 from virnucpro.progress import Watcher
 
+WARNING = "warning: "
+
 
 class RunLog:
-    """log.txt, and the watcher's copy of each line."""
+    """log.txt, log.jsonl where it is wanted, and the watcher's copy of each line."""
 
-    def __init__(self, file: TextIO, watcher: Watcher) -> None:
+    def __init__(self, file: TextIO, watcher: Watcher, jsonl: TextIO | None = None) -> None:
         self._file = file
+        self._jsonl = jsonl
         self.watcher = watcher
 
     def line(self, text: str) -> None:
-        self.keep(text)
+        warning = text.startswith(WARNING)
+        self._keep(text, "warning" if warning else "info")
         self.watcher.line(text)
 
-    def keep(self, text: str) -> None:
-        """A line for log.txt alone."""
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    def detail(self, text: str) -> None:
+        """A line for the files, and for a watcher who wants every detail."""
+        self._keep(text, "info")
+        self.watcher.detail(text)
+
+    def ended(self, status: str, sentence: str) -> None:
+        """How a run ended that did not finish; for the files alone."""
+        self._keep(f"{status}: {sentence}", "error")
+
+    def _keep(self, text: str, level: str) -> None:
+        now = datetime.now(UTC)
         with disk_errors(Path(self._file.name).parent):
-            self._file.write(f"{now} {text}\n")
+            self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
             self._file.flush()
+            if self._jsonl is not None:
+                time = now.isoformat(timespec="milliseconds")
+                text = text.removeprefix(WARNING)
+                self._jsonl.write(json.dumps({"time": time, "level": level, "text": text}) + "\n")
+                self._jsonl.flush()
 
 
 @contextmanager
-def open_log(files: RunFiles, watcher: Watcher) -> Iterator[RunLog]:
-    with disk_errors(files.run_dir):
-        # A path need not be UTF-8.
-        file = files.log.open("a", encoding="utf-8", errors="backslashreplace")
-    try:
-        yield RunLog(file, watcher)
-    finally:
-        with suppress(OSError):  # every line was flushed; what the disk refused was said then
-            file.close()
+def open_log(files: RunFiles, watcher: Watcher, *, as_json: bool = False) -> Iterator[RunLog]:
+    with ExitStack() as stack:
+
+        def opened(path: Path) -> TextIO:
+            with disk_errors(files.run_dir):
+                # A path need not be UTF-8.
+                file = path.open("a", encoding="utf-8", errors="backslashreplace")
+            stack.callback(_closed, file)
+            return file
+
+        jsonl = opened(files.log_json) if as_json else None
+        yield RunLog(opened(files.log), watcher, jsonl)
+
+
+def _closed(file: TextIO) -> None:
+    with suppress(OSError):  # every line was flushed; what the disk refused was said then
+        file.close()

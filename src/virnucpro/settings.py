@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     force: bool
     keep_blocks: bool
     journal: Path | None
+    log_json: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +52,27 @@ class Settings:
     """What a user asked for. None means the bundle's or this machine's own.
 
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
-    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a
-    call virus, 0 to 1. precision: fp32, bf16, fp16, fp8 or auto. threads: of the CPU. gpus: all,
-    none, or the number of one; None: the first there is. dataloader_workers: processes that
-    translate and tokenize ahead; None: 0 on a CPU. expandable_segments: adds that to the CUDA
-    allocator's settings. cache_weights, attention, batch_tokens and the other wishes of an engine:
-    see engine.Engine. max_length: records of more nt are listed as failed. tables: plain or gz.
-    compat_tables: whether the two tables in the published program's format are written. write:
-    "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: whether calls and contigs
-    are written in that format, too. save_embeddings: whether those of frames are, as well.
-    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
-    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    prefix: put before the name of each file written, with a dot.
+    threshold: least p_virus of a call virus, 0 to 1.
+    precision: fp32, bf16, fp16, fp8 or auto.
+    threads: of the CPU.
+    gpus: all, none, or the number of one; None: the first there is.
+    attention, batch_tokens, cache_weights and the other wishes of an engine: see engine.Engine.
+    dataloader_workers: processes that translate and tokenize ahead; None: 0 on a CPU.
+    expandable_segments: adds that to the CUDA allocator's settings.
+    max_length: records of more nt are listed as failed.
+    tables: plain or gz.
+    compat_tables: whether the two tables in the published program's format are written.
+    write: "none", "viral" (viral.fasta) or "all" (others.fasta, too).
+    parquet: whether calls and contigs are written in that format, too.
+    save_embeddings: whether those of frames are, as well.
+    allow_partial: whether 0 is the exit code of a run in which some records failed, too.
+    resume: False refuses an unfinished run.
+    force: whether an earlier run in out is replaced.
     keep_blocks: whether finished blocks stay for a later run with, say, another threshold.
-    journal: folder for the blocks, by default out. command: the command line, for run.json.
+    journal: folder for the blocks, by default out.
+    log_json: whether log.jsonl is written, too.
+    command: the command line, for run.json.
     """
 
     inputs: tuple[Path, ...]
@@ -96,6 +105,7 @@ class Settings:
     force: bool = False
     keep_blocks: bool = False
     journal: Path | None = None
+    log_json: bool = False
     command: tuple[str, ...] = ()
 
     def check(self) -> None:

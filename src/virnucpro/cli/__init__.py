@@ -10,6 +10,7 @@ from virnucpro import __version__
 from virnucpro.cli.bench import bench
 from virnucpro.cli.bundles import bundles
 from virnucpro.cli.cite import cite
+from virnucpro.cli.config import config_of
 from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
@@ -23,7 +24,7 @@ FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.command_panel("Classify", commands=["predict", "validate"])
+@click.command_panel("Classify", commands=["predict", "validate", "config"])
 @click.command_panel("Results", commands=["report", "cite"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
 @click.command_panel("This machine", commands=["doctor", "bench"])
@@ -36,7 +37,8 @@ def program() -> None:
     """
 
 
-for command in (predict, validate, report, cite, bundles, evaluate, train, bench, doctor):
+config = config_of(predict)
+for command in (predict, validate, config, report, cite, bundles, evaluate, train, bench, doctor):
     program.add_command(command)
 
 

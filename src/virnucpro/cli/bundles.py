@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.terminal import Screen, paper
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def list_(catalogue: Path | None) -> None:
 
 
 @bundles.command()
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=bundle_names)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @catalogue_option
 def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
@@ -96,7 +97,7 @@ def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
 
 
 @bundles.command()
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=bundle_names)
 def verify(bundle: str) -> int:
     """Compute every checksum of a bundle anew; exit code 1 if one is not what it should be."""
     from virnucpro.bundle import load

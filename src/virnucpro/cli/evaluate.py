@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen, paper
 
@@ -17,7 +18,7 @@ FEW = 100
 
 
 @click.command()
-@click.argument("bundle")
+@click.argument("bundle", shell_complete=bundle_names)
 @click.option_panel("Labelled sequences", options=OPTIONS)
 @click.option_panel("Classifier", options=["--threshold", "--precision", "--threads"])
 @click.option_panel("Output", options=["--json", "--quiet", "--no-progress"])

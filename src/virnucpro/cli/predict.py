@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from virnucpro.cli.completion import bundle_names
+from virnucpro.cli.config import read_config
 from virnucpro.cli.terminal import Screen
 from virnucpro.errors import Terminated
 
@@ -67,7 +69,17 @@ def _refusing(command: Command) -> Command:
         "--dnabert-batch-size",
     ],
 )
-@click.option_panel("Behaviour", options=["--allow-partial", "--quiet", "--no-progress"])
+@click.option_panel(
+    "Behaviour",
+    options=[
+        "--allow-partial",
+        "--quiet",
+        "--verbose",
+        "--no-progress",
+        "--log-json",
+        "--config",
+    ],
+)
 @click.option(
     "-o",
     "--out",
@@ -141,6 +153,7 @@ def _refusing(command: Command) -> Command:
     "--bundle",
     default="mini-500",
     show_default=True,
+    shell_complete=bundle_names,
     help="Name of a bundle that is here (see `virnucpro bundles list`), or a bundle's directory. "
     "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
 )
@@ -232,8 +245,28 @@ def _refusing(command: Command) -> Command:
 )
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-@click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
-def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN401
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Print a line after each block: share, records, chunks, rate, largest memory, time left.",
+)
+@click.option(
+    "--no-progress",
+    is_flag=True,
+    help="No bar on a terminal, no line every 30 s elsewhere; only what was done.",
+)
+@click.option("--log-json", is_flag=True, help="Write log.jsonl, too: the log for programs.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, readable=False),
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    metavar="FILE.toml",
+    help="Take options from this file, as `virnucpro config` writes it; the command line wins.",
+)
+def predict(quiet: bool, verbose: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN401
     """Classify the sequences of FASTA files, plain or gzipped.
 
     The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), regions.tsv
@@ -248,7 +281,7 @@ def predict(quiet: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN
     from virnucpro.settings import Settings
 
     settings = Settings(command=tuple(sys.argv), **options)
-    with Screen(quiet=quiet, bar=not no_progress) as screen:
+    with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
         try:
             outcome = run(settings, screen)
         except (KeyboardInterrupt, Terminated):

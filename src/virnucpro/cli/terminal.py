@@ -1,6 +1,8 @@
 """What a person sees on stderr meanwhile: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+from collections.abc import Callable
+from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -9,6 +11,8 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -17,10 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro.cli.stopping import stop
-from virnucpro.progress import Position
+from virnucpro.devices import peak_memory_bytes
+from virnucpro.progress import Forecast, Position
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
+BAR_WIDTH = 16
 
 
 def duration(seconds: float) -> str:
@@ -38,34 +44,58 @@ def paper(*, wide: bool = False) -> Console:
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
+class _Left(ProgressColumn):
+    """The time left, also between two steps."""
+
+    def __init__(self, left_s: Callable[[], float | None]) -> None:
+        super().__init__()
+        self._left_s = left_s
+
+    def render(self, task: Task) -> Text:
+        left = self._left_s()
+        return Text("" if left is None else f"{duration(left)} left")
+
+
 class Screen:
     """A watcher of runs and of training, for `with`.
 
-    quiet leaves out everything but errors, bar=False only the bar and the periodic lines.
+    quiet leaves out everything but errors, bar=False only the bar and the periodic lines; verbose
+    adds a line for each block, and what computes it.
     """
 
-    def __init__(self, *, quiet: bool = False, bar: bool = True) -> None:
+    def __init__(self, *, quiet: bool = False, bar: bool = True, verbose: bool = False) -> None:
         self._quiet = quiet
+        self._verbose = verbose
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-        self._moving = bar and not quiet
+        self._started = monotonic()
+        self._forecast = Forecast()
+        self._share: float | None = None
+        self._note = ""
+        self._left_s: Callable[[], float | None] = lambda: None
         self._progress: Progress | None = None
-        if self._moving and sys.stderr.isatty():
+        self._ended = Event()
+        self._lines: Thread | None = None
+        if not bar or quiet:
+            return
+        if sys.stderr.isatty() and not self._console.is_dumb_terminal:
             self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(BAR_WIDTH),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description}", markup=False),
                 TimeElapsedColumn(),
-                TextColumn("ETA {task.fields[left]}"),
+                _Left(lambda: self._left_s()),
                 console=self._console,
                 transient=True,
             )
-            self._task = self._progress.add_task("working", total=None, note="", left="unknown")
-        self._started = self._last = monotonic()
+            self._task = self._progress.add_task("starting", total=None)
+        else:
+            self._lines = Thread(target=self._plain_lines, daemon=True)
 
     def __enter__(self) -> Self:
         if self._progress is not None:
             self._progress.start()
+        if self._lines is not None:
+            self._lines.start()
         return self
 
     def __exit__(
@@ -74,14 +104,22 @@ class Screen:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         if self._progress is not None:
             self._progress.stop()
+        if self._lines is not None:
+            self._lines.join(1.0)  # no longer: whoever reads the lines may have stopped reading
 
     def line(self, text: str) -> None:
         """One line of the log. Raises what a signal asked for and was not heard."""
         stop.check()
         if not self._quiet:
             self._console.print(text, markup=False)
+
+    def detail(self, text: str) -> None:
+        """One line for those who want every detail."""
+        if self._verbose:
+            self.line(text)
 
     def table(self, table: Table | Text) -> None:
         """A table before the work begins."""
@@ -91,24 +129,47 @@ class Screen:
 
     def position(self, position: Position) -> None:
         """How far a run is."""
-        seconds = max(monotonic() - self._started, 1e-3)
-        note = (
-            f"{position.records:,} records, {position.chunks:,} chunks, "
-            f"{(position.chunks - position.chunks_before) / seconds:,.0f} chunks/s"
-        )
-        self.step(position.bytes_read, position.bytes_total, note, position.bytes_before)
+        forecast = self._forecast
+        forecast.take(monotonic(), position)
+        rate = "" if forecast.rate is None else f"{_few_digits(forecast.rate)} chunks/s, "
+        memory = f"{peak_memory_bytes() / 2**30:.2f} GiB"
+        chunks = f"{position.chunks:,} chunks, {rate}{memory}"
+        self._left_s = lambda: forecast.left_s(monotonic())
+        self._show(forecast.share, f"{position.records:,} records, {chunks}", chunks)
+        if self._verbose and position.chunks:
+            self.line(self.now())
 
-    def step(self, done: int, total: int, note: str, before: int = 0) -> None:
-        """How far any work is; before: what was done already when it began."""
-        if not self._moving:
-            return
+    def step(self, done: int, total: int, note: str) -> None:
+        """How far any other work is."""
         now = monotonic()
-        spent = now - self._started
-        here = done - before
-        left = duration(spent * (total - done) / here) if here else "unknown"
+        share, spent = done / total if total else 0.0, now - self._started
+        whole = spent / share if share else None
+        self._left_s = lambda: whole and max(0.0, whole - (monotonic() - self._started))
+        self._show(share, note, note)
+
+    def _show(self, share: float | None, note: str, short: str) -> None:
+        self._share, self._note = share, note
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total, note=note, left=left)
-        elif now - self._last >= PLAIN_EVERY_S:
-            self._last = now
-            share = f"{done / total:.0%}" if total else "0%"
-            self.line(f"{share}, {note}, {duration(spent)} elapsed, {left} left")
+            total = None if share is None else 1.0
+            self._progress.update(self._task, completed=share or 0, total=total, description=short)
+
+    def now(self) -> str:
+        """How far the work is at this moment, in one line."""
+        left = self._left_s()
+        parts = (
+            "" if self._share is None else f"{self._share:.0%}",
+            self._note or "starting",
+            f"{duration(monotonic() - self._started)} elapsed",
+            "" if left is None else f"{duration(left)} left",
+        )
+        return ", ".join(filter(None, parts))
+
+    def _plain_lines(self) -> None:
+        """A line every half minute, also while one block takes longer."""
+        while not self._ended.wait(PLAIN_EVERY_S):
+            self._console.print(self.now(), markup=False)
+
+
+def _few_digits(rate: float) -> str:
+    """A rate: also slow ones are no zero."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from virnucpro.cli.completion import bundle_names
+
 if TYPE_CHECKING:
     from virnucpro.inspection import Inspection
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
-@click.option("--bundle", default="mini-500", show_default=True, help="As for predict.")
+@click.option(
+    "--bundle",
+    default="mini-500",
+    show_default=True,
+    shell_complete=bundle_names,
+    help="As for predict.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def validate(inputs: tuple[Path, ...], bundle: str, as_json: bool) -> int:
     """Read inputs to the end and report what predict would do with them, without scores.

@@ -1,0 +1,211 @@
+"""virnucpro config and --config: every option, and what is no option; completion in shells."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import rich_click as click
+
+from command import dna, fasta, made_bundle, run_json, virnucpro
+from virnucpro.cli import program
+from virnucpro.cli.config import _is_switch, settable
+
+PREDICT = program.commands["predict"]
+OPTIONS = settable(PREDICT)
+
+
+def resolved(*words: str) -> dict:
+    """What predict would get."""
+    return PREDICT.make_context("predict", list(words)).params
+
+
+NEEDED = ("in.fa", "-o", "run")
+PLAIN = resolved(*NEEDED)
+
+
+def other_value(parameter: click.Parameter) -> str:
+    """A value that is not the default, as on the command line."""
+    kind, default = parameter.type, PLAIN[parameter.name]
+    if isinstance(kind, click.Choice):
+        return next(c for c in kind.choices if c != default)
+    if isinstance(kind, click.FloatRange):
+        return "0.25"
+    if isinstance(kind, click.IntRange) or kind is click.INT:
+        return str((getattr(kind, "min", None) or 0) + 3)
+    return 'a "quoted" näme \\ of'
+
+
+def words_of(parameter: click.Parameter) -> list[str]:
+    """One option on the command line, other than it is by itself."""
+    if parameter.param_type_name == "argument":
+        return [other_value(parameter), "b"]
+    name = max(parameter.opts, key=len)
+    if not _is_switch(parameter):
+        return [name, other_value(parameter)] * (2 if parameter.multiple else 1)
+    if parameter.secondary_opts and PLAIN[parameter.name] is not False:
+        return [parameter.secondary_opts[0]]
+    return [name]
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_every_option_goes_through_a_file(tmp_path, key):
+    needed = [] if key == "inputs" else ["in.fa"]
+    needed += [] if key == "out" else ["-o", "run"]
+    words = [*needed, *words_of(OPTIONS[key])]
+    said = resolved(*words)
+    assert said != PLAIN
+    written = virnucpro("config", *words)
+    assert (written.code, written.err) == (0, "")
+    file = tmp_path / "all.toml"
+    file.write_text(written.out, "utf-8")
+    assert resolved("--config", str(file)) == said
+    again = virnucpro("config", "--config", file)
+    assert again.out == written.out
+
+
+def test_what_has_no_value_stands_there_as_a_comment():
+    done = virnucpro("config")
+    assert (done.code, done.err) == (0, "")
+    for key, parameter in OPTIONS.items():
+        commented = PLAIN[parameter.name] is None or key in ("inputs", "out")
+        assert f"\n# {key} =\n" in f"\n{done.out}" if commented else f"\n{key} = " in done.out
+
+
+def test_the_command_line_wins(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('threshold = 0.9\nresume = false\nno-compat-tables = true\ninputs = ["x"]\n')
+    params = resolved("--config", str(file), *NEEDED, "--threshold", "0.3", "--resume")
+    assert (params["threshold"], params["resume"], params["compat_tables"]) == (0.3, True, False)
+    assert params["inputs"] == (Path("in.fa"),)
+
+
+def test_a_run_from_a_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made_bundle(tmp_path / "km")
+    Path("in.fa").write_bytes(fasta([("a", dna(900))]))
+    Path("c.toml").write_text('inputs = ["in.fa"]\nout = "run"\nbundle = "km"\nthreshold = 0.25\n')
+    assert virnucpro("predict", "--config", "c.toml").code == 0
+    assert run_json(Path("run"))["settings"]["threshold"] == 0.25
+
+
+WRONG = {
+    "treshold = 1": "'treshold' is no option of this command; `virnucpro config` writes a file",
+    "config = 'x'": "'config' is no option",
+    "model-type = 500": "'model-type' is no option",
+    "threshold = 'high'": "threshold: 'high' is not a valid float range.",
+    "threshold = 3": "threshold: 3.0 is not in the range 0<=x<=1.",
+    "threads = true": "threads must be a value, not true or false.",
+    "force = 1": "force must be true or false.",
+    "tables = ['gz']": "tables must be one value.",
+    "tables = 'zip'": "tables: 'zip' is not one of 'plain', 'gz'.",
+    "inputs = 'in.fa'": "inputs must be a list.",
+    "[predict]\nthreads = 1": "'predict' is no option",
+    "threads = ": "this is no TOML: Invalid value (at line 1, column 11).",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_in_a_file_is_one_sentence(tmp_path, text):
+    file = tmp_path / "c.toml"
+    file.write_text(text + "\n")
+    done = virnucpro("predict", "--config", file, *NEEDED, cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    flat = " ".join(done.err.replace("│", " ").split()).replace("- ", "-")
+    assert WRONG[text] in flat, flat
+    assert "c.toml" in flat
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    done = virnucpro("predict", "--config", "none.toml", *NEEDED, cwd=tmp_path)
+    assert done.code == 2
+    assert "none.toml: cannot be read (No such file or directory)" in done.err
+
+
+# The log for programs
+
+
+def test_each_line_of_the_log_is_an_object(tmp_path):
+    made_bundle(tmp_path / "km")
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    arguments = ("predict", "in.fa", "-o", "run", "--bundle", "km", "--log-json", "--prefix", "p")
+    assert virnucpro(*arguments, cwd=tmp_path).code == 0
+    texts = (tmp_path / "run" / "p.log.txt").read_text().splitlines()
+    entries = [json.loads(x) for x in (tmp_path / "run" / "p.log.jsonl").read_text().splitlines()]
+    assert [entry["text"] for entry in entries] == [text.split(" ", 2)[2] for text in texts]
+    assert {entry["level"] for entry in entries} == {"info"}
+    times = [datetime.fromisoformat(entry["time"]) for entry in entries]
+    assert times == sorted(times)
+    assert times[0].tzinfo is not None
+    # Another run in this folder goes on with it, and --force begins it anew.
+    (tmp_path / "run" / "p.calls.tsv").unlink()
+    assert virnucpro(*arguments, cwd=tmp_path).code == 0
+    more = (tmp_path / "run" / "p.log.jsonl").read_text().splitlines()
+    assert len(more) > len(entries)
+    assert virnucpro(*arguments, "--force", cwd=tmp_path).code == 0
+    assert len((tmp_path / "run" / "p.log.jsonl").read_text().splitlines()) == len(entries)
+
+
+def test_what_ended_a_run_is_an_error_in_it(tmp_path):
+    made_bundle(tmp_path / "km")
+    (tmp_path / "in.fa").write_text(">a\nACGT!\n")
+    arguments = ("predict", "in.fa", "-o", "run", "--bundle", "km", "--log-json")
+    done = virnucpro(*arguments, cwd=tmp_path)
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["level"] == "error"
+    assert last["text"] == f"failed: {done.error}"
+
+
+def test_without_the_option_there_is_none(tmp_path):
+    made_bundle(tmp_path / "km")
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    assert virnucpro("predict", "in.fa", "-o", "run", "--bundle", "km", cwd=tmp_path).code == 0
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+# Completion
+
+
+def completed(shell: str, *words: str) -> list[str]:
+    """What a shell is offered for the last word."""
+    environment = os.environ | {
+        "_VIRNUCPRO_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": " ".join(("virnucpro", *words)),
+        "COMP_CWORD": str(len(words)) if shell != "fish" else words[-1],
+    }
+    code = "import sys; from virnucpro.cli import main; sys.argv = ['virnucpro']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split("\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_options_and_bundles_are_completed(shell):
+    assert any("--threshold" in line for line in completed(shell, "predict", "--thr"))
+    assert any("bundles" in line for line in completed(shell, "bund"))
+    for words in (("predict", "--bundle", "mini-5"), ("bundles", "show", "mini-5")):
+        offered = completed(shell, *words)
+        assert [line.split(",")[-1].split("\t")[0] for line in offered if line] == [
+            "mini-500",
+            "mini-500-v1",
+        ]
+    assert any(line.startswith("dir") for line in completed(shell, "predict", "--bundle", "x/"))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_takes_the_script():
+    code = "import sys; from virnucpro.cli import main; sys.argv = ['virnucpro']; main()"
+    environment = os.environ | {"_VIRNUCPRO_COMPLETE": "bash_source"}
+    script = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    subprocess.run(
+        ["bash", "-c", script + "\ncomplete -p virnucpro"], check=True, capture_output=True
+    )
