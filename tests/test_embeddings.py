@@ -16,7 +16,7 @@ from virnucpro.bundle import load
 from virnucpro.calls import Embeddings, Scores
 from virnucpro.chunks import chunk_spans
 from virnucpro.encoders import load_dnabert_s, load_esm2
-from virnucpro.errors import SettingsError
+from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.frames import open_frames
 from virnucpro.head import Head
 from virnucpro.journal import Journal
@@ -168,6 +168,22 @@ def test_blocks_that_were_kept_without_vectors_are_computed_again(bundle, here):
     without = predict(here / "in.fa", bundle, here / "run", keep_blocks=True)
     assert not without.files.embeddings.exists()
     assert without.files.calls.read_bytes() == calls
+
+
+def test_another_input_is_refused_also_where_vectors_are_missing(bundle, here, monkeypatch):
+    commit = Journal.commit
+
+    def stopping(journal, scored):
+        commit(journal, scored)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "commit", stopping)
+        with pytest.raises(Stopped):
+            predict(here / "in.fa", bundle, here / "run")
+    (here / "in.fa").write_bytes(fasta([("other", dna(900))]))
+    with pytest.raises(ResumeError, match="read another input"):
+        run_of(here, bundle)
 
 
 def test_an_input_without_a_frame_has_a_table_without_a_row(bundle, tmp_path):

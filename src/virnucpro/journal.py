@@ -169,8 +169,8 @@ class RunFiles:
         regions = (self.regions, self.regions_bed)
         sequences = (self.viral_fasta, self.others_fasta)
         parquet = (self.calls_parquet, self.contigs_parquet, self.embeddings)
-        seen = (self.failed, self.report, self.multiqc, self.run_json, self.log, self.log_json)
-        return (*tables, *regions, *sequences, *parquet, *seen)
+        seen = (self.failed, self.report, self.multiqc, self.run_json)
+        return (*tables, *regions, *sequences, *parquet, *seen, self.log, self.log_json)
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -520,13 +520,6 @@ class Journal:
             self.damaged += 1
             onlooker.line(f"{error}; it is computed again")
             return None
-        if self._with_embeddings:
-            try:
-                self.embeddings(scored)
-            except BlockError as error:
-                self.damaged += 1
-                onlooker.line(f"{error}; it is computed again")
-                return None
         unbroken = self._unbroken_of(block.number)
         if scored.digest != block.digest:
             was, now = _before(scored.records, scored.unbroken), _before(block.records, unbroken)
@@ -538,6 +531,13 @@ class Journal:
             if scored.unbroken is unbroken is None or not _same(was, now):
                 raise self._other_input(_first_difference(was, now))
             return None
+        if self._with_embeddings:
+            try:
+                self.embeddings(scored)
+            except BlockError as error:
+                self.damaged += 1
+                onlooker.line(f"{error}; it is computed again")
+                return None
         if (scored.records, scored.unbroken) != (block.records, unbroken):
             # Samples may have other names; an input that had broken off may be whole now.
             scored = replace(scored, records=block.records)
