@@ -25,7 +25,7 @@ TABLES = (
     "prediction_results_highestscore.csv",
 )
 REGIONS = ("regions.tsv", "regions.bed")
-PARQUET = ("calls.parquet", "contigs.parquet")
+PARQUET = ("calls.parquet", "contigs.parquet", "embeddings.parquet")
 RESULTS = (*TABLES, *REGIONS, *PARQUET, "viral.fasta", "others.fasta", "failed.tsv")
 # What a run leaves in which nothing failed.
 WHOLE = {

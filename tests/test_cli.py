@@ -285,7 +285,7 @@ def test_every_flag_starts_alone_and_in_pairs(here, made):
         flags = [word.format(number) for name in names for word in FLAGS[name]]
         assert predict(made, *flags, out=f"run{number}"), names
     known = {o.opts[0] for o in program.commands["predict"].params if o.param_type_name == "option"}
-    assert known - {*FLAGS, *ELSEWHERE} == {"-o", "--bundle"}
+    assert known - {*FLAGS, *ELSEWHERE} == {"-o", "--bundle", "--save-embeddings"}
 
 
 def test_evaluate_prints_whole_numbers_where_nobody_looks(here, made):
