@@ -25,7 +25,7 @@ TABLES = (
     "prediction_results_highestscore.csv",
 )
 REGIONS = ("regions.tsv", "regions.bed")
-PARQUET = ("calls.parquet", "contigs.parquet")
+PARQUET = ("calls.parquet", "contigs.parquet", "embeddings.parquet")
 VIRAL = ("viral.fasta", "viral_names.txt")
 RESULTS = (*TABLES, "pairs.tsv", *REGIONS, *PARQUET, *VIRAL, "others.fasta", "failed.tsv")
 # What a run leaves in which nothing failed.

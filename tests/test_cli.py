@@ -283,8 +283,15 @@ def groups_of_pairs(names, most=6):
     yield from ([name] for name in names)
 
 
-# Tried in test_inputs.py, with files that they are for.
-NEEDING_FILES = {"-o", "--bundle", "--mates", "--interleaved", "--sample-sheet"}
+# Tried in test_inputs.py and test_parquet.py, with files and bundles that they are for.
+NEEDING_MORE = {
+    "-o",
+    "--bundle",
+    "--mates",
+    "--interleaved",
+    "--sample-sheet",
+    "--save-embeddings",
+}
 
 
 def test_every_flag_starts_alone_and_in_pairs(here, made):
@@ -294,7 +301,7 @@ def test_every_flag_starts_alone_and_in_pairs(here, made):
         flags = [word.format(number) for name in names for word in FLAGS[name]]
         assert predict(made, *flags, out=f"run{number}"), names
     known = {o.opts[0] for o in program.commands["predict"].params if o.param_type_name == "option"}
-    assert known - {*FLAGS, *ELSEWHERE} == NEEDING_FILES
+    assert known - {*FLAGS, *ELSEWHERE} == NEEDING_MORE
 
 
 def test_evaluate_prints_whole_numbers_where_nobody_looks(here, made):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command import made_bundle, random_reads, table
+from command import WHOLE, made_bundle, random_reads, run_json, table
 from virnucpro.run import predict
 
 
@@ -22,13 +22,29 @@ def folder(tmp_path_factory) -> Path:
     for prefix, number in (("A", 20), ("B", 30), ("C", 0)):
         (folder / prefix).mkdir()
         (folder / prefix / "reads.fa").write_bytes(random_reads(number, 200, number))
-        predict(folder / prefix / "reads.fa", folder / "km", folder / "flat", prefix=prefix)
+        choice = {"prefix": prefix, "write": "all", "parquet": True}
+        predict(folder / prefix / "reads.fa", folder / "km", folder / "flat", **choice)
     two = [folder / "x.fa", folder / "y.fa"]
     for number, path in enumerate(two, 5):
         path.write_bytes(random_reads(number, 200, number))
     predict(two, folder / "km", folder / "two")
     predict(two[0], folder / "km", folder / "named", prefix="P", sample="lake")
     return folder
+
+
+def test_runs_on_inputs_of_one_name_share_no_file(folder):
+    """Every file of a run has its prefix, and is what a run alone would have written."""
+    everything = WHOLE | {"others.fasta", "calls.parquet", "contigs.parquet"}
+    found = {path.name for path in (folder / "flat").iterdir()}
+    assert found == {f"{prefix}.{name}" for prefix in "ABC" for name in everything}
+    choice = {"write": "all", "parquet": True}
+    alone = folder / "alone"
+    predict(folder / "B" / "reads.fa", folder / "km", alone, **choice)
+    for name in everything - {"run.json", "log.txt", "report.html", "virnucpro_mqc.json"}:
+        assert (folder / "flat" / f"B.{name}").read_bytes() == (alone / name).read_bytes(), name
+    outputs = run_json(alone)["outputs"]
+    prefixed = json.loads((folder / "flat" / "B.run.json").read_text())["outputs"]
+    assert prefixed == {f"B.{name}": sha256 for name, sha256 in outputs.items()}
 
 
 def counted(path: Path, sample: str) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Parquet: the same rows as the text tables, typed, and as safe on the disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_columns_are_those_of_the_text_tables_with_types(tmp_path):
     p_virus = called["p_virus"].to_numpy()
     assert {0.875, 0.125} == set(p_virus[~np.isnan(p_virus)])  # in full, not with six decimals
     assert called["p_virus"].null_count == sum(c == "none" for c in called["call"].to_pylist()) > 0
+
+
+def test_a_name_that_is_no_text_is_marked(tmp_path):
+    journal, path, seen = staged(tmp_path, [PROPHAGES[0]], [])
+    scored = next(journal.scored())
+    record = replace(scored.records[0], name="raw \udce9 é")
+    journal.commit(replace(scored, records=(record,)))
+    wanted = Wanted(parquet=True)
+    write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
+    for name in (journal.files.calls_parquet, journal.files.contigs_parquet):
+        assert set(parquet.read_table(name)["contig"].to_pylist()) == {"raw \ufffd é"}
 
 
 def test_a_real_run_and_its_choice(tmp_path):

@@ -1,6 +1,7 @@
 """Regions: what chance gives stays as rare as is promised, and a prophage is found."""
 
 import gzip
+from dataclasses import replace
 from itertools import pairwise
 from math import exp
 from pathlib import Path
@@ -214,6 +215,13 @@ def test_rates_are_those_of_the_card_and_never_smaller(bundle):
     )
     assert own.false_positive_rate == pytest.approx(worst, rel=0.01)
     assert "no false-positive rate at this threshold" in odds_of(bundle, 0.4)
+
+
+def test_no_mistake_among_the_fragments_is_not_no_mistake_at_all():
+    rates = {"recall": 1.0, "false_positive_rate": 0.0}
+    card = {"fixed_fragments": {"viral": 100, "others": 199, **rates}}
+    odds = odds_of(replace(load("mini-500"), card=card), 0.5)
+    assert (odds.false_positive_rate, odds.recall) == (1 / 200, 0.999)
 
 
 def test_a_bundle_without_rates_has_no_regions_and_the_log_says_why(tmp_path):

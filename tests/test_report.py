@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import re
+import tomllib
 import tracemalloc
 from collections import Counter
 from html.parser import HTMLParser
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 
 from command import dna, fasta, made_bundle, run_json, table, virnucpro
 from made_runs import Chunk, made_run
-from virnucpro.bundle import embedded_bundles, load
+from virnucpro.bundle import embedded_bundles, load, write_bundle
+from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.journal import RunFiles
 from virnucpro.report import columns, html, page, remake, runs, words
@@ -586,6 +588,95 @@ def test_repeats_called_virus_are_pointed_at(tmp_path):
     assert "viral.fasta does not hold the records that contigs.tsv calls virus" in found.text
     assert not any(row[10] for row in found.data["runs"][0]["rows"])
     assert not any(track["low"] for track in found.data["runs"][0]["tracks"])
+
+
+# Regions
+
+
+def measured_bundle(directory: Path):
+    """A k-mer bundle whose card has rates, so that it finds regions."""
+    plain = made_bundle(directory.parent / "plain")
+    rates = {"recall": 0.9, "false_positive_rate": 0.1}
+    with (plain.path / "bundle.toml").open("rb") as file:
+        manifest = tomllib.load(file)
+    fields = {name: manifest[name] for name in manifest if name not in ("files", "format")}
+    card = {"fixed_fragments": {"viral": 999, "others": 999, "auroc": 0.9, **rates}}
+    arrays = {WEIGHTS: plain.arrays(WEIGHTS)}
+    return write_bundle(directory, {**fields, "name": directory.name, "card": card}, arrays)
+
+
+def along(bundle, text: str, seed: int) -> str:
+    """A sequence of chunks that the bundle calls virus (v) or others (o)."""
+    pieces = [dna(500, f"{seed} {i}") for i in range(8 * len(text))]
+    scores = bundle.classifier().score(pieces).p_virus
+    found = {
+        "v": [p for p, score in zip(pieces, scores, strict=True) if score > 0.6],
+        "o": [p for p, score in zip(pieces, scores, strict=True) if score < 0.4],
+    }
+    return "".join(found[letter].pop() for letter in text)
+
+
+@pytest.fixture(scope="module")
+def prophage(tmp_path_factory) -> Path:
+    return run_with_regions(tmp_path_factory.mktemp("prophage"))
+
+
+def run_with_regions(folder: Path) -> Path:
+    """A run with regions on records that are called others, and on two that are called virus."""
+    bundle = measured_bundle(folder / "km")
+    host, virus = "o" * 30 + "v" * 12 + "o" * 40 + "v" * 9, "v" * 10
+    records = [
+        ("read", dna(150)),
+        ("host one", along(bundle, host, 1)),
+        ("virus", along(bundle, virus, 2)),
+        ("repeats", along(bundle, "o", 3) + "AT" * 2000),
+        ("host two", along(bundle, "o" * 20 + "v" * 9, 4)),
+    ]
+    (folder / "in.fa").write_bytes(fasta(records))
+    predict(folder / "in.fa", folder / "km", folder / "run")
+    return folder / "run"
+
+
+def test_the_page_draws_the_regions_of_the_table(prophage):
+    rows = table(prophage / "regions.tsv")
+    assert [(row["contig"], row["start"], row["end"]) for row in rows] == [
+        ("host", "15000", "21000"),
+        ("host", "41000", "45500"),
+        ("virus", "0", "5000"),
+        ("repeats", "500", "4500"),
+        ("host", "10000", "14500"),
+    ]
+    found = parsed(prophage / "report.html")
+    (run,) = found.data["runs"]
+    drawn = {track["record"]: track["regions"] for track in run["tracks"]}
+    assert drawn[2] == [[15_000, 21_000, 12, 12], [41_000, 45_500, 9, 9]]
+    assert (drawn[3], drawn[5]) == ([[0, 5_000, 10, 10]], [[10_000, 14_500, 9, 9]])
+    assert run["tracks"][0]["record"] == 2  # the most of it viral
+    assert drawn[4] == [[500, 4_500, 8, 8]]
+
+
+def test_regions_in_viral_fasta_are_not_taken_for_records(prophage, tmp_path):
+    read = read_run(RunFiles(prophage))
+    names = [x for x in (prophage / "viral.fasta").read_text().split("\n") if x.startswith(">")]
+    assert sum(":" in name for name in names) == len(read.excerpts) == 3
+    assert read.low_seen == run_json(prophage)["counts"]["virus"] == len(names) - 3
+    assert read.low == 1
+    assert not read.notes
+    assert "does not hold the records" not in parsed(prophage / "report.html").text
+    for path in prophage.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    rows = (tmp_path / "regions.tsv").read_text().splitlines(keepends=True)
+    (tmp_path / "regions.tsv").write_text("".join([*rows, rows[-1].replace("in\t5", "in\t99")]))
+    assert "regions.tsv tells of records that contigs.tsv does not hold" in "".join(
+        read_run(RunFiles(tmp_path)).notes
+    )
+    (tmp_path / "regions.tsv").unlink()
+    assert "regions.tsv is missing" in parsed(remake([tmp_path])).text
+
+
+def test_a_run_without_sequences_misses_none(prophage, tmp_path):
+    predict(prophage.parent / "in.fa", prophage.parent / "km", tmp_path / "run", write="none")
+    assert "missing" not in parsed(tmp_path / "run" / "report.html").text
 
 
 # The whole program

@@ -11,7 +11,7 @@ import pytest
 
 from command import fasta, made_bundle, random_reads, table
 from made_runs import Chunk, made_run
-from test_report import RECORDS, SCRIPT
+from test_report import RECORDS, SCRIPT, run_with_regions
 from virnucpro.report import remake
 from virnucpro.run import predict
 
@@ -229,6 +229,22 @@ def test_a_chunk_is_told_where_the_mouse_is_with_what_to_beware_of(browser, tmp_
     assert "not called: no open frame" in told_at(2.5 / 4.24)
     assert "Short: the bundle was made for chunks of 500 nt." in told_at(4.15 / 4.24)
     assert len(page.all('[data-plot="track"] g[aria-label="bar"] rect')) == 5
+    assert page.errors == []
+
+
+def test_regions_stand_above_their_chunks(browser, tmp_path):
+    page = Page(browser, run_with_regions(tmp_path) / "report.html")
+    caption = page.one('[data-part="caption"]').text
+    assert "Viral regions (from 0): 15,000\N{EN DASH}21,000 with 12 of 12 chunks virus" in caption
+    bars = page.all('[data-plot="track"] g[fill="var(--virus)"] rect')
+    chunks = page.all('[data-plot="track"] g[aria-label="rect"]')[0].find_elements(
+        By.TAG_NAME, "rect"
+    )
+    for bar, (first, last) in zip(bars, ((30, 41), (82, 90)), strict=True):
+        assert bar.rect["x"] == pytest.approx(chunks[first].rect["x"], abs=2)
+        end = chunks[last].rect["x"] + chunks[last].rect["width"]
+        assert bar.rect["x"] + bar.rect["width"] == pytest.approx(end, abs=2)
+        assert bar.rect["y"] + bar.rect["height"] < chunks[first].rect["y"]
     assert page.errors == []
 
 

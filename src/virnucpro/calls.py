@@ -43,6 +43,32 @@ def is_called(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What the encoders made of m frames, float32: nucleotides (m, 768), protein (m, 2560).
+
+    Other encoders have other widths.
+    """
+
+    nucleotides: NDArray[np.float32]
+    protein: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.protein)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Embeddings"]) -> "Embeddings | None":
+        """Those of one or more, one after the other; None of none."""
+        if not parts:
+            return None
+        both = ([p.nucleotides for p in parts], [p.protein for p in parts])
+        return cls(*map(np.concatenate, both))
+
+    def part(self, kept: NDArray[np.bool_]) -> "Embeddings":
+        """Those of some frames; kept: (m,)."""
+        return Embeddings(self.nucleotides[kept], self.protein[kept])
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What a classifier says of n chunks, and of the m frames of them that it scored.
 
@@ -50,7 +76,8 @@ class Scores:
     max_p_virus, max_p_others: (n,), nan where there is none. frame_chunk: (m,) index of the chunk,
     ascending; frame: (m,) 0..5, ascending within a chunk; frame_p_others, frame_p_virus: (m,).
     A classifier of whole chunks gives one frame row a called chunk, its most heavily weighted
-    frame, and no max_p_virus or max_p_others.
+    frame, and no max_p_virus or max_p_others. embeddings: of the m frames, where they were asked
+    for.
     """
 
     status: NDArray[np.uint8]
@@ -62,6 +89,11 @@ class Scores:
     frame: NDArray[np.uint8]
     frame_p_others: NDArray[np.float32]
     frame_p_virus: NDArray[np.float32]
+    embeddings: Embeddings | None = None
+
+    def __post_init__(self) -> None:
+        if self.embeddings is not None and len(self.embeddings) != len(self.frame):
+            raise ValueError(f"{len(self.embeddings)} embeddings of {len(self.frame)} frames")
 
     def __len__(self) -> int:
         return len(self.status)
@@ -96,8 +128,11 @@ class Scores:
             replace(part, frame_chunk=(part.frame_chunk + first).astype(np.int32))
             for part, first in zip(parts, before[:-1], strict=True)
         ]
-        names = [part.name for part in fields(cls)]
-        return cls(**{n: np.concatenate([getattr(part, n) for part in moved]) for n in names})
+        names = [part.name for part in fields(cls) if part.name != "embeddings"]
+        return cls(
+            **{n: np.concatenate([getattr(part, n) for part in moved]) for n in names},
+            embeddings=Embeddings.joined([p.embeddings for p in parts if p.embeddings is not None]),
+        )
 
     def failing(self, chunks: NDArray[np.integer]) -> "Scores":
         """The same, with these chunks as failed."""
@@ -110,6 +145,7 @@ class Scores:
         return Scores(
             **{n: np.where(bad, getattr(one_by_one, n), getattr(self, n)) for n in columns},
             **{n: getattr(self, n)[kept] for n in rows},
+            embeddings=None if self.embeddings is None else self.embeddings.part(kept),
         )
 
 
@@ -208,12 +244,13 @@ def frame_scores_to_chunks(
     p_others: NDArray[np.float32],
     p_virus: NDArray[np.float32],
     status: NDArray[np.uint8],
+    embeddings: Embeddings | None = None,
 ) -> Scores:
     """Consensus of n chunks: m0, m1 are the largest P(others), P(virus) of their frames.
 
-    frame_chunk, frame, p_others, p_virus: (m,), ordered by chunk and frame; status: (n,). A chunk
-    that failed has no score, even if some of its frames have. Raises ValueError if the order or
-    the status does not fit the frames.
+    frame_chunk, frame, p_others, p_virus: (m,), ordered by chunk and frame, as embeddings are, if
+    they are to be kept; status: (n,). A chunk that failed has no score, even if some of its frames
+    have. Raises ValueError if the order or the status does not fit the frames.
     """
     order = frame_chunk.astype(np.int64) * len(FRAME_NAMES) + frame
     if np.any(order[1:] <= order[:-1]):
@@ -239,6 +276,7 @@ def frame_scores_to_chunks(
         frame=frame.astype(np.uint8),
         frame_p_others=p_others.astype(np.float32),
         frame_p_virus=p_virus.astype(np.float32),
+        embeddings=embeddings,
     )
 
 

@@ -25,6 +25,8 @@ PAIR, NAME_LINE = 60, 1
 REGION = 170
 # A row of each in Parquet, besides its name.
 PARQUET_CALL, PARQUET_CONTIG = 32, 32
+# Of a frame, by the published encoders.
+EMBEDDING = 4 * (768 + 2560) + 20
 # Of the chunks of a long contig, no more than one in so many begins a region.
 CHUNKS_A_REGION = 4
 # How often the letters of an input are written: a region also stands in its record's others.fasta.
@@ -89,11 +91,12 @@ def disk_needed(
     compat: bool,
     sequences: str = "viral",
     parquet: bool = False,
+    embeddings: bool = False,
 ) -> Need:
     """What a run of such inputs takes at its peak.
 
-    frames: whether the bundle scores frames; packed, compat, sequences, parquet: as the settings
-    tables, compat_tables, write and parquet.
+    frames: whether the bundle scores frames; packed, compat, sequences, parquet, embeddings: as the
+    settings tables, compat_tables, write, parquet and save_embeddings.
     """
     blocks = tables = 0.0
     for shape in shapes:
@@ -109,6 +112,9 @@ def disk_needed(
         )
         regions = max(0.0, shape.chunks - n) / CHUNKS_A_REGION
         tables += regions * (REGION + 2 * row)
+        if embeddings:  # in the blocks, and in their table
+            blocks += shape.chunks * per_chunk * EMBEDDING
+            tables += shape.chunks * per_chunk * EMBEDDING
         if parquet:
             tables += shape.chunks * PARQUET_CALL + n * (PARQUET_CONTIG + 2 * name)
         if compat:

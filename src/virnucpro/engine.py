@@ -22,7 +22,8 @@ class Engine:
     included, of both encoders; esm_batch_size, dnabert_batch_size: of one of them. pin_memory:
     page-locked buffers for copies to the device; cuda_streams: copies on a stream of their own.
     cache_clear_interval: batches after which the allocator's cache is emptied, 0 for never.
-    cache_weights: published encoders are kept in the cache as they lie in memory.
+    cache_weights: published encoders are kept in the cache as they lie in memory. save_embeddings:
+    what the encoders make of each frame comes back with the scores.
     """
 
     attention: str = "auto"
@@ -33,6 +34,7 @@ class Engine:
     cuda_streams: bool | None = None
     cache_clear_interval: int = CACHE_CLEAR_INTERVAL
     cache_weights: bool = False
+    save_embeddings: bool = False
 
     def check(self) -> None:
         """Raises SettingsError for numbers that mean nothing."""

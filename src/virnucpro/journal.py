@@ -24,10 +24,11 @@ from typing import Any, Protocol
 
 from virnucpro import atomic
 from virnucpro.batches import Block, Record
+from virnucpro.calls import Embeddings
 from virnucpro.errors import BlockError, ResumeError, VirnucproError
 from virnucpro.lock import NAME as LOCK
 from virnucpro.lock import Lock
-from virnucpro.scored import Scored
+from virnucpro.scored import Scored, embeddings_from_file, embeddings_to_bytes
 
 RUN_SCHEMA_VERSION = 1
 FINISHED = ("complete", "partial")
@@ -134,6 +135,10 @@ class RunFiles:
         return self._public("contigs.parquet")
 
     @property
+    def embeddings(self) -> Path:
+        return self._public("embeddings.parquet")
+
+    @property
     def regions(self) -> Path:
         return self._public("regions.tsv")
 
@@ -171,7 +176,7 @@ class RunFiles:
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
         regions = (self.pairs, self.regions, self.regions_bed)
         sequences = (self.viral_fasta, self.viral_names, self.others_fasta)
-        parquet = (self.calls_parquet, self.contigs_parquet)
+        parquet = (self.calls_parquet, self.contigs_parquet, self.embeddings)
         seen = (self.failed, self.report, self.multiqc, self.run_json)
         return (*tables, *regions, *sequences, *parquet, *seen, self.log, self.log_json)
 
@@ -218,6 +223,9 @@ class RunFiles:
 
     def block(self, number: int) -> Path:
         return self.blocks / f"{number:09d}.block"
+
+    def block_embeddings(self, number: int) -> Path:
+        return self.blocks / f"{number:09d}.embeddings"
 
 
 def write_atomic(
@@ -377,12 +385,14 @@ class Journal:
 
     count: blocks of the input, as far as it was read; reused of them were there already, damaged
     of them had to be computed again. outputs: sha256 of the results by name, once they are there.
-    compared: whether all that is kept here is known to be of this input; the results of an earlier
+    with_embeddings: whether a block counts as finished only with those of its frames. compared:
+    whether all that is kept here is known to be of this input; the results of an earlier
     process stay until then. notes: what a user should know of the folder.
     """
 
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: RunFiles, with_embeddings: bool = False) -> None:
         self.files = files
+        self._with_embeddings = with_embeddings
         self.count = self.reused = self.damaged = 0
         self.outputs: dict[str, str] = {}
         self.compared = False
@@ -401,6 +411,7 @@ class Journal:
         resume: bool = True,
         force: bool = False,
         again: bool = False,
+        with_embeddings: bool = False,
     ) -> "Journal":
         """Takes a folder for a run: a new or empty one, a foreign one, or one with this run.
 
@@ -411,7 +422,7 @@ class Journal:
         would write, and with force also if it holds something, but no run, or blocks of a run that
         has another folder; VirnucproError if it cannot be written to.
         """
-        journal = cls(files)
+        journal = cls(files, with_embeddings)
         with disk_errors(files.run_dir):
             _refuse_foreign_files(files, force)
             _refuse_other_owner(files, force)
@@ -528,6 +539,13 @@ class Journal:
             if scored.unbroken is unbroken is None or not _same(was, now):
                 raise self._other_input(_first_difference(was, now))
             return None
+        if self._with_embeddings:
+            try:
+                self.embeddings(scored)
+            except BlockError as error:
+                self.damaged += 1
+                onlooker.line(f"{error}; it is computed again")
+                return None
         if (scored.records, scored.unbroken) != (block.records, unbroken):
             # Samples may have other names; an input that had broken off may be whole now.
             scored = replace(scored, records=block.records)
@@ -565,8 +583,12 @@ class Journal:
         self._check_locks()
         unbroken = self._unbroken_of(scored.block_number)
         marked = replace(scored, unbroken=unbroken, fingerprint=self._fingerprint)
-        path = self.files.block(scored.block_number)
-        write_atomic(path, marked.to_bytes(), option=self.files.journal_option)
+        option = self.files.journal_option
+        if scored.scores.embeddings is not None:  # before the block, which says that they are there
+            data = embeddings_to_bytes(marked, scored.scores.embeddings)
+            path = self.files.block_embeddings(scored.block_number)
+            write_atomic(path, data, option=option)
+        write_atomic(self.files.block(scored.block_number), marked.to_bytes(), option=option)
 
     def scored(self) -> Iterator[Scored]:
         """The finished blocks in their order, one at a time.
@@ -575,6 +597,15 @@ class Journal:
         """
         for number in range(self.count):
             yield Scored.from_file(self.files.block(number), number, self._fingerprint)
+
+    def embeddings(self, scored: Scored) -> Embeddings | None:
+        """Those of the frames of a finished block; None where it has no frame.
+
+        Raises BlockError where they are missing or damaged.
+        """
+        if not len(scored.scores.frame):
+            return None
+        return embeddings_from_file(self.files.block_embeddings(scored.block_number), scored)
 
     def write_run_json(self, document: Mapping[str, Any]) -> None:
         """Puts run.json into its place, after everything that it speaks of."""

@@ -1,11 +1,11 @@
-"""calls.parquet and contigs.parquet: the tables with typed columns and numbers in full.
+"""calls.parquet, contigs.parquet and embeddings.parquet: typed columns, numbers in full.
 
 Rows are gathered into row groups, so that memory does not grow with the input. pyarrow is loaded
 only where it is asked for. This module knows no rule and no journal of blocks.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import Call, Contigs, Status, frame_names
+from virnucpro.calls import FRAME_NAMES, Call, Contigs, Embeddings, Status, frame_names
 from virnucpro.errors import SettingsError
 from virnucpro.journal import OutputFile
 from virnucpro.scored import Scored
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 GROUP_ROWS = 100_000
+EMBEDDING_ROWS = 2_000  # 13 kB each, with the published encoders
 _CALLS = [call.name.lower() for call in Call]
 _STATUSES = [status.name.lower() for status in Status]
 _FRAMES = [frame_names(bits) for bits in range(64)]
@@ -65,39 +66,53 @@ class _Sink(io.RawIOBase):
 
 
 class ParquetTable:
-    """A table in the making; columns: name -> type of pyarrow."""
+    """A table in the making; columns: name -> type of pyarrow, "coded", or a vector's width."""
 
-    def __init__(self, file: OutputFile, columns: Mapping[str, str]) -> None:
+    def __init__(self, file: OutputFile, columns: Mapping[str, str | int], group_rows: int) -> None:
         import pyarrow
         from pyarrow import parquet
 
         coded = pyarrow.dictionary(pyarrow.int8(), pyarrow.string())
-        types = {
-            name: coded if kind == "coded" else getattr(pyarrow, kind)()
-            for name, kind in columns.items()
-        }
+
+        def type_of(kind: str | int) -> Any:  # noqa: ANN401
+            if isinstance(kind, int):
+                return pyarrow.list_(pyarrow.float32(), kind)
+            return coded if kind == "coded" else getattr(pyarrow, kind)()
+
+        types = {name: type_of(kind) for name, kind in columns.items()}
+        texts = [name for name, kind in columns.items() if kind in ("string", "coded")]
+        self._group_rows = group_rows
         self._schema = pyarrow.schema(list(types.items()))
         self._batch: Callable[..., Any] = pyarrow.record_batch
         self._array: Callable[..., Any] = pyarrow.array
         self._coded: Callable[..., Any] = pyarrow.DictionaryArray.from_arrays
+        self._vectors: Callable[..., Any] = pyarrow.FixedSizeListArray.from_arrays
         self._table: Callable[..., Any] = pyarrow.Table.from_batches
         self._sink = _Sink(file)
-        self._writer = parquet.ParquetWriter(self._sink, self._schema, compression="zstd")
+        self._writer = parquet.ParquetWriter(
+            self._sink, self._schema, compression="zstd", use_dictionary=texts
+        )
         self._waiting: list[Any] = []
         self._rows = 0
 
     def add(self, columns: Columns) -> None:
-        """More rows: sequences, arrays whose nan is no value, or (codes, words) of coded ones."""
+        """More rows.
+
+        Each column is a sequence, an array whose nan is no value, (codes, words) of a coded one, or
+        an array of vectors.
+        """
         arrays = [self._column(columns[part.name], part.type) for part in self._schema]
         self._waiting.append(self._batch(arrays, schema=self._schema))
         self._rows += self._waiting[-1].num_rows
-        if self._rows >= GROUP_ROWS:
+        if self._rows >= self._group_rows:
             self._flush()
 
     def _column(self, values: Any, kind: Any) -> Any:  # noqa: ANN401
         if isinstance(values, tuple):
             codes, words = values
             return self._coded(self._array(codes.astype(np.int8)), self._array(words))
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            return self._vectors(self._array(values.ravel()), type=kind)
         return self._array(values, type=kind, from_pandas=True)
 
     def _flush(self) -> None:
@@ -145,13 +160,23 @@ CONTIGS_TYPES = {
 }
 
 
+def _texts(names: Iterable[str]) -> list[str]:
+    """Letters that are no UTF-8, which text tables copy, cannot stand in Parquet."""
+    return [
+        name
+        if name.isascii()
+        else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        for name in names
+    ]
+
+
 class ParquetTables:
     """Both tables of a run, block by block. For `with`."""
 
     def __init__(self, calls: OutputFile, contigs: OutputFile) -> None:
-        self._calls = ParquetTable(calls, CALLS_TYPES)
+        self._calls = ParquetTable(calls, CALLS_TYPES, GROUP_ROWS)
         try:
-            self._contigs = ParquetTable(contigs, CONTIGS_TYPES)
+            self._contigs = ParquetTable(contigs, CONTIGS_TYPES, GROUP_ROWS)
         except BaseException:
             self._calls.abandon()
             raise
@@ -162,9 +187,9 @@ class ParquetTables:
         of = rows.record.tolist()
         self._calls.add(
             {
-                "sample": [records[i].sample for i in of],
+                "sample": _texts(records[i].sample for i in of),
                 "record": [records[i].record for i in of],
-                "contig": [records[i].name for i in of],
+                "contig": _texts(records[i].name for i in of),
                 "chunk": rows.number,
                 "start": rows.start,
                 "end": rows.end,
@@ -187,9 +212,9 @@ class ParquetTables:
         """The rows of contigs.parquet of r contigs; calls, status: (r,)."""
         self._contigs.add(
             {
-                "sample": [record.sample for record in records],
+                "sample": _texts(record.sample for record in records),
                 "record": [record.record for record in records],
-                "contig": [record.name for record in records],
+                "contig": _texts(record.name for record in records),
                 "length_nt": [record.length_nt for record in records],
                 "chunks": contigs.chunks,
                 "called": contigs.called,
@@ -217,3 +242,51 @@ class ParquetTables:
         finally:
             self._calls.abandon()
             self._contigs.abandon()
+
+
+EMBEDDINGS_TYPES = {
+    "sample": "string",
+    "record": "int64",
+    "contig": "string",
+    "chunk": "int32",
+    "frame": "coded",
+}
+
+
+class EmbeddingsTable:
+    """embeddings.parquet, block by block. widths: of nucleotides and protein. For `with`."""
+
+    def __init__(self, file: OutputFile, widths: tuple[int, int]) -> None:
+        columns = EMBEDDINGS_TYPES | dict(zip(("nucleotides", "protein"), widths, strict=True))
+        self._table = ParquetTable(file, columns, EMBEDDING_ROWS)
+
+    def add(self, scored: Scored, embeddings: Embeddings) -> None:
+        """The frames of a block, in their order."""
+        scores, records = scored.scores, scored.records
+        of = scored.rows.record[scores.frame_chunk].tolist()
+        self._table.add(
+            {
+                "sample": _texts(records[i].sample for i in of),
+                "record": [records[i].record for i in of],
+                "contig": _texts(records[i].name for i in of),
+                "chunk": scored.rows.number[scores.frame_chunk],
+                "frame": (scores.frame, FRAME_NAMES),
+                "nucleotides": embeddings.nucleotides,
+                "protein": embeddings.protein,
+            }
+        )
+
+    def __enter__(self) -> "EmbeddingsTable":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._table.close()
+        finally:
+            self._table.abandon()

@@ -107,6 +107,7 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
     started, clock = datetime.now(UTC), perf_counter()
     settings.check()
     bundle = load(settings.bundle)
+    settings.check_for(bundle)
     inputs, notes = files_in(settings.inputs)
     sources = open_sources(inputs, settings.sample, settings.reading)
     elsewhere = (
@@ -126,7 +127,12 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
             again = why_again(files, earlier, settings, bundle, sources)
             if not again:
                 return as_before(files, earlier, settings, watcher)
-    options = {"resume": settings.resume, "force": settings.force, "again": bool(again)}
+    options = {
+        "resume": settings.resume,
+        "force": settings.force,
+        "again": bool(again),
+        "with_embeddings": settings.save_embeddings,
+    }
     with (
         Journal.open(files, fingerprint, **options) as journal,
         open_log(files, watcher, as_json=settings.log_json) as log,
@@ -336,11 +342,13 @@ class _Run:
         odds = odds_of(self.bundle, self.threshold)
         if isinstance(odds, str):
             self.log.line(f"no regions are looked for: {odds}")
+        ahead = self.classifier.ahead if self.classifier else None
         return Wanted(
             compat_tables=self.settings.compat_tables,
             odds=None if isinstance(odds, str) else odds,
             sequences=self.settings.write,
             parquet=self.settings.parquet,
+            embeddings=ahead.widths if ahead and self.settings.save_embeddings else None,
         )
 
     def _contigs(self) -> "Iterator[Contig]":
@@ -445,6 +453,7 @@ class _Run:
             compat=self.settings.compat_tables,
             sequences=self.settings.write,
             parquet=self.settings.parquet,
+            embeddings=self.settings.save_embeddings,
         )
         there = sum(path.stat().st_size for path in files.blocks.iterdir())
         blocks = max(0, need.blocks - there)

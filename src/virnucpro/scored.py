@@ -1,7 +1,8 @@
 """A block with its scores, and the one file that holds it until the tables are made.
 
-The file is its own sha256, then safetensors: arrays, and the names as JSON in a byte array. This
-module knows no run directory; it turns a value into bytes and back.
+The file is its own sha256, then safetensors: arrays, and the names as JSON in a byte array.
+Embeddings, a thousand times as large, are in a file of their own, which only their table reads.
+This module knows no run directory; it turns a value into bytes and back.
 """
 
 import hashlib
@@ -15,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from virnucpro.batches import Record, Rows
-from virnucpro.calls import Scores
+from virnucpro.calls import Embeddings, Scores
 from virnucpro.errors import BlockError
 
 _ROWS = tuple(part.name for part in fields(Rows))
-_SCORES = tuple(part.name for part in fields(Scores))
+_SCORES = tuple(part.name for part in fields(Scores) if part.name != "embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Scored:
             digest=words["digest"],
             records=tuple(map(Record, *where, faults, crc, mate, short)),
             rows=Rows(**{name: arrays[name] for name in _ROWS}),
-            scores=Scores(**{name: arrays[name] for name in _SCORES}),
+            scores=Scores(**{name: arrays[name] for name in _SCORES}, embeddings=None),
             telemetry=words["telemetry"],
             failures={int(row): reason for row, reason in words["failures"].items()},
             unbroken=words["unbroken"],
@@ -116,6 +117,40 @@ class Scored:
         if fingerprint not in (None, scored.fingerprint):
             raise BlockError(f"{path}: this finished block is of another run")
         return scored
+
+
+def embeddings_to_bytes(scored: Scored, embeddings: Embeddings) -> bytes:
+    """The content of the file of a block's embeddings."""
+    words = json.dumps(_whose(scored)).encode("ascii")
+    arrays: dict[str, NDArray[np.generic]] = {
+        "words": np.frombuffer(words, dtype=np.uint8),
+        "nucleotides": np.ascontiguousarray(embeddings.nucleotides),
+        "protein": np.ascontiguousarray(embeddings.protein),
+    }
+    data = bytes(save(arrays))
+    return hashlib.sha256(data).digest() + data
+
+
+def embeddings_from_file(path: Path, scored: Scored) -> Embeddings:
+    """Reads those of a block back. Raises BlockError where they are missing or damaged."""
+    try:
+        arrays = load(_checked(path.read_bytes()))
+        if json.loads(arrays["words"].tobytes()) != _whose(scored):
+            raise ValueError("these are of another block")
+        found = Embeddings(arrays["nucleotides"], arrays["protein"])
+        if len(found) != len(scored.scores.frame):
+            raise ValueError("these are of other frames")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BlockError(
+            f"{path}: the embeddings of this finished block are missing or damaged"
+        ) from error
+    return found
+
+
+def _whose(scored: Scored) -> dict[str, object]:
+    """What tells the embeddings of one block from those of any other, in any run."""
+    names = ("block_number", "digest", "fingerprint")
+    return {name: getattr(scored, name) for name in names}
 
 
 def _checked(data: bytes) -> bytes:

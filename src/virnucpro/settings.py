@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     compat_tables: bool
     write: str
     parquet: bool
+    save_embeddings: bool
     allow_partial: bool
     resume: bool
     force: bool
@@ -74,6 +75,7 @@ class Settings:
     compat_tables: whether the two tables in the published program's format are written.
     write: "none", "viral" (viral.fasta) or "all" (others.fasta, too).
     parquet: whether calls and contigs are written in that format, too.
+    save_embeddings: whether those of frames are, as well.
     allow_partial: whether 0 is the exit code of a run in which some records failed, too.
     resume: False refuses an unfinished run.
     force: whether an earlier run in out is replaced.
@@ -113,6 +115,7 @@ class Settings:
     compat_tables: bool = True
     write: str = "viral"
     parquet: bool = False
+    save_embeddings: bool = False
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -153,6 +156,8 @@ class Settings:
             raise SettingsError(f"write is {self.write!r}, but must be none, viral or all")
         if self.parquet:
             check_pyarrow("--parquet")
+        if self.save_embeddings:
+            check_pyarrow("--save-embeddings")
         if self.prefix and Path(self.prefix).name != self.prefix:
             raise SettingsError(
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
@@ -186,6 +191,14 @@ class Settings:
         if self.gpus not in (None, "none") and kind == "kmer":
             said.append("--gpus changes nothing: this bundle computes on the processor")
         return said
+
+    def check_for(self, bundle: Bundle) -> None:
+        """Raises SettingsError for what this bundle has not."""
+        if self.save_embeddings and bundle.kind != "frames":
+            raise SettingsError(
+                f"--save-embeddings needs a bundle of kind frames, and {bundle.name} is of kind "
+                f"{bundle.kind}, which embeds no frame; leave it out, or choose another bundle"
+            )
 
     def cut(self, bundle: Bundle) -> float:
         """Where p_virus is cut."""

@@ -30,7 +30,7 @@ from virnucpro.calls import (
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
 from virnucpro.pairs import PAIRS_COLUMNS, PairedCalls
-from virnucpro.parquet import ParquetTables
+from virnucpro.parquet import EmbeddingsTable, ParquetTables
 from virnucpro.reads import Seen, Source
 from virnucpro.regions import Odds, Region, RegionFinder
 from virnucpro.scored import Scored
@@ -141,13 +141,15 @@ class Wanted:
 
     compat_tables: the two in the published tool's format. odds: what finds regions; None finds
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
-    contigs in that format.
+    contigs in that format. embeddings: None, or the widths of those to be written, as parquet has
+    them.
     """
 
     compat_tables: bool = True
     odds: Odds | None = None
     sequences: str = "viral"
     parquet: bool = False
+    embeddings: tuple[int, int] | None = None
 
 
 def write_tables(
@@ -171,6 +173,12 @@ def write_tables(
         if wanted.compat_tables:
             names = unique_names(lambda: _records(journal), hashes, files.scratch)
             _write_scores(files, staging, journal, names)
+        if wanted.embeddings is not None:
+            file = staging.open(files.embeddings)
+            with EmbeddingsTable(file, wanted.embeddings) as table:
+                for scored in journal.scored():
+                    if (found := journal.embeddings(scored)) is not None:
+                        table.add(scored, found)
         if wanted.sequences != "none":
             viral = staging.open(files.viral_fasta)
             others = staging.open(files.others_fasta) if wanted.sequences == "all" else None

@@ -72,6 +72,10 @@ class Ahead(Protocol):
     def in_turns(self) -> bool:
         """Whether the device holds the weights of only one encoder at a time."""
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of the embeddings of nucleotides and of a protein."""
+
     def begin(self, prepared: "PreparedFrames") -> Callable[[], Scores]:
         """Sends a block to the device; what it returns waits for the scores."""
 

@@ -1,6 +1,6 @@
 """Bundles of kind frames, the published method: open frames, two encoders, one head.
 
-n chunks, m open frames of them. Only scores leave the device.
+n chunks, m open frames of them. Only scores leave the device, unless embeddings are asked for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from virnucpro.batches import Batches, Block
 from virnucpro.bundle import MANIFEST, Bundle
 from virnucpro.cache import cache_dir, file_digest
-from virnucpro.calls import Scores, frame_scores_to_chunks
+from virnucpro.calls import Embeddings, Scores, frame_scores_to_chunks
 from virnucpro.devices import computing, is_out_of_memory
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES, check_length
@@ -94,6 +94,7 @@ class FrameClassifier:
         self.name = bundle.name
         self.precision = precision
         self.device = device
+        self._keeps = engine.save_embeddings
         paths = {name: _checked(bundle, name) for name in (DNABERT_S, ESM2)}
         with computing(self.name, device):
             self._encoders = _loaded(paths, device, precision, engine)
@@ -136,6 +137,11 @@ class FrameClassifier:
         return self._encoders.turns is not None
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Of the embeddings of nucleotides and of a protein."""
+        return self._encoders.dnabert_s.width, self._encoders.esm2.width
+
+    @property
     def preparation(self) -> FramePreparation:
         """What can be computed of a block ahead of score_prepared, also in another process."""
         return self._preparation
@@ -165,15 +171,19 @@ class FrameClassifier:
             features = self._encoders.features_of(prepared.nucleotides, prepared.protein)
             found_M2 = self._head.probabilities(features)
             cuda = found_M2.is_cuda
-            host_M2 = torch.empty(found_M2.shape, pin_memory=cuda)
-            host_M2.copy_(found_M2, non_blocking=cuda)
+            on_host = [torch.empty(found_M2.shape, pin_memory=cuda)]
+            on_host[0].copy_(found_M2, non_blocking=cuda)
+            if self._keeps:
+                on_host.append(torch.empty(features.shape, pin_memory=cuda))
+                on_host[1].copy_(features, non_blocking=cuda)
             copied = torch.cuda.current_stream(found_M2.device).record_event() if cuda else None
 
         def scores() -> Scores:
             with computing(self.name, self.device):
                 if copied is not None:
                     copied.synchronize()
-            found = host_M2.numpy()
+            found, *vectors = (tensor.numpy() for tensor in on_host)
+            width = self._encoders.dnabert_s.width
             return frame_scores_to_chunks(
                 len(prepared.status),
                 prepared.chunk,
@@ -181,6 +191,7 @@ class FrameClassifier:
                 found[:, 0],
                 found[:, 1],
                 prepared.status,
+                *[Embeddings(both[:, :width], both[:, width:]) for both in vectors],
             )
 
         return scores

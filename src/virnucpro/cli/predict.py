@@ -63,7 +63,10 @@ def _refusing(command: Command) -> Command:
     ],
 )
 @click.option_panel("Output", options=["--out", "--prefix"])
-@click.option_panel("Tables", options=["--tables", "--no-compat-tables", "--write", "--parquet"])
+@click.option_panel(
+    "Tables",
+    options=["--tables", "--no-compat-tables", "--write", "--parquet", "--save-embeddings"],
+)
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel("Classifier", options=["--bundle", "--threshold", "--cache-weights"])
 @click.option_panel(
@@ -177,6 +180,12 @@ def _refusing(command: Command) -> Command:
     is_flag=True,
     help="Write calls.parquet and contigs.parquet, too: typed columns, numbers in full. Needs "
     "pyarrow: pip install 'virnucpro[[parquet]'.",
+)
+@click.option(
+    "--save-embeddings",
+    is_flag=True,
+    help="Write embeddings.parquet, what both encoders make of each open frame: 13 kB a frame. For "
+    "bundles of kind frames; needs pyarrow.",
 )
 @click.option(
     "--resume/--no-resume",
