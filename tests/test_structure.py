@@ -30,7 +30,7 @@ LEVELS = (
     ("pipeline",),
     ("inspection", "train", "report", "bench", "doctor", "runlog"),
     ("finished",),
-    ("run",),
+    ("run", "results"),
     ("cli",),
     ("__main__",),
 )
