@@ -65,7 +65,8 @@ def test_types(runs):
     assert (first.contig, first.record, first.length_nt, first.chunks) == ("a", 1, 1200, 3)
     assert isinstance(first.p_virus, float)
     assert (short.p_virus, short.call, short.status) == (None, "none", "too_short")
-    chunk = next(results.calls(runs / "plain"))
+    chunk, *_, last = [*results.calls(runs / "plain")][:4]
+    assert (last.contig, last.frames) == ("short", ())
     assert (chunk.start, chunk.end, chunk.max_p_virus) == (0, 500, None)
     assert isinstance(chunk.frames, tuple)
 
