@@ -69,7 +69,7 @@ def fail_in_torch() -> None:
 def main() -> None:
     faults = dict(fault.partition("=")[::2] for fault in sys.argv.pop(1).split(",") if fault)
     original = Bundle.classifier
-    Bundle.classifier = lambda self, **wish: Stub(original(self, **wish), faults)
+    Bundle.classifier = lambda self, *wish: Stub(original(self, *wish), faults)
     if "torch" in faults:
         fail_in_torch()
     if "hang" in faults:

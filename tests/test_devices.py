@@ -265,8 +265,8 @@ def test_fp8_needs_hopper(monkeypatch):
             "run again, or compute elsewhere",
         ),
         (RuntimeError(), DeviceError, "km: computing on cpu failed (RuntimeError)"),
-        (RuntimeError("CUDA error: out of memory"), OutOfMemory, "km: memory ran out (allocated"),
-        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory, "km: memory ran out"),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory, "km: out of memory (allocated"),
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory, "km: out of memory"),
         (torch.AcceleratorError("CUDA error: unknown error"), DeviceError, "CUDA error: unknown"),
     ],
 )

@@ -134,6 +134,7 @@ def a_run_json() -> dict:
         "outputs": {"calls.tsv": "0" * 64},
         "counts": tables.Counts(**numbers, chunk_status=status).as_dict(),
         "timings": {"total_s": 2.41, "tables_s": 0.05},
+        "batches": {},
         "memory": {"peak_bytes": 612368384},
         "started": "2025-01-31T12:00:00+00:00",
         "finished": "2025-01-31T12:00:05Z",

@@ -280,7 +280,7 @@ class Looking(Silent):
         self._then = then
 
     def position(self, position: Position) -> None:
-        if not self.positions:
+        if len(self.positions) == 1:  # the first is from before any block
             self._then()
         self.positions.append(position)
 

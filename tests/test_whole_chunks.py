@@ -84,7 +84,7 @@ def test_both_strands_get_the_same_score(classifier, batch):
 @pytest.mark.parametrize("count", [2, 3])
 def test_threads_change_nothing(classifier, monkeypatch, threads, count):
     """TRAP N11."""
-    monkeypatch.setattr(classifier, "_budget", 6 * 48 * 4)
+    monkeypatch.setattr(classifier, "_least", 6 * 48 * 4)
     batch = ["".join(np.random.default_rng(k).choice([*"ACGT"], 130 - k % 40)) for k in range(60)]
     threads(1)
     one = classifier.score(batch)
@@ -164,7 +164,7 @@ def test_an_error_ends_the_work_and_gives_the_threads_back(threads):
 
 
 def test_a_batch_holds_no_more_than_its_budget(classifier, monkeypatch):
-    monkeypatch.setattr(classifier, "_budget", 6 * 48 * 2)
+    monkeypatch.setattr(classifier, "_least", 6 * 48 * 2)
     sizes = []
     monkeypatch.setattr(
         whole_chunks,

@@ -29,6 +29,30 @@ LEAST_OF_BUDGET = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches of an encoder so far.
+
+    budget: most tokens of one, as it should be; least: as memory allowed; count: how many there
+    were; padding: share of pads among their tokens, 0 to 1, None before the first.
+    """
+
+    budget: int
+    least: int
+    count: int
+    padding: float | None
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """For run.json."""
+        padding = None if self.padding is None else round(self.padding, 4)
+        return {
+            "budget_tokens": self.budget,
+            "least_tokens": self.least,
+            "count": self.count,
+            "padding": padding,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What a block keeps of a contig that begins in it or goes on in it.
 

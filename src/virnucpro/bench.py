@@ -25,6 +25,7 @@ from virnucpro.encoders.attention import BACKENDS, attention, mask_of, why_not
 from virnucpro.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro.encoders.esm2 import Esm2, Esm2Config
 from virnucpro.encoders.precision import dtype_of
+from virnucpro.engine import Engine
 from virnucpro.errors import VirnucproError
 from virnucpro.tokens import NUCLEOTIDE_CLS, NUCLEOTIDE_SEP, PROTEIN_CLS, PROTEIN_EOS, Ids, padded
 
@@ -224,14 +225,14 @@ class Bench:
     def encoder(self, name: str, precision: str, attention: str = "auto") -> Encoder:
         """One of ours with random weights."""
         dtype = dtype_of("bf16" if precision == "fp8" else precision)
-        words = {"name": "random", "precision": precision, "attention": attention}
+        engine = Engine(attention=attention)
         if name == "esm2":
             made = random_weights(lambda: Esm2(ESM2_SIZES[self.esm2]), dtype, self.device)
-            return esm2_encoder(made, **words)
+            return esm2_encoder(made, name="random", precision=precision, engine=engine)
         small = random_weights(
             lambda: DnabertS(DNABERT_S_SIZES[self.dnabert_s]), dtype, self.device
         )
-        return dnabert_s_encoder(small, None, **words)
+        return dnabert_s_encoder(small, None, name="random", precision=precision, engine=engine)
 
 
 def random_weights(make: Callable[[], M], dtype: torch.dtype, device: torch.device) -> M:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from virnucpro.classifiers import Classifier
+    from virnucpro.engine import Engine
     from virnucpro.head import Head
 
 FORMAT = 1
@@ -141,13 +142,12 @@ class Bundle:
         self,
         device: "str | torch.device" = "cpu",
         precision: str = "auto",
-        *,
-        cache_weights: bool = False,
+        engine: "Engine | None" = None,
     ) -> "Classifier":
         """What scores chunks with this bundle; see classifiers.classifier_of."""
-        from virnucpro.classifiers import classifier_of
+        from virnucpro.classifiers import DEFAULTS, classifier_of
 
-        return classifier_of(self, device, precision, cache_weights=cache_weights)
+        return classifier_of(self, device, precision, engine or DEFAULTS)
 
 
 def load(name_or_path: str | Path) -> Bundle:

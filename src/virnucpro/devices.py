@@ -28,6 +28,8 @@ ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 EXPANDABLE = "expandable_segments"
 # Of what is free, so much may be planned for: the rest goes to fragments and to the libraries.
 PLANNED = 0.8
+# Of what the allocator reserved, so much held by no tensor is worth a word.
+FRAGMENTED = 0.2
 GIB = 1 << 30
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 PROCESS = Path("/proc/self/status")
@@ -53,11 +55,16 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a run computes. kind: cpu or cuda; name: the machine's own; threads: of the CPU."""
+    """Where a run computes. index: cpu or cuda:N; name: the machine's own; threads: of the CPU."""
 
-    kind: str
+    index: str
     name: str
     threads: int
+
+    @property
+    def kind(self) -> str:
+        """cpu or cuda."""
+        return self.index.partition(":")[0]
 
 
 def cpu_count() -> int:
@@ -137,6 +144,53 @@ def cpu_has_bf16() -> bool:
     return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
 
 
+def device_for(gpus: str | None) -> str:
+    """The device of a run: cpu, or cuda:N.
+
+    gpus: all, none, or numbers as 0,1; None takes the first GPU if there is one. Raises DeviceError
+    for a GPU that is not there, SettingsError for what means nothing, and for several, on which a
+    run cannot compute yet.
+    """
+    if gpus == "none":
+        return "cpu"
+    words = [] if gpus in (None, "all") else str(gpus).split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise SettingsError(f"gpus is {gpus!r}, but must be all, none, or numbers as 0 or 0,1")
+    if len(words) > 1:
+        raise SettingsError(
+            f"a run computes on one GPU yet, not on {len(words)}; name one, as --gpus "
+            f"{words[0].strip()}"
+        )
+    here = gpu_count()
+    if gpus == "all" and here > 1:
+        raise SettingsError(
+            f"a run computes on one GPU yet, and there are {here}; name one, as --gpus 0"
+        )
+    if words:
+        name = f"cuda:{int(words[0])}"
+        check_present(name)
+        return name
+    if gpus == "all" and not here:
+        raise DeviceError("all GPUs were asked for, but torch sees no CUDA device here")
+    return "cuda:0" if here else "cpu"
+
+
+def gpu_count() -> int:
+    """The CUDA devices that torch sees."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def device_name(device: str) -> str:
+    """What a device calls itself."""
+    if device.startswith("cpu"):
+        return cpu_name()
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def known_device(device: object) -> str:
     """The name of a device, also of a torch.device; whether it is there is looked at on loading.
 
@@ -166,9 +220,7 @@ def precision_for(wish: str, device: str, bf16_agrees: bool) -> str:
 
 def check_present(device: str) -> None:
     """Raises DeviceError for a known device that this machine lacks."""
-    import torch
-
-    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = gpu_count()
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= here:
         raise DeviceError(
             f"device {device} was asked for, but torch sees {here or 'no'} CUDA "
@@ -212,6 +264,11 @@ class Memory:
         if not self.reserved or self.allocated is None:
             return None
         return (self.reserved - self.allocated) / self.reserved
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """For run.json: sizes in bytes, and the fragmentation."""
+        sizes = {f"{name}_bytes": getattr(self, name) for name in self.__slots__}
+        return {**sizes, "fragmentation": self.fragmentation}
 
     def __str__(self) -> str:
         share = self.fragmentation
@@ -303,9 +360,9 @@ def computing(what: str, device: "str | torch.device") -> Iterator[None]:
 
         said = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         if is_out_of_memory(error):
+            memory = memory_of(device)
             raise OutOfMemory(
-                f"{what}: memory ran out ({memory_of(device)}); give the program more memory, let "
-                f"other programs free theirs, or take fewer --threads ({said})"
+                f"{what}: out of memory ({memory}); {_advice(device, memory)}{_said(str(error))}"
             ) from error
         if type(error) not in (RuntimeError, torch.AcceleratorError):
             raise
@@ -314,15 +371,38 @@ def computing(what: str, device: "str | torch.device") -> Iterator[None]:
         ) from error
 
 
-def out_of_memory(what: str, tokens: int, memory: Memory, cause: str) -> OutOfMemory:
-    """The error of a run in which a single sequence did not fit: its report in one sentence."""
-    said = cause.partition("\n")[0]
+def out_of_memory(
+    what: str, tokens: int, device: "str | torch.device", memory: Memory, cause: str
+) -> OutOfMemory:
+    """The error of a run in which a single sequence, of some tokens, did not fit: its report.
+
+    memory: as it was when it failed; cause: what said so.
+    """
     return OutOfMemory(
-        f"{what}: a batch of one sequence, {tokens} tokens, does not fit in memory ({memory}); "
-        "no smaller batch is left to recommend, so give the program more memory, let other "
-        "programs free theirs, or compute in 16 bit with --precision bf16"
-        + (f" ({said})" if said else "")
+        f"{what}: out of memory: a batch of one sequence, {tokens:,} tokens, does not fit "
+        f"({memory}); {_advice(device, memory)}; recommended batch size: --batch-tokens {tokens}, "
+        "one sequence at a time from the start; what is finished is kept, and the same command "
+        f"goes on from it{_said(cause)}"
     )
+
+
+def _advice(device: "str | torch.device", memory: Memory) -> str:
+    """What else to try, the flags by name."""
+    if str(device).startswith("cpu"):
+        return (
+            "give the program more memory or let other programs free theirs; flags that help: "
+            "fewer --threads, fewer --dataloader-workers, --precision bf16"
+        )
+    segments = "" if (memory.fragmentation or 0.0) < FRAGMENTED else "--expandable-segments, "
+    return (
+        "let other programs free the GPU's memory; flags that help: --precision bf16 where it is "
+        f"fp32, {segments}--cache-clear-interval 1, another of --gpus, or --gpus none"
+    )
+
+
+def _said(cause: str) -> str:
+    first = cause.partition("\n")[0].rstrip(".")
+    return f" ({first})" if first else ""
 
 
 def use_expandable_segments() -> None:

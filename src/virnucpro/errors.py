@@ -54,8 +54,12 @@ class DeviceError(VirnucproError):
     """A device that is missing or failed."""
 
 
+class WorkerError(VirnucproError):
+    """A process of ours that ended before its work was done."""
+
+
 class OutOfMemory(VirnucproError):
-    """One row alone did not fit in memory."""
+    """One row alone did not fit in memory, or a process of ours was killed, perhaps for it."""
 
     exit_code = 4
 

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.batches import Block
+from virnucpro.batches import Batches, Block
 from virnucpro.calls import Scores
 from virnucpro.frames import letter_codes
 from virnucpro.texts import MIN_NT, Texts, chunk_status, whole_chunk_scores
@@ -101,6 +101,7 @@ class KmerClassifier:
 
     precision = "fp64"
     device = "cpu"
+    ahead = None
 
     def __init__(
         self,
@@ -126,6 +127,7 @@ class KmerClassifier:
         self.min_nt = min_nt
         self.validated_nt = validated_nt
         self.attention: Mapping[str, str] = {}
+        self.batches: Mapping[str, Batches] = {}
         self._average = float(bias)
         self._bias = float(bias) - float(np.sum(per_kmer * mean))
         fixed = np.rint(per_kmer * 2.0**FRACTION_BITS).astype(np.int64)

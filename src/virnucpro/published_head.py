@@ -11,8 +11,9 @@ import io
 import math
 import pickletools
 import struct
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -174,11 +175,23 @@ _PUSH: dict[str, Callable[[], Any]] = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+def _instructions(file: io.BytesIO) -> Iterator[Any]:
+    """What the next pickle says; a warning about its spelling is for its author."""
+    instructions = pickletools.genops(file)
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            instruction = next(instructions, None)
+        if instruction is None:
+            return
+        yield instruction
+
+
 def _unpickled(file: io.BytesIO) -> Any:  # noqa: ANN401
     """The value of the next pickle, which is read to its end."""
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+    for number, (opcode, argument, _) in enumerate(_instructions(file)):
         name = opcode.name
         if number > _MOST_INSTRUCTIONS:
             _refuse("its pickle is longer than any head's")

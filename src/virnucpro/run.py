@@ -14,10 +14,24 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from virnucpro import __version__
+from virnucpro.batches import Batches
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
 from virnucpro.classifiers import Classifier, Plan, plan_of
-from virnucpro.devices import Device, cpu_name, peak_memory_bytes, use_threads
+from virnucpro.devices import (
+    Device,
+    Memory,
+    cpu_count,
+    cpu_name,
+    device_for,
+    device_name,
+    expandable_segments_seen,
+    gpu_count,
+    memory_of,
+    peak_memory_bytes,
+    use_expandable_segments,
+    use_threads,
+)
 from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.errors import (
     BlockError,
@@ -42,7 +56,7 @@ from virnucpro.settings import Options, Settings, settings_of
 from virnucpro.tables import Counts, write_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from virnucpro.batches import Block
 
@@ -51,7 +65,7 @@ FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the publis
 
 
 # Scored when a bundle is loaded, so that attention kernels other than planned are known before the
-# first block: two lengths, so that those of a batch with pads are among them, one open frame each.
+# first block: two lengths, for a batch with pads, then one, for a batch without.
 _PROBE = (
     "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
     "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
@@ -91,8 +105,8 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     blocks_in = settings.journal if elsewhere else None
     files = RunFiles(settings.out, settings.prefix, blocks_in, settings.tables == "gz")
     _check_spared(sources, files)
-    threads = _threads(bundle, settings)
-    plan = plan_of(bundle, precision=settings.precision)
+    device = _device(bundle, settings)
+    plan = plan_of(bundle, device.index, settings.precision, settings.attention)
     fingerprint = _fingerprint(bundle, plan, settings)
     watcher = watcher or Silent()
     again = ""
@@ -102,7 +116,6 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
             again = why_again(files, earlier, settings, bundle, sources)
             if not again:
                 return as_before(files, earlier, settings, watcher)
-    device = Device("cpu", cpu_name(), threads)
     options = {"resume": settings.resume, "force": settings.force, "again": bool(again)}
     with (
         Journal.open(files, fingerprint, **options) as journal,
@@ -124,9 +137,14 @@ def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
             )
 
 
-def _threads(bundle: Bundle, settings: Settings) -> int:
-    """Threads of the CPU; the k-mer model uses one and loads no torch to say so."""
-    return 1 if bundle.kind == "kmer" else use_threads(settings.threads)
+def _device(bundle: Bundle, settings: Settings) -> Device:
+    """Where a run computes; the k-mer model uses one thread and loads no torch to say so."""
+    if bundle.kind == "kmer":
+        return Device("cpu", cpu_name(), 1)
+    if settings.expandable_segments:
+        use_expandable_segments()
+    index = device_for(settings.gpus)
+    return Device(index, device_name(index), use_threads(settings.threads))
 
 
 def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, str]:
@@ -138,7 +156,7 @@ def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, st
         "attention": ", ".join(f"{name} {by}" for name, by in plan.attention.items()),
         "chunk_nt": str(bundle.chunk_nt),
         "frames": "open" if bundle.kind == "frames" else "none",
-        "block_nt": str(bundle.block_nt),
+        "block_nt": str(plan.block_nt),
         "max_length": str(settings.max_length or "none"),
         "version": __version__,
     }
@@ -165,6 +183,9 @@ class _Run:
     chunks_expected: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     broken: list[StreamBroken] = field(default_factory=list)
+    budgets: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, Memory] = field(default_factory=dict)
+    workers: int = 0
     unbroken: int | None = None
     on_record: bool = False
     classifier: Classifier | None = None
@@ -179,7 +200,7 @@ class _Run:
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
-                    self.log.ended(status, sentence)
+                    self.log.keep(f"{status}: {sentence}", "error")
                 # What ended the run is what it must end with. A run of another input stays.
                 with suppress(VirnucproError):
                     if not refused:
@@ -189,9 +210,21 @@ class _Run:
     def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
         """As runners.Runner: a block is kept only if the kernels of the fingerprint made it."""
         assert self.classifier is not None
-        for scored in SerialRunner(self.classifier).run(blocks):
+        for scored in SerialRunner(self.classifier, self.workers).run(blocks):
             self._check_kernels(self.classifier)
+            self._note_budgets(self.classifier)
             yield scored
+
+    def _note_budgets(self, classifier: Classifier) -> None:
+        """Says when batches became smaller for want of memory."""
+        for name, batches in classifier.batches.items():
+            before = self.budgets.get(name, batches.budget)
+            if batches.least < before:
+                self.log.line(
+                    f"warning: memory is short: batches of {name} hold at most {batches.least:,} "
+                    f"tokens from now on, not {before:,}, so scores may round otherwise"
+                )
+            self.budgets[name] = batches.least
 
     def _check_kernels(self, classifier: Classifier) -> None:
         for name, seen in classifier.attention.items():
@@ -206,12 +239,29 @@ class _Run:
     def _load(self) -> None:
         """Only here, when the run directory is ours, are the weights read."""
         clock = perf_counter()
+        self._note_memory("start")
         self.classifier = self.bundle.classifier(
-            precision=self.plan.precision, cache_weights=self.settings.cache_weights
+            self.device.index, self.plan.precision, self.settings.engine
         )
-        self.classifier.score(_PROBE)
+        if self.classifier.ahead is not None:
+            from virnucpro.loaders import workers_for
+
+            wish = self.settings.dataloader_workers
+            gpus = gpu_count() if self.device.kind == "cuda" else 0
+            self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
+        for some in (_PROBE, _PROBE[:1]):
+            self.classifier.score(some)
         self._check_kernels(self.classifier)
+        self._note_memory("loaded")
+        self._announce_engine(self.classifier)
+        self._note_budgets(self.classifier)
         self.timings["startup_s"] += perf_counter() - clock
+
+    def _note_memory(self, stage: str) -> None:
+        """Memory as it is at the start, and where a stage ended."""
+        memory = self.memory[stage] = memory_of(self.device.index)
+        say = self.log.line if self.device.kind == "cuda" else self.log.keep
+        say(f"memory, {stage}: {memory}")
 
     def _work(self) -> Counts:
         self._load()
@@ -237,19 +287,21 @@ class _Run:
                 self,
                 self.journal,
                 self.bundle.chunk_nt,
-                self.bundle.block_nt,
+                self.plan.block_nt,
                 self,
             )
         if self.journal.reused:
             self.log.line(
                 f"{self.journal.reused:,} of {self.journal.count:,} blocks were finished before"
             )
+        self._note_memory("blocks")
         with self._timed("tables_s"):
             before = [source.seen for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
             compat = self.settings.compat_tables
             counts = write_tables(self.journal.files, self.journal, rule, again, before, compat)
+        self._note_memory("tables")
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
@@ -294,8 +346,8 @@ class _Run:
         )
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
-        if bundle.kind != "frames" and self.settings.cache_weights:
-            say("--cache-weights changes nothing: this bundle has no published encoders")
+        for sentence in self.settings.without_effect(self.device.index, bundle.kind):
+            say(sentence)
         for source in self.sources:
             say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
         self._announce_disk()
@@ -303,6 +355,33 @@ class _Run:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
+
+    def _announce_engine(self, classifier: Classifier) -> None:
+        """What computes, each thing as it was observed."""
+        cuda = self.device.kind == "cuda"
+        say = self.log.line if cuda else self.log.keep
+        for name, kernels in classifier.attention.items():
+            say(f"attention of {name}: {kernels}")
+        if self.settings.attention == "flash" and classifier.attention.get("dnabert_s"):
+            say(
+                "--attention flash is met for dnabert_s by a fused kernel that takes ALiBi's bias, "
+                "which PyTorch's FlashAttention-2 does not"
+            )
+        if (ahead := classifier.ahead) is not None:
+            if ahead.in_turns:
+                say("the GPU does not hold both encoders, so they take turns in each block")
+            gpus = f", {gpu_count()} GPU{'s' * (gpu_count() > 1)}" if cuda else ", no GPU"
+            say(f"loader workers: {self.workers} ({cpu_count()} processors{gpus})")
+        engine = self.settings.engine.on(self.device.index)
+        if cuda:
+            segments = expandable_segments_seen(self.device.index)
+            say(f"page-locked buffers: {_on(engine.pin_memory)}")
+            say(f"copies on streams of their own: {_on(engine.cuda_streams)}")
+            say(f"expandable segments, as the allocator has them: {_on(segments)}")
+            interval = engine.cache_clear_interval
+            say(f"the CUDA cache is emptied {f'every {interval} batches' if interval else 'never'}")
+        for name, batches in classifier.batches.items():
+            say(f"batches of {name}: at most {batches.budget:,} tokens")
 
     def _announce_disk(self) -> None:
         files = self.journal.files
@@ -403,19 +482,28 @@ class _Run:
             "outputs": self.journal.outputs,
             "counts": None if counts is None else counts.as_dict(),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
-            "memory": {"peak_bytes": peak_memory_bytes()},
+            "batches": {name: batches.as_dict() for name, batches in self._batches().items()},
+            "memory": {"peak_bytes": peak_memory_bytes()}
+            | {stage: memory.as_dict() for stage, memory in self.memory.items()},
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self.journal.write_run_json(document)
         self.on_record = True
 
+    def _batches(self) -> "Mapping[str, Batches]":
+        return self.classifier.batches if self.classifier else {}
+
     def _settings(self) -> dict[str, Any]:
         """What was asked for, with what it came to where that is known."""
         asked = asdict(self.settings)
         for elsewhere in ("inputs", "out", "bundle", "command"):
             del asked[elsewhere]
+        engine = self.settings.engine.on(self.device.index)
         resolved = {
+            "dataloader_workers": self.workers,
+            "pin_memory": engine.pin_memory,
+            "cuda_streams": engine.cuda_streams,
             "threshold": self.threshold,
             "precision": self.plan.precision,
             "threads": self.device.threads,
@@ -444,6 +532,10 @@ class _Run:
         clock = perf_counter()
         yield
         self.timings[name] = self.timings.get(name, 0.0) + perf_counter() - clock
+
+
+def _on(state: bool | None) -> str:
+    return "unknown" if state is None else "on" if state else "off"
 
 
 def _ending(error: BaseException) -> tuple[str, int, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
+from virnucpro.engine import CACHE_CLEAR_INTERVAL, Engine
 from virnucpro.errors import SettingsError
 
 TABLE_FORMS = ("plain", "gz")
@@ -20,6 +21,16 @@ class Options(TypedDict, total=False):
     precision: str
     threads: int | None
     cache_weights: bool
+    gpus: str | None
+    attention: str
+    batch_tokens: int | None
+    esm_batch_size: int | None
+    dnabert_batch_size: int | None
+    dataloader_workers: int | None
+    pin_memory: bool | None
+    expandable_segments: bool
+    cache_clear_interval: int
+    cuda_streams: bool | None
     max_length: int | None
     tables: str
     compat_tables: bool
@@ -36,15 +47,18 @@ class Settings:
     """What a user asked for. None means the bundle's or this machine's own.
 
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
-    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a call
-    virus, 0 to 1. precision: fp32, bf16, fp16 or auto. threads: of the CPU. cache_weights: whether
-    published encoders are kept in the cache as they lie in memory. max_length: records of more nt
-    are listed as failed. tables: plain or gz. compat_tables: whether the two tables in the
-    published program's format are written. allow_partial: whether an exit code of 0 stands for a
-    run in which some records failed, too. resume: False refuses an unfinished run. force: whether
-    an earlier run in out is replaced. keep_blocks: whether finished blocks stay for a later run
-    with, say, another threshold. journal: folder for the blocks, by default out. log_json:
-    whether log.jsonl is written, too. command: the command line, for run.json.
+    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a
+    call virus, 0 to 1. precision: fp32, bf16, fp16, fp8 or auto. threads: of the CPU. gpus: all,
+    none, or the number of one; None: the first there is. dataloader_workers: processes that
+    translate and tokenize ahead; None: 0 on a CPU. expandable_segments: adds that to the CUDA
+    allocator's settings. cache_weights, attention, batch_tokens and the other wishes of an engine:
+    see engine.Engine. max_length: records of more nt are listed as failed. tables: plain or gz.
+    compat_tables: whether the two tables in the published program's format are written.
+    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
+    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    keep_blocks: whether finished blocks stay for a later run with, say, another threshold.
+    journal: folder for the blocks, by default out. log_json: whether log.jsonl is written, too.
+    command: the command line, for run.json.
     """
 
     inputs: tuple[Path, ...]
@@ -56,6 +70,16 @@ class Settings:
     precision: str = "auto"
     threads: int | None = None
     cache_weights: bool = False
+    gpus: str | None = None
+    attention: str = "auto"
+    batch_tokens: int | None = None
+    esm_batch_size: int | None = None
+    dnabert_batch_size: int | None = None
+    dataloader_workers: int | None = None
+    pin_memory: bool | None = None
+    expandable_segments: bool = False
+    cache_clear_interval: int = CACHE_CLEAR_INTERVAL
+    cuda_streams: bool | None = None
     max_length: int | None = None
     tables: str = "plain"
     compat_tables: bool = True
@@ -82,6 +106,11 @@ class Settings:
             raise SettingsError(
                 f"the longest record is {self.max_length} nt, but must be 1 or more"
             )
+        if self.dataloader_workers is not None and self.dataloader_workers < 0:
+            raise SettingsError(
+                f"{self.dataloader_workers} loader workers cannot be; give 0 or more"
+            )
+        self.engine.check()
         if self.tables not in TABLE_FORMS:
             raise SettingsError(f"tables is {self.tables!r}, but must be plain or gz")
         if self.prefix and Path(self.prefix).name != self.prefix:
@@ -89,6 +118,22 @@ class Settings:
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
                 "'/'; name the folder with -o"
             )
+
+    @property
+    def engine(self) -> Engine:
+        """How the classifier computes."""
+        return Engine(**{name: getattr(self, name) for name in Engine.__slots__})
+
+    def without_effect(self, device: str, kind: str) -> list[str]:
+        """Sentences about what was asked for and changes nothing here, with this kind of bundle."""
+        said = self.engine.without_effect(device, kind)
+        if self.expandable_segments and not device.startswith("cuda"):
+            said.append("warning: --expandable-segments changes nothing without CUDA")
+        if self.dataloader_workers and kind != "frames":
+            said.append("--dataloader-workers changes nothing: this bundle prepares nothing ahead")
+        if self.gpus not in (None, "none") and kind == "kmer":
+            said.append("--gpus changes nothing: this bundle computes on the processor")
+        return said
 
     def cut(self, bundle: Bundle) -> float:
         """Where p_virus is cut."""

@@ -3,23 +3,28 @@
 Importing this loads no torch; a kind that needs it is loaded when a bundle of that kind is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from virnucpro.batches import Block
+from virnucpro.batches import Batches, Block
 from virnucpro.bundle import Bundle
-from virnucpro.cache import cache_dir
 from virnucpro.calls import Scores
 from virnucpro.devices import check_fp8, known_device, precision_for
+from virnucpro.engine import Engine
 from virnucpro.errors import BundleError, DeviceError, SettingsError
 
 if TYPE_CHECKING:
     import torch
 
     from virnucpro.head import Head
+    from virnucpro.preparation import FramePreparation, PreparedFrames
 
-__all__ = ["Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
+__all__ = ["Ahead", "Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
+
+DEFAULTS = Engine()
+# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds.
+CUDA_BLOCK_NT = 2_000_000
 
 
 class Classifier(Protocol):
@@ -41,6 +46,14 @@ class Classifier(Protocol):
     def attention(self) -> Mapping[str, str]:
         """The attention kernels of each encoder that have run so far, with commas, as observed."""
 
+    @property
+    def batches(self) -> Mapping[str, Batches]:
+        """The batches of each encoder so far."""
+
+    @property
+    def ahead(self) -> "Ahead | None":
+        """Itself where blocks are prepared ahead of the device, else None."""
+
     def score_block(self, block: Block) -> Scores:
         """Scores of a block's chunks, in the order of its rows."""
 
@@ -48,25 +61,46 @@ class Classifier(Protocol):
         """Scores of chunks given as text, in any case, U read as T."""
 
 
+class Ahead(Protocol):
+    """A classifier for which blocks are prepared on the host while the device computes."""
+
+    @property
+    def preparation(self) -> "FramePreparation":
+        """What may run in another process: a block -> what the encoders take of it."""
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether the device holds the weights of only one encoder at a time."""
+
+    def begin(self, prepared: "PreparedFrames") -> Callable[[], Scores]:
+        """Sends a block to the device; what it returns waits for the scores."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a bundle will compute in, known before its weights are read.
 
     precision, device: as of Classifier; attention: the kernels by which small tensors of each
-    encoder's kind were computed there.
+    encoder's kind were computed there; block_nt: size of a block.
     """
 
     precision: str
     device: str
     attention: Mapping[str, str]
+    block_nt: int
 
 
-def plan_of(bundle: Bundle, device: "str | torch.device" = "cpu", precision: str = "auto") -> Plan:
+def plan_of(
+    bundle: Bundle,
+    device: "str | torch.device" = "cpu",
+    precision: str = "auto",
+    attention: str = "auto",
+) -> Plan:
     """How classifier_of would compute. Raises DeviceError and SettingsError as it does."""
     name, chosen = _chosen(bundle, device, precision)
     if bundle.kind == "kmer":
-        return Plan(chosen, name, {})
-    from virnucpro.encoders.attention import kernels_tried
+        return Plan(chosen, name, {}, bundle.block_nt)
+    from virnucpro.encoders.attention import backend_for, check_backend, kernels_tried
     from virnucpro.encoders.precision import device_of, dtype_of
 
     place = device_of(name)
@@ -74,29 +108,43 @@ def plan_of(bundle: Bundle, device: "str | torch.device" = "cpu", precision: str
     if eight_bit:
         check_fp8(name)
     dtype = dtype_of("bf16" if eight_bit else chosen)
+    check_backend(attention, place, dtype, biased=False)
     if bundle.kind == "frames":
         slopes = {"dnabert_s": True, "esm2": False}
-        kernels = {e: kernels_tried(place, dtype, slopes=s, pads=True) for e, s in slopes.items()}
-    elif bundle.part("codon").get("attention"):
-        kernels = {"codon": kernels_tried(place, dtype, slopes=False, pads=False)}
     else:
-        kernels = {}
-    return Plan(chosen, name, kernels)
+        slopes = {"codon": False} if bundle.part("codon").get("attention") else {}
+    kernels = {
+        encoder: kernels_tried(
+            place,
+            dtype,
+            slopes=biased,
+            pads=bundle.kind == "frames",
+            backend=backend_for(attention, biased),
+        )
+        for encoder, biased in slopes.items()
+    }
+    return Plan(chosen, name, kernels, _block_nt(bundle, name))
+
+
+def _block_nt(bundle: Bundle, device: str) -> int:
+    """A GPU needs more at once than what costs a CPU minutes."""
+    if bundle.kind == "frames" and device.startswith("cuda"):
+        return max(bundle.block_nt, CUDA_BLOCK_NT)
+    return bundle.block_nt
 
 
 def classifier_of(
     bundle: Bundle,
     device: "str | torch.device" = "cpu",
     precision: str = "auto",
-    *,
-    cache_weights: bool = False,
+    engine: Engine = DEFAULTS,
 ) -> Classifier:
     """Loads a bundle.
 
-    device: cpu, cuda or cuda:N, or a torch.device of these. precision: fp32, bf16, fp16, or auto
-    (see devices.precision_for). cache_weights: whether the published encoders are kept in the cache
-    as they lie in memory, and read from there. Raises BundleError, DeviceError, and SettingsError
-    for a precision that the kind of bundle does not have; device and precision are looked at first.
+    device: cpu, cuda or cuda:N, or a torch.device of these. precision: fp32, bf16, fp16, fp8, or
+    auto (see devices.precision_for). engine: how it computes there. Raises BundleError,
+    DeviceError, OutOfMemory, and SettingsError for what the kind of bundle or the device does not
+    have; device and precision are looked at first.
     """
     name, chosen = _chosen(bundle, device, precision)
     if bundle.kind == "kmer":
@@ -106,10 +154,10 @@ def classifier_of(
     if bundle.kind == "chunks":
         from virnucpro.classifiers.whole_chunks import ChunkClassifier
 
-        return ChunkClassifier(bundle, name, chosen)
+        return ChunkClassifier(bundle, name, chosen, engine)
     from virnucpro.classifiers.open_frames import FrameClassifier
 
-    return FrameClassifier(bundle, name, chosen, cache_dir() if cache_weights else None)
+    return FrameClassifier(bundle, name, chosen, engine)
 
 
 def _chosen(bundle: Bundle, device: "str | torch.device", precision: str) -> tuple[str, str]:

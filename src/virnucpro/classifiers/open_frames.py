@@ -3,42 +3,47 @@
 n chunks, m open frames of them. Only scores leave the device.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from virnucpro.batches import Block
+from virnucpro.batches import Batches, Block
 from virnucpro.bundle import MANIFEST, Bundle
-from virnucpro.cache import file_digest
-from virnucpro.calls import Scores, Status, frame_scores_to_chunks
-from virnucpro.devices import computing
+from virnucpro.cache import cache_dir, file_digest
+from virnucpro.calls import Scores, frame_scores_to_chunks
+from virnucpro.devices import computing, is_out_of_memory
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
-from virnucpro.encoders.esm2 import MAX_RESIDUES
+from virnucpro.encoders.esm2 import MAX_RESIDUES, check_length
+from virnucpro.encoders.turns import Visitor
 from virnucpro.encoders.weights import find_published, open_published
+from virnucpro.engine import Engine
 from virnucpro.errors import BundleError
-from virnucpro.frames import OpenFrames, open_frames_of
+from virnucpro.frames import OpenFrames
 from virnucpro.head import Head
+from virnucpro.preparation import FramePreparation, PreparedFrames
 from virnucpro.texts import Texts
+from virnucpro.tokens import TokenRows
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
 HEAD = "head.safetensors"
+DEFAULTS = Engine()
 # Size of a block. 20 kb hold about 40 to 80 open frames, some 7,000 residues. At 6 GFLOP a residue
 # (ESM-2 3B) that is 40 TFLOP: 7 minutes on a CPU that sustains 100 GFLOP/s, which is what a kill
-# costs there, and still two full batches of a GPU.
+# costs there; a GPU takes more at once (classifiers.CUDA_BLOCK_NT).
 BLOCK_NT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class FrameEncoders:
-    """Both encoders on one device."""
+    """Both encoders on one device; turns: where only one of them fits there at a time."""
 
     dnabert_s: Encoder
     esm2: Encoder
+    turns: tuple[Visitor, Visitor] | None = None
 
     @classmethod
     def of(cls, dnabert_s: Encoder, esm2: Encoder) -> Self:
@@ -56,9 +61,18 @@ class FrameEncoders:
 
         Raises ValueError for a protein that is longer than ESM-2 takes.
         """
-        nucleotides = self.dnabert_s.rows(self.dnabert_s.ids(frames.nucleotides))
-        protein = self.esm2.rows(self.esm2.ids(frames.protein))
-        return torch.cat((nucleotides, protein), dim=1)
+        nucleotides = TokenRows.of(self.dnabert_s.ids(frames.nucleotides))
+        return self.features_of(nucleotides, TokenRows.of(self.esm2.ids(frames.protein)))
+
+    def features_of(self, nucleotides: TokenRows, protein: TokenRows) -> Tensor:
+        """The same, of the tokens of m frames."""
+        if self.turns is None:
+            return torch.cat((self.dnabert_s.rows(nucleotides), self.esm2.rows(protein)), dim=1)
+        first, second = self.turns
+        with first.there():
+            nucleotides_MC = self.dnabert_s.rows(nucleotides)
+        with second.there():
+            return torch.cat((nucleotides_MC, self.esm2.rows(protein)), dim=1)
 
 
 class FrameClassifier:
@@ -66,11 +80,11 @@ class FrameClassifier:
 
     Raises BundleError where chunks are so long that an open frame could exceed what ESM-2 takes,
     where an encoder's files are not those that the manifest names, and where head and encoders do
-    not fit each other. cache: where converted copies of the encoders are kept, or None.
+    not fit each other; OutOfMemory where the weights of one encoder alone do not fit the device.
     """
 
     def __init__(
-        self, bundle: Bundle, device: str, precision: str, cache: Path | None = None
+        self, bundle: Bundle, device: str, precision: str, engine: Engine = DEFAULTS
     ) -> None:
         if bundle.chunk_nt // 3 > MAX_RESIDUES:
             raise BundleError(
@@ -81,10 +95,11 @@ class FrameClassifier:
         self.precision = precision
         self.device = device
         paths = {name: _checked(bundle, name) for name in (DNABERT_S, ESM2)}
-        self._encoders = FrameEncoders.of(
-            load_dnabert_s(paths[DNABERT_S], device, precision, cache=cache),
-            load_esm2(paths[ESM2], device, precision, cache=cache),
-        )
+        with computing(self.name, device):
+            self._encoders = _loaded(paths, device, precision, engine)
+        tokenizer = find_published(paths[DNABERT_S]).tokenizer
+        assert tokenizer is not None  # FrameEncoders.of has said otherwise
+        self._preparation = FramePreparation(tokenizer)
         self._head: Head = bundle.head.to(device)
         if self._head.features != self._encoders.width:
             raise BundleError(
@@ -101,26 +116,95 @@ class FrameClassifier:
         }
         return {name: ",".join(sorted(kernels)) for name, kernels in seen.items() if kernels}
 
+    @property
+    def batches(self) -> Mapping[str, Batches]:
+        """The batches of each encoder so far."""
+        both = {DNABERT_S: self._encoders.dnabert_s, ESM2: self._encoders.esm2}
+        return {
+            name: Batches(e.budget, e.batch_tokens, e.forwards, e.padding)
+            for name, e in both.items()
+        }
+
+    @property
+    def ahead(self) -> Self:
+        """Itself: blocks are prepared on the host while the device computes."""
+        return self
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether the device holds the weights of only one encoder at a time."""
+        return self._encoders.turns is not None
+
+    @property
+    def preparation(self) -> FramePreparation:
+        """What can be computed of a block ahead of score_prepared, also in another process."""
+        return self._preparation
+
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
-        return self._score(Texts.of_block(block))
+        return self.score_prepared(self._preparation(block))
 
     def score(self, chunks: Sequence[str]) -> Scores:
         """Scores of chunks given as text, in any case, U read as T.
 
         Raises ValueError for an open frame that is longer than ESM-2 takes.
         """
-        return self._score(Texts.of_strings(chunks))
+        return self.score_prepared(self._preparation.of_texts(Texts.of_strings(chunks)))
 
-    def _score(self, texts: Texts) -> Scores:
-        frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
-        status = np.full(len(texts), Status.NO_OPEN_FRAME, np.uint8)
-        status[frames.chunk] = Status.OK
+    def score_prepared(self, prepared: PreparedFrames) -> Scores:
+        """Scores of chunks that were prepared, in their order. Raises as score does."""
+        return self.begin(prepared)()
+
+    def begin(self, prepared: PreparedFrames) -> Callable[[], Scores]:
+        """Sends chunks to the device; what it returns waits for their scores, once.
+
+        Raises as score does, and both raise DeviceError.
+        """
+        check_length(int(prepared.protein.lengths.max(initial=0)))
         with computing(self.name, self.device):
-            found = self._head.probabilities(self._encoders.features(frames)).cpu().numpy()
-        return frame_scores_to_chunks(
-            len(texts), frames.chunk, frames.frame, found[:, 0], found[:, 1], status
-        )
+            features = self._encoders.features_of(prepared.nucleotides, prepared.protein)
+            found_M2 = self._head.probabilities(features)
+            cuda = found_M2.is_cuda
+            host_M2 = torch.empty(found_M2.shape, pin_memory=cuda)
+            host_M2.copy_(found_M2, non_blocking=cuda)
+            copied = torch.cuda.current_stream(found_M2.device).record_event() if cuda else None
+
+        def scores() -> Scores:
+            with computing(self.name, self.device):
+                if copied is not None:
+                    copied.synchronize()
+            found = host_M2.numpy()
+            return frame_scores_to_chunks(
+                len(prepared.status),
+                prepared.chunk,
+                prepared.frame,
+                found[:, 0],
+                found[:, 1],
+                prepared.status,
+            )
+
+        return scores
+
+
+def _loaded(
+    paths: Mapping[str, Path], device: str, precision: str, engine: Engine
+) -> FrameEncoders:
+    """Both encoders; where only one fits the device at a time, in turns."""
+    cache = cache_dir() if engine.cache_weights else None
+    words: dict[str, Any] = {"engine": engine, "cache": cache}
+    dnabert_s = load_dnabert_s(paths[DNABERT_S], device, precision, **words)
+    try:
+        esm2 = load_esm2(paths[ESM2], device, precision, **words)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or device == "cpu":
+            raise
+    else:
+        return FrameEncoders.of(dnabert_s, esm2)
+    # Here no frame of the failed loading holds its tensors any more.
+    first = Visitor(dnabert_s)
+    esm2 = load_esm2(paths[ESM2], device, precision, **words)
+    both = FrameEncoders.of(dnabert_s, esm2)
+    return replace(both, turns=(first, Visitor(esm2)))
 
 
 def encoder_files(path: Path | str) -> dict[str, Path]:

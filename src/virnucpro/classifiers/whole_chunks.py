@@ -11,10 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.batches import Block
+from virnucpro.batches import Batches, Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import FRAME_NAMES, Scores, is_called
-from virnucpro.devices import computing, each_on_one_thread
+from virnucpro.devices import (
+    clear_cache,
+    computing,
+    each_on_one_thread,
+    is_out_of_memory,
+    memory_of,
+    out_of_memory,
+)
 from virnucpro.encoders.attention import observing
 from virnucpro.encoders.codon import (
     CodonNetwork,
@@ -25,11 +32,13 @@ from virnucpro.encoders.codon import (
     unflip_frames,
 )
 from virnucpro.encoders.precision import device_of, dtype_of
+from virnucpro.engine import Engine
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.texts import Texts, chunk_status, whole_chunk_scores
 
 CODON = "codon"
 WEIGHTS = "codon.safetensors"
+DEFAULTS = Engine()
 ALL_FRAMES = (1 << len(FRAME_NAMES)) - 1
 # Codons of a batch, of all six frames: 32 chunks of 500 nt on a CPU, where more gains nothing.
 BATCH_CODONS = {"cpu": 32_256, "cuda": 2_064_384}
@@ -42,14 +51,20 @@ Batch = tuple[Tensor, Tensor]  # codes (B, L), length (B,)
 class ChunkClassifier:
     """A codon network with its head, on its device."""
 
-    def __init__(self, bundle: Bundle, device: str, precision: str) -> None:
+    ahead = None
+
+    def __init__(
+        self, bundle: Bundle, device: str, precision: str, engine: Engine = DEFAULTS
+    ) -> None:
         self.name = bundle.name
         self.precision = precision
         self.device = device
         self._min_nt = bundle.min_nt
         self._validated_nt = bundle.validated_nt
-        self._budget = BATCH_CODONS[torch.device(device).type]
-        self._network = codon_network_of(bundle, device, precision)
+        self._budget = engine.batch_tokens or BATCH_CODONS[torch.device(device).type]
+        self._least = self._budget
+        self._count = self._positions = self._pads = 0
+        self._network = codon_network_of(bundle, device, precision, engine.attention)
         self._kernels_seen: dict[Any, str] = {}
 
     @property
@@ -57,6 +72,12 @@ class ChunkClassifier:
         """The attention kernels that have run so far, with commas."""
         seen = sorted(set(self._kernels_seen.values()))
         return {CODON: ",".join(seen)} if seen else {}
+
+    @property
+    def batches(self) -> Mapping[str, Batches]:
+        """Batches so far, in codons of all six frames."""
+        padding = self._pads / self._positions if self._positions else None
+        return {CODON: Batches(self._budget, self._least, self._count, padding)}
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
@@ -75,7 +96,11 @@ class ChunkClassifier:
         if len(called):
             batches, place, flipped = self._batches(codes, texts, called)
             with computing(self.name, self.device):
-                parts = each_on_one_thread(self._forward, batches)
+                parts = self._forwards(batches)
+            self._count += len(batches)
+            for codes_BL, length_B in batches:
+                self._positions += codes_BL.numel()
+                self._pads += codes_BL.numel() - int(length_B.sum())
             p_virus[called] = torch.cat([p_virus_B for p_virus_B, _ in parts])[place].numpy()
             weight_n6 = torch.cat([weight_B6 for _, weight_B6 in parts])[place]
             frame[called] = unflip_frames(weight_n6, flipped).argmax(1).numpy()
@@ -100,10 +125,41 @@ class ChunkClassifier:
             first, index = _distinct(codes_nL, length_n)
             place[which] = before + index
             before += len(first)
-            rows_a_batch = max(1, self._budget // (len(FRAME_NAMES) * codons))
+            rows_a_batch = max(1, self._least // (len(FRAME_NAMES) * codons))
             parts = torch.split(first, rows_a_batch)
             batches += [(codes_nL[rows_B], length_n[rows_B]) for rows_B in parts]
         return batches, torch.from_numpy(place), flipped
+
+    def _forwards(self, batches: list[Batch]) -> list[tuple[Tensor, Tensor]]:
+        if self.device == "cpu":
+            return each_on_one_thread(self._fitting, batches)
+        return [self._fitting(batch) for batch in batches]
+
+    def _fitting(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As _forward; a batch that does not fit in memory goes as two, and later ones as small.
+
+        Raises OutOfMemory, with a report, for a single chunk that does not fit.
+        """
+        codes_BL, length_B = batch
+        try:
+            return self._forward(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = str(error)
+        # Here no frame of the failed forward holds its tensors any more.
+        memory = memory_of(self.device)
+        clear_cache(self.device)
+        rows, codons = len(codes_BL), len(FRAME_NAMES) * (codes_BL.shape[1] // 3)
+        if rows == 1:
+            raise out_of_memory(self.name, codons, self.device, memory, cause)
+        self._least = min(self._least, rows * codons // 2)
+        half = rows // 2
+        parts = [
+            self._fitting((codes_BL[some], length_B[some]))
+            for some in (slice(half), slice(half, None))
+        ]
+        return torch.cat([p_virus for p_virus, _ in parts]), torch.cat([w for _, w in parts])
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """P(virus) (B,) and frame weights (B, 6) of canonical strands, on the CPU."""
@@ -113,10 +169,12 @@ class ChunkClassifier:
         return p_virus_B.cpu(), weight_B6.cpu()
 
 
-def codon_network_of(bundle: Bundle, device: str, precision: str) -> CodonNetwork:
+def codon_network_of(
+    bundle: Bundle, device: str, precision: str, attention: str = "auto"
+) -> CodonNetwork:
     """The network of a bundle of kind chunks. Raises BundleError, DeviceError, SettingsError."""
     weights, part = bundle.file(WEIGHTS), bundle.part(CODON)
-    return load_codon_network(weights, part, dtype_of(precision), device_of(device))
+    return load_codon_network(weights, part, dtype_of(precision), device_of(device), attention)
 
 
 def _of_one_padded_length(length_n: Int64) -> Iterator[tuple[int, NDArray[np.intp]]]:

@@ -50,8 +50,21 @@ def _refusing(command: Command) -> Command:
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
 @click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
+@click.option_panel("Classifier", options=["--bundle", "--threshold", "--cache-weights"])
 @click.option_panel(
-    "Classifier", options=["--bundle", "--threshold", "--precision", "--threads", "--cache-weights"]
+    "Device", options=["--gpus", "--precision", "--attention", "--threads", "--batch-tokens"]
+)
+@click.option_panel(
+    "Memory and speed",
+    options=[
+        "--dataloader-workers",
+        "--pin-memory",
+        "--expandable-segments",
+        "--cache-clear-interval",
+        "--cuda-streams",
+        "--esm-batch-size",
+        "--dnabert-batch-size",
+    ],
 )
 @click.option_panel(
     "Behaviour",
@@ -128,11 +141,75 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "fp8"]),
     default="auto",
     show_default=True,
-    help="auto: bf16 where the processor multiplies it in hardware and the bundle states how well "
-    "it agrees with fp32, otherwise fp32.",
+    help="auto: bf16 on a GPU of capability 8.0 or more; on a processor bf16 where it multiplies "
+    "that in hardware and the bundle states how well it agrees with fp32; otherwise fp32. fp8 "
+    "needs a Hopper GPU and published encoders, and agrees less (docs/performance.md).",
+)
+@click.option(
+    "--gpus",
+    metavar="all|none|N",
+    help="all, none, or the number of a GPU; default: the first, if there is one. A run computes "
+    "on one GPU yet.",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(["auto", "flash", "cudnn", "efficient", "flex", "math"]),
+    default="auto",
+    show_default=True,
+    help="Attention kernel: flash is FlashAttention-2, cudnn cuDNN's, efficient the "
+    "memory-efficient one, flex FlexAttention, math softmax written out. One that is named runs, "
+    "or the program says why it cannot; auto chooses by device. The log says what ran.",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    help="Most tokens of a batch, pads included; default: a constant of encoder and kind of device "
+    "(4,096 on a processor; 16,896 for ESM-2 and 67,584 for DNABERT-S on a GPU), halved where "
+    "memory is short.",
+)
+@click.option(
+    "--esm-batch-size", type=click.IntRange(min=1), help="The same for ESM-2 alone, in tokens."
+)
+@click.option(
+    "--dnabert-batch-size",
+    type=click.IntRange(min=1),
+    help="The same for DNABERT-S alone, in tokens.",
+)
+@click.option(
+    "--dataloader-workers",
+    type=click.IntRange(min=0),
+    help="Processes that translate and tokenize ahead of the encoders; 0: none. Default: with a "
+    "GPU one for each processor that is there for it, at most 8; without one 0.",
+)
+@click.option(
+    "--pin-memory/--no-pin-memory",
+    default=None,
+    help="Page-locked buffers for copies to the GPU, some 10 MB of RAM. Default: on with a GPU and "
+    "1 GiB of free RAM.",
+)
+@click.option(
+    "--expandable-segments/--no-expandable-segments",
+    default=False,
+    show_default=True,
+    help="Let the CUDA allocator grow its segments, beside what PYTORCH_ALLOC_CONF or "
+    "PYTORCH_CUDA_ALLOC_CONF says: for runs that end out of memory while much of it is reserved "
+    "but not allocated (fragmentation in the log).",
+)
+@click.option(
+    "--cache-clear-interval",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Empty the CUDA cache every so many batches, for others on the same GPU; 0: never.",
+)
+@click.option(
+    "--cuda-streams/--no-cuda-streams",
+    default=None,
+    help="Copies to the GPU on a stream of their own, beside the computing; results are the same. "
+    "Default: on with a GPU.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; default: all that are allowed."

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from virnucpro.devices import budget_that_fits, check_fp8
-from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF
+from virnucpro.devices import check_fp8
+from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF, backend_for
 from virnucpro.encoders.converted import load_through
 from virnucpro.encoders.dnabert_s import DnabertS, dnabert_s_config
 from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
@@ -20,6 +20,7 @@ from virnucpro.encoders.fused import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
 from virnucpro.encoders.precision import device_of, dtype_of
 from virnucpro.encoders.weights import find_published
+from virnucpro.engine import Engine
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 
@@ -28,6 +29,7 @@ __all__ = ["Encoder", "dnabert_s_encoder", "esm2_encoder", "load_dnabert_s", "lo
 # Tokens of a batch on a GPU: 132 rows of tiles of 128, so that the products of an H100's or H200's
 # 132 multiprocessors come out even; for the small encoder, four times that.
 CUDA_TOKENS = {"esm2": 16_896, "dnabert_s": 67_584}
+DEFAULTS = Engine()
 
 
 def load_esm2(
@@ -35,14 +37,14 @@ def load_esm2(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
     *,
-    attention: str = "auto",
+    engine: Engine = DEFAULTS,
     cache: Path | None = None,
 ) -> Encoder:
     """ESM-2 of any size from a published directory, or from one file with its config inside.
 
     A directory is Hugging Face's, in safetensors or `.bin`, whole or in shards; a file is
     fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16, fp16,
-    or on Hopper GPUs fp8. attention: see attention.BACKENDS. cache: a folder that keeps a copy of
+    or on Hopper GPUs fp8. engine: see engine.Engine. cache: a folder that keeps a copy of
     the weights in that precision (for fp8 in bf16), which a later call reads instead. Its embed
     takes proteins of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for
     files that are not an ESM-2, SettingsError for an unknown precision or an attention that cannot
@@ -57,7 +59,7 @@ def load_esm2(
 
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
     model = load_through(cache, build, find_published(path), layouts, dtype, place)
-    return esm2_encoder(model, name=str(path), precision=precision, attention=attention)
+    return esm2_encoder(model, name=str(path), precision=precision, engine=engine)
 
 
 def load_dnabert_s(
@@ -66,12 +68,12 @@ def load_dnabert_s(
     precision: str = "fp32",
     tokenizer: Path | str | None = None,
     *,
-    attention: str = "auto",
+    engine: Engine = DEFAULTS,
     cache: Path | None = None,
 ) -> Encoder:
     """DNABERT-S from a published directory, or from one safetensors file with its config inside.
 
-    A directory holds `pytorch_model.bin`, or safetensors. precision, attention and cache: as in
+    A directory holds `pytorch_model.bin`, or safetensors. precision, engine and cache: as in
     load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where path
     has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises as
     load_esm2 does.
@@ -92,23 +94,22 @@ def load_dnabert_s(
 
     model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
-    return dnabert_s_encoder(
-        model, tokenize, name=str(path), precision=_products(precision), attention=attention
-    )
+    products = _products(precision)
+    return dnabert_s_encoder(model, tokenize, name=str(path), precision=products, engine=engine)
 
 
-def esm2_encoder(model: Esm2, *, name: str, precision: str, attention: str = "auto") -> Encoder:
+def esm2_encoder(model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS) -> Encoder:
     """An Esm2 where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
     device = model.norm.weight.device
     fast = _fused(device, model.dtype)
     return _encoder(
         FusedEsm2(model, eight_bit=precision == "fp8") if fast else model,
         _protein_ids,
-        CUDA_TOKENS["esm2"],
+        "esm2",
         device,
+        engine,
         name=name,
         precision=precision,
-        attention=attention,
     )
 
 
@@ -118,33 +119,46 @@ def dnabert_s_encoder(
     *,
     name: str,
     precision: str,
-    attention: str = "auto",
+    engine: Engine = DEFAULTS,
 ) -> Encoder:
     """A DnabertS where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
     device = model.norm.weight.device
     return _encoder(
         FusedDnabertS(model) if _fused(device, model.dtype) else model,
         tokenize,
-        CUDA_TOKENS["dnabert_s"],
+        "dnabert_s",
         device,
+        engine,
         name=name,
         precision=precision,
-        attention=attention,
     )
 
 
 def _encoder(
     model: Model,
     tokenize: Tokenize | None,
-    cuda_tokens: int,
+    kind: str,
     device: torch.device,
+    engine: Engine,
     **words: Any,  # noqa: ANN401
 ) -> Encoder:
-    """An encoder whose budget of tokens fits its device."""
-    tokens = BATCH_TOKENS
+    """An encoder as wished, its budget of tokens halved until a batch fits its device."""
+    constant = CUDA_TOKENS[kind] if device.type == "cuda" else BATCH_TOKENS
+    chosen = engine.on(str(device))
+    encoder = Encoder(
+        model,
+        tokenize,
+        device=device,
+        batch_tokens=engine.tokens(kind) or constant,
+        attention=backend_for(engine.attention, model.biased),
+        pinned=bool(chosen.pin_memory),
+        streams=bool(chosen.cuda_streams),
+        cache_clear_interval=engine.cache_clear_interval,
+        **words,
+    )
     if device.type == "cuda":
-        tokens = budget_that_fits(cuda_tokens, model.token_bytes, device)
-    return Encoder(model, tokenize, device=device, batch_tokens=tokens, **words)
+        encoder.fit_memory()
+    return encoder
 
 
 def _products(precision: str) -> str:

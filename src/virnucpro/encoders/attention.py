@@ -363,10 +363,19 @@ def observing(seen: dict[Any, str]) -> Iterator[None]:
         _SEEN.reset(before)
 
 
-def kernels_tried(device: torch.device, dtype: torch.dtype, *, slopes: bool, pads: bool) -> str:
-    """The kernels that `auto` means there, with commas, as observed on a few small tensors.
+def backend_for(wish: str, biased: bool) -> str:
+    """What a wish means to one encoder: FlashAttention-2 takes no bias, so where there is one
+    `flash` is met by any fused kernel that does, which `auto` chooses."""
+    return "auto" if wish == "flash" and biased else wish
 
-    slopes: whether heads have ALiBi's; pads: whether batches with pads come besides others.
+
+def kernels_tried(
+    device: torch.device, dtype: torch.dtype, *, slopes: bool, pads: bool, backend: str = "auto"
+) -> str:
+    """The kernels that a name means there, with commas, as observed on a few small tensors.
+
+    slopes: whether heads have ALiBi's; pads: whether batches with pads come besides others. Raises
+    SettingsError for a name that cannot run there.
     """
     q = torch.ones(2, 4, 24, 64, device=device, dtype=dtype)
     slopes_H = torch.tensor(alibi_slopes(4), device=device) if slopes else None
@@ -375,5 +384,5 @@ def kernels_tried(device: torch.device, dtype: torch.dtype, *, slopes: bool, pad
     seen: dict[Any, str] = {}
     with observing(seen), torch.inference_mode():
         for keep in (None, keep_BT) if pads else (None,):
-            attention(q, q, q, Mask(keep, slopes_H, 24), backend="auto")
+            attention(q, q, q, Mask(keep, slopes_H, 24), backend=backend)
     return ",".join(sorted(set(seen.values())))

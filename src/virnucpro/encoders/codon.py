@@ -154,6 +154,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.backend = "auto"
         self.attention_norm = WideLayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.mix = nn.Linear(channels, channels)
@@ -175,7 +176,7 @@ class Attention(nn.Module):
         q, k, v = qkv_BFT3C.view(
             batch * frames, positions, 3, self.heads, width // 3 // self.heads
         ).permute(2, 0, 3, 1, 4)
-        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend="auto")
+        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend=self.backend)
         return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
 
 
@@ -286,15 +287,25 @@ def codon_network(part: Mapping[str, Any], where: Path | str = "bundle.toml") ->
 
 
 def load_codon_network(
-    path: Path, part: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+    path: Path,
+    part: Mapping[str, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str = "auto",
 ) -> CodonNetwork:
-    """A network ready to score. Raises BundleError where file and description do not fit."""
+    """A network ready to score. Raises BundleError where file and description do not fit.
+
+    attention: see attention.BACKENDS.
+    """
     network = codon_network(part, path)
     state = state_of(path)
     if wrong := misfits(network, state):
         raise BundleError(f"{path}: not the weights that its bundle describes; see {wrong[0]}")
     network.load_state_dict(state)
     network.for_inference().to(device=device, dtype=dtype)
+    for layer in network.encoder.attention:
+        assert isinstance(layer, Attention)
+        layer.backend = attention
     # In bf16 the head would leave a few hundred distinct scores, and ties among them.
     network.head.float()
     return network

@@ -14,17 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from virnucpro.batches import token_batches
-from virnucpro.devices import clear_cache, is_out_of_memory, memory_of, out_of_memory
+from virnucpro.devices import (
+    budget_that_fits,
+    clear_cache,
+    is_out_of_memory,
+    memory_of,
+    out_of_memory,
+)
 from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.staging import Staging
+from virnucpro.engine import CACHE_CLEAR_INTERVAL
 from virnucpro.errors import BundleError
-from virnucpro.tokens import Ids, padded
+from virnucpro.tokens import Ids, TokenRows, padded
 
 Tokenize = Callable[[Sequence[str]], list[Ids]]
 
 # Enough rows for full use of a CPU's matrix units.
 BATCH_TOKENS = 4096
-CACHE_CLEAR_INTERVAL = 100
 
 
 class Model(Protocol):
@@ -53,9 +59,9 @@ class Encoder:
 
     tokenize: sequences -> their ids, or None where no tokenizer came with the weights.
     batch_tokens: most tokens of a batch, pads included; one row is never cut. It becomes smaller
-    when a batch does not fit in memory. attention: a name of attention.BACKENDS. On CUDA also:
-    pinned and streams (see Staging), and cache_clear_interval, the number of batches after which
-    the allocator's cache is emptied, 0 for never.
+    when a batch does not fit in memory; budget is what it was at first. attention: a name of
+    attention.BACKENDS. On CUDA also: pinned and streams (see Staging), and cache_clear_interval,
+    the number of batches after which the allocator's cache is emptied, 0 for never.
 
     forwards, tokens, pads: counts of all batches so far.
     """
@@ -79,7 +85,7 @@ class Encoder:
         self.name = name
         self.precision = precision
         self.device = device
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = self.budget = batch_tokens
         self.attention = attention
         self.pinned = pinned
         self.streams = streams
@@ -88,6 +94,10 @@ class Encoder:
         self._kernels: dict[Any, str] = {}
         self._tokenize = tokenize
         self._staging: Staging | None = None
+
+    def fit_memory(self) -> None:
+        """Halves the budget of a batch until one fits into what is free on the device."""
+        self.batch_tokens = budget_that_fits(self.batch_tokens, self.model.token_bytes, self.device)
 
     @property
     def width(self) -> int:
@@ -125,17 +135,16 @@ class Encoder:
         with observing(self._kernels), _current(self.device):
             return self.model(ids_BT, backend=self.attention, padded=padded)
 
-    def rows(self, ids: Sequence[Ids]) -> Tensor:
+    def rows(self, ids: TokenRows | Sequence[Ids]) -> Tensor:
         """The embedding of each sequence of ids, float32 (rows, C) on the device, in their order.
 
         Equal sequences are computed once. A batch that does not fit in memory is tried again as
-        two, and batches stay as small from then on. The host waits for the device once, at the
-        end. Raises OutOfMemory, with a report, for a single sequence that does not fit.
+        two, and batches stay as small from then on. The host does not wait for the device but to
+        reuse a buffer, and once at the end without page-locked memory. Raises OutOfMemory, with a
+        report, for a single sequence that does not fit.
         """
-        unique: dict[bytes, int] = {}
-        place = [unique.setdefault(sequence.tobytes(), len(unique)) for sequence in ids]
-        distinct = [np.frombuffer(key, np.int64) for key in unique]
-        lengths = [len(sequence) for sequence in distinct]
+        tokens = ids if isinstance(ids, TokenRows) else TokenRows.of(ids)
+        distinct, lengths = tokens.distinct(), tokens.lengths.tolist()
         computed: list[int] = []
         parts: list[Tensor] = []
         waiting = deque(token_batches(lengths, self.batch_tokens))
@@ -153,9 +162,9 @@ class Encoder:
             return torch.empty(0, self.width, device=self.device)
         where = np.empty(len(computed), np.int64)
         where[computed] = np.arange(len(computed))
-        return torch.cat(parts)[torch.from_numpy(where[place]).to(self.device)]
+        return torch.cat(parts)[self._there(torch.from_numpy(where[tokens.place]))]
 
-    def _fitting(self, batch: Sequence[Ids]) -> Tensor | None:
+    def _fitting(self, batch: Sequence[NDArray[np.uint16]]) -> Tensor | None:
         """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
         tokens = len(batch) * max(map(len, batch))
         pads = tokens - sum(map(len, batch))
@@ -177,9 +186,15 @@ class Encoder:
         memory = memory_of(self.device)
         clear_cache(self.device)
         if len(batch) == 1:
-            raise out_of_memory(self.name, tokens, memory, cause)
+            raise out_of_memory(self.name, tokens, self.device, memory, cause)
         self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
         return None
+
+    def _there(self, places: Tensor) -> Tensor:
+        """Places on the device."""
+        if self.device.type == "cuda" and self.pinned:
+            return places.pin_memory().to(self.device, non_blocking=True)
+        return places.to(self.device)
 
     @contextmanager
     def _sent(self, ids_BT: Ids) -> Iterator[Tensor]:

@@ -122,6 +122,13 @@ class FusedEsm2:
         hidden_NC, _ = self.norm(x_NC, torch.float32, delta_NC)
         return hidden_NC.view(*ids_BT.shape, -1).masked_fill(~keep_BT[..., None], 0)
 
+    def eight_bit_weights(self) -> Iterator[Tensor]:
+        """Weights in fp8 and their scales; none in 16 bit."""
+        for layer in self.layers:
+            for weight, scale in (layer.eight or {}).values():
+                yield weight
+                yield scale
+
     def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
         """As Esm2.pool."""
         return self.model.pool(hidden_BTC, ids_BT)

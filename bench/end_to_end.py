@@ -1,0 +1,152 @@
+"""How much of a run the encoders alone would take: predict from FASTA to tables, at full size.
+
+    python bench/end_to_end.py FOLDER [--device cuda] [--precision bf16 ...] [--frames 20000]
+
+Writes DNABERT-S and ESM-2 at their real sizes, with random weights and in published layouts, into
+FOLDER (see full_size.py), and two inputs from a seeded generator: sequences of 500 nt, and reads of
+150 nt. Each has one frame of sense codons, and others that are open by chance; how many is said.
+For each input and precision, side by side in one process:
+
+- predict, by its run.json: start-up (weights read and checked, first batches), blocks and tables.
+- the encoders alone, on the same frames, prepared before, in the same batches: ids to embeddings.
+
+The share is encoders alone / (blocks + tables): what is missing to 1 is host work that shows. What
+is done is kept in FOLDER/end_to_end.json, so that the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from figures import markdown
+from full_size import TOKENIZERS, Esm2Size, Maker, make_bundle, write_dnabert_s
+from full_size import write_hugging_face_esm2 as write_esm2
+from virnucpro.batches import blocks_of
+from virnucpro.bundle import load
+from virnucpro.classifiers import plan_of
+from virnucpro.engine import Engine
+from virnucpro.pipeline import contigs_of
+from virnucpro.reads import open_sources
+from virnucpro.run import predict
+
+LENGTHS = {"chunks of 500 nt": 500, "reads of 150 nt": 150}
+SIZES = {"3B": Esm2Size(36, 2560, 40), "650M": Esm2Size(33, 1280, 20), "8M": Esm2Size(6, 320, 20)}
+
+
+def written_input(path: Path, length_nt: int, records: int) -> None:
+    """FASTA of sequences whose first frame is open."""
+    dice = random.Random(length_nt)
+    codons = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT"]
+    sense = [codon for codon in codons if codon not in ("TAA", "TAG", "TGA")]
+    with path.open("w") as file:
+        for k in range(records):
+            text = "".join(dice.choices(sense, k=length_nt // 3 + 1))[:length_nt]
+            file.write(f">r{k}\n{text}\n")
+
+
+def alone(classifier: Any, blocks: list[Any]) -> Callable[[], float]:  # noqa: ANN401
+    """Seconds of both encoders over blocks that are prepared, waited for once at the end."""
+    prepared = [classifier.preparation(block) for block in blocks]
+    encoders = classifier._encoders
+
+    def seconds() -> float:
+        clock = perf_counter()
+        for one in prepared:
+            features = encoders.features_of(one.nucleotides, one.protein)
+        float(features.sum())
+        return perf_counter() - clock
+
+    return seconds
+
+
+def measured(
+    folder: Path, bundle: Path, name: str, precision: str, device: str, frames: int
+) -> dict[str, Any]:
+    """One input in one precision."""
+    path = folder / f"{LENGTHS[name]}.fa"
+    plan = plan_of(load(bundle), device, precision)
+    gpus = device.partition(":")[2] or "0" if device.startswith("cuda") else "none"
+    outcome = predict(path, bundle, folder / "run", force=True, precision=precision, gpus=gpus)
+    document = json.loads(outcome.files.run_json.read_text())
+    classifier = load(bundle).classifier(device, precision, Engine())
+    [source] = open_sources([path])
+    contigs = contigs_of([source], [])
+    blocks = list(blocks_of(contigs, load(bundle).chunk_nt, plan.block_nt))
+    seconds = alone(classifier, blocks)
+    first = seconds()
+    again = seconds()
+    found = sum(len(classifier.preparation(block).chunk) for block in blocks)
+    timings = document["timings"]
+    return {
+        "input": name,
+        "precision": precision,
+        "records": len(blocks) and sum(len(block.records) for block in blocks),
+        "open_frames": found,
+        "blocks": len(blocks),
+        "timings": timings,
+        "batches": document["batches"],
+        "memory": document["memory"],
+        "settings": document["settings"],
+        "attention": document["attention"],
+        "encoders_alone_s": min(first, again),
+        "share": min(first, again) / (timings["blocks_s"] + timings["tables_s"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--precision", nargs="+", default=["bf16"])
+    parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--esm", choices=SIZES, default="3B")
+    wish = parser.parse_args()
+    folder: Path = wish.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "end_to_end.json"
+    done: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    tokenizer = next(path for path in TOKENIZERS if path.exists())
+    bundle = folder / "bundle"
+    if not (bundle / "bundle.toml").exists():
+        clock = perf_counter()
+        make = Maker(torch.device(wish.device), torch.float16)
+        for part in ("dnabert", "esm"):
+            (folder / part).mkdir(exist_ok=True)
+        write_dnabert_s(folder / "dnabert", make, tokenizer)
+        write_esm2(folder / "esm", SIZES[wish.esm], make, sharded=True)
+        make_bundle(bundle, folder / "dnabert", folder / "esm", SIZES[wish.esm].width)
+        print(f"weights written in {perf_counter() - clock:.0f} s", flush=True)
+    for length_nt in LENGTHS.values():
+        written_input(folder / f"{length_nt}.fa", length_nt, wish.frames)
+    for precision in wish.precision:
+        for name in LENGTHS:
+            key = f"{name}, {precision}"
+            if key not in done:
+                done[key] = measured(folder, bundle, name, precision, wish.device, wish.frames)
+                kept.write_text(json.dumps(done, indent=1))
+            print(key, json.dumps(done[key]["timings"]), f"{done[key]['share']:.1%}", flush=True)
+    rows = [
+        [
+            key,
+            f"{found['records']:,}",
+            f"{found['open_frames']:,}",
+            f"{found['timings']['startup_s']:.1f}",
+            f"{found['timings']['blocks_s']:.1f}",
+            f"{found['timings']['tables_s']:.1f}",
+            f"{found['encoders_alone_s']:.1f}",
+            f"{found['share']:.1%}",
+        ]
+        for key, found in done.items()
+    ]
+    columns = ["input", "records", "open frames", "start-up, s", "blocks, s", "tables, s"]
+    print(markdown([*columns, "encoders alone, s", "share"], rows))
+
+
+if __name__ == "__main__":
+    main()
