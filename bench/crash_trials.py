@@ -41,6 +41,11 @@ RESULTS = (
     "prediction_results.txt",
     "prediction_results_highestscore.csv",
     "viral.fasta",
+    "regions.tsv",
+    "regions.bed",
+    "others.fasta",
+    "calls.parquet",
+    "contigs.parquet",
     "failed.tsv",
 )
 SCENES = ("kmer", "kmer two inputs", "kmer gz", "kmer journal", "kmer kept", "mini")
@@ -150,7 +155,7 @@ def scenes(
     forms = (
         (plain,),
         (faulty, plain),
-        (plain, "--tables", "gz"),
+        (plain, "--tables", "gz", "--parquet", "--write", "all"),
         (faulty, "--journal", "--prefix", "P", "--allow-partial"),
         (plain, "--keep-blocks", "--no-compat-tables"),
         (small, "--threads", "1"),

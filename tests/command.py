@@ -24,9 +24,19 @@ TABLES = (
     "prediction_results.txt",
     "prediction_results_highestscore.csv",
 )
-RESULTS = (*TABLES, "viral.fasta", "failed.tsv")
+REGIONS = ("regions.tsv", "regions.bed")
+PARQUET = ("calls.parquet", "contigs.parquet")
+RESULTS = (*TABLES, *REGIONS, *PARQUET, "viral.fasta", "others.fasta", "failed.tsv")
 # What a run leaves in which nothing failed.
-WHOLE = {*TABLES, "viral.fasta", "run.json", "log.txt", "report.html", "virnucpro_mqc.json"}
+WHOLE = {
+    *TABLES,
+    *REGIONS,
+    "viral.fasta",
+    "run.json",
+    "log.txt",
+    "report.html",
+    "virnucpro_mqc.json",
+}
 PROGRAM = (sys.executable, "-m", "virnucpro")
 # For preexec_fn: the tests may run where Ctrl-C is ignored, as in the background of a script.
 interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)

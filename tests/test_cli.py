@@ -169,7 +169,8 @@ def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
     )
     assert said[0].endswith(sha256)
     assert said[3].startswith("this may take up to")
-    assert said[4] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
+    assert said[4].startswith("no regions are looked for: the card of km has no")
+    assert said[5] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
 
 
 def test_the_first_line_says_that_the_default_is_not_the_published_model(here):
@@ -224,6 +225,8 @@ FLAGS = {
     "--prefix": ("--prefix", "x"),
     "--tables": ("--tables", "gz"),
     "--no-compat-tables": ("--no-compat-tables",),
+    "--write": ("--write", "all"),
+    "--parquet": ("--parquet",),
     "--max-length": ("--max-length", "700"),
     "--resume": ("--no-resume",),
     "--force": ("--force",),

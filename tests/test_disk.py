@@ -31,15 +31,22 @@ def bundle(tmp_path_factory) -> Path:
     return made_bundle(tmp_path_factory.mktemp("bundles") / "km", block_nt=50_000).path
 
 
-def need_of(path: Path) -> int:
+def need_of(path: Path, **choice) -> int:
     (source,) = open_sources([path])
     shape = Shape.of(source, 500)
-    need = disk_needed([shape], frames=False, packed=False, compat=True)
+    need = disk_needed([shape], frames=False, packed=False, compat=True, **choice)
     return need.blocks + need.tables
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_a_run_takes_no_more_than_was_said_and_not_far_less(bundle, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(
+    "choice",
+    [{}, {"write": "all", "parquet": True}, {"write": "none"}],
+    ids=["usual", "all", "few"],
+)
+def test_a_run_takes_no_more_than_was_said_and_not_far_less(
+    bundle, tmp_path, monkeypatch, name, choice
+):
     path = tmp_path / "in.fa.gz"
     path.write_bytes(gzip.compress(INPUTS[name], 1))
     peak = 0
@@ -54,9 +61,10 @@ def test_a_run_takes_no_more_than_was_said_and_not_far_less(bundle, tmp_path, mo
     monkeypatch.setattr(OutputFile, "close", counting)
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(SortedLines.__init__, "__defaults__", (500, 4))
-    predict(path, bundle, tmp_path / "run")
+    predict(path, bundle, tmp_path / "run", **choice)
     called_virus = len(INPUTS[name])  # all of it might have been
-    assert peak < need_of(path) < 2.5 * peak + called_virus
+    sequences = {"sequences": choice.get("write", "viral"), "parquet": "parquet" in choice}
+    assert peak < need_of(path, **sequences) < 2.5 * peak + called_virus
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -119,7 +127,7 @@ def test_the_published_tables_can_be_left_out(bundle, tmp_path):
     arguments = ("predict", tmp_path / "in.fa", "--bundle", bundle, "-q", "-o")
     assert virnucpro(*arguments, tmp_path / "all").code == 0
     assert virnucpro(*arguments, tmp_path / "few", "--no-compat-tables").code == 0
-    kept = {"calls.tsv", "contigs.tsv", "viral.fasta"}
+    kept = {"calls.tsv", "contigs.tsv", "regions.tsv", "regions.bed", "viral.fasta"}
     everything = results(tmp_path / "all")
     assert results(tmp_path / "few") == {name: everything[name] for name in kept}
 

@@ -330,18 +330,19 @@ sys.path.insert(0, sys.argv[2])
 from test_loaders import some_blocks
 from virnucpro.loaders import Loaders
 from virnucpro.preparation import FramePreparation
-os.environ["PYTHONPATH"] = "/nowhere"
+os.environ["PYTHONPATH"] = sys.argv[4]
+
+made = some_blocks(20, chunks=200)
 
 def endless():
     while True:
-        yield from some_blocks(20, chunks=200)
+        yield from made
 
 with Loaders(FramePreparation(sys.argv[1]), 3) as loaders:
-    for n, (block, prepared) in enumerate(loaders.prepared(endless())):
-        if n == 5:
-            print(*loaders.pids, flush=True)
-            if sys.argv[3] == "idle":
-                time.sleep(60)
+    list(loaders.prepared(some_blocks()))
+    print(*loaders.pids, flush=True)
+    for _ in loaders.prepared(endless()) if sys.argv[3] == "busy" else [time.sleep(60)]:
+        pass
 """
 
 
@@ -352,10 +353,16 @@ def script(tmp_path):
     path = small_tokenizer(tmp_path / "tokenizer.json")
     program = tmp_path / "unguarded.py"
     program.write_text(SCRIPT)
+    # Another package of our name, which this process did not take.
+    (tmp_path / "other/virnucpro").mkdir(parents=True)
+    (tmp_path / "other/virnucpro/__init__.py").write_text("raise ImportError")
 
     def start(what):
         process = subprocess.Popen(
-            [sys.executable, str(program), str(path), str(Path(__file__).parent), what],
+            [
+                *(sys.executable, str(program), str(path), str(Path(__file__).parent), what),
+                str(tmp_path / "other"),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -364,6 +371,7 @@ def script(tmp_path):
         started.append(process)
         pids = [int(word) for word in process.stdout.readline().split()]
         assert len(pids) == 3
+        time.sleep(0.5)
         return process, pids
 
     yield start

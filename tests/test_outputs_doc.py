@@ -14,6 +14,7 @@ from virnucpro import tables
 from virnucpro.calls import Call, Rule, Status
 from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles
 from virnucpro.reads import open_sources
+from virnucpro.regions import Odds
 from virnucpro.tables import write_tables
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
@@ -23,6 +24,7 @@ COLUMNS = {
     "prediction_results.txt": tables.FRAME_SCORES_COLUMNS,
     "prediction_results_highestscore.csv": tables.CHUNK_SCORES_COLUMNS,
     "failed.tsv": tables.FAILED_COLUMNS,
+    "regions.tsv": tables.REGIONS_COLUMNS,
 }
 
 
@@ -45,16 +47,18 @@ def words(cell: str) -> list[str]:
 def run_dir(tmp_path_factory) -> Path:
     """A real run with a call, a failure and an empty record."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "lake.fasta").write_bytes(b">a\nACGT\n>b\nACGT\n>c\n")
-    ok = MadeChunk(0, 4, Status.OK, {0: (0.25, 0.75), 4: (0.125, 0.875)})
+    (folder / "lake.fasta").write_bytes(b">a\nACGTACGT\n>b\nACGT\n>c\n")
+    scores = {0: (0.25, 0.75), 4: (0.125, 0.875)}
+    ok = [MadeChunk(0, 4, Status.OK, scores), MadeChunk(4, 8, Status.OK, scores)]
     failed = MadeChunk(0, 4, Status.FAILED)
-    contigs = [MadeContig("a", [ok], 4), MadeContig("b", [failed], 4), MadeContig("c")]
+    contigs = [MadeContig("a", ok, 8), MadeContig("b", [failed], 4), MadeContig("c")]
     journal = Journal.open(RunFiles(folder / "out"), {})
     journal.commit(blocks_of_made(contigs, [])[0])
     sources = open_sources([folder / "lake.fasta"])
     assert len(list(sources[0].contigs())) == 3
     seen = [sources[0].seen]
-    write_tables(journal.files, journal, Rule("frames"), sources, seen)
+    wanted = tables.Wanted(odds=Odds(0.9, 0.1, 4), sequences="all")
+    write_tables(journal.files, journal, Rule("frames"), sources, seen, wanted)
     journal.finished()
     return folder / "out"
 
@@ -84,7 +88,8 @@ def test_every_file_is_listed(run_dir):
     listed = [words(row[0])[0] for row in rows(sections()[""], "file | what")]
     assert sorted(listed) == sorted(path.name for path in RunFiles(run_dir).public)
     assert {p.name for p in run_dir.iterdir()} <= set(listed)
-    assert set(listed) <= set(sections()) | {"viral.fasta"}
+    named = {word for section in sections() for word in section.split()}
+    assert set(listed) <= named
 
 
 def test_every_status_and_call_is_documented():

@@ -20,7 +20,7 @@ import pytest
 
 from command import dna, fasta, interruptible, made_bundle, random_reads
 from virnucpro.cli import terminal
-from virnucpro.progress import READ_AHEAD_BYTES, Forecast, Position
+from virnucpro.progress import READ_AHEAD_BYTES, Forecast, Position, Silent
 from virnucpro.run import predict, run
 from virnucpro.settings import settings_of
 
@@ -111,7 +111,7 @@ def test_of_a_pipe_only_the_rate_is_told():
 # Real runs
 
 
-class Watching:
+class Watching(Silent):
     """A watcher with a clock that tells a second a chunk."""
 
     def __init__(self) -> None:

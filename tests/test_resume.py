@@ -108,6 +108,7 @@ def check(expected: dict[str, bytes], reused: int, damaged: int = 0, out: str = 
         ("SIGTERM", 5, ()),
         ("SIGKILL", 7, ("--journal", "JOURNAL")),
         ("SIGKILL", 7, ("--force",)),
+        ("SIGKILL", 9, ("--parquet", "--write", "all")),
         pytest.param("SIGKILL", 1, (), marks=pytest.mark.slow),
         pytest.param("SIGTERM", 1, (), marks=pytest.mark.slow),
         pytest.param("SIGINT", 1, ("--journal", "JOURNAL"), marks=pytest.mark.slow),

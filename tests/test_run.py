@@ -232,15 +232,61 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
 def test_real_columns_are_the_documented_ones(bundle, tmp_path):
     bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
     (tmp_path / "in.fa").write_bytes(fasta(bad))
-    assert (
-        predict([tmp_path / "in.fa"], bundle.path, tmp_path / "run", log_json=True).exit_code == 2
-    )
-    for name in (*TABLES, "failed.tsv"):
+    everything = {"write": "all", "parquet": True, "log_json": True}
+    outcome = predict([tmp_path / "in.fa"], bundle.path, tmp_path / "run", **everything)
+    assert outcome.exit_code == 2
+    for name in (*TABLES, "regions.tsv", "failed.tsv"):
         documented = [words(row[0])[0] for row in rows(sections()[name], "column | type")]
         header = (tmp_path / "run" / name).read_text().split("\n")[0]
         assert header.split("\t") == documented
     listed = [words(row[0])[0] for row in rows(sections()[""], "file | what")]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(listed)
+
+
+def test_every_record_is_written_once_or_where_nobody_wants_it_not(short, tmp_path):
+    """The choice of files is not in the fingerprint: kept blocks give each of them."""
+    records = sequences([("a", 400), ("", 0), ("x", 30), ("long", 900), ("b", 241)])
+    bad = [("q", "ACGT" * 30)] * 100 + [("bad", "AC!T" * 20), ("last", "GATTACA" * 12)]
+    (tmp_path / "in.fa").write_bytes(fasta([*records, *bad]))
+    texts = {}
+    for write in ("all", "none", "viral"):
+        outcome = predict(
+            tmp_path / "in.fa", short.path, tmp_path / "run", write=write, keep_blocks=True
+        )
+        assert run_json(tmp_path / "run")["blocks"]["reused"] == (write != "all")
+        assert run_json(tmp_path / "run")["settings"]["write"] == write
+        texts[write] = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.fasta")}
+    assert set(texts["all"]) == {"viral.fasta", "others.fasta"}
+    assert texts["none"] == {}
+    assert texts["viral"] == {"viral.fasta": texts["all"]["viral.fasta"]}
+    number = {name: text.count(b">") for name, text in texts["all"].items()}
+    counts = outcome.counts
+    assert number == {
+        "viral.fasta": counts.virus,
+        "others.fasta": counts.records - 1 - counts.virus,
+    }
+    assert 0 < counts.virus < counts.called
+    assert counts.failed == 1
+    assert b">bad" not in texts["all"]["others.fasta"]
+    assert b">last" in texts["all"]["viral.fasta"] + texts["all"]["others.fasta"]
+    with pytest.raises(SettingsError, match="write is 'some', but must be none, viral or all"):
+        predict(tmp_path / "in.fa", short.path, tmp_path / "run", write="some")
+
+
+def test_a_refused_record_keeps_its_length(short, tmp_path):
+    """For its letters, or for being long; blocks and tables count it in."""
+    records = [*[(f"r{i}", dna(90, i)) for i in range(100)], ("bad", "AC!T" * 20), ("c", dna(300))]
+    (tmp_path / "in.fa").write_bytes(fasta(records))
+    outcome = predict(tmp_path / "in.fa", short.path, tmp_path / "run", max_length=200)
+    found = {row["contig"]: row for row in table(outcome.files.contigs)}
+    assert [(found[n]["length_nt"], found[n]["status"]) for n in ("bad", "c", "r7")] == [
+        ("80", "failed"),
+        ("300", "failed"),
+        ("90", "ok"),
+    ]
+    assert (found["bad"]["chunks"], found["c"]["chunks"]) == ("0", "0")
+    assert outcome.counts.bases == 100 * 90 + 80 + 300
+    assert outcome.counts.failed == 2
 
 
 def test_several_inputs_in_order(bundle, tmp_path):
@@ -280,7 +326,7 @@ class Looking(Silent):
         self._then = then
 
     def position(self, position: Position) -> None:
-        if len(self.positions) == 1:  # the first is from before any block
+        if len(self.positions) == 1:  # the first is of the beginning
             self._then()
         self.positions.append(position)
 

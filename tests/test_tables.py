@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores
@@ -21,6 +21,7 @@ from virnucpro.errors import InputError, VirnucproError
 from virnucpro.journal import Journal, OutputFile, RunFiles, disk_errors
 from virnucpro.names import name_hashes, repeated_hashes, unique_names
 from virnucpro.reads import open_sources
+from virnucpro.regions import MOST_EXPECTED, Odds
 from virnucpro.scored import Scored
 from virnucpro.sorting import SortedLines
 from virnucpro.tables import (
@@ -29,7 +30,9 @@ from virnucpro.tables import (
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
     FRAME_SCORES_COLUMNS,
+    REGIONS_COLUMNS,
     Counts,
+    Wanted,
     header,
     shortest,
     six_decimals,
@@ -41,6 +44,8 @@ TABLES = (
     "contigs.tsv",
     "prediction_results.txt",
     "prediction_results_highestscore.csv",
+    "regions.tsv",
+    "regions.bed",
     "viral.fasta",
 )
 
@@ -62,7 +67,10 @@ def fasta_of(contigs: Sequence[MadeContig]) -> bytes:
     return ("\n".join(lines) + "\n").encode() if lines else b""
 
 
-def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5):
+ODDS = Odds(0.9, 0.2, 4)
+
+
+def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5, sequences="all"):
     """Tables of made contigs: (counts, files by name)."""
     folder.mkdir()
     path = folder / "in.fasta"
@@ -72,9 +80,9 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5):
         journal.commit(scored)
     (source,) = open_sources([path])
     assert sum(1 for _ in source.contigs()) == len(contigs)
-    counts = write_tables(
-        journal.files, journal, Rule(kind, threshold), open_sources([path]), [source.seen]
-    )
+    rule, wanted = Rule(kind, threshold), Wanted(odds=ODDS, sequences=sequences)
+    again = open_sources([path])
+    counts = write_tables(journal.files, journal, rule, again, [source.seen], wanted)
     journal.finished()
     return counts, {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
 
@@ -140,8 +148,28 @@ def rows_of(data: bytes) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
+def along(name: str, text: str) -> MadeContig:
+    """A contig of chunks called virus (v), others (o) or not at all (-)."""
+    frames = {"v": {0: (0.125, 0.875)}, "o": {0: (0.875, 0.125)}}
+    status = {"-": Status.NO_OPEN_FRAME}
+    chunks = [
+        MadeChunk(4 * i, 4 * i + 4, status.get(letter, Status.OK), frames.get(letter, {}))
+        for i, letter in enumerate(text)
+    ]
+    return MadeContig(name, chunks, 4 * len(text))
+
+
+PROPHAGES = [
+    along("a", "o" * 20 + "vvvv-vvv" + "o" * 30 + "vvvvvvovv" + "oo"),
+    along("a", "v" * 9 + "oo"),
+    MadeContig("empty"),
+    along("b", "oooo-vvvvvvvv" + "o" * 9),
+]
+
+
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(made_runs(), st.lists(st.integers(0, 40)), st.sampled_from([0.5, 0.8]))
+@example(PROPHAGES, [10, 24, 60, 75], 0.5)
 def test_tables_of_frames(tmp_path_factory, contigs, cuts, threshold):
     """TRAP N14."""
     folder = tmp_path_factory.mktemp("made")
@@ -152,7 +180,9 @@ def test_tables_of_frames(tmp_path_factory, contigs, cuts, threshold):
     assert files["prediction_results_highestscore.csv"] == compatible[1]
     check_calls(contigs, rows_of(files["calls.tsv"]), threshold)
     check_contigs(contigs, rows_of(files["contigs.tsv"]), counts)
-    check_viral(contigs, rows_of(files["contigs.tsv"]), files["viral.fasta"])
+    regions = rows_of(files["regions.tsv"])
+    check_regions(contigs, rows_of(files["calls.tsv"]), regions, files["regions.bed"], counts)
+    check_sequences(contigs, rows_of(files["contigs.tsv"]), regions, files)
     check_failed(contigs, files.get("failed.tsv"), counts)
 
 
@@ -205,16 +235,65 @@ def check_contigs(contigs, rows, counts):
     assert counts.virus_chunks == sum(int(row["virus_chunks"]) for row in rows)
 
 
-def check_viral(contigs, rows, text):
-    records = re.findall(rb">([^\n]*)\n([^>]*)", fasta_of(contigs))
-    expected = [
-        (header, sequence.replace(b"\n", b""))
-        for (header, sequence), row in zip(records, rows, strict=True)
-        if row["call"] == "virus"
-    ]
-    found = re.findall(rb">([^\n]*)\n([^>]*)", text)
-    assert [(name, sequence.replace(b"\n", b"")) for name, sequence in found] == expected
+def check_regions(contigs, calls, regions, bed, counts):
+    """A region begins and ends with a chunk called virus, and counts what lies in it."""
+    assert counts.regions == len(regions)
+    assert counts.region_records == len({row["record"] for row in regions})
+    before = {}
+    for row, line in zip(regions, bed.decode().splitlines(), strict=True):
+        start, end, record = int(row["start"]), int(row["end"]), row["record"]
+        inside = [
+            c
+            for c in calls
+            if c["record"] == record and int(c["start"]) >= start and int(c["end"]) <= end
+        ]
+        assert row["contig"] == contigs[int(record) - 1].name
+        assert int(row["region"]) == before.get(record, (0, 0))[0] + 1
+        assert start >= before.get(record, (0, 0))[1] or inside
+        assert (row["length_nt"], row["chunks"]) == (str(end - start), str(len(inside)))
+        virus = [c for c in inside if c["call"] == "virus"]
+        assert (row["virus_chunks"], row["called"]) == (
+            str(len(virus)),
+            str(sum(c["call"] != "none" for c in inside)),
+        )
+        assert len(virus) >= 2
+        assert (int(virus[0]["start"]), int(virus[-1]["end"])) == (start, end)
+        assert float(row["expected_by_chance"]) <= MOST_EXPECTED
+        scores = [float(c["p_virus"]) for c in inside if c["p_virus"]]
+        assert min(scores) - 1e-6 <= float(row["p_virus"]) <= max(scores) + 1e-6
+        before[record] = int(row["region"]), end
+        name, *span, label, score, strand = line.split("\t")
+        assert (name, span) == (row["contig"], [row["start"], row["end"]])
+        assert (label, strand) == (f"in:{record}:{row['region']}", ".")
+        assert int(score) == pytest.approx(1000 * float(row["p_virus"]), abs=0.51)
+
+
+def records_of(text: bytes) -> list[tuple[bytes, bytes]]:
     assert all(len(line) <= 60 for line in text.split(b"\n") if not line.startswith(b">"))
+    found = re.findall(rb">([^\n]*)\n([^>]*)", text)
+    return [(name, sequence.replace(b"\n", b"")) for name, sequence in found]
+
+
+def check_sequences(contigs, rows, regions, files):
+    """Every record is in one file, whole; a region of one that is no virus is in viral.fasta."""
+    viral, others = [], []
+    for (head, letters), row in zip(records_of_input(contigs), rows, strict=True):
+        if row["call"] == "virus":
+            viral.append((head, letters))
+            continue
+        others.append((head, letters))
+        for region in regions:
+            if region["record"] == row["record"]:
+                start, end = int(region["start"]), int(region["end"])
+                name = f"{row['contig']}:{start + 1}-{end}".encode()
+                viral.append((name, letters[start:end]))
+    assert records_of(files["viral.fasta"]) == viral
+    assert records_of(files["others.fasta"]) == others
+
+
+def records_of_input(contigs):
+    found = re.findall(rb">([^\n]*)\n([^>]*)", fasta_of(contigs))
+    return [(name, sequence.replace(b"\n", b"")) for name, sequence in found]
 
 
 def check_failed(contigs, data, counts):
@@ -284,7 +363,10 @@ def test_an_empty_input_gives_every_table_with_its_header(tmp_path):
         "contigs.tsv": header(CONTIGS_COLUMNS),
         "prediction_results.txt": header(FRAME_SCORES_COLUMNS),
         "prediction_results_highestscore.csv": header(CHUNK_SCORES_COLUMNS),
+        "regions.tsv": header(REGIONS_COLUMNS),
+        "regions.bed": b"",
         "viral.fasta": b"",
+        "others.fasta": b"",
     }
     assert counts.records == counts.chunks == 0
 

@@ -218,7 +218,7 @@ class _Draft:
                 sample=contig.sample,
                 record=contig.record,
                 name=contig.name,
-                length_nt=len(text),
+                length_nt=contig.length_nt,
                 begins=first == 0,
                 ends=ends,
                 fault=contig.fault,

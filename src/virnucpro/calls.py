@@ -15,6 +15,11 @@ FRAME_NAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
 DEFAULT_THRESHOLD = 0.5
 
 
+def frame_names(bits: int) -> str:
+    """Frames as the tables name them: bit i is frame i of F1..R3."""
+    return ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1)
+
+
 class Status(IntEnum):
     """Why a chunk was called or not; the names in lower case stand in the tables."""
 

@@ -18,6 +18,14 @@ HEAD_BYTES = 1 << 21
 BLOCK_A_RECORD, BLOCK_A_CHUNK, BLOCK_A_FRAME = 48, 42, 13
 CALL, CONTIG, FRAME_SCORE, CHUNK_SCORE = 75, 60, 52, 46
 HASH_AND_FLAG, SORTED_NAME = 9, 60
+# A row of regions.tsv, one of regions.bed, and where the region lies, for the second pass.
+REGION = 170
+# A row of each in Parquet, besides its name.
+PARQUET_CALL, PARQUET_CONTIG = 32, 32
+# Of the chunks of a long contig, no more than one in so many begins a region.
+CHUNKS_A_REGION = 4
+# How often the letters of an input are written: a region also stands in its record's others.fasta.
+COPIES = {"none": 0, "viral": 1, "all": 2}
 # Of six frames so many are open on average where a bundle scores frames, with room to spare.
 OPEN_FRAMES = 2
 PACKED = 0.4
@@ -58,8 +66,20 @@ class Need:
     tables: int
 
 
-def disk_needed(shapes: Iterable[Shape], *, frames: bool, packed: bool, compat: bool) -> Need:
-    """What a run of such inputs takes at its peak; frames: whether the bundle scores frames."""
+def disk_needed(
+    shapes: Iterable[Shape],
+    *,
+    frames: bool,
+    packed: bool,
+    compat: bool,
+    sequences: str = "viral",
+    parquet: bool = False,
+) -> Need:
+    """What a run of such inputs takes at its peak.
+
+    frames: whether the bundle scores frames; packed, compat, sequences, parquet: as the settings
+    tables, compat_tables, write and parquet.
+    """
     blocks = tables = 0.0
     for shape in shapes:
         n, name = max(1.0, shape.records), shape.name_bytes / max(1.0, shape.records)
@@ -68,7 +88,11 @@ def disk_needed(shapes: Iterable[Shape], *, frames: bool, packed: bool, compat: 
         blocks += shape.chunks * (BLOCK_A_CHUNK + per_chunk * BLOCK_A_FRAME)
         row = shape.sample_bytes + name
         written = shape.chunks * (CALL + row) + n * (CONTIG + row)
-        tables += n * (HASH_AND_FLAG + 2 * name) + shape.letters * 61 / 60
+        tables += n * (HASH_AND_FLAG + 2 * name) + shape.letters * 61 / 60 * COPIES[sequences]
+        regions = max(0.0, shape.chunks - n) / CHUNKS_A_REGION
+        tables += regions * (REGION + 2 * row)
+        if parquet:
+            tables += shape.chunks * PARQUET_CALL + n * (PARQUET_CONTIG + 2 * name)
         if compat:
             chunk_scores = shape.chunks * (CHUNK_SCORE + name)
             written += shape.chunks * per_chunk * (FRAME_SCORE + name) + chunk_scores

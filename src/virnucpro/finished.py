@@ -80,7 +80,7 @@ def why_again(
     """Why the tables of a finished run must be made anew; empty if they need not."""
     if earlier["settings"].get("threshold") != settings.cut(bundle):
         return f"the threshold was {earlier['settings'].get('threshold')}"
-    for name in ("tables", "compat_tables"):
+    for name in ("tables", "compat_tables", "write", "parquet"):
         if (before := earlier["settings"].get(name)) != getattr(settings, name):
             return f"the setting {name} was {before}"
     samples = [before["sample"] for before in earlier["inputs"]]

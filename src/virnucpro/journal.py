@@ -114,6 +114,26 @@ class RunFiles:
         return self._public("viral.fasta")
 
     @property
+    def others_fasta(self) -> Path:
+        return self._public("others.fasta")
+
+    @property
+    def calls_parquet(self) -> Path:
+        return self._public("calls.parquet")
+
+    @property
+    def contigs_parquet(self) -> Path:
+        return self._public("contigs.parquet")
+
+    @property
+    def regions(self) -> Path:
+        return self._public("regions.tsv")
+
+    @property
+    def regions_bed(self) -> Path:
+        return self._public("regions.bed")
+
+    @property
     def failed(self) -> Path:
         return self._public("failed.tsv")
 
@@ -141,16 +161,11 @@ class RunFiles:
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
-        seen = (self.report, self.multiqc)
-        return (
-            *tables,
-            self.viral_fasta,
-            self.failed,
-            *seen,
-            self.run_json,
-            self.log,
-            self.log_json,
-        )
+        regions = (self.regions, self.regions_bed)
+        sequences = (self.viral_fasta, self.others_fasta)
+        parquet = (self.calls_parquet, self.contigs_parquet)
+        seen = (self.failed, self.report, self.multiqc, self.run_json)
+        return (*tables, *regions, *sequences, *parquet, *seen, self.log, self.log_json)
 
     @property
     def results(self) -> tuple[Path, ...]:

@@ -40,8 +40,8 @@ _ENVIRONMENT = {
         ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
     ),
 }
-# A line that Rust, in which the tokenizer is written, says as it aborts, or Python before main.
-_NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed|MemoryError")
+# A line that Rust, in which the tokenizer is written, says as it aborts.
+_NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed")
 
 
 def workers_for(device_kind: str, gpus: int, cpus: int, wish: int | None = None) -> int:
@@ -119,16 +119,12 @@ class Loaders:
             return
         ahead: deque[tuple[Block, Future[PreparedFrames]]] = deque()
         broken: list[VirnucproError] = []
-        try:
-            for block in _until_broken(blocks, broken):
-                ahead.append((block, self._threads.submit(self._by_a_worker, block)))
-                if len(ahead) == AHEAD * self._workers:
-                    yield _first(ahead)
-            while ahead:
+        for block in _until_broken(blocks, broken):
+            ahead.append((block, self._threads.submit(self._by_a_worker, block)))
+            if len(ahead) == AHEAD * self._workers:
                 yield _first(ahead)
-        finally:
-            for _, future in ahead:
-                future.cancel()
+        while ahead:
+            yield _first(ahead)
         if broken:
             raise broken[0]
 

@@ -1,7 +1,6 @@
 """The path: contigs -> blocks -> scores -> journal, iterators all the way."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from virnucpro.batches import blocks_of
 from virnucpro.errors import StreamBroken
@@ -41,8 +40,8 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
 def limited(contigs: Iterable[Contig], most_nt: int) -> Iterator[Contig]:
     """Contigs, of which those longer than most_nt are faulty."""
     for contig in contigs:
-        length_nt = len(contig.sequence)
-        if length_nt > most_nt:
-            fault = f"it has {length_nt:,} nt, more than the {most_nt:,} of --max-length"
-            contig = replace(contig, sequence=b"", fault=fault)
+        if len(contig.sequence) > most_nt:
+            contig = contig.refused(
+                f"it has {contig.length_nt:,} nt, more than the {most_nt:,} of --max-length"
+            )
         yield contig

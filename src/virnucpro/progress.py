@@ -123,6 +123,9 @@ class Watcher(Protocol):
     def line(self, text: str) -> None:
         """One line for the log."""
 
+    def detail(self, text: str) -> None:
+        """One line for those who want every detail."""
+
     def position(self, position: Position) -> None:
         """When work begins, and after each finished block."""
 
@@ -131,6 +134,9 @@ class Silent:
     """Nobody looks on."""
 
     def line(self, text: str) -> None:
+        """Says nothing."""
+
+    def detail(self, text: str) -> None:
         """Says nothing."""
 
     def position(self, position: Position) -> None:

@@ -60,8 +60,8 @@ class Contig:
 
     record counts from 1 within the input. name is the first word of the header, empty if the header
     is. sequence holds the letters exactly as they stand in the input, without line ends. fault says
-    why the contig cannot be processed; its sequence is then empty. header is the whole first line,
-    without '>'.
+    why the contig cannot be processed; its sequence is then empty, and refused_nt how long it was.
+    header is the whole first line, without '>'.
     """
 
     sample: str
@@ -70,6 +70,16 @@ class Contig:
     sequence: bytes = field(repr=False)
     fault: str = ""
     header: str = field(default="", repr=False)
+    refused_nt: int = 0
+
+    @property
+    def length_nt(self) -> int:
+        """Letters that it has in the input."""
+        return len(self.sequence) or self.refused_nt
+
+    def refused(self, fault: str) -> "Contig":
+        """The same without its letters, as one that cannot be processed for this reason."""
+        return replace(self, sequence=b"", fault=fault, refused_nt=len(self.sequence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +252,16 @@ class Source:
 
     def _contig(self, record: int, header: str, sequence: bytes) -> Contig:
         name = _first_word(header)
+        contig = Contig(self.sample, record, name, sequence, header=_unescaped(header))
         others = sequence.translate(None, IUPAC)
         if not others:
-            return Contig(self.sample, record, name, sequence, header=_unescaped(header))
+            return contig
         position = next(i for i, letter in enumerate(sequence) if letter in others)
         why = _why_not_dna(_unescaped(sequence[position:].decode("ascii")))
         if record <= TRIAL_RECORDS:
             line = _line_of_letter(self.path, record)
             raise InputError(f"record {record} ({name}) holds {why}", self.path, line)
-        return Contig(self.sample, record, name, b"", f"it holds, at base {position + 1}, {why}")
+        return contig.refused(f"it holds, at base {position + 1}, {why}")
 
 
 class _HashedFile(io.FileIO):

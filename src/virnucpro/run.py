@@ -47,13 +47,14 @@ from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
 from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.settings import Options, Settings, settings_of
-from virnucpro.tables import Counts, write_tables
+from virnucpro.tables import Counts, Wanted, write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -200,7 +201,7 @@ class _Run:
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
-                    self.log.keep(f"{status}: {sentence}", "error")
+                    self.log.ended(status, sentence)
                 # What ended the run is what it must end with. A run of another input stays.
                 with suppress(VirnucproError):
                     if not refused:
@@ -260,7 +261,7 @@ class _Run:
     def _note_memory(self, stage: str) -> None:
         """Memory as it is at the start, and where a stage ended."""
         memory = self.memory[stage] = memory_of(self.device.index)
-        say = self.log.line if self.device.kind == "cuda" else self.log.keep
+        say = self.log.line if self.device.kind == "cuda" else self.log.detail
         say(f"memory, {stage}: {memory}")
 
     def _work(self) -> Counts:
@@ -299,14 +300,26 @@ class _Run:
             before = [source.seen for source in self.sources]
             again = open_sources([s.path for s in self.sources], self.settings.sample)
             rule = Rule(self.bundle.kind, self.threshold)
-            compat = self.settings.compat_tables
-            counts = write_tables(self.journal.files, self.journal, rule, again, before, compat)
+            counts = write_tables(
+                self.journal.files, self.journal, rule, again, before, self._wanted()
+            )
         self._note_memory("tables")
         if counts.records != self.read.total():
             raise AssertionError(
                 f"{self.read.total()} records read, {counts.records} in the tables"
             )
         return counts
+
+    def _wanted(self) -> Wanted:
+        odds = odds_of(self.bundle, self.threshold)
+        if isinstance(odds, str):
+            self.log.line(f"no regions are looked for: {odds}")
+        return Wanted(
+            compat_tables=self.settings.compat_tables,
+            odds=None if isinstance(odds, str) else odds,
+            sequences=self.settings.write,
+            parquet=self.settings.parquet,
+        )
 
     def _contigs(self) -> "Iterator[Contig]":
         """The contigs of all inputs, counted."""
@@ -359,7 +372,7 @@ class _Run:
     def _announce_engine(self, classifier: Classifier) -> None:
         """What computes, each thing as it was observed."""
         cuda = self.device.kind == "cuda"
-        say = self.log.line if cuda else self.log.keep
+        say = self.log.line if cuda else self.log.detail
         for name, kernels in classifier.attention.items():
             say(f"attention of {name}: {kernels}")
         if self.settings.attention == "flash" and classifier.attention.get("dnabert_s"):
@@ -392,6 +405,8 @@ class _Run:
             frames=self.bundle.kind == "frames",
             packed=files.packed,
             compat=self.settings.compat_tables,
+            sequences=self.settings.write,
+            parquet=self.settings.parquet,
         )
         there = sum(path.stat().st_size for path in files.blocks.iterdir())
         blocks = max(0, need.blocks - there)
@@ -449,6 +464,8 @@ class _Run:
             f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
             f"others{_not_ok(counts)}"
         )
+        if counts.regions:
+            say(f"{counts.regions:,} viral regions, on {counts.region_records:,} records")
         if counts.incomplete:
             say(f"what could not be processed is listed in {self.journal.files.failed}")
 

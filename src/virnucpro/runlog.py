@@ -23,11 +23,19 @@ class RunLog:
 
     def line(self, text: str) -> None:
         warning = text.startswith(WARNING)
-        self.keep(text, "warning" if warning else "info")
+        self._keep(text, "warning" if warning else "info")
         self.watcher.line(text)
 
-    def keep(self, text: str, level: str = "info") -> None:
-        """A line for the files alone; level: info, warning or error."""
+    def detail(self, text: str) -> None:
+        """A line for the files, and for a watcher who wants every detail."""
+        self._keep(text, "info")
+        self.watcher.detail(text)
+
+    def ended(self, status: str, sentence: str) -> None:
+        """How a run ended that did not finish; for the files alone."""
+        self._keep(f"{status}: {sentence}", "error")
+
+    def _keep(self, text: str, level: str) -> None:
         now = datetime.now(UTC)
         with disk_errors(Path(self._file.name).parent):
             self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")

@@ -8,8 +8,10 @@ from typing import Any, TypedDict
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.engine import CACHE_CLEAR_INTERVAL, Engine
 from virnucpro.errors import SettingsError
+from virnucpro.parquet import check_pyarrow
 
 TABLE_FORMS = ("plain", "gz")
+SEQUENCES = ("none", "viral", "all")
 
 
 class Options(TypedDict, total=False):
@@ -34,6 +36,8 @@ class Options(TypedDict, total=False):
     max_length: int | None
     tables: str
     compat_tables: bool
+    write: str
+    parquet: bool
     allow_partial: bool
     resume: bool
     force: bool
@@ -47,17 +51,25 @@ class Settings:
     """What a user asked for. None means the bundle's or this machine's own.
 
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
-    prefix: put before the name of each file written, with a dot. threshold: least p_virus of a
-    call virus, 0 to 1. precision: fp32, bf16, fp16, fp8 or auto. threads: of the CPU. gpus: all,
-    none, or the number of one; None: the first there is. dataloader_workers: processes that
-    translate and tokenize ahead; None: 0 on a CPU. expandable_segments: adds that to the CUDA
-    allocator's settings. cache_weights, attention, batch_tokens and the other wishes of an engine:
-    see engine.Engine. max_length: records of more nt are listed as failed. tables: plain or gz.
+    prefix: put before the name of each file written, with a dot.
+    threshold: least p_virus of a call virus, 0 to 1.
+    precision: fp32, bf16, fp16, fp8 or auto.
+    threads: of the CPU.
+    gpus: all, none, or the number of one; None: the first there is.
+    attention, batch_tokens, cache_weights and the other wishes of an engine: see engine.Engine.
+    dataloader_workers: processes that translate and tokenize ahead; None: 0 on a CPU.
+    expandable_segments: adds that to the CUDA allocator's settings.
+    max_length: records of more nt are listed as failed.
+    tables: plain or gz.
     compat_tables: whether the two tables in the published program's format are written.
-    allow_partial: whether an exit code of 0 stands for a run in which some records failed, too.
-    resume: False refuses an unfinished run. force: whether an earlier run in out is replaced.
+    write: "none", "viral" (viral.fasta) or "all" (others.fasta, too).
+    parquet: whether calls and contigs are written in that format, too.
+    allow_partial: whether 0 is the exit code of a run in which some records failed, too.
+    resume: False refuses an unfinished run.
+    force: whether an earlier run in out is replaced.
     keep_blocks: whether finished blocks stay for a later run with, say, another threshold.
-    journal: folder for the blocks, by default out. log_json: whether log.jsonl is written, too.
+    journal: folder for the blocks, by default out.
+    log_json: whether log.jsonl is written, too.
     command: the command line, for run.json.
     """
 
@@ -83,6 +95,8 @@ class Settings:
     max_length: int | None = None
     tables: str = "plain"
     compat_tables: bool = True
+    write: str = "viral"
+    parquet: bool = False
     allow_partial: bool = False
     resume: bool = True
     force: bool = False
@@ -113,6 +127,10 @@ class Settings:
         self.engine.check()
         if self.tables not in TABLE_FORMS:
             raise SettingsError(f"tables is {self.tables!r}, but must be plain or gz")
+        if self.write not in SEQUENCES:
+            raise SettingsError(f"write is {self.write!r}, but must be none, viral or all")
+        if self.parquet:
+            check_pyarrow("--parquet")
         if self.prefix and Path(self.prefix).name != self.prefix:
             raise SettingsError(
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "

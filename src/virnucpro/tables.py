@@ -7,9 +7,8 @@ sorted, which lies on the disk. This module knows no encoder and no device.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import FRAME_NAMES, Call, ContigCalls, Contigs, Rule, Scores, Status, consensus
-from virnucpro.errors import InputError, StreamBroken
+from virnucpro.calls import (
+    FRAME_NAMES,
+    Call,
+    ContigCalls,
+    Contigs,
+    Rule,
+    Scores,
+    Status,
+    consensus,
+    frame_names,
+)
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
-from virnucpro.reads import Contig, Seen, Source
+from virnucpro.parquet import ParquetTables
+from virnucpro.reads import Seen, Source
+from virnucpro.regions import Odds, Region, RegionFinder
 from virnucpro.scored import Scored
+from virnucpro.sequences import Marks, copy_sequences
 from virnucpro.sorting import SortedLines, pieces_of
 
 CALLS_COLUMNS = (
@@ -55,18 +66,26 @@ CONTIGS_COLUMNS = (
 FRAME_SCORES_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
 CHUNK_SCORES_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")
 FAILED_COLUMNS = ("sample", "record", "contig", "reason")
-FASTA_WIDTH = 60
+REGIONS_COLUMNS = (
+    "sample",
+    "record",
+    "contig",
+    "region",
+    "start",
+    "end",
+    "length_nt",
+    "chunks",
+    "called",
+    "virus_chunks",
+    "p_virus",
+    "expected_by_chance",
+)
 
-_FRAMES = [
-    ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1) for bits in range(64)
-]
+_FRAMES = [frame_names(bits) for bits in range(64)]
 _CALLS = [call.name.lower() for call in Call]
 _STATUSES = [status.name.lower() for status in Status]
 _TRUTH = ("False", "True")
 _LABELS = ("others", "virus")
-_CHANGED = "the file changed while it was read; run again"
-_FASTA_PIECE = 10_000 * FASTA_WIDTH
-_FASTA_PIECES = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +93,8 @@ class Counts:
     """What a run did with its input. Creating one checks that it adds up.
 
     records = called + none + failed, called = virus + others; partly_failed of the called records
-    have chunks that failed. chunks counts all chunks, chunk_status those of each status.
+    have chunks that failed. chunks counts all chunks, chunk_status those of each status. regions:
+    rows of regions.tsv, on region_records records.
     """
 
     records: int
@@ -89,6 +109,8 @@ class Counts:
     others_chunks: int
     chunk_status: dict[str, int]
     bases: int
+    regions: int = 0
+    region_records: int = 0
 
     def __post_init__(self) -> None:
         called = sum(self.chunk_status[s.name.lower()] for s in Status if s.called)
@@ -112,31 +134,47 @@ class Counts:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be written besides calls.tsv, contigs.tsv, failed.tsv and the regions.
+
+    compat_tables: the two in the published tool's format. odds: what finds regions; None finds
+    none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
+    contigs in that format.
+    """
+
+    compat_tables: bool = True
+    odds: Odds | None = None
+    sequences: str = "viral"
+    parquet: bool = False
+
+
 def write_tables(
     files: RunFiles,
     journal: Journal,
     rule: Rule,
     sources: Sequence[Source],
     before: Sequence[Seen],
-    compat_tables: bool = True,
+    wanted: Wanted = Wanted(),
 ) -> Counts:
-    """Writes all tables and viral.fasta; they appear one after the other, when all are finished.
+    """Writes all tables and sequences; they appear one after the other, when all are finished.
 
-    compat_tables: whether the two in the published tool's format are among them. sources: the
-    inputs, opened anew for the second pass; before: what the first pass has seen of each. Raises
-    InputError if an input has changed since, VirnucproError if the disk refuses, ResumeError if a
-    block is missing or damaged.
+    sources: the inputs, opened anew for the second pass; before: what the first pass has seen of
+    each. Raises InputError if an input has changed since, VirnucproError if the disk refuses,
+    ResumeError if a block is missing or damaged.
     """
     with Staging(files, journal.outputs) as staging:
-        hashes, virus = files.scratch / "names.hashes", files.scratch / "virus.flags"
-        counts = _write_calls(files, staging, journal, rule, hashes, virus)
-        if compat_tables:
+        hashes = files.scratch / "names.hashes"
+        with Marks(files.scratch) as marks:
+            counts = _write_calls(files, staging, journal, rule, wanted, hashes, marks)
+        if wanted.compat_tables:
             names = unique_names(lambda: _records(journal), hashes, files.scratch)
             _write_scores(files, staging, journal, names)
-        fasta = staging.open(files.viral_fasta)
-        if counts.virus:
-            for piece in _viral(sources, before, virus):
-                fasta.write(piece)
+        if wanted.sequences != "none":
+            viral = staging.open(files.viral_fasta)
+            others = staging.open(files.others_fasta) if wanted.sequences == "all" else None
+            if others is not None or marks.virus or marks.excerpts:
+                copy_sequences(sources, before, marks, viral, others)
         staging.publish()
     return counts
 
@@ -193,7 +231,8 @@ def _checked_chunks(scored: Scored, before: int) -> int:
         return before
     covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
     covered[rows.record], last[rows.record] = rows.end, rows.number
-    length = np.fromiter((r.length_nt if r.ends else -1 for r in records), np.int64, len(records))
+    whole = (r.length_nt if r.ends and not r.fault else -1 for r in records)
+    length = np.fromiter(whole, np.int64, len(records))
     expected = np.append(before, rows.number)[: len(rows)] + 1
     first = np.diff(rows.record, prepend=-1) != 0
     expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
@@ -209,17 +248,21 @@ def _write_calls(
     staging: Staging,
     journal: Journal,
     rule: Rule,
+    wanted: Wanted,
     hashes: Path,
-    virus: Path,
+    marks: Marks,
 ) -> Counts:
-    """First pass: calls.tsv, contigs.tsv, failed.tsv, and what the later passes need."""
+    """First pass: tables of calls, contigs, regions and failures, and what later passes need."""
     calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
     contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
+    regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
+    bed_file = staging.open(files.regions_bed)
     contig_calls, tally = ContigCalls(), Counter[str]()
+    finder = None if wanted.odds is None else RegionFinder(wanted.odds)
     reasons: dict[int, str] = {}
     with (
         OutputFile(hashes, durable=False) as hash_file,
-        OutputFile(virus, durable=False) as flag_file,
+        _parquet(files, staging, wanted) as parquet,
     ):
         for scored in _in_order(journal.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
@@ -234,13 +277,34 @@ def _write_calls(
             status = _with_faults(ended, contigs.status)
             called = rule.contigs(contigs.p_virus)
             contigs_file.write(_contigs_rows(ended, contigs, called, status))
+            if parquet is not None:
+                parquet.add_chunks(scored, calls)
+                parquet.add_contigs(ended, contigs, called, status)
             for row, reason in scored.failures.items():
                 reasons.setdefault(records[rows.record[row]].ordinal, reason)
             if lines := _failed_rows(ended, contigs, reasons):  # the file exists only for these
                 staging.open(files.failed, header(FAILED_COLUMNS)).write(lines)
-            flag_file.write((called == Call.VIRUS).tobytes())
+            regions: list[Region] = []
+            if finder is not None:
+                spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
+                regions = finder.add(len(records), *spans, last_ends)
+            regions_file.write(_regions_rows(ended, regions))
+            bed_file.write(_bed_rows(ended, regions))
+            marks.add(called == Call.VIRUS, regions)
             _add(tally, ended, contigs, called, status, scores, calls)
+            tally["regions"] += len(regions)
+            tally["region_records"] += len({region.index for region in regions})
     return _counts(tally)
+
+
+@contextmanager
+def _parquet(files: RunFiles, staging: Staging, wanted: Wanted) -> Iterator[ParquetTables | None]:
+    if not wanted.parquet:
+        yield None
+        return
+    both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
+    with ParquetTables(*both) as tables:
+        yield tables
 
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -297,6 +361,26 @@ def _contigs_rows(
             status.tolist(),
             strict=True,
         )
+    ]
+    return _encoded(lines)
+
+
+def _regions_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
+    lines = [
+        f"{records[r.index].sample}\t{records[r.index].record}\t{records[r.index].name}\t"
+        f"{r.number}\t{r.start}\t{r.end}\t{r.length_nt}\t{r.chunks}\t{r.called}\t{r.virus}\t"
+        f"{r.p_virus:.6f}\t{r.expected:.2e}\n"
+        for r in regions
+    ]
+    return _encoded(lines)
+
+
+def _bed_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
+    """The same as BED6; the fourth column tells records of one name apart."""
+    lines = [
+        f"{records[r.index].name}\t{r.start}\t{r.end}\t{records[r.index].sample}:"
+        f"{records[r.index].record}:{r.number}\t{round(1000 * r.p_virus)}\t.\n"
+        for r in regions
     ]
     return _encoded(lines)
 
@@ -397,47 +481,6 @@ def _chunk_rows(ids: list[str], scores: Scores) -> list[bytes]:
         for i, virus, p0, p1 in zip(found.chunk.tolist(), found.virus.tolist(), m0, m1, strict=True)
     ]
     return [line.encode("utf-8", "surrogateescape") for line in lines]
-
-
-def _viral(sources: Sequence[Source], before: Sequence[Seen], flags: Path) -> Iterator[bytes]:
-    """Text of viral.fasta, from a second pass over the inputs; flags: a byte a record."""
-    waiting: list[bytes] = []
-    with flags.open("rb") as wanted:
-        for source, seen in zip(sources, before, strict=True):
-            for contig in _again(source, seen):
-                if wanted.read(1) == b"\1":
-                    waiting += _fasta(contig)
-                if len(waiting) >= _FASTA_PIECES:
-                    yield b"".join(waiting)
-                    waiting.clear()
-    yield b"".join(waiting)
-
-
-def _again(source: Source, before: Seen) -> Iterator[Contig]:
-    """The contigs of an input that an earlier pass saw, and no others.
-
-    An input that had broken off may have more by now. Raises InputError where one is another, or
-    where a complete input is not the same to its end.
-    """
-    try:
-        with closing(source.contigs()) as contigs:
-            yield from islice(contigs, before.records)
-            more = before.sha256 != "" and next(contigs, None) is not None
-    except StreamBroken as error:
-        raise InputError(_CHANGED, source.path) from error
-    if more or replace(source.seen, sha256=before.sha256) != before:
-        raise InputError(_CHANGED, source.path)
-    if before.sha256 and source.sha256 != before.sha256:
-        raise InputError(_CHANGED, source.path)
-
-
-def _fasta(contig: Contig) -> Iterator[bytes]:
-    """A record as in the input, on lines of FASTA_WIDTH letters, in pieces of bounded size."""
-    yield b">" + contig.header.encode("utf-8", "surrogateescape") + b"\n"
-    for at in range(0, len(contig.sequence), _FASTA_PIECE):
-        piece = contig.sequence[at : at + _FASTA_PIECE]
-        lines = [piece[i : i + FASTA_WIDTH] for i in range(0, len(piece), FASTA_WIDTH)]
-        yield b"\n".join(lines) + b"\n"
 
 
 def _encoded(lines: Sequence[str]) -> bytes:

@@ -48,7 +48,7 @@ def _refusing(command: Command) -> Command:
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
-@click.option_panel("Tables", options=["--tables", "--no-compat-tables"])
+@click.option_panel("Tables", options=["--tables", "--no-compat-tables", "--write", "--parquet"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel("Classifier", options=["--bundle", "--threshold", "--cache-weights"])
 @click.option_panel(
@@ -107,6 +107,20 @@ def _refusing(command: Command) -> Command:
     flag_value=False,
     default=True,
     help="Leave out the two tables in the published program's format.",
+)
+@click.option(
+    "--write",
+    type=click.Choice(["none", "viral", "all"]),
+    default="viral",
+    show_default=True,
+    help="viral: records called virus, and regions of others, go to viral.fasta; all: the records "
+    "that are not called virus go to others.fasta, too.",
+)
+@click.option(
+    "--parquet",
+    is_flag=True,
+    help="Write calls.parquet and contigs.parquet, too: typed columns, numbers in full. Needs "
+    "pyarrow: pip install 'virnucpro[[parquet]'.",
 )
 @click.option(
     "--resume/--no-resume",
@@ -246,9 +260,10 @@ def _refusing(command: Command) -> Command:
 def predict(quiet: bool, verbose: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN401
     """Classify the sequences of FASTA files, plain or gzipped.
 
-    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), viral.fasta,
-    two tables in the published program's format, log.txt and run.json. A run that was stopped goes
-    on when the same command is given again; one that is finished is left as it is.
+    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), regions.tsv
+    (viral stretches of long records), viral.fasta, two tables in the published program's format,
+    log.txt and run.json. A run that was stopped goes on when the same command is given again; one
+    that is finished is left as it is.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.

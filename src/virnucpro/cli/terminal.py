@@ -60,7 +60,7 @@ class Screen:
     """A watcher of runs and of training, for `with`.
 
     quiet leaves out everything but errors, bar=False only the bar and the periodic lines; verbose
-    adds a line for each block.
+    adds a line for each block, and what computes it.
     """
 
     def __init__(self, *, quiet: bool = False, bar: bool = True, verbose: bool = False) -> None:
@@ -115,6 +115,11 @@ class Screen:
         stop.check()
         if not self._quiet:
             self._console.print(text, markup=False)
+
+    def detail(self, text: str) -> None:
+        """One line for those who want every detail."""
+        if self._verbose:
+            self.line(text)
 
     def table(self, table: Table | Text) -> None:
         """A table before the work begins."""

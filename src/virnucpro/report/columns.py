@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from virnucpro.calls import FRAME_NAMES, Call, Status
+from virnucpro.calls import FRAME_NAMES, Call, Status, frame_names
 from virnucpro.errors import InputError
 from virnucpro.journal import PACKED_SUFFIX
 
@@ -85,9 +85,4 @@ def _codes(texts: Mapping[str, int]) -> Reader:
 calls = _codes({call.name.lower(): call for call in Call})
 statuses = _codes({status.name.lower(): status for status in Status})
 # As bits: F1 is 1, R3 is 32.
-frames = _codes(
-    {
-        ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1): bits
-        for bits in range(1 << len(FRAME_NAMES))
-    }
-)
+frames = _codes({frame_names(bits): bits for bits in range(1 << len(FRAME_NAMES))})

@@ -176,7 +176,7 @@ function drawTracks(section, run) {
     const figure = Plot.plot({
       ...shared, width: widthOf(place), height: 240, marginTop: 16, marginBottom: framed ? 8 : 36, clip: true,
       x: { domain, axis: framed ? null : "bottom", label: "position, nt", labelAnchor: "center", labelArrow: "none", tickFormat: count, ticks: Math.max(widthOf(place) / 130, 3) },
-      y: { domain: [0, 1.08], ticks: [0, 0.5, 1], tickFormat: ".1f", label: "p_virus", labelArrow: "none", grid: true },
+      y: { domain: [0, 1.13], ticks: [0, 0.5, 1], tickFormat: ".1f", label: "p_virus", labelArrow: "none", grid: true },
       marks: [
         hatch,
         Plot.rect(seen, {
@@ -185,6 +185,7 @@ function drawTracks(section, run) {
         }),
         track.high ? Plot.tickY(seen.filter((d) => d.p !== null), { x: (d) => (d.start + d.end) / 2, y: "high", stroke: fill }) : null,
         Plot.rect(seen.filter((d) => d.low >= 50), { x1: "start", x2: "end", y1: 1.035, y2: 1.06, fill: "var(--low)" }),
+        Plot.rect(track.regions, { x1: "0", x2: "1", y1: 1.08, y2: 1.12, fill: "var(--virus)" }),
         Plot.ruleY([0]),
         run.threshold === null ? null : Plot.ruleY([run.threshold], { stroke: "var(--ink)", strokeDasharray: "3,3" }),
         Plot.rect(marked, { x1: "start", x2: "end", y1: 0, y2: 1.02, stroke: "var(--ink)", strokeWidth: 1.5 }),
@@ -227,10 +228,14 @@ function drawTracks(section, run) {
     if (!track) return choose(0);
     const together = track.group > 1 ? ` Each point stands for ${track.group} chunks: bar mean, tick highest p_virus.` : "";
     const of = run.samples.length > 1 ? `, sample ${track.sample}` : "";
+    const regions = track.regions.slice(0, 10).map(([start, end, virus, called]) =>
+      `${count(start)}–${count(end)} with ${count(virus)} of ${count(called)} chunks virus`);
+    if (track.regions.length > 10) regions.push(`${track.regions.length - 10} more`);
     caption.replaceChildren(
       make("b", track.name),
       ` · record ${count(track.record)}${of} · ${count(track.length)} nt · called ${NAMES[data.calls[track.call]]}` +
-        `${track.p === null ? "" : ` at ${score(track.p)}`} · ${count(track.virus)} of ${count(track.chunks)} chunks virus.${together}`,
+        `${track.p === null ? "" : ` at ${score(track.p)}`} · ${count(track.virus)} of ${count(track.chunks)} chunks virus.` +
+        `${regions.length ? ` Viral regions (from 0): ${regions.join(", ")}.` : ""}${together}`,
     );
     drawTrack();
     drawStrip();

@@ -600,8 +600,8 @@ def _tracks(run: Run) -> Html | None:
     if len(run.tracks) < run.counts["of several chunks"]:
         drawn = (
             f"{len(run.tracks):,} of the {run.counts['of several chunks']:,} records of more than "
-            "one chunk: those with the most chunks called virus, with the highest p_virus, and the "
-            "longest."
+            "one chunk: those with the longest viral regions, with the most chunks called virus, "
+            "with the highest p_virus, and the longest."
         )
     options = [
         h(
@@ -653,6 +653,7 @@ def _tracks(run: Run) -> Html | None:
             "virus",
             "others",
             none="not called",
+            region="viral region: more calls virus than chance would give this record",
             low="mostly repeats of few letters (looked for in records called virus)",
         ),
         h("dl", class_="chunk screen", data_part="chunk", aria_live="polite"),
@@ -971,4 +972,5 @@ def _track(track: Track) -> dict[str, Any]:
         "status": track.status,
         "frames": track.frames if single and len({*track.frames} - {0}) > 1 else None,
         "low": low,
+        "regions": [[r.start, r.end, r.virus_chunks, r.called] for r in track.shown.regions],
     }

@@ -1,7 +1,8 @@
 """The files of a finished run -> what a page can show of it, in bounded memory.
 
-Tables are streamed: contigs.tsv once, viral.fasta once, calls.tsv once. What is kept does not grow
-with the input, but for one line of counts a sample. This module knows no HTML.
+Tables are streamed: contigs.tsv with regions.tsv once, viral.fasta once, calls.tsv once. What is
+kept does not grow with the input, but for one line of counts a sample, and a number a region. This
+module knows no HTML.
 """
 
 import heapq
@@ -59,13 +60,27 @@ class ContigRow(NamedTuple):
     status: Status
 
 
+class RegionRow(NamedTuple):
+    """What a page tells of a row of regions.tsv."""
+
+    start: int
+    end: int
+    virus_chunks: int
+    called: int
+    expected: float
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A record of the page: its row, and its ordinals in contigs.tsv and viral.fasta (or -1)."""
+    """A record of the page: its row, and its ordinals in contigs.tsv and viral.fasta (or -1).
+
+    regions: its rows of regions.tsv.
+    """
 
     row: ContigRow
     ordinal: int
     viral: int
+    regions: tuple[RegionRow, ...] = ()
 
 
 @dataclass(slots=True)
@@ -142,8 +157,9 @@ class Run:
 
     document: run.json, empty if it is missing; missing: names of files that are not there.
     records: counts by sample; chunks: counts by call and by `status ...`; lengths_nt: chunks of
-    each length. low_shares: share of low complexity of the shown records of viral.fasta, by their
-    ordinal there; low: how many of all low_seen looked at are mostly of low complexity.
+    each length. excerpts: ordinals in viral.fasta of regions, which are no records. low_shares:
+    share of low complexity of the shown records of viral.fasta, by their ordinal there; low: how
+    many of all low_seen looked at are mostly of low complexity.
     """
 
     files: RunFiles
@@ -159,6 +175,7 @@ class Run:
     lengths_nt: Counter[int] = field(default_factory=Counter)
     shown: list[Shown] = field(default_factory=list)
     tracks: list[Track] = field(default_factory=list)
+    excerpts: set[int] = field(default_factory=set)
     low_shares: dict[int, float] = field(default_factory=dict)
     low: int = 0
     low_seen: int = 0
@@ -230,7 +247,11 @@ def read_run(files: RunFiles, share: int = 1) -> Run:
     share: how many runs the page has room for. Raises InputError for a damaged file.
     """
     run = Run(files, _document(files))
-    shown = (files.run_json, files.contigs, files.calls, files.viral_fasta)
+    shown = [files.run_json, files.contigs, files.calls]
+    if run.document.get("settings", {}).get("write") != "none":
+        shown.append(files.viral_fasta)
+    if files.regions.name in (run.document.get("outputs") or {}):
+        shown.append(files.regions)
     run.missing = [path.name for path in shown if not path.exists()]
     chosen: list[tuple[str, Shown]] = []
     if files.contigs.exists():
@@ -281,6 +302,51 @@ _CHUNK_COLUMNS: dict[str, Reader] = {
 }
 
 
+_REGION_COLUMNS: dict[str, Reader] = {
+    "sample": tuple,
+    "record": integers,
+    "start": integers,
+    "end": integers,
+    "virus_chunks": integers,
+    "called": integers,
+    "expected_by_chance": scores,
+}
+
+
+class _Regions:
+    """regions.tsv, read beside contigs.tsv, whose order it has."""
+
+    def __init__(self, path: Path) -> None:
+        self._records = groupby(_region_rows(path) if path.exists() else (), key=lambda r: r[0])
+        self._next = next(self._records, None)
+
+    def of(self, block: Columns) -> dict[int, tuple[RegionRow, ...]]:
+        """The regions of the next rows of contigs.tsv, by row."""
+        found: dict[int, tuple[RegionRow, ...]] = {}
+        while self._next is not None:
+            (sample, record), rows = self._next
+            places = np.flatnonzero(block["record"] == record).tolist()
+            place = next((i for i in places if block["sample"][i] == sample), None)
+            if place is None:
+                break
+            found[place] = tuple(row for _, row in rows)
+            self._next = next(self._records, None)
+        return found
+
+    @property
+    def left(self) -> bool:
+        """Whether there is a row of a record that contigs.tsv has not."""
+        return self._next is not None
+
+
+def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
+    for block in blocks(path, _REGION_COLUMNS):
+        columns = (block[name] for name in _REGION_COLUMNS)
+        for sample, record, start, end, virus, called, expected in zip(*columns, strict=True):
+            row = RegionRow(int(start), int(end), int(virus), int(called), float(expected))
+            yield (sample, int(record)), row
+
+
 class _Top:
     """The rows of the largest keys, the earlier one first where keys are equal."""
 
@@ -305,6 +371,7 @@ class _Top:
 
 # Why a contig is drawn: the column that it is high in.
 _REASONS = {
+    "Longest viral regions": "region_nt",
     "Most chunks called virus": "virus_chunks",
     "Highest p_virus": "p_virus",
     "Longest": "length_nt",
@@ -321,16 +388,32 @@ def _read_contigs(run: Run, most_rows: int, most_points: int) -> list[tuple[str,
     table = _Top(most_rows)
     tops = {reason: _Top(MOST_TRACKS) for reason in _REASONS}
     ordinal = viral = 0
+    regions = _Regions(run.files.regions)
     for block in blocks(run.files.contigs, _CONTIG_COLUMNS):
         _count(run, block)
         virus = block["call"] == Call.VIRUS
-        places = ordinal, np.where(virus, viral + np.cumsum(virus) - 1, -1)
+        of_block = regions.of(block)
+        copies = virus.astype(np.int64)  # what viral.fasta holds of each
+        region_nt = np.zeros(len(virus), np.int64)
+        for i, rows in of_block.items():
+            region_nt[i] = sum(row.end - row.start for row in rows)
+            if not virus[i]:
+                copies[i] = len(rows)
+        first = viral + np.cumsum(copies) - copies
+        for i in np.flatnonzero(~virus & (copies > 0)).tolist():
+            run.excerpts.update(range(first[i], first[i] + copies[i]))
+        places = ordinal, np.where(virus, first, -1), of_block
         _choose(table, np.nan_to_num(block["p_virus"], nan=-1.0), block, *places)
+        columns = {**block, "region_nt": region_nt}
         for reason, column in _REASONS.items():
-            fit = (block["chunks"] > 1) & (block[column] > 0)
-            _choose(tops[reason], np.where(fit, block[column], -inf), block, *places)
+            fit = (block["chunks"] > 1) & (columns[column] > 0)
+            _choose(tops[reason], np.where(fit, columns[column], -inf), block, *places)
         ordinal += len(virus)
-        viral += int(virus.sum())
+        viral += int(copies.sum())
+    if regions.left:
+        run.notes.append(
+            f"{run.files.regions.name} tells of records that {run.files.contigs.name} does not hold"
+        )
     run.shown = sorted(table.rows(), key=lambda shown: shown.ordinal)
     drawn: dict[int, tuple[str, Shown]] = {}
     for reason, top in tops.items():
@@ -348,10 +431,12 @@ def _choose(
     block: Columns,
     ordinal: int,
     viral: NDArray[np.int64],
+    regions: Mapping[int, tuple[RegionRow, ...]],
 ) -> None:
     """Adds the rows of a block that have a place; ordinal is that of its first row."""
     for i in np.flatnonzero(keys > top.floor).tolist():
-        top.add(float(keys[i]), Shown(_contig_row(block, i), ordinal + i, int(viral[i])))
+        row, of_row = _contig_row(block, i), regions.get(i, ())
+        top.add(float(keys[i]), Shown(row, ordinal + i, int(viral[i]), of_row))
 
 
 def _contig_row(block: Columns, i: int) -> ContigRow:
@@ -394,8 +479,8 @@ def _count(run: Run, block: Columns) -> None:
 def _read_viral(run: Run, drawn: set[int]) -> dict[int, Complexity]:
     """Looks for low complexity in viral.fasta; returns that of the drawn records.
 
-    Its records are those called virus, whole and in the order of contigs.tsv. Where the two do not
-    fit, a note says so, and nothing is told of complexity.
+    Its records are those called virus, whole and in the order of contigs.tsv, and among them the
+    regions of others. Where the two do not fit, a note says so, and nothing is told of complexity.
     """
     wanted = {shown.viral: shown.row.length_nt for shown in run.shown}
     found: dict[int, Complexity] = {}
@@ -403,15 +488,16 @@ def _read_viral(run: Run, drawn: set[int]) -> dict[int, Complexity]:
     for batch in _batches(_fasta(run.files.viral_fasta)):
         looked_at = complexities([sequence for _, sequence in batch])
         for (length_nt, _), complexity in zip(batch, looked_at, strict=True):
-            run.low += complexity.share >= LOW_SHARE
+            if number not in run.excerpts:
+                run.low += complexity.share >= LOW_SHARE
+                run.low_seen += 1
             if number in wanted:
                 fits &= wanted[number] == length_nt
                 run.low_shares[number] = complexity.share
             if number in drawn:
                 found[number] = complexity
             number += 1
-    run.low_seen = number
-    if not fits or number != run.counts["virus"]:
+    if not fits or number != run.counts["virus"] + len(run.excerpts):
         run.low, run.low_seen, run.low_shares, found = 0, 0, {}, {}
         if run.files.contigs.exists() and run.files.viral_fasta.exists():
             run.notes.append(

@@ -1,0 +1,100 @@
+"""How fast blocks are prepared for the encoders: open frames, nucleotides and proteins as ids.
+
+    python bench/loaders.py --tokenizer tokenizer.json [--val FOLDER] [--contigs 6000]
+
+Contigs are windows of the genomes of val, as in bench/padding.py. First the processor time of each
+part in one process; then open frames a second of wall time, start-up of processes left out, in this
+process and in 1, 2, ... others, while this one does nothing but send blocks and take results. Here:
+the processor time that this costs it with the most of them. Bytes: what comes back from a process.
+All are for each open frame.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from figures import machine, processor_seconds, table
+from padding import CHUNK_NT, LENGTHS, VALIDATION, contigs
+from virnucpro.batches import Block, blocks_of
+from virnucpro.classifiers.open_frames import BLOCK_NT
+from virnucpro.frames import OpenFrames, open_frames_of
+from virnucpro.loaders import Loaders
+from virnucpro.preparation import FramePreparation
+from virnucpro.texts import Texts
+from virnucpro.tokens import NucleotideTokenizer, protein_rows
+
+WORKERS = (0, 1, 2)
+
+
+def frames_of(block: Block) -> OpenFrames:
+    """The open frames of a block."""
+    texts = Texts.of_block(block)
+    return open_frames_of(texts.text, texts.offset, texts.length_nt)
+
+
+def parts(blocks: Sequence[Block], tokenizer: NucleotideTokenizer, repeats: int) -> list[float]:
+    """Microseconds an open frame of translation, nucleotide ids, protein ids."""
+    frames = [frames_of(block) for block in blocks]
+    seconds = (
+        processor_seconds(lambda: [frames_of(block) for block in blocks], repeats),
+        processor_seconds(lambda: [tokenizer.rows(f.nucleotides) for f in frames], repeats),
+        processor_seconds(lambda: [protein_rows(f.protein) for f in frames], repeats),
+    )
+    return [1e6 * s / sum(map(len, frames)) for s in seconds]
+
+
+def rate(
+    blocks: Sequence[Block], preparation: FramePreparation, workers: int
+) -> tuple[float, float]:
+    """Open frames a second, and microseconds of this process an open frame."""
+    with Loaders(preparation, workers) as loaders:
+        list(loaders.prepared(blocks[: max(1, 2 * workers)]))  # they have started
+        began, spent = time.perf_counter(), time.process_time()
+        count = sum(len(prepared.chunk) for _, prepared in loaders.prepared(blocks))
+        here = time.process_time() - spent
+        return count / (time.perf_counter() - began), 1e6 * here / count
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--tokenizer", required=True, help="DNABERT-S's tokenizer.json")
+    parser.add_argument("--val", type=Path, default=VALIDATION, help="a folder as shared/data/val")
+    parser.add_argument("--contigs", type=int, default=6_000)
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
+    parser.add_argument("--repeats", type=int, default=5)
+    chosen = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in the processes
+    print(machine())
+    preparation = FramePreparation(chosen.tokenizer)
+    rows = []
+    for name, lengths in LENGTHS.items():
+        blocks = list(blocks_of(contigs(chosen.val, lengths, chosen.contigs), CHUNK_NT, BLOCK_NT))
+        prepared = [preparation(block) for block in blocks]
+        frames = sum(len(p.chunk) for p in prepared)
+        times = parts(blocks, NucleotideTokenizer(chosen.tokenizer), chosen.repeats)
+        rates = [rate(blocks, preparation, workers) for workers in chosen.workers]
+        size = sum(len(p.to_bytes()) for p in prepared)
+        rows.append(
+            [name, f"{frames:,}", f"{size / frames:.0f}"]
+            + [f"{s:.1f}" for s in (*times, sum(times))]
+            + [f"{rates[-1][1]:.1f}"]
+            + [f"{r:,.0f}" for r, _ in rates]
+        )
+    columns = [
+        "input",
+        "open frames",
+        "bytes",
+        "translate, us",
+        "nucleotides",
+        "proteins",
+        "sum",
+        "here",
+    ]
+    print(table([*columns, *(f"frames/s, {w}" for w in chosen.workers)], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""calls.parquet and contigs.parquet: the tables with typed columns and numbers in full.
+
+Rows are gathered into row groups, so that memory does not grow with the input. pyarrow is loaded
+only where it is asked for. This module knows no rule and no journal of blocks.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.batches import Record
+from virnucpro.calls import Call, Contigs, Status, frame_names
+from virnucpro.errors import SettingsError
+from virnucpro.journal import OutputFile
+from virnucpro.scored import Scored
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+GROUP_ROWS = 100_000
+_CALLS = [call.name.lower() for call in Call]
+_STATUSES = [status.name.lower() for status in Status]
+_FRAMES = [frame_names(bits) for bits in range(64)]
+
+Columns = Mapping[str, Any]
+
+
+def check_pyarrow(option: str) -> None:
+    """Raises SettingsError if there is no pyarrow; option: what needs it."""
+    if find_spec("pyarrow") is None:
+        raise SettingsError(
+            f"{option} needs pyarrow, which is not installed; "
+            "`pip install 'virnucpro[parquet]'` adds it"
+        )
+
+
+class _Sink(io.RawIOBase):
+    """An OutputFile as pyarrow writes to one; closing it leaves the file open.
+
+    useless: whether nobody will read the file; pyarrow ends it all the same.
+    """
+
+    def __init__(self, file: OutputFile) -> None:
+        self._file = file
+        self._at = 0
+        self.useless = False
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        piece = bytes(data)
+        if not self.useless:
+            self._file.write(piece)
+        self._at += len(piece)
+        return len(piece)
+
+
+class ParquetTable:
+    """A table in the making; columns: name -> type of pyarrow."""
+
+    def __init__(self, file: OutputFile, columns: Mapping[str, str]) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        coded = pyarrow.dictionary(pyarrow.int8(), pyarrow.string())
+        types = {
+            name: coded if kind == "coded" else getattr(pyarrow, kind)()
+            for name, kind in columns.items()
+        }
+        self._schema = pyarrow.schema(list(types.items()))
+        self._batch: Callable[..., Any] = pyarrow.record_batch
+        self._array: Callable[..., Any] = pyarrow.array
+        self._coded: Callable[..., Any] = pyarrow.DictionaryArray.from_arrays
+        self._table: Callable[..., Any] = pyarrow.Table.from_batches
+        self._sink = _Sink(file)
+        self._writer = parquet.ParquetWriter(self._sink, self._schema, compression="zstd")
+        self._waiting: list[Any] = []
+        self._rows = 0
+
+    def add(self, columns: Columns) -> None:
+        """More rows: sequences, arrays whose nan is no value, or (codes, words) of coded ones."""
+        arrays = [self._column(columns[part.name], part.type) for part in self._schema]
+        self._waiting.append(self._batch(arrays, schema=self._schema))
+        self._rows += self._waiting[-1].num_rows
+        if self._rows >= GROUP_ROWS:
+            self._flush()
+
+    def _column(self, values: Any, kind: Any) -> Any:  # noqa: ANN401
+        if isinstance(values, tuple):
+            codes, words = values
+            return self._coded(self._array(codes.astype(np.int8)), self._array(words))
+        return self._array(values, type=kind, from_pandas=True)
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._table(self._waiting, self._schema), self._rows)
+        self._waiting, self._rows = [], 0
+
+    def close(self) -> None:
+        """Writes what is left, and the end of the file."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Lets go of a file that is whole, or that nobody will read."""
+        self._sink.useless = True
+        self._writer.close()
+
+
+CALLS_TYPES = {
+    "sample": "string",
+    "record": "int64",
+    "contig": "string",
+    "chunk": "int32",
+    "start": "int64",
+    "end": "int64",
+    "frames": "string",
+    "p_virus": "float64",
+    "call": "coded",
+    "status": "coded",
+    "max_p_virus": "float32",
+    "max_p_others": "float32",
+}
+CONTIGS_TYPES = {
+    "sample": "string",
+    "record": "int64",
+    "contig": "string",
+    "length_nt": "int64",
+    "chunks": "int64",
+    "called": "int64",
+    "virus_chunks": "int64",
+    "p_virus": "float64",
+    "max_p_virus": "float64",
+    "call": "coded",
+    "status": "coded",
+}
+
+
+class ParquetTables:
+    """Both tables of a run, block by block. For `with`."""
+
+    def __init__(self, calls: OutputFile, contigs: OutputFile) -> None:
+        self._calls = ParquetTable(calls, CALLS_TYPES)
+        try:
+            self._contigs = ParquetTable(contigs, CONTIGS_TYPES)
+        except BaseException:
+            self._calls.abandon()
+            raise
+
+    def add_chunks(self, scored: Scored, calls: NDArray[np.uint8]) -> None:
+        """The rows of calls.parquet of a block; calls: (n,)."""
+        rows, scores, records = scored.rows, scored.scores, scored.records
+        of = rows.record.tolist()
+        self._calls.add(
+            {
+                "sample": [records[i].sample for i in of],
+                "record": [records[i].record for i in of],
+                "contig": [records[i].name for i in of],
+                "chunk": rows.number,
+                "start": rows.start,
+                "end": rows.end,
+                "frames": [_FRAMES[bits] for bits in scores.frames.tolist()],
+                "p_virus": scores.p_virus,
+                "call": (calls, _CALLS),
+                "status": (scores.status, _STATUSES),
+                "max_p_virus": scores.max_p_virus,
+                "max_p_others": scores.max_p_others,
+            }
+        )
+
+    def add_contigs(
+        self,
+        records: Sequence[Record],
+        contigs: Contigs,
+        calls: NDArray[np.uint8],
+        status: NDArray[np.uint8],
+    ) -> None:
+        """The rows of contigs.parquet of r contigs; calls, status: (r,)."""
+        self._contigs.add(
+            {
+                "sample": [record.sample for record in records],
+                "record": [record.record for record in records],
+                "contig": [record.name for record in records],
+                "length_nt": [record.length_nt for record in records],
+                "chunks": contigs.chunks,
+                "called": contigs.called,
+                "virus_chunks": contigs.virus,
+                "p_virus": contigs.p_virus,
+                "max_p_virus": contigs.max_p_virus,
+                "call": (calls, _CALLS),
+                "status": (status, _STATUSES),
+            }
+        )
+
+    def __enter__(self) -> "ParquetTables":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._calls.close()
+                self._contigs.close()
+        finally:
+            self._calls.abandon()
+            self._contigs.abandon()
