@@ -81,27 +81,41 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
     return found, words
 
 
+def check_options(words: list[str]) -> None:
+    command, rest = command_of(words)
+    if isinstance(command, click.Group):
+        assert not rest or "|" in " ".join(words), words
+    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+    for word in rest:
+        if re.fullmatch(r"--[a-z-]+|-[a-z]", word):
+            assert word in known, " ".join(words)
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_the_options_of_every_command_exist(path):
     for words in commands_in(path.read_text("utf-8")):
-        command, rest = command_of(words)
-        if isinstance(command, click.Group):
-            assert not rest or not rest[0].isalpha() or "|" in " ".join(words), words
-        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
-        known |= {"--help", "-h"}
-        for word in rest:
-            if re.fullmatch(r"--[a-z-]+|-[a-z]", word):
-                assert word in known, f"{path.name}: {' '.join(words)}"
+        check_options(words)
+
+
+def commands_under(group: click.Group):
+    for command in group.commands.values():
+        yield from commands_under(command) if isinstance(command, click.Group) else (command,)
+
+
+@pytest.mark.parametrize("command", [*commands_under(program)], ids=lambda command: command.name)
+def test_the_examples_of_the_help_are_right(command):
+    for words in commands_in(command.help.replace("\b", "")):
+        check_options(words)
 
 
 def test_every_command_is_looked_at():
     assert sum(len(commands_in(path.read_text("utf-8"))) for path in TEXTS) > 50
 
 
-def test_what_is_no_option_is_found():
-    command, rest = command_of(["predict", "x", "--treshold", "1"])
-    assert "--treshold" in rest
-    assert "--treshold" not in {name for p in command.params for name in p.opts}
+@pytest.mark.parametrize("words", ["predict x --treshold 1", "bundles fetch x", "predikt x"])
+def test_what_is_no_command_or_option_is_found(words):
+    with pytest.raises(AssertionError):
+        check_options(words.split())
 
 
 @pytest.mark.slow

@@ -13,6 +13,10 @@ def cite(run_dir: Path | None, as_bibtex: bool) -> None:
 
     With a run directory, the paragraph says what was run, with which bundle and settings, and what
     came out; the run must be finished.
+
+    \b
+    virnucpro cite run
+    virnucpro cite --bibtex > virnucpro.bib
     """
     from virnucpro import citation
 

@@ -58,6 +58,10 @@ def evaluate(
     Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
     positives, by chunk and by contig, over all and per group, level and source where these are
     known. What has no score ranks lowest.
+
+    \b
+    virnucpro evaluate mini-500 --positive viral.fasta --negative host.fasta
+    virnucpro evaluate my-bundle --fasta all.fasta --labels labels.tsv
     """
     from virnucpro.bundle import load
     from virnucpro.devices import use_threads
