@@ -13,6 +13,7 @@ import pytest
 
 from command import PROGRAM, dna, fasta, run_json
 from conftest import REPOSITORY
+from test_engine import small_bundle
 
 RECIPES = REPOSITORY / "recipes"
 WORKFLOWS = RECIPES / "workflows"
@@ -62,9 +63,9 @@ def work(tmp_path) -> Path:
     return folder
 
 
-def runs(command: list, folder: Path, **environment: str) -> dict:
+def runs(command: list, folder: Path, *more: str, **environment: str) -> dict:
     """Runs predict behind a command; run.json of it."""
-    words = ["predict", "in.fa", "-o", "run", "--no-progress"]
+    words = ["predict", "in.fa", "-o", "run", "--no-progress", *more]
     done = subprocess.run(
         [*map(str, command), *PROGRAM, *words],
         cwd=folder,
@@ -99,6 +100,15 @@ def test_everything_but_the_run_directory_is_read_only_and_shared_memory_is_smal
     document = runs(confined, work, HOME="/nowhere", VIRNUCPRO_CACHE="/nowhere/cache")
     assert document["status"] == "complete"
     assert document["counts"]["records"] == 4
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_workers_of_both_encoders_need_no_shared_memory(golden, work, tmp_path):
+    bundle = small_bundle(golden, work, 300)
+    confined = ["unshare", "-m", "sh", "-ec", CONFINED, "sh", work, tmp_path / "elsewhere"]
+    document = runs(confined, work, "--bundle", str(bundle), "--dataloader-workers", "2")
+    assert (document["status"], document["settings"]["dataloader_workers"]) == ("complete", 2)
 
 
 # Dockerfiles, conda
