@@ -26,12 +26,13 @@ TABLES = (
 )
 REGIONS = ("regions.tsv", "regions.bed")
 PARQUET = ("calls.parquet", "contigs.parquet")
-RESULTS = (*TABLES, *REGIONS, *PARQUET, "viral.fasta", "others.fasta", "failed.tsv")
+VIRAL = ("viral.fasta", "viral_names.txt")
+RESULTS = (*TABLES, "pairs.tsv", *REGIONS, *PARQUET, *VIRAL, "others.fasta", "failed.tsv")
 # What a run leaves in which nothing failed.
 WHOLE = {
     *TABLES,
     *REGIONS,
-    "viral.fasta",
+    *VIRAL,
     "run.json",
     "log.txt",
     "report.html",

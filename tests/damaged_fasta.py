@@ -23,7 +23,10 @@ from virnucpro.run import predict
 
 IUPAC = set(b"ACGTUNRYSWKMBDHV")
 BLANK = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
-FOREIGN = (b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"CRAM", b"BAM\x01")
+FOREIGN = (b"PK\x03\x04", b"\x1f\x8b")
+# What a decompressor or htslib refuses, where damaged FASTA begins so.
+OTHERS = (b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+ALIGNMENTS = (b"CRAM", b"BAM\x01")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 LETTERS = dna(20_000, "damaged").encode()
 TOKENS = (
@@ -56,9 +59,15 @@ class Plain:
 
 def plain(data: bytes) -> Plain:
     """What the file holds."""
+    if data.startswith(OTHERS):
+        return Plain([], broken=True, exact=False)
     text, broken, exact = unpacked(data) if data.startswith(b"\x1f\x8b") else (data, False, True)
     text = text.removeprefix(b"\xef\xbb\xbf")
-    foreign = text.startswith((*FOREIGN, *UTF16)) or text[:512].lstrip().startswith(b"@")
+    if text.startswith(ALIGNMENTS):
+        return Plain([], broken=True)
+    foreign = text.startswith((*FOREIGN, *UTF16))
+    if not foreign and text[:8_192].lstrip().startswith(b"@"):
+        return plain_fastq(text, broken, exact)
     lines = [line.strip(BLANK) for line in re.split(rb"\r\n|\r|\n", text)]
     records: list[tuple[bytes, bytes]] = []
     for line in lines:
@@ -70,6 +79,33 @@ def plain(data: bytes) -> Plain:
             header, letters = records.pop()
             records.append((header, letters + line))
     return Plain(records[:-1] if broken else records, broken, exact, foreign)
+
+
+def plain_fastq(text: bytes, broken: bool, exact: bool) -> Plain:
+    """What FASTQ holds, up to the first record that is none."""
+    records: list[tuple[bytes, bytes]] = []
+    lines = text.split(b"\n")
+    ended = lines[-1] == b""  # by a line end
+    lines = lines[:-1] if ended else lines
+    while lines and b"".join(lines).strip(b"\r"):
+        four = [line.removesuffix(b"\r") for line in lines[:4]]
+        whole = len(four) == 4 and (ended or len(lines) > 4 or four[3] != b"")
+        if not (whole and four[0][:1] == b"@" and four[2][:1] == b"+"):
+            break
+        if len(escaped(four[1])) != len(escaped(four[3])) or four[2][1:] not in (b"", four[0][1:]):
+            break
+        records.append((four[0][1:], four[1]))
+        lines = lines[4:]
+    else:
+        return Plain(records, broken, exact)
+    begun = len(lines) < 4 or (lines[0].startswith(b"@") and lines[2].startswith(b"+"))
+    cut = broken and begun and len(lines) - (not ended) < 4
+    return Plain(records, broken or bool(records), exact, refused=not records and not cut)
+
+
+def escaped(line: bytes) -> bytes:
+    """As long as what the reader makes of letters outside ASCII."""
+    return re.sub(rb"[\x1a\x80-\xff]", b"xxx", line)
 
 
 def unpacked(data: bytes) -> tuple[bytes, bool, bool]:
@@ -147,9 +183,10 @@ def damaged(seed: int) -> bytes:
 
 
 def whole_text(rng: random.Random) -> bytes:
-    """FASTA that is whole: some files of few records, some of more than the first hundred."""
+    """FASTA or FASTQ that is whole, of few records or of more than the first hundred."""
     number = rng.choice((0, 1, 2, 5, 20, 99, 101, 130))
-    ends = rng.choice((b"\n", b"\n", b"\r\n", b"\r"))
+    fastq = rng.random() < 0.3
+    ends = rng.choice((b"\n", b"\n", b"\r\n", b"\n" if fastq else b"\r"))
     width = rng.choice((60, 70, 100_000, 7))
     short = number > 30
     text = b""
@@ -157,7 +194,10 @@ def whole_text(rng: random.Random) -> bytes:
         letters = LETTERS[37 * i : 37 * i + rng.choice(LENGTHS[: 9 if short else None])]
         name = rng.choice(NAMES) if rng.random() < 0.5 else b"r%d" % i
         lines = [letters[at : at + width] for at in range(0, len(letters), width)]
-        text += ends.join([b">" + name, *lines]) + ends
+        record = (
+            [b"@" + name, letters, b"+", b"I" * len(letters)] if fastq else [b">" + name, *lines]
+        )
+        text += ends.join(record) + ends
     return text
 
 

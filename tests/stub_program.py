@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro import cli, lock, reads, run
+from virnucpro import cli, lock, run
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
 from virnucpro.errors import DeviceError, OutOfMemory
 from virnucpro.journal import Journal
+from virnucpro.reads.compression import Hashed
 
 MARK = b"ACGTACGTTTTTTTTTTGGGGGGGGGG"
 
@@ -85,14 +86,14 @@ def main() -> None:
 
         run.write_tables = damaging
     if "read" in faults:
-        fill = reads._HashedFile.readinto
+        fill = Hashed.readinto
 
         def failing(file, buffer) -> int:
             if file.bytes_read >= int(faults["read"]):
                 raise OSError(errno.EIO, "Input/output error")
             return fill(file, memoryview(buffer)[:1_000])
 
-        reads._HashedFile.readinto = failing
+        Hashed.readinto = failing
     if "no-flock" in faults:
 
         def refuse(*_):

@@ -175,7 +175,8 @@ def aggregate(blocks, rule):
             chunk,
             last_ends,
         )
-        columns = [getattr(found, name).tolist() for name in found.__slots__]
+        names = [name for name in found.__slots__ if name != "called_nt"]
+        columns = [getattr(found, name).tolist() for name in names]
         rows += zip(*columns, strict=True)
     return rows
 

@@ -225,9 +225,14 @@ FLAGS = {
     "--prefix": ("--prefix", "x"),
     "--tables": ("--tables", "gz"),
     "--no-compat-tables": ("--no-compat-tables",),
+    "--unpaired": ("--unpaired",),
+    "--read-groups": ("--read-groups",),
+    "--reference": ("--reference", "none.fa"),
+    "--min-length": ("--min-length", "100"),
     "--write": ("--write", "all"),
     "--parquet": ("--parquet",),
     "--max-length": ("--max-length", "700"),
+    "--max-records": ("--max-records", "4"),
     "--resume": ("--no-resume",),
     "--force": ("--force",),
     "--keep-blocks": ("--keep-blocks",),
@@ -279,6 +284,10 @@ def groups_of_pairs(names, most=6):
     yield from ([name] for name in names)
 
 
+# Tried in test_inputs.py, with files that they are for.
+NEEDING_FILES = {"-o", "--bundle", "--mates", "--interleaved", "--sample-sheet"}
+
+
 def test_every_flag_starts_alone_and_in_pairs(here, made):
     """TRAP R2."""
     (here / "few.toml").write_text("threads = 1\n")
@@ -286,7 +295,7 @@ def test_every_flag_starts_alone_and_in_pairs(here, made):
         flags = [word.format(number) for name in names for word in FLAGS[name]]
         assert predict(made, *flags, out=f"run{number}"), names
     known = {o.opts[0] for o in program.commands["predict"].params if o.param_type_name == "option"}
-    assert known - {*FLAGS, *ELSEWHERE} == {"-o", "--bundle"}
+    assert known - {*FLAGS, *ELSEWHERE} == NEEDING_FILES
 
 
 def test_evaluate_prints_whole_numbers_where_nobody_looks(here, made):

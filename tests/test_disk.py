@@ -127,7 +127,14 @@ def test_the_published_tables_can_be_left_out(bundle, tmp_path):
     arguments = ("predict", tmp_path / "in.fa", "--bundle", bundle, "-q", "-o")
     assert virnucpro(*arguments, tmp_path / "all").code == 0
     assert virnucpro(*arguments, tmp_path / "few", "--no-compat-tables").code == 0
-    kept = {"calls.tsv", "contigs.tsv", "regions.tsv", "regions.bed", "viral.fasta"}
+    kept = {
+        "calls.tsv",
+        "contigs.tsv",
+        "regions.tsv",
+        "regions.bed",
+        "viral.fasta",
+        "viral_names.txt",
+    }
     everything = results(tmp_path / "all")
     assert results(tmp_path / "few") == {name: everything[name] for name in kept}
 

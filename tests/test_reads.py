@@ -183,11 +183,9 @@ def test_no_locale_matters(fasta):
         (b"\n\nACGT\n>a\nA\n", 3, "this is no FASTA"),
         (b";old comment\n>a\nA\n", 1, "this is no FASTA"),
         (b"\x89PNG\r\n", 1, "this is no FASTA"),
-        (b"@r1\nACGT\n+\nIIII\n", None, "FASTQ"),
-        (b"BZh91AY", None, "bzip2"),
-        (b"\x28\xb5\x2f\xfd", None, "zstd"),
-        (gzip.compress(b"BAM\x01rest"), None, "BAM"),
-        (gzip.compress(b"@r1\nACGT\n+\nIIII\n"), None, "FASTQ"),
+        (gzip.compress(gzip.compress(b">a\nACGT\n")), None, "compressed twice"),
+        (b"PK\x03\x04", None, "a zip archive"),
+        (b"x" * 257 + b"ustar", None, "a tar archive"),
         (">a\nACGT".encode("utf-16"), None, "UTF-16"),
         (b">a\nACGT\n>p x\n\nAC\nMSTEQL\n", 6, "record 2 (p) holds the letter 'E'"),
         (b">a\nMSTEQL\n", 2, "looks like protein"),
@@ -316,13 +314,8 @@ def test_paths_that_cannot_be_read(tmp_path):
         open_sources([tmp_path / "missing.fa"])
     with pytest.raises(InputError, match="directory"):
         open_sources([tmp_path])
-    with pytest.raises(InputError, match="standard input"):
-        open_sources([Path("-")])
     with pytest.raises(InputError, match="cannot be read"):
         open_sources([tmp_path / ("x" * 300)])
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="pipes"):
-        open_sources([tmp_path / "pipe"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -612,7 +612,7 @@ def test_the_fingerprint_says_what_makes_a_run(here):
     fingerprint = run_json(here / "run")["fingerprint"]
     assert set(fingerprint) == {
         *("inputs", "bundle", "precision", "device", "attention", "chunk_nt", "frames"),
-        *("block_nt", "max_length", "version"),
+        *("block_nt", "min_length", "max_length", "max_records", "version"),
     }
     (here / "in.fa").write_bytes(fasta(letter(RECORDS)))
     assert predict("-q", "--force").code == 0

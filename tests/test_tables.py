@@ -47,6 +47,7 @@ TABLES = (
     "regions.tsv",
     "regions.bed",
     "viral.fasta",
+    "viral_names.txt",
 )
 
 
@@ -366,6 +367,7 @@ def test_an_empty_input_gives_every_table_with_its_header(tmp_path):
         "regions.tsv": header(REGIONS_COLUMNS),
         "regions.bed": b"",
         "viral.fasta": b"",
+        "viral_names.txt": b"",
         "others.fasta": b"",
     }
     assert counts.records == counts.chunks == 0

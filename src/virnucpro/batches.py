@@ -58,7 +58,8 @@ class Record:
 
     ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
     why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
-    letters in this block, which finds the record where the digests of two blocks differ.
+    letters in this block, which finds the record where the digests of two blocks differ. mate,
+    short: as of the contig; a short one has no chunk, whatever its length.
     """
 
     ordinal: int
@@ -70,6 +71,8 @@ class Record:
     ends: bool
     fault: str = ""
     letters_crc: int = 0
+    mate: int = 0
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def blocks_of(contigs: Iterable[Contig], chunk_nt: int, block_nt: int) -> Iterat
     draft = _Draft(0)
     for ordinal, contig in enumerate(contigs):
         text = letters(contig.sequence)
-        start, end = _spans(len(text), chunk_nt)
+        start, end = _spans(0 if contig.short else len(text), chunk_nt)
         first = 0
         while True:
             last = draft.room(start, end, first, block_nt)
@@ -222,7 +225,9 @@ class _Draft:
                 begins=first == 0,
                 ends=ends,
                 fault=contig.fault,
-                letters_crc=zlib.crc32(part),
+                letters_crc=zlib.crc32(text if contig.short else part),
+                mate=contig.mate,
+                short=contig.short,
             )
         )
         self._starts.append(start)
@@ -252,7 +257,8 @@ class _Draft:
 
 def _digest(records: Sequence[Record], chunks: Int64, text: bytes) -> str:
     lines = [
-        f"{r.record}\t{r.name}\t{r.length_nt}\t{r.begins}\t{n}\t{r.fault}\n"
+        f"{r.record}\t{r.name}\t{r.length_nt}\t{r.begins}\t{n}\t"
+        f"{r.letters_crc if r.short else r.fault}\n"
         for r, n in zip(records, chunks.tolist(), strict=True)
     ]
     return hashlib.sha256("".join(lines).encode() + b"\0" + text).hexdigest()

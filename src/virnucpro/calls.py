@@ -246,15 +246,17 @@ def frame_scores_to_chunks(
 class Contigs:
     """What the chunks of r contigs say of them.
 
-    chunks, called, virus, failed: (r,) numbers of chunks; p_virus: (r,) mean of its called chunks
-    weighted by the bases that each adds; max_p_virus: (r,) largest p_virus of a chunk, nan where
-    none was called; status: (r,) Status, FAILED where no chunk was called and one failed.
+    chunks, called, virus, failed: (r,) numbers of chunks; called_nt: (r,) bases that the called
+    ones add to those before them; p_virus: (r,) mean of its called chunks weighted by the bases
+    that each adds; max_p_virus: (r,) largest p_virus of a chunk, nan where none was called;
+    status: (r,) Status, FAILED where no chunk was called and one failed.
     """
 
     chunks: NDArray[np.int64]
     called: NDArray[np.int64]
     virus: NDArray[np.int64]
     failed: NDArray[np.int64]
+    called_nt: NDArray[np.float64]
     p_virus: NDArray[np.float64]
     max_p_virus: NDArray[np.float64]
     status: NDArray[np.uint8]
@@ -392,6 +394,7 @@ def _contigs(sums: _Sums) -> Contigs:
         called=sums.called,
         virus=sums.virus,
         failed=sums.failed,
+        called_nt=sums.weight,
         p_virus=mean,
         max_p_virus=np.where(called, sums.high, np.nan),
         status=status.astype(np.uint8),

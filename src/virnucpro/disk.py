@@ -1,16 +1,17 @@
 """How much disk a run will take, from a look at the head of its inputs.
 
 The figures are upper ends for usual data: every record called virus, every name there twice. They
-are for a warning before the start, never for a decision. This module knows no file format beyond
-the beginnings of FASTA lines.
+are for a warning before the start, never for a decision.
 """
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from virnucpro.errors import InputError
 from virnucpro.reads import Source
 
 HEAD_BYTES = 1 << 21
@@ -43,17 +44,24 @@ class Shape:
 
     @classmethod
     def of(cls, source: Source, chunk_nt: int) -> "Shape":
-        """Reads the first HEAD_BYTES of text."""
-        text, share = source.head(HEAD_BYTES)
+        """Reads records of the first HEAD_BYTES. What cannot be read ends it early.
+
+        Raises VirnucproError where a pipe cannot be kept.
+        """
         records = chunks = letters = names = 0
-        for entry in (b"\n" + text).split(b"\n>")[1:]:
-            header, _, lines = entry.partition(b"\n")
-            length_nt = len(lines) - lines.count(b"\n")
-            records += 1
-            chunks += ceil(length_nt / chunk_nt)
-            letters += length_nt
-            names += len(header.partition(b" ")[0])
-        whole = 1 / share if share else 1.0
+        whole, read, head = 1.0, 0, source.again()
+        with suppress(InputError), closing(head.contigs()) as contigs:
+            for contig in contigs:
+                length_nt = len(contig.sequence)
+                records += 1
+                chunks += ceil(length_nt / chunk_nt)
+                letters += length_nt
+                names += len(contig.name.encode("utf-8", "surrogateescape"))
+                if records == 1 or letters + names <= HEAD_BYTES:
+                    read = head.bytes_read
+                elif head.bytes_read > read:  # what was read ahead is used up
+                    whole = max(1.0, source.size_bytes / max(1, read))
+                    break
         columns = (records * whole, chunks * whole, letters * whole, names * whole)
         return cls(*columns, sample_bytes=len(source.sample.encode()))
 

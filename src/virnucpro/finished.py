@@ -60,7 +60,7 @@ def finished_before(
         )
     for source, before in zip(sources, inputs, strict=True):
         # The size alone may tell at once that it is another file, but never that it is the same.
-        same_size = source.size_bytes == before["bytes"]
+        same_size = source.streamed or source.size_bytes == before["bytes"]
         if not same_size or source.whole_sha256() != before["sha256"]:
             raise ResumeError(
                 f"{files.run_dir}: this folder holds a finished run of another input: the content "
@@ -80,7 +80,7 @@ def why_again(
     """Why the tables of a finished run must be made anew; empty if they need not."""
     if earlier["settings"].get("threshold") != settings.cut(bundle):
         return f"the threshold was {earlier['settings'].get('threshold')}"
-    for name in ("tables", "compat_tables", "write", "parquet"):
+    for name in ("tables", "compat_tables", "write", "parquet", "pairs", "read_groups"):
         if (before := earlier["settings"].get(name)) != getattr(settings, name):
             return f"the setting {name} was {before}"
     samples = [before["sample"] for before in earlier["inputs"]]

@@ -14,7 +14,7 @@ from virnucpro.calls import Status
 from virnucpro.errors import StreamBroken
 from virnucpro.frames import letter_codes, open_frames_of
 from virnucpro.pipeline import contigs_of
-from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.reads import Contig, Source, files_in, open_sources
 from virnucpro.texts import Texts, chunk_status
 
 NAMED = 5
@@ -55,7 +55,7 @@ class Inspection:
 
 def inspect(paths: Sequence[Path], bundle: Bundle) -> list[Inspection]:
     """Reads every input to its end. Raises InputError for what predict would refuse."""
-    return [_inspect(source, bundle) for source in open_sources(paths)]
+    return [_inspect(source, bundle) for source in open_sources(files_in(paths)[0])]
 
 
 def _inspect(source: Source, bundle: Bundle) -> Inspection:

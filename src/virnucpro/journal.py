@@ -79,7 +79,7 @@ class RunFiles:
     """Every path of a run. prefix stands before each name, with a dot after it unless empty.
 
     journal: another folder for the finished blocks, by default the run directory. packed: whether
-    the four tables are gzipped, which their names say too.
+    the tables are gzipped, which their names say too.
     """
 
     run_dir: Path
@@ -112,6 +112,14 @@ class RunFiles:
     @property
     def viral_fasta(self) -> Path:
         return self._public("viral.fasta")
+
+    @property
+    def pairs(self) -> Path:
+        return self._table("pairs.tsv")
+
+    @property
+    def viral_names(self) -> Path:
+        return self._public("viral_names.txt")
 
     @property
     def others_fasta(self) -> Path:
@@ -161,8 +169,8 @@ class RunFiles:
     def public(self) -> tuple[Path, ...]:
         """Every file that a user may find, in the order of docs/outputs.md."""
         tables = (self.calls, self.contigs, self.frame_scores, self.chunk_scores)
-        regions = (self.regions, self.regions_bed)
-        sequences = (self.viral_fasta, self.others_fasta)
+        regions = (self.pairs, self.regions, self.regions_bed)
+        sequences = (self.viral_fasta, self.viral_names, self.others_fasta)
         parquet = (self.calls_parquet, self.contigs_parquet)
         seen = (self.failed, self.report, self.multiqc, self.run_json)
         return (*tables, *regions, *sequences, *parquet, *seen, self.log, self.log_json)

@@ -37,10 +37,14 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             broken.append(error)
 
 
-def limited(contigs: Iterable[Contig], most_nt: int) -> Iterator[Contig]:
-    """Contigs, of which those longer than most_nt are faulty."""
+def limited(
+    contigs: Iterable[Contig], least_nt: int | None, most_nt: int | None
+) -> Iterator[Contig]:
+    """Contigs, of which those longer than most_nt are faulty, those under least_nt short."""
     for contig in contigs:
-        if len(contig.sequence) > most_nt:
+        if least_nt is not None and 0 < len(contig.sequence) < least_nt:
+            contig = contig._replace(short=True)
+        if most_nt is not None and len(contig.sequence) > most_nt:
             contig = contig.refused(
                 f"it has {contig.length_nt:,} nt, more than the {most_nt:,} of --max-length"
             )

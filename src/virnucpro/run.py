@@ -43,10 +43,11 @@ from virnucpro.errors import (
     VirnucproError,
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
+from virnucpro.inputs import closing_lines, input_entry, opening_lines, other_bundle
 from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
-from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.reads import Contig, Source, files_in, open_sources
 from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 
     from virnucpro.batches import Block
 
+
+# Classifiers by the sha256 of their bundle, and precision.
+Kept = dict[tuple[str, str], Classifier]
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
@@ -89,8 +93,10 @@ def predict(
     return run(settings_of(paths, bundle, out, options))
 
 
-def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
+def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" = None) -> Outcome:
     """Runs predict.
+
+    kept: takes the classifier that was loaded, and gives it to a later run of the same bundle.
 
     Raises VirnucproError, and KeyboardInterrupt or Terminated when interrupted; run.json says so
     too, if the run directory was ours by then. An input that broke off or could not be processed
@@ -99,7 +105,8 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
     started, clock = datetime.now(UTC), perf_counter()
     settings.check()
     bundle = load(settings.bundle)
-    sources = open_sources(settings.inputs, settings.sample)
+    inputs, notes = files_in(settings.inputs)
+    sources = open_sources(inputs, settings.sample, settings.reading)
     elsewhere = (
         settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
     )
@@ -122,7 +129,9 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
         Journal.open(files, fingerprint, **options) as journal,
         open_log(files, watcher, as_json=settings.log_json) as log,
     ):
+        journal.notes += notes
         ongoing = _Run(settings, bundle, sources, plan, fingerprint, journal, device, log, started)
+        ongoing.kept = {} if kept is None else kept
         ongoing.timings["startup_s"] = perf_counter() - clock
         return ongoing.outcome(again)
 
@@ -130,10 +139,10 @@ def run(settings: Settings, watcher: Watcher | None = None) -> Outcome:
 def _check_spared(sources: Sequence[Source], files: RunFiles) -> None:
     """Raises ResumeError where an input lies there as a file of the run, which would replace it."""
     replaced = {path.resolve() for path in (*files.results, *files.public)}
-    for source in sources:
-        if source.path.resolve() in replaced:
+    for path in (file.path for source in sources for file in source.files):
+        if path.resolve() in replaced:
             raise ResumeError(
-                f"{source.path}: this input has the name of a file that the run would write; "
+                f"{path}: this input has the name of a file that the run would write; "
                 "choose another folder with -o"
             )
 
@@ -158,7 +167,9 @@ def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, st
         "chunk_nt": str(bundle.chunk_nt),
         "frames": "open" if bundle.kind == "frames" else "none",
         "block_nt": str(plan.block_nt),
+        "min_length": str(settings.min_length or "none"),
         "max_length": str(settings.max_length or "none"),
+        "max_records": str(settings.max_records or "none"),
         "version": __version__,
     }
 
@@ -190,6 +201,7 @@ class _Run:
     unbroken: int | None = None
     on_record: bool = False
     classifier: Classifier | None = None
+    kept: "Kept" = field(default_factory=dict)
 
     def outcome(self, why_again: str) -> Outcome:
         """Does the work; whatever ends it, run.json says how."""
@@ -241,9 +253,11 @@ class _Run:
         """Only here, when the run directory is ours, are the weights read."""
         clock = perf_counter()
         self._note_memory("start")
-        self.classifier = self.bundle.classifier(
+        key = (self.bundle.sha256, self.plan.precision)
+        self.classifier = self.kept.get(key) or self.bundle.classifier(
             self.device.index, self.plan.precision, self.settings.engine
         )
+        self.kept[key] = self.classifier
         if self.classifier.ahead is not None:
             from virnucpro.loaders import workers_for
 
@@ -271,7 +285,7 @@ class _Run:
         except BlockError as error:  # whole when it was found or written, and read again since
             self.log.line(f"{error}; it is computed again")
         reused = self.journal.reused
-        self.sources = open_sources([s.path for s in self.sources], self.settings.sample)
+        self.sources = [source.again() for source in self.sources]
         self.records = self.chunks = self.chunks_before = self.chunks_read = 0
         self.unbroken = None
         for found in (self.read, self.broken):
@@ -298,7 +312,7 @@ class _Run:
         self._note_memory("blocks")
         with self._timed("tables_s"):
             before = [source.seen for source in self.sources]
-            again = open_sources([s.path for s in self.sources], self.settings.sample)
+            again = [source.again() for source in self.sources]
             rule = Rule(self.bundle.kind, self.threshold)
             counts = write_tables(
                 self.journal.files, self.journal, rule, again, before, self._wanted()
@@ -323,9 +337,8 @@ class _Run:
 
     def _contigs(self) -> "Iterator[Contig]":
         """The contigs of all inputs, counted."""
-        contigs = contigs_of(self.sources, self.broken)
-        if self.settings.max_length is not None:
-            contigs = limited(contigs, self.settings.max_length)
+        least_nt, most_nt = self.settings.min_length, self.settings.max_length
+        contigs = limited(contigs_of(self.sources, self.broken), least_nt, most_nt)
         for contig in contigs:
             self._note_break()
             self.read[contig.sample] += 1
@@ -361,13 +374,24 @@ class _Run:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
         for sentence in self.settings.without_effect(self.device.index, bundle.kind):
             say(sentence)
-        for source in self.sources:
-            say(f"reading {source.path} as sample {source.sample}, {source.size_bytes:,} bytes")
-        self._announce_disk()
+        for line in opening_lines(self.sources):
+            say(line)
+        if not self._streamed:  # else nobody knows how much will come, and of what length
+            shapes = [Shape.of(source, bundle.chunk_nt) for source in self.sources]
+            self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
+            self._announce_disk(shapes)
         if why_again:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
+
+    @property
+    def _streamed(self) -> bool:
+        return any(source.streamed for source in self.sources)
+
+    def _say_other_bundle(self, records: float, letters: float) -> None:
+        if sentence := other_bundle(self.bundle.name, records, letters):
+            self.log.line(sentence)
 
     def _announce_engine(self, classifier: Classifier) -> None:
         """What computes, each thing as it was observed."""
@@ -396,9 +420,8 @@ class _Run:
         for name, batches in classifier.batches.items():
             say(f"batches of {name}: at most {batches.budget:,} tokens")
 
-    def _announce_disk(self) -> None:
+    def _announce_disk(self, shapes: "Sequence[Shape]") -> None:
         files = self.journal.files
-        shapes = [Shape.of(source, self.bundle.chunk_nt) for source in self.sources]
         self.chunks_expected = sum(shape.chunks for shape in shapes)
         need = disk_needed(
             shapes,
@@ -431,7 +454,7 @@ class _Run:
         self.log.watcher.position(
             Position(
                 bytes_read=sum(source.bytes_read for source in self.sources),
-                bytes_total=sum(source.size_bytes for source in self.sources),
+                bytes_total=None if self._streamed else sum(s.size_bytes for s in self.sources),
                 records=self.records,
                 chunks=self.chunks,
                 chunks_before=self.chunks_before,
@@ -454,6 +477,10 @@ class _Run:
 
     def _summarise(self, counts: Counts) -> None:
         say = self.log.line
+        for line in closing_lines(self.sources):
+            say(line)
+        if self._streamed:
+            self._say_other_bundle(counts.records, counts.bases)
         if not counts.records:
             say("the input holds no record, so every table has its header alone")
         say(
@@ -480,7 +507,7 @@ class _Run:
             "error": error,
             "versions": _versions(),
             "command": list(self.settings.command),
-            "inputs": [self._input(source) for source in self.sources],
+            "inputs": [input_entry(source) for source in self.sources],
             "bundle": about_bundle(self.bundle),
             "settings": self._settings(),
             "device": {
@@ -524,9 +551,11 @@ class _Run:
             "threshold": self.threshold,
             "precision": self.plan.precision,
             "threads": self.device.threads,
-            "journal": None if self.settings.journal is None else str(self.settings.journal),
         }
-        return asked | resolved
+        paths = {
+            name: str(asked[name]) for name in ("journal", "mates", "reference") if asked[name]
+        }
+        return asked | resolved | paths
 
     def _inputs_digest(self) -> dict[str, str]:
         """The sha256 over those of all inputs, in order, where each was read to its end."""
@@ -534,15 +563,6 @@ class _Run:
         if not all(digests) or self.broken:
             return {}
         return {"inputs": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
-
-    def _input(self, source: Source) -> dict[str, Any]:
-        return {
-            "path": str(source.path),
-            "sample": source.sample,
-            "sha256": source.sha256 or None,
-            "bytes": source.size_bytes,
-            "records": self.read[source.sample],
-        }
 
     @contextmanager
     def _timed(self, name: str) -> "Iterator[None]":

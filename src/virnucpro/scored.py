@@ -53,10 +53,10 @@ class Scored:
             for name in names:
                 arrays[name] = np.ascontiguousarray(getattr(group, name))
         columns = [
-            (r.ordinal, r.record, r.length_nt, r.begins, r.ends, r.letters_crc)
+            (r.ordinal, r.record, r.length_nt, r.begins, r.ends, r.letters_crc, r.mate, r.short)
             for r in self.records
         ]
-        arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 6)
+        arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 8)
         data = bytes(save(arrays))
         return hashlib.sha256(data).digest() + data
 
@@ -82,13 +82,14 @@ class Scored:
         number = len(words["names"])
         faults = [words["faults"].get(str(i), "") for i in range(number)]
         samples = [sample for sample, times in words["samples"] for _ in range(times)]
-        ordinal, record, length_nt, begins, ends, crc = arrays["records"].T.tolist() or [[]] * 6
-        states = (map(bool, begins), map(bool, ends))
-        columns = (ordinal, samples, record, words["names"], length_nt, *states, faults, crc)
+        columns = arrays["records"].T.tolist() or [[]] * 8
+        ordinal, record, length_nt, begins, ends, crc, mate, short = columns
+        begins, ends, short = (map(bool, column) for column in (begins, ends, short))
+        where = (ordinal, samples, record, words["names"], length_nt, begins, ends)
         return cls(
             block_number=words["block_number"],
             digest=words["digest"],
-            records=tuple(map(Record, *columns)),
+            records=tuple(map(Record, *where, faults, crc, mate, short)),
             rows=Rows(**{name: arrays[name] for name in _ROWS}),
             scores=Scores(**{name: arrays[name] for name in _SCORES}),
             telemetry=words["telemetry"],

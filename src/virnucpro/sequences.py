@@ -124,7 +124,7 @@ def _excerpts(contig: Contig, ends: Sequence[int]) -> Iterator[bytes]:
     """Stretches of a record, named as samtools faidx names them: from 1, the last one included."""
     for start, end in zip(ends[::2], ends[1::2], strict=True):
         name = f"{contig.name}:{start + 1}-{end}"
-        yield from _fasta(replace(contig, header=name, sequence=contig.sequence[start:end]))
+        yield from _fasta(contig._replace(header=name, sequence=contig.sequence[start:end]))
 
 
 def _fasta(contig: Contig) -> Iterator[bytes]:

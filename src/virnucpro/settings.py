@@ -9,6 +9,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.engine import CACHE_CLEAR_INTERVAL, Engine
 from virnucpro.errors import SettingsError
 from virnucpro.parquet import check_pyarrow
+from virnucpro.reads import PAIRS, Reading
 
 TABLE_FORMS = ("plain", "gz")
 SEQUENCES = ("none", "viral", "all")
@@ -18,6 +19,12 @@ class Options(TypedDict, total=False):
     """What a library call may say besides inputs, bundle and run directory; see Settings."""
 
     sample: str | None
+    mates: Path | None
+    pairs: str
+    read_groups: bool
+    reference: Path | None
+    min_length: int | None
+    max_records: int | None
     prefix: str
     threshold: float | None
     precision: str
@@ -51,6 +58,9 @@ class Settings:
     """What a user asked for. None means the bundle's or this machine's own.
 
     sample: the name in the column sample, for one file only; otherwise made from the file's name.
+    mates: file of the second mates of the one input.
+    pairs, read_groups, reference, max_records: as in reads.Reading.
+    min_length: records of fewer nt are listed, but not classified.
     prefix: put before the name of each file written, with a dot.
     threshold: least p_virus of a call virus, 0 to 1.
     precision: fp32, bf16, fp16, fp8 or auto.
@@ -77,6 +87,12 @@ class Settings:
     out: Path
     bundle: str = DEFAULT_BUNDLE
     sample: str | None = None
+    mates: Path | None = None
+    pairs: str = "auto"
+    read_groups: bool = False
+    reference: Path | None = None
+    min_length: int | None = None
+    max_records: int | None = None
     prefix: str = ""
     threshold: float | None = None
     precision: str = "auto"
@@ -108,7 +124,7 @@ class Settings:
     def check(self) -> None:
         """Raises SettingsError for what no machine could do."""
         if not self.inputs:
-            raise SettingsError("no input was named; give one FASTA file or more")
+            raise SettingsError("no input was named; give one file or more")
         if self.sample is not None and len(self.inputs) > 1:
             raise SettingsError(
                 f"the sample name {self.sample} was given for {len(self.inputs)} inputs, but "
@@ -116,6 +132,12 @@ class Settings:
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise SettingsError(f"the threshold is {self.threshold}, but must lie in 0 to 1")
+        if self.pairs not in PAIRS:
+            raise SettingsError(f"pairs is {self.pairs!r}, but must be {', '.join(PAIRS)}")
+        if self.mates is not None and self.pairs == "interleaved":
+            raise SettingsError("mates lie in a file of their own or interleaved, not both")
+        if min(self.min_length or 1, self.max_records or 1) < 1 or self.max_records == 0:
+            raise SettingsError("the least length and the number of records must be 1 or more")
         if self.max_length is not None and self.max_length < 1:
             raise SettingsError(
                 f"the longest record is {self.max_length} nt, but must be 1 or more"
@@ -136,6 +158,18 @@ class Settings:
                 f"the prefix is {self.prefix!r}, but must be a part of a file's name, without "
                 "'/'; name the folder with -o"
             )
+
+    @property
+    def reading(self) -> Reading:
+        """How the inputs are read."""
+        return Reading(
+            mates=self.mates,
+            pairs=self.pairs,
+            read_groups=self.read_groups,
+            reference=self.reference,
+            max_records=self.max_records,
+            spool=self.out,
+        )
 
     @property
     def engine(self) -> Engine:
@@ -168,7 +202,8 @@ def settings_of(
     """The settings of a library call."""
     several = [paths] if isinstance(paths, Path | str) else paths
     more: dict[str, Any] = dict(options)
-    if more.get("journal") is not None:
-        more["journal"] = Path(more["journal"])
+    for name in ("journal", "mates", "reference"):
+        if more.get(name) is not None:
+            more[name] = Path(more[name])
     inputs = tuple(Path(path) for path in several)
     return Settings(inputs=inputs, out=Path(out), bundle=str(bundle), **more)

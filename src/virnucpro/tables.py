@@ -29,6 +29,7 @@ from virnucpro.calls import (
 )
 from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
+from virnucpro.pairs import PAIRS_COLUMNS, PairedCalls
 from virnucpro.parquet import ParquetTables
 from virnucpro.reads import Seen, Source
 from virnucpro.regions import Odds, Region, RegionFinder
@@ -231,7 +232,7 @@ def _checked_chunks(scored: Scored, before: int) -> int:
         return before
     covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
     covered[rows.record], last[rows.record] = rows.end, rows.number
-    whole = (r.length_nt if r.ends and not r.fault else -1 for r in records)
+    whole = (r.length_nt if r.ends and not (r.fault or r.short) else -1 for r in records)
     length = np.fromiter(whole, np.int64, len(records))
     expected = np.append(before, rows.number)[: len(rows)] + 1
     first = np.diff(rows.record, prepend=-1) != 0
@@ -258,6 +259,7 @@ def _write_calls(
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally = ContigCalls(), Counter[str]()
+    pairs = PairedCalls(rule, files.scratch)
     finder = None if wanted.odds is None else RegionFinder(wanted.odds)
     reasons: dict[int, str] = {}
     with (
@@ -284,6 +286,8 @@ def _write_calls(
                 reasons.setdefault(records[rows.record[row]].ordinal, reason)
             if lines := _failed_rows(ended, contigs, reasons):  # the file exists only for these
                 staging.open(files.failed, header(FAILED_COLUMNS)).write(lines)
+            if lines := pairs.add(ended, contigs, called):  # this one only for inputs with pairs
+                staging.open(files.pairs, header(PAIRS_COLUMNS)).write(lines)
             regions: list[Region] = []
             if finder is not None:
                 spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
@@ -294,6 +298,11 @@ def _write_calls(
             _add(tally, ended, contigs, called, status, scores, calls)
             tally["regions"] += len(regions)
             tally["region_records"] += len({region.index for region in regions})
+    if lines := pairs.rest():
+        staging.open(files.pairs, header(PAIRS_COLUMNS)).write(lines)
+    names_file = staging.open(files.viral_names)
+    for piece in pieces_of(pairs.viral_names()):
+        names_file.write(piece)
     return _counts(tally)
 
 
@@ -309,7 +318,9 @@ def _parquet(files: RunFiles, staging: Staging, wanted: Wanted) -> Iterator[Parq
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
     faulty = np.fromiter((record.fault != "" for record in records), bool, len(records))
-    return np.where(faulty, Status.FAILED, status).astype(np.uint8)
+    short = np.fromiter((record.short for record in records), bool, len(records))
+    listed = np.where(short, Status.TOO_SHORT, status)
+    return np.where(faulty, Status.FAILED, listed).astype(np.uint8)
 
 
 def _prefixes(records: Sequence[Record]) -> list[str]:

@@ -46,8 +46,23 @@ def _refusing(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
-@click.option_panel("Input and output", options=["--out", "--sample", "--prefix", "--max-length"])
+@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path, readable=False))
+@click.option_panel(
+    "Input",
+    options=[
+        "--sample",
+        "--sample-sheet",
+        "--mates",
+        "--interleaved",
+        "--unpaired",
+        "--read-groups",
+        "--reference",
+        "--min-length",
+        "--max-length",
+        "--max-records",
+    ],
+)
+@click.option_panel("Output", options=["--out", "--prefix"])
 @click.option_panel("Tables", options=["--tables", "--no-compat-tables", "--write", "--parquet"])
 @click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
 @click.option_panel("Classifier", options=["--bundle", "--threshold", "--cache-weights"])
@@ -82,11 +97,52 @@ def _refusing(command: Command) -> Command:
     "--out",
     type=click.Path(path_type=Path, readable=False),
     required=True,
-    help="Run directory.",
+    help="Run directory; with --sample-sheet the folder for one run directory a sample.",
 )
 @click.option(
     "--sample",
     help="Name in the column sample, for one input only; otherwise made from the file's name.",
+)
+@click.option(
+    "--sample-sheet",
+    type=click.Path(path_type=Path, readable=False),
+    help="Instead of INPUTS: a tab-separated table with the columns sample and path, and mates if "
+    "wanted. Each sample is a run of its own in OUT/SAMPLE; the bundle is loaded once.",
+)
+@click.option(
+    "--mates",
+    type=click.Path(path_type=Path, readable=False),
+    help="File of the second mates, in the order of the first, for one input only.",
+)
+@click.option(
+    "--interleaved",
+    is_flag=True,
+    help="Each two records that follow each other are mates.",
+)
+@click.option(
+    "--unpaired",
+    is_flag=True,
+    help="Read each record for itself, also those that a BAM has as mates.",
+)
+@click.option(
+    "--read-groups",
+    is_flag=True,
+    help="Samples are those of a BAM's read groups (SM), for one input only.",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path, readable=False),
+    help="FASTA that a CRAM was made with, where it needs one.",
+)
+@click.option(
+    "--min-length",
+    type=click.IntRange(min=1),
+    help="List records of fewer nt as too_short instead of classifying them.",
+)
+@click.option(
+    "--max-records",
+    type=click.IntRange(min=1),
+    help="Stop after so many records of each input, for a trial.",
 )
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
 @click.option(
@@ -257,13 +313,24 @@ def _refusing(command: Command) -> Command:
     metavar="FILE.toml",
     help="Take options from this file, as `virnucpro config` writes it; the command line wins.",
 )
-def predict(quiet: bool, verbose: bool, no_progress: bool, **options: Any) -> int:  # noqa: ANN401
-    """Classify the sequences of FASTA files, plain or gzipped.
+def predict(
+    quiet: bool,
+    verbose: bool,
+    no_progress: bool,
+    interleaved: bool,
+    unpaired: bool,
+    sample_sheet: Path | None,
+    **options: Any,  # noqa: ANN401
+) -> int:
+    """Classify the sequences of FASTA, FASTQ, BAM and CRAM files.
 
-    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), regions.tsv
-    (viral stretches of long records), viral.fasta, two tables in the published program's format,
-    log.txt and run.json. A run that was stopped goes on when the same command is given again; one
-    that is finished is left as it is.
+    INPUTS are files, compressed or not (gzip, bzip2, xz, zstd), folders of such files, or `-` for
+    standard input; what they are is told by their content.
+
+    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), pairs.tsv (a row
+    a pair, if there are any), regions.tsv (viral stretches of long records), viral.fasta,
+    viral_names.txt, two tables in the published program's format, log.txt and run.json. A run that
+    was stopped goes on when the same command is given again; one that is finished is left as it is.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.
@@ -273,11 +340,19 @@ def predict(quiet: bool, verbose: bool, no_progress: bool, **options: Any) -> in
     virnucpro predict reads.fasta.gz -o run --bundle mini-300 --threshold 0.9
     virnucpro predict contigs.fasta -o run --prefix lake --tables gz --threads 4
     """
+    from virnucpro.cli.samples import run_samples
     from virnucpro.run import run
     from virnucpro.settings import Settings
 
-    settings = Settings(command=tuple(sys.argv), **options)
+    if sample_sheet is None and not options["inputs"]:
+        raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
+    if interleaved and unpaired:
+        raise click.UsageError("--interleaved and --unpaired contradict each other.")
+    pairs = "interleaved" if interleaved else "none" if unpaired else "auto"
+    settings = Settings(command=tuple(sys.argv), pairs=pairs, **options)
     with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
+        if sample_sheet is not None:
+            return run_samples(sample_sheet, settings, screen)
         try:
             outcome = run(settings, screen)
         except (KeyboardInterrupt, Terminated):

@@ -1,0 +1,58 @@
+"""A run for each sample of a sheet, one after the other in one process."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import rich_click as click
+
+from virnucpro.cli.terminal import Screen
+from virnucpro.errors import SettingsError, VirnucproError
+from virnucpro.run import Kept, run
+from virnucpro.samples import Sample, read_sheet
+from virnucpro.settings import Settings
+
+# Exit codes from the best to the worst.
+CODES = (0, 2, 3, 1, 4)
+
+
+def run_samples(sheet: Path, settings: Settings, screen: Screen) -> int:
+    """Runs every sample; returns the worst exit code.
+
+    A sample that fails does not stop the others. Raises VirnucproError for a sheet that is wrong,
+    before anything is run, and what interrupts a run.
+    """
+    if settings.inputs or settings.sample is not None or settings.mates is not None:
+        raise SettingsError("--sample-sheet names inputs, samples and mates; leave these out")
+    samples = read_sheet(sheet)
+    kept: Kept = {}
+    codes: list[int] = []
+    for number, sample in enumerate(samples, 1):
+        screen.line(f"sample {number} of {len(samples)}: {sample.name}")
+        codes.append(_run(_of(sample, settings), screen, kept))
+    failed = [sample.name for sample, code in zip(samples, codes, strict=True) if code]
+    if failed:
+        screen.line(f"not complete: {', '.join(failed)}")
+    screen.line(f"{len(samples):,} samples: results are in {settings.out}, a folder for each")
+    return max(codes, key=CODES.index)
+
+
+def _of(sample: Sample, settings: Settings) -> Settings:
+    """What the sheet's row makes of the settings."""
+    return replace(
+        settings,
+        inputs=(sample.path,),
+        mates=sample.mates,
+        sample=sample.name,
+        out=settings.out / sample.name,
+    )
+
+
+def _run(settings: Settings, screen: Screen, kept: Kept) -> int:
+    try:
+        outcome = run(settings, screen, kept)
+    except VirnucproError as error:
+        click.echo(f"virnucpro: sample {settings.sample}: {error}", err=True)
+        return error.exit_code
+    if outcome.error is not None:
+        click.echo(f"virnucpro: sample {settings.sample}: {outcome.error}", err=True)
+    return outcome.exit_code

@@ -1,0 +1,102 @@
+"""What every reader delivers: contigs, with names and letters as they stand in the input."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+IUPAC = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv"
+# Letters of proteins that no nucleotide code uses.
+PROTEIN_ONLY = "EFILPQ"
+# What names of mates may end in where the two differ; the first is the usual one.
+MATE_MARKS = ("/", ".", "_")
+
+_TO_LETTERS = bytes.maketrans(b"acgtunryswkmbdhvU", b"ACGTTNRYSWKMBDHVT")
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+
+
+class Contig(NamedTuple):
+    """One record of an input, a read or an assembled sequence.
+
+    record counts from 1 within the input. name is the first word of the header, empty if the header
+    is. sequence holds the letters exactly as they stand in the input, without line ends. fault says
+    why the contig cannot be processed; its sequence is then empty, and refused_nt how long it was.
+    header is the whole first line, without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one.
+    short: whether it has fewer letters than are asked for, so that it is listed and not classified.
+    """
+
+    sample: str
+    record: int
+    name: str
+    sequence: bytes
+    fault: str = ""
+    header: str = ""
+    mate: int = 0
+    short: bool = False
+    refused_nt: int = 0
+
+    @property
+    def length_nt(self) -> int:
+        """Letters that it has in the input."""
+        return len(self.sequence) or self.refused_nt
+
+    def refused(self, fault: str) -> "Contig":
+        """The same without its letters, as one that cannot be processed for this reason."""
+        return self._replace(sequence=b"", fault=fault, refused_nt=len(self.sequence))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a pass over an input has delivered so far.
+
+    records: how many; crc: CRC-32 over their headers and letters; sha256: hex digest of the whole
+    input, empty unless the pass reached its end.
+    """
+
+    records: int = 0
+    crc: int = 0
+    sha256: str = ""
+
+
+# A record as its format gives it: header and sequence; mate and sample where the format knows them,
+# else 0 and nothing. Tuples, since they are made by the million.
+Entry = tuple[str, bytes, int, str]
+Entries = Iterator[Entry]
+
+
+def letters(sequence: bytes) -> bytes:
+    """Upper case, U read as T; other IUPAC codes are kept."""
+    return sequence.translate(_TO_LETTERS)
+
+
+def first_word(header: str) -> str:
+    """The name in a header."""
+    words = header.split(None, 1)
+    return printable(words[0]) if words else ""
+
+
+def printable(name: str) -> str:
+    """A name without control letters."""
+    return name if name.isprintable() else name.translate(_CONTROLS)
+
+
+def template_of(first: str, second: str) -> str | None:
+    """The name that two mates share, None where they are none.
+
+    Their names are the same, or end in /1 and /2 (also .1 and .2, _1 and _2) and are the same
+    before that.
+    """
+    if first == second:
+        return first
+    marked = first[:-1] == second[:-1] and (first[-1:], second[-1:]) == ("1", "2")
+    return first[:-2] if marked and first[-2:-1] in MATE_MARKS and len(first) > 2 else None
+
+
+def why_not_dna(text: str) -> str:
+    """What is wrong with text, whose first letter is outside IUPAC, and what to do."""
+    letter = "a space" if text[0] == " " else f"the letter {text[0]!r}"
+    why = f"{letter}, which is no IUPAC nucleotide code"
+    if any(residue in text.upper() for residue in PROTEIN_ONLY):
+        return f"{why}: this looks like protein; give the DNA or RNA that it was translated from"
+    if text[0] in "-.":
+        return f"{why}: this looks like an alignment; remove its gaps"
+    return f"{why}; correct or remove the record"

@@ -1,0 +1,49 @@
+"""FASTA -> entries."""
+
+import io
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from dnaio import FastaReader
+from dnaio.exceptions import FastaFormatError
+
+from virnucpro.errors import InputError
+from virnucpro.reads.contig import IUPAC, Entries, Entry
+from virnucpro.reads.text import AsciiStream, unescaped
+
+
+def entries(text: io.BufferedReader, path: Path) -> Entries:
+    """The records of a stream; if it breaks, those before the last one begun.
+
+    Blank lines, lines that begin with '#', the kind of line end and a missing last one are nothing
+    to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
+    """
+    stream = AsciiStream(text)
+    waiting: Entry | None = None
+    try:
+        for entry in FastaReader(cast("BinaryIO", stream)):
+            if waiting is not None:
+                yield waiting
+            waiting = unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
+    except FastaFormatError as error:
+        raise InputError(
+            "this is no FASTA: a line that begins with '>' must come before any other text",
+            path,
+            (error.line or 0) + 1,
+        ) from error
+    if stream.broken is not None:
+        raise stream.broken
+    if waiting is not None:
+        yield waiting
+
+
+def line_of_letter(text: io.BufferedReader, record: int) -> int | None:
+    """The line of a record's first letter outside IUPAC, by a scan of its own."""
+    allowed = dict.fromkeys(IUPAC)
+    seen = 0
+    lines = io.TextIOWrapper(text, encoding="ascii", errors="surrogateescape")
+    for number, line in enumerate(map(str.strip, lines), 1):
+        seen += line.startswith(">")
+        if seen == record and not line.startswith((">", "#")) and line.translate(allowed):
+            return number
+    return None

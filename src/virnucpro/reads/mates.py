@@ -1,0 +1,111 @@
+"""Entries of mates, brought together and checked. Knows no format."""
+
+from pathlib import Path
+
+from virnucpro.errors import InputError, StreamBroken
+from virnucpro.reads.contig import Contig, Entries, Entry, first_word, template_of
+
+# So many records without their mate beside them are remembered, to notice it elsewhere.
+REMEMBERED = 50_000
+
+
+def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> Entries:
+    """The mates of two files by turns: the first of one, the first of the other, and so on.
+
+    Raises StreamBroken, after all pairs before, where a file ends before the other, or two records
+    have names that are not those of mates.
+    """
+    number = 0
+    for one in first:
+        number += 1
+        other = next(second, None)
+        if other is None:
+            raise _alone(number, one, paths[0], f"{paths[1]} ends before it")
+        if not _are_mates(one, other):
+            raise StreamBroken(
+                f"{_named(number, one)} and {_named(number, other)} of {paths[1]} are no mates by "
+                "their names; give two files with the mates in the same order (what came before "
+                "is kept)",
+                paths[0],
+            )
+        yield one[0], one[1], 1, one[3]
+        yield other[0], other[1], 2, other[3]
+    if (other := next(second, None)) is not None:
+        raise _alone(number + 1, other, paths[1], f"{paths[0]} ends before it")
+
+
+def interleaved(entries: Entries, path: Path) -> Entries:
+    """Entries of which each two that follow each other are mates. Raises as alternating does."""
+    number = 1
+    for one in entries:
+        other = next(entries, None)
+        if other is None:
+            raise _alone(number, one, path, "the file ends there")
+        if not _are_mates(one, other):
+            raise StreamBroken(
+                f"{_named(number, one)} and {_named(number + 1, other)} are no mates by their "
+                "names, so this file is not interleaved; leave out --interleaved, or repair the "
+                "file (what came before is kept)",
+                path,
+            )
+        yield one[0], one[1], 1, one[3]
+        yield other[0], other[1], 2, other[3]
+        number += 2
+
+
+def side_by_side(entries: Entries, path: Path) -> Entries:
+    """Passes entries with mates by flags on.
+
+    Raises InputError where the mate of a record that stands alone comes later: of such a file the
+    pairs would not be found.
+    """
+    alone: dict[str, tuple[int, int]] = {}
+    name, mate, record = "", 0, 0  # of the entry before, if it still lacks its mate
+    for number, entry in enumerate(entries, 1):
+        if mate and entry[2] == 3 - mate and entry[0] == name:
+            mate = 0
+        else:
+            if mate:
+                _remember(alone, name, mate, record, path)
+            name, mate, record = entry[0], entry[2], number
+        yield entry
+    if mate:
+        _remember(alone, name, mate, record, path)
+
+
+def are_pair(one: Contig, other: Contig) -> bool:
+    """Whether two contigs that follow each other are the mates of a pair."""
+    return other.mate == 3 - one.mate and template_of(one.name, other.name) is not None
+
+
+def _remember(
+    alone: dict[str, tuple[int, int]], name: str, mate: int, record: int, path: Path
+) -> None:
+    """Takes a record whose mate is not beside it."""
+    other, earlier = alone.get(name, (mate, 0))
+    if other != mate:
+        raise InputError(
+            f"the mates of {name} are records {earlier} and {record}, not side by side; bring "
+            f"mates together with `samtools collate -o collated.bam {path.name}`, or read every "
+            "record for itself with --unpaired",
+            path,
+        )
+    if len(alone) < REMEMBERED:
+        alone.setdefault(name, (mate, record))
+
+
+def _are_mates(one: Entry, other: Entry) -> bool:
+    same = one[0] == other[0]
+    return same or template_of(first_word(one[0]), first_word(other[0])) is not None
+
+
+def _named(number: int, entry: Entry) -> str:
+    return f"record {number} ({first_word(entry[0])})"
+
+
+def _alone(number: int, entry: Entry, path: Path, why: str) -> StreamBroken:
+    return StreamBroken(
+        f"{_named(number, entry)} has no mate, since {why}; give whole files (what came before is "
+        "kept)",
+        path,
+    )

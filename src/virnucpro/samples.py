@@ -1,0 +1,81 @@
+"""A sheet of samples: a tab-separated table of names and files. Knows no run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from virnucpro.errors import InputError
+from virnucpro.reads import open_sources
+
+COLUMNS = ("sample", "path", "mates")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row of a sheet. name is also that of a folder; paths are as they stand there."""
+
+    name: str
+    path: Path
+    mates: Path | None = None
+
+
+def read_sheet(path: Path) -> list[Sample]:
+    """The rows of a sheet whose first line names the columns sample, path and perhaps mates.
+
+    Raises InputError naming line and column for whatever is wrong, also a file that cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
+    except UnicodeDecodeError as error:
+        raise InputError("the sheet is no UTF-8 text", path) from error
+    header = _cells(lines[0])
+    if header not in (list(COLUMNS[:2]), list(COLUMNS)):
+        raise InputError(
+            "the first line must name the columns sample, path and, if wanted, mates, with tabs "
+            f"between them, not {lines[0].strip()!r}",
+            path,
+            1,
+        )
+    samples: list[Sample] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        sample = _sample(_cells(line), path, number, len(header))
+        if sample.name in seen:
+            why = f"{sample.name} stands on line {seen[sample.name]}, too; give it one line"
+            raise _wrong("sample", why, path, number)
+        seen[sample.name] = number
+        samples.append(sample)
+    if not samples:
+        raise InputError("the sheet names no sample", path)
+    return samples
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("\t")]
+
+
+def _sample(cells: list[str], path: Path, line: int, columns: int) -> Sample:
+    if len(cells) > columns:
+        raise InputError(f"{len(cells)} columns, but the header has {columns}", path, line)
+    name, file, mates = [*cells, "", ""][:3]
+    if not name or name.startswith(".") or "/" in name or not name.isprintable():
+        why = f"{name!r} cannot name a folder" if name else "it is empty"
+        raise _wrong("sample", why, path, line)
+    if not file:
+        raise _wrong("path", "it is empty", path, line)
+    for column, named in (("path", file), ("mates", mates)):
+        if named == "-":
+            raise _wrong(column, "standard input cannot be in a sheet", path, line)
+        if named:
+            try:
+                open_sources([Path(named)])
+            except InputError as error:
+                raise _wrong(column, str(error), path, line) from error
+    return Sample(name, Path(file), Path(mates) if mates else None)
+
+
+def _wrong(column: str, why: str, path: Path, line: int) -> InputError:
+    return InputError(f"column {column}: {why}", path, line)
