@@ -164,8 +164,8 @@ from virnucpro.cli import main
 load = run._Run._load
 room = int(sys.argv.pop(1)) << 20
 
-def limited(self):
-    load(self)
+def limited(self, ends):
+    load(self, ends)
     held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + room, -1))
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from command import interruptible
 from test_preparation import DNA, assert_equal, blocks, small_tokenizer
+from virnucpro import loaders
 from virnucpro.calls import FRAME_NAMES
 from virnucpro.errors import (
     BundleError,
@@ -50,8 +51,8 @@ def pools(preparation):
         return made[workers]
 
     yield pool
-    for loaders in made.values():
-        loaders.__exit__(None, None, None)
+    for started in made.values():
+        started.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -76,6 +77,20 @@ def some_blocks(count=6, chunks=4):
     random = np.random.default_rng(4)
     codons = ["GCA", "AAA", "ATT", "CAA", "GGA", "AAT"]
     return blocks(["".join(random.choice(codons, 30 * chunks)) for _ in range(count)], 60 * chunks)
+
+
+def test_large_blocks_are_prepared_in_parts(preparation, pools, monkeypatch):
+    """Of unequal chunks, some without a frame; with fewer chunks than parts, too."""
+    random = np.random.default_rng(9)
+    texts = ["".join(random.choice(list("ACGT"), n)) for n in random.integers(0, 400, 60)]
+    given_ = blocks([*texts, "TTAATTAATTAA" * 9, "ACG" * 500], 3_000)
+    assert len(given_) > 3
+    for part_nt in (100, 700, 2_000):
+        monkeypatch.setattr(loaders, "PART_NT", part_nt)
+        parts = [part for block in given_ for part in loaders._parts(block)]
+        assert len(parts) > len(given_) or part_nt == 2_000
+        assert sum(len(part.rows) for part in parts) == sum(len(b.rows) for b in given_)
+        assert_whole(list(pools(2).prepared(given_)), given_, preparation)
 
 
 def assert_whole(found, given_, preparation):

@@ -120,9 +120,12 @@ class Block:
         return self.text[start : start + int(self.rows.length_nt[row])]
 
     def part(self, first: int, last: int) -> "Block":
-        """The same block with its chunks [first, last) alone."""
-        columns = (getattr(self.rows, name)[first:last] for name in Rows.__slots__)
-        return replace(self, rows=Rows(*columns), offset=self.offset[first:last])
+        """The same block with its chunks [first, last) alone, and no more text than theirs."""
+        rows = Rows(*(getattr(self.rows, name)[first:last] for name in Rows.__slots__))
+        offset = self.offset[first:last]
+        begin = int(offset.min(initial=len(self.text)))
+        end = int((offset + rows.length_nt).max(initial=begin))
+        return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
 
 
 def blocks_of(contigs: Iterable[Contig], chunk_nt: int, block_nt: int) -> Iterator[Block]:

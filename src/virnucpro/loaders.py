@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -29,8 +30,10 @@ from virnucpro.texts import Texts
 
 # More would wait for the one that reads.
 MOST_WORKERS = 8
-# Blocks on their way for each process: one in its hands, one that waits for it or for the device.
+# Parts of blocks on their way for each process: one in its hands, one that waits for it or for the
+# device. A part is small, so that all processes have some of the first block of a GPU.
 AHEAD = 2
+PART_NT = 250_000
 
 # The modules that this process finds, wherever it found them.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from virnucpro.loading import main; main()"
@@ -40,6 +43,7 @@ _ENVIRONMENT = {
         ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
     ),
 }
+_Ahead = tuple[Block, list[Future[PreparedFrames]]]
 # A line that Rust, in which the tokenizer is written, says as it aborts.
 _NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed")
 
@@ -60,9 +64,10 @@ def workers_for(device_kind: str, gpus: int, cpus: int, wish: int | None = None)
 class Loaders:
     """Prepares blocks in some processes of its own, or in this one; to be used in a with block.
 
-    workers: how many, each of one thread; 0 is this process. At most AHEAD times as many blocks are
-    on their way at a time, so memory does not grow with the input. The processes are there from the
-    beginning to the end of the with block, and do not outlive this process however it ends.
+    workers: how many, each of one thread; 0 is this process. Large blocks are prepared in parts,
+    and no block is read while AHEAD times as many parts are on their way, so memory does not grow
+    with the input. The processes are there from the beginning to the end of the with block, and do
+    not outlive this process however it ends.
     """
 
     def __init__(self, preparation: FramePreparation, workers: int) -> None:
@@ -117,11 +122,15 @@ class Loaders:
             for block in blocks:
                 yield block, self._preparation(block)
             return
-        ahead: deque[tuple[Block, Future[PreparedFrames]]] = deque()
+        ahead: deque[_Ahead] = deque()
         broken: list[VirnucproError] = []
         for block in _until_broken(blocks, broken):
-            ahead.append((block, self._threads.submit(self._by_a_worker, block)))
-            if len(ahead) == AHEAD * self._workers:
+            parts = [self._threads.submit(self._by_a_worker, part) for part in _parts(block)]
+            ahead.append((block, parts))
+            while ahead and (
+                all(part.done() for part in ahead[0][1])
+                or sum(len(parts) for _, parts in ahead) >= AHEAD * self._workers
+            ):
                 yield _first(ahead)
         while ahead:
             yield _first(ahead)
@@ -169,11 +178,17 @@ def _until_broken(blocks: Iterable[Block], broken: list[VirnucproError]) -> Iter
         broken.append(error)
 
 
-def _first(
-    ahead: deque[tuple[Block, Future[PreparedFrames]]],
-) -> tuple[Block, PreparedFrames]:
-    block, future = ahead.popleft()
-    return block, future.result()
+def _parts(block: Block) -> list[Block]:
+    """A block in parts of about PART_NT letters, with as many chunks each."""
+    number = max(1, min(len(block.rows), len(block.text) // PART_NT))
+    edges = [len(block.rows) * k // number for k in range(number + 1)]
+    return [block] if number == 1 else [block.part(*pair) for pair in pairwise(edges)]
+
+
+def _first(ahead: deque[_Ahead]) -> tuple[Block, PreparedFrames]:
+    block, parts = ahead.popleft()
+    prepared = [part.result() for part in parts]
+    return block, prepared[0] if len(prepared) == 1 else PreparedFrames.joined(prepared)
 
 
 class _Killed(Exception):

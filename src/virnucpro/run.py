@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from virnucpro.batches import Block
+    from virnucpro.loaders import Loaders
 
 
 # Classifiers by the sha256 of their bundle, and precision.
@@ -197,6 +198,7 @@ class _Run:
     broken: list[StreamBroken] = field(default_factory=list)
     budgets: dict[str, int] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
+    loaders: "Loaders | None" = None
     workers: int = 0
     unbroken: int | None = None
     on_record: bool = False
@@ -223,7 +225,7 @@ class _Run:
     def run(self, blocks: "Iterable[Block]") -> "Iterator[Scored]":
         """As runners.Runner: a block is kept only if the kernels of the fingerprint made it."""
         assert self.classifier is not None
-        for scored in SerialRunner(self.classifier, self.workers).run(blocks):
+        for scored in SerialRunner(self.classifier, self.loaders).run(blocks):
             self._check_kernels(self.classifier)
             self._note_budgets(self.classifier)
             yield scored
@@ -249,7 +251,7 @@ class _Run:
                     "please report this"
                 )
 
-    def _load(self) -> None:
+    def _load(self, ends: ExitStack) -> None:
         """Only here, when the run directory is ours, are the weights read."""
         clock = perf_counter()
         self._note_memory("start")
@@ -258,12 +260,14 @@ class _Run:
             self.device.index, self.plan.precision, self.settings.engine
         )
         self.kept[key] = self.classifier
-        if self.classifier.ahead is not None:
-            from virnucpro.loaders import workers_for
+        if (ahead := self.classifier.ahead) is not None:
+            from virnucpro.loaders import Loaders, workers_for
 
             wish = self.settings.dataloader_workers
             gpus = gpu_count() if self.device.kind == "cuda" else 0
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
+            # They begin while the device warms up.
+            self.loaders = ends.enter_context(Loaders(ahead.preparation, self.workers))
         for some in (_PROBE, _PROBE[:1]):
             self.classifier.score(some)
         self._check_kernels(self.classifier)
@@ -279,7 +283,11 @@ class _Run:
         say(f"memory, {stage}: {memory}")
 
     def _work(self) -> Counts:
-        self._load()
+        with ExitStack() as ends:
+            self._load(ends)
+            return self._worked()
+
+    def _worked(self) -> Counts:
         try:
             return self._read_and_tabulated()
         except BlockError as error:  # whole when it was found or written, and read again since

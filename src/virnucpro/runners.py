@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
 from virnucpro.errors import DeviceError
 from virnucpro.scored import Scored
+
+if TYPE_CHECKING:
+    from virnucpro.loaders import Loaders
+    from virnucpro.preparation import PreparedFrames
 
 # So many chunks that fail one after the other, and none scored between, are the device's fault.
 MOST_FAILURES = 8
@@ -42,16 +46,16 @@ class _Begun:
 class SerialRunner:
     """One classifier in this process, block after block.
 
-    Where the classifier lets it, blocks are prepared by some workers (0: in this process), and on a
+    Where the classifier lets it, blocks are prepared by loaders (None: in this process), and on a
     GPU the next one is sent before the one before it is waited for. Where the device fails on a
     block, its halves are tried, down to the chunks that it fails on; these are listed as failed,
     and the rest is scored. Raises DeviceError where it is not a matter of single chunks, and
     OutOfMemory.
     """
 
-    def __init__(self, classifier: Classifier, workers: int = 0) -> None:
+    def __init__(self, classifier: Classifier, loaders: "Loaders | None" = None) -> None:
         self._classifier = classifier
-        self._workers = workers
+        self._loaders = loaders
         self._waiting = 1 if classifier.device.startswith("cuda") else 0
         self._failed_in_a_row = 0
 
@@ -72,16 +76,18 @@ class SerialRunner:
             for block in blocks:
                 yield _Begun(block, partial(self._classifier.score_block, block), 0.0)
             return
-        from virnucpro.loaders import Loaders
-
-        with Loaders(ahead.preparation, self._workers) as loaders:
-            for block, prepared in loaders.prepared(blocks):
-                started = perf_counter()
-                try:
-                    finish = ahead.begin(prepared)
-                except DeviceError:
-                    finish = partial(self._classifier.score_block, block)
-                yield _Begun(block, finish, perf_counter() - started)
+        both: Iterable[tuple[Block, PreparedFrames]]
+        if self._loaders is None:
+            both = ((block, ahead.preparation(block)) for block in blocks)
+        else:
+            both = self._loaders.prepared(blocks)
+        for block, prepared in both:
+            started = perf_counter()
+            try:
+                finish = ahead.begin(prepared)
+            except DeviceError:
+                finish = partial(self._classifier.score_block, block)
+            yield _Begun(block, finish, perf_counter() - started)
 
     def _scored(self, begun: _Begun) -> Scored:
         started, block = perf_counter(), begun.block
