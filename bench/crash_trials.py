@@ -1,6 +1,7 @@
 """Kill `virnucpro predict` at random, start it again, and compare every table with a quiet run.
 
-    python bench/crash_trials.py [--trials 500] [--seed 0] [--only kmer|mini] [--jobs 1]
+    python bench/crash_trials.py [--trials 500] [--seed 0] [--only kmer|mini|workers] [--jobs 1]
+        [--frames BUNDLE]
 
 A trial, a function of its seed, takes one of a few scenes (a bundle, an input, options) and sends
 one to three times a signal among SIGKILL, SIGTERM and SIGINT to a process among all of the run's,
@@ -9,8 +10,9 @@ follows, or a finished block is cut, altered or deleted before the next start. T
 undisturbed. Held are: the exit codes, a bound on the time to the end, that no child survives, that
 a result that is there is whole at all times, that run.json never says more than what is there, and
 in the end every result byte for byte, a damaged block said in the log, and nothing left over.
-Ends with 1 if any trial fails, and names its seed: `--seed N --trials 1` repeats it, as far as
-signals can be repeated. Linux finds all processes of a run; elsewhere the first one alone.
+--frames, a small bundle of kind frames, adds a scene with loader workers, which are among those
+killed. Ends with 1 if any trial fails, and names its seed: `--seed N --trials 1` repeats it, as far
+as signals can be repeated. Linux finds all processes of a run; elsewhere the first one alone.
 """
 
 import argparse
@@ -51,6 +53,7 @@ RESULTS = (
     "failed.tsv",
 )
 SCENES = ("kmer", "kmer two inputs", "kmer gz", "kmer journal", "kmer kept", "mini")
+WORKERS = "workers"
 LATER = ("report.html", "virnucpro_mqc.json")  # written once run.json says that a run is finished
 END_S = 10.0  # from a signal to the end of the run
 RUN_S = 90.0  # of an undisturbed run, on a busy machine
@@ -131,14 +134,27 @@ def made_input(path: Path, seed: int, reads: int, contigs: int, faulty: bool) ->
     return path
 
 
-def small_blocks(name: str, folder: Path) -> Path:
-    """A copy of an embedded bundle that cuts an input into many blocks."""
+def with_workers(bundle: Path, folder: Path) -> Scene:
+    """Sequences of which most have an open frame, prepared by two workers."""
+    rng = random.Random(4)
+    codons = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACG" if a + b != "TG"]
+    sense = [codon for codon in codons if codon not in ("TAA", "TAG")]
+    path = folder / "open.fa"
+    texts = ["".join(rng.choices(sense, k=rng.choice((60, 90, 300)))) for _ in range(150)]
+    path.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)), "utf-8")
+    few = small_blocks(str(bundle), folder, block_nt=3_000)
+    arguments = (str(path), "--threads", "1", "--dataloader-workers", "2", "--bundle", str(few))
+    return quiet(WORKERS, arguments, folder, warm=True)
+
+
+def small_blocks(name: str, folder: Path, block_nt: int = BLOCK_NT) -> Path:
+    """A copy of a bundle that cuts an input into many blocks."""
     bundle = load(name)
     copy = folder / bundle.name
     shutil.copytree(bundle.path, copy, dirs_exist_ok=True)
     toml = copy / "bundle.toml"
     lines = toml.read_text("utf-8").splitlines()
-    changed = [f"block_nt = {BLOCK_NT}" if x.startswith("block_nt") else x for x in lines]
+    changed = [f"block_nt = {block_nt}" if x.startswith("block_nt") else x for x in lines]
     toml.write_text("\n".join(changed) + "\n", "utf-8")
     return copy
 
@@ -519,7 +535,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the first trial")
-    parser.add_argument("--only", choices=["kmer", "mini"])
+    parser.add_argument("--only", choices=["kmer", "mini", WORKERS])
+    parser.add_argument("--frames", type=Path, help="a small bundle of kind frames")
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     parser.add_argument("--keep", type=Path, help="folder for the trials; failed ones stay there")
     parser.add_argument("--json", type=Path, help="where the summary goes too")
@@ -530,6 +547,8 @@ def main() -> int:
         folder = chosen.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         choices = scenes(folder, names)
+        if chosen.frames is not None and chosen.only in (None, WORKERS):
+            choices.append(with_workers(chosen.frames, folder))
         for scene in choices:
             print(f"{scene.name}: {scene.blocks} blocks, {scene.wall_s:.2f} s undisturbed")
         seeds = range(chosen.seed, chosen.seed + chosen.trials)
