@@ -41,6 +41,7 @@ RESULTS = (
     "prediction_results.txt",
     "prediction_results_highestscore.csv",
     "viral.fasta",
+    "viral_names.txt",
     "regions.tsv",
     "regions.bed",
     "others.fasta",

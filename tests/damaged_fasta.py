@@ -364,7 +364,7 @@ def check_predict(data: bytes, folder: Path, bundle: Path, chunk_nt: int) -> Non
         assert code == (2 if faulty else 0)
     rows = table(out / "contigs.tsv")
     found = [(r["record"], r["contig"], r["length_nt"], r["status"] == "failed") for r in rows]
-    assert found == [(str(c.record), c.name, str(len(c.sequence)), c.fault != "") for c in contigs]
+    assert found == [(str(c.record), c.name, str(c.length_nt), c.fault != "") for c in contigs]
     if faulty:
         failed = table(out / "failed.tsv")
         assert [r["record"] for r in failed] == [str(c.record) for c in faulty]

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command import PROGRAM, dna, fasta, made_bundle, results, run_json, table, virnucpro
+from command import (
+    PROGRAM,
+    dna,
+    fasta,
+    interruptible,
+    made_bundle,
+    results,
+    run_json,
+    table,
+    virnucpro,
+)
 from made_reads import COMPRESSIONS, alignment, count, fastq, ubam
 from test_outputs_doc import schema
 from virnucpro.disk import Shape
@@ -432,6 +443,33 @@ def test_a_killed_run_on_a_pipe_goes_on_when_the_stream_is_given_again(tmp_path,
     (tmp_path / "stdin.fq").write_bytes(whole)
     assert predict(tmp_path / "stdin.fq", bundle, tmp_path / "clean").exit_code == 0
     assert results(tmp_path / "run") == results(tmp_path / "clean")
+
+
+@pytest.mark.parametrize(("form", "code"), [("fastq", 130), ("bam", 130), ("bam", 143)])
+def test_a_pipe_that_stands_still_keeps_nobody_waiting(tmp_path, bundle, form, code):
+    """TRAP R6: htslib would wait for more whatever the signal."""
+    rng = random.Random(1)
+    many = [(f"r{i}", "".join(rng.choices("ACGT", k=150))) for i in range(30_000)]
+    ubam(tmp_path / "x.bam", many)
+    data = fastq(many) if form == "fastq" else (tmp_path / "x.bam").read_bytes()
+    assert len(data) > 1_500_000
+    arguments = ["predict", "-", "-o", str(tmp_path / "run"), "--bundle", str(bundle), "-q"]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*PROGRAM, *arguments], preexec_fn=interruptible, **pipes)
+    with process:
+        process.stdin.write(data[:1_500_000])  # beyond one piece of the copy, and then nothing
+        process.stdin.flush()
+        blocks, deadline = tmp_path / "run" / ".virnucpro" / "blocks", time.monotonic() + 60
+        while not list(blocks.glob("*.block")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(1)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT if code == 130 else signal.SIGTERM)
+        assert process.wait(10) == code
+        assert time.monotonic() - began < 5
+        assert b"Traceback" not in process.stderr.read()
 
 
 def test_a_pipe_without_a_folder_is_read_once(tmp_path, bundle):

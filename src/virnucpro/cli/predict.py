@@ -351,9 +351,9 @@ def predict(
     pairs = "interleaved" if interleaved else "none" if unpaired else "auto"
     settings = Settings(command=tuple(sys.argv), pairs=pairs, **options)
     with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
-        if sample_sheet is not None:
-            return run_samples(sample_sheet, settings, screen)
         try:
+            if sample_sheet is not None:
+                return run_samples(sample_sheet, settings, screen)
             outcome = run(settings, screen)
         except (KeyboardInterrupt, Terminated):
             screen.line("what is finished is kept: give the same command again, and it goes on")

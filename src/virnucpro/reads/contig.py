@@ -1,6 +1,6 @@
 """What every reader delivers: contigs, with names and letters as they stand in the input."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class Seen:
 # A record as its format gives it: header and sequence; mate and sample where the format knows them,
 # else 0 and nothing. Tuples, since they are made by the million.
 Entry = tuple[str, bytes, int, str]
-Entries = Iterator[Entry]
+Entries = Generator[Entry, None, None]
 
 
 def letters(sequence: bytes) -> bytes:

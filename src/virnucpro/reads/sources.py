@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 
 from virnucpro.errors import InputError, StreamBroken
+from virnucpro.reads.ahead import ahead
 from virnucpro.reads.bam import LEFT_OUT, form_of
 from virnucpro.reads.bam import entries as of_alignments
 from virnucpro.reads.compression import DAMAGE, READ_BYTES, Hashed, is_damage, text_of
@@ -305,6 +306,7 @@ class InputFile:
             read_groups=reading.read_groups,
             reference=reading.reference,
         )
+        entries = ahead(entries, self.stream.stop if self.stream else _nothing)
         return side_by_side(entries, self.path) if reading.pairs == "auto" else entries
 
     def line_of_letter(self, record: int) -> int | None:
@@ -448,6 +450,10 @@ class Source:
             line = file.line_of_letter(within)
             raise InputError(f"record {within} ({name}) holds {why}", file.path, line)
         return contig.refused(f"it holds, at base {position + 1}, {why}")
+
+
+def _nothing() -> None:
+    """What stops a file that is read: nothing need do so."""
 
 
 def _first_line(contig: Contig) -> bytes:

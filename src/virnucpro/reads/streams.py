@@ -2,10 +2,11 @@
 
 import io
 import os
+import select
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from weakref import finalize
 
 from virnucpro.errors import InputError, VirnucproError
@@ -18,6 +19,7 @@ STDIN = Path("-")
 # What is compressed at a time; so many bytes must have come before the first record is read.
 PIECE_BYTES = 1 << 20
 _LEVEL = 1
+_LISTEN_S = 0.2
 
 
 class Spool:
@@ -30,7 +32,8 @@ class Spool:
     def __init__(self, path: Path, folder: Path | None) -> None:
         self._path = path
         self._folder = folder
-        self._stream: BinaryIO | None = None
+        self._stream: int | None = None
+        self._stopped = False
         self._file: io.FileIO | None = None
         self._ends = [0]
         self._given = 0
@@ -44,17 +47,35 @@ class Spool:
         if number < self._given:
             raise AssertionError("a stream that is not kept was read a second time")
         if self._stream is None:
-            self._stream = standard_input() if self._path == STDIN else self._opened(self._path)
-        data = self._stream.read(PIECE_BYTES)
+            self._stream = self._opened()
+        data = self._read(self._stream)
         if data and self._folder is not None:
             self._keep(data, self._folder)
         self._given += bool(data)
         return data
 
-    def _opened(self, path: Path) -> BinaryIO:
-        stream = path.open("rb")
-        finalize(self, stream.close)
+    def stop(self) -> None:
+        """Nothing comes any more, also where somebody waits for it; pieces before stay."""
+        self._stopped = True
+
+    def _opened(self) -> int:
+        if self._path == STDIN:
+            return standard_input()
+        stream = os.open(self._path, os.O_RDONLY)
+        finalize(self, os.close, stream)
         return stream
+
+    def _read(self, stream: int) -> bytes:
+        """The next piece; descriptors and not files, whose locks would outlive who waits here."""
+        parts: list[bytes] = []
+        missing = PIECE_BYTES
+        while missing and not self._stopped:
+            if select.select([stream], [], [], _LISTEN_S)[0]:
+                if not (data := os.read(stream, missing)):
+                    break
+                parts.append(data)
+                missing -= len(data)
+        return b"".join(parts)
 
     def _keep(self, data: bytes, folder: Path) -> None:
         try:
@@ -98,8 +119,8 @@ class _Reader(io.RawIOBase):
         return count
 
 
-def standard_input() -> BinaryIO:
+def standard_input() -> int:
     """What is piped in. Raises InputError where nothing is."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("nothing is piped into standard input, which '-' stands for; name a file")
-    return sys.stdin.buffer
+    return sys.stdin.fileno()
