@@ -15,9 +15,10 @@ import torch
 
 from virnucpro import __version__
 from virnucpro.bundle import Bundle, embedded_bundles
-from virnucpro.devices import cpu_count, cpu_has_bf16, cpu_name, memory_of
+from virnucpro.devices import cpu_count, cpu_has_bf16, cpu_name, gpu_count, memory_of
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, observing, why_not
 from virnucpro.errors import VirnucproError
+from virnucpro.loaders import workers_for
 
 DRIVER = Path("/proc/driver/nvidia/version")
 SEQUENCES = (
@@ -56,9 +57,12 @@ def examine() -> Iterator[Finding]:
     bf16 = "multiplies" if cpu_has_bf16() else "does not multiply"
     yield Finding("processor", f"{cpu_name()}, {cpu_count()} usable, {bf16} bf16 in hardware")
     yield Finding("memory", str(memory_of("cpu")))
+    gpus = gpu_count()
+    workers = workers_for("cuda" if gpus else "cpu", gpus, cpu_count())
+    yield Finding("loader workers", f"{workers} would be taken by predict with published encoders")
     yield _torch()
     yield from _attention(torch.device("cpu"))
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    for index in range(gpus):
         yield from _gpu(torch.device("cuda", index))
     for bundle in embedded_bundles():
         yield _bundle(bundle)

@@ -128,7 +128,8 @@ class Screen:
             Console(stderr=True, width=width, highlight=False, emoji=False).print(table)
 
     def position(self, position: Position) -> None:
-        """How far a run is."""
+        """How far a run is. Raises what a signal asked for and was not heard."""
+        stop.check()
         forecast = self._forecast
         forecast.take(monotonic(), position)
         rate = "" if forecast.rate is None else f"{_few_digits(forecast.rate)} chunks/s, "
