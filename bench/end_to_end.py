@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["bf16"])
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--attention", default="auto")
+    parser.add_argument("--only", choices=LENGTHS, nargs="+", default=[*LENGTHS])
     parser.add_argument("--esm", choices=SIZES, default="3B")
     wish = parser.parse_args()
     folder: Path = wish.folder
@@ -135,7 +136,7 @@ def main() -> None:
     for length_nt in LENGTHS.values():
         written_input(folder / f"{length_nt}.fa", length_nt, wish.frames)
     for precision in wish.precision:
-        for name in LENGTHS:
+        for name in wish.only:
             key = f"{name}, {precision}" + (
                 "" if wish.attention == "auto" else f", {wish.attention}"
             )

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 
 from virnucpro.encoders import load_dnabert_s, load_esm2
+from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 from virnucpro.train.labels import LabelledContig
 
 # Tiny products gain nothing from a second thread, and lose much where tests share the cores.
@@ -80,3 +81,12 @@ def genes(count=24, length_nt=1500, seed=0):
             text = text[:600] + CLOSED * 30 + text[600:]
         found.append(LabelledContig(f"c{k}", text.encode(), label, unit=f"u{k}"))
     return found
+
+
+def small_bundle(golden, folder, chunk_nt):
+    """A small bundle of kind frames."""
+    paths = published_dnabert_s(golden, folder / "d"), published_esm2(golden, folder / "e")
+    sizes = HeadSettings(chunk_nt=chunk_nt, hidden=8, batch_frames=16, epochs=1, slice_fraction=0.3)
+    fit = fit_head(genes(8, max(600, chunk_nt), seed=5), sizes, *loaded(*paths), None, Told())
+    write_frames_bundle(folder / "b", fit, "tiny-300", "A test.", *paths, copy=True)
+    return folder / "b"

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from command import virnucpro
 from conftest import REPOSITORY
 from made_runs import Chunk, made_run
@@ -62,3 +64,20 @@ def test_a_paragraph_with_and_without_a_run(tmp_path):
     assert virnucpro("cite", tmp_path / "none").error.endswith(
         "there is no such folder; name the run directory of predict"
     )
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_of_a_run_that_did_not_finish_nothing_is_written(tmp_path, status):
+    made_run(tmp_path, [("a", [Chunk()])], status=status, error="the disk is full")
+    done = virnucpro("cite", tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert "run.json: this run is not finished" in done.error
+
+
+@pytest.mark.parametrize("command", ["report", "cite"])
+@pytest.mark.parametrize("hidden", [".virnucpro", ".lake.virnucpro"])
+def test_of_a_run_at_work_there_is_nothing_to_show_yet(tmp_path, command, hidden):
+    (tmp_path / hidden).mkdir()
+    done = virnucpro(command, tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert "the run here has no results yet; wait for its end" in done.error

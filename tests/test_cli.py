@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -317,6 +318,23 @@ def test_evaluate_prints_whole_numbers_where_nobody_looks(here, made):
     (line,) = [x for x in done.out.splitlines() if x.startswith(" all ")][:1]
     contig = json.loads((here / "e.json").read_text())["contig"]
     assert f"{contig[0]['auroc']:.3f}" in line.split()
+
+
+def test_a_pipe_takes_the_json_of_evaluate_and_stays_a_pipe(here, made):
+    """As any device would: a rename would put a file in its place."""
+    (here / "v.fa").write_bytes(random_reads(3, 300, 1))
+    (here / "n.fa").write_bytes(random_reads(3, 300, 2))
+    os.mkfifo(here / "pipe")
+    words = ("--positive", "v.fa", "--negative", "n.fa", "--json", "pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        try:
+            done = virnucpro("evaluate", made, *words)
+            document = json.loads(reader.communicate(timeout=10)[0])
+        finally:
+            reader.kill()
+    assert done.code == 0, done.err
+    assert document["contig"][0]["others"] == 3
+    assert (here / "pipe").is_fifo()
 
 
 # Being stopped

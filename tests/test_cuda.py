@@ -1,5 +1,6 @@
 """On a GPU: every kernel and precision, streams, memory that runs out, and what the device ran."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -11,8 +12,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
-from command import dna
+from command import dna, table
 from encoder_examples import golden_examples, tiny_esm2, worst_error
+from frame_bundles import CHUNK_NT, CLOSED, genes, small_bundle
 from virnucpro import devices
 from virnucpro.bundle import load
 from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
@@ -27,6 +29,7 @@ from virnucpro.encoders.attention import (
 from virnucpro.encoders.staging import SLOTS, Staging
 from virnucpro.engine import Engine
 from virnucpro.errors import OutOfMemory, SettingsError
+from virnucpro.run import predict
 from virnucpro.tokens import padded, protein_ids
 
 pytestmark = [
@@ -347,3 +350,96 @@ def test_an_embedded_bundle_scores_as_on_the_cpu(precision):
     limit = {"fp32": 1e-5, "bf16": 0.02}[precision]
     assert np.abs(found["cpu"] - found["cuda"]).max() <= limit
     assert not any("unknown" in name for name in classifier.attention.values())
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def bundle(golden, tmp_path_factory):
+    return small_bundle(golden, tmp_path_factory.mktemp("bundle"), CHUNK_NT)
+
+
+@pytest.fixture(scope="module")
+def contigs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("in") / "in.fa"
+    texts = [c.sequence.decode() for c in genes(30, 2000, seed=8)]
+    texts[3:3] = ["", CLOSED * 9, "ACGT"]
+    path.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)))
+    return path
+
+
+def p_virus_of(outcome):
+    return [float(row["p_virus"] or "nan") for row in table(outcome.files.calls)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predict_computes_here_and_flags_change_nothing(bundle, contigs, tmp_path, precision):
+    """TRAPS R1, N1, D1, N12."""
+    cpu = predict(contigs, bundle, tmp_path / "cpu", gpus="none", precision="fp32")
+    words = {"precision": precision, "esm_batch_size": 700}
+    found = predict(contigs, bundle, tmp_path / "gpu", gpus="0", **words)
+    limit = {"fp32": 1e-4, "bf16": 0.1}[precision]
+    assert np.nanmax(np.abs(np.subtract(p_virus_of(cpu), p_virus_of(found)))) <= limit
+    document = json.loads(found.files.run_json.read_text())
+    assert document["device"]["kind"] == "cuda"
+    esm2 = {"fp32": "memory-efficient", "bf16": "FlashAttention-2"}[precision]
+    assert document["attention"] == {"dnabert_s": "memory-efficient with bias", "esm2": esm2}
+    assert document["memory"]["blocks"]["reserved_bytes"] > 0
+    log = found.files.log.read_text()
+    for line in ("page-locked buffers: on", "streams of their own: on", f"esm2: {esm2}"):
+        assert line in log
+    assert " workers: 0 " not in log
+    calls = found.files.calls.read_bytes()
+    for number, other in enumerate(
+        (
+            {"dataloader_workers": 0},
+            {"dataloader_workers": 3, "cuda_streams": False},
+            {"pin_memory": False, "cache_clear_interval": 1},
+        )
+    ):
+        again = predict(contigs, bundle, tmp_path / f"{number}", gpus="0", **words, **other)
+        assert again.files.calls.read_bytes() == calls
+        log = again.files.log.read_text()
+        assert ("streams of their own: off" in log) == ("cuda_streams" in other)
+        assert ("page-locked buffers: off" in log) == ("pin_memory" in other)
+        assert ("emptied every 1 batches" in log) == ("pin_memory" in other)
+
+
+def test_encoders_that_do_not_fit_together_take_turns(bundle, contigs, tmp_path, monkeypatch):
+    expected = predict(contigs, bundle, tmp_path / "both", gpus="0", precision="bf16")
+    fail = iter([torch.OutOfMemoryError("CUDA out of memory.")])
+
+    def short(*arguments, **words):
+        for error in fail:
+            raise error
+        return load_esm2(*arguments, **words)
+
+    monkeypatch.setattr("virnucpro.classifiers.open_frames.load_esm2", short)
+    found = predict(contigs, bundle, tmp_path / "turns", gpus="0", precision="bf16")
+    assert "they take turns in each block" in found.files.log.read_text()
+    assert found.files.calls.read_bytes() == expected.files.calls.read_bytes()
+
+
+def test_a_run_that_does_not_fit_ends_with_4_and_goes_on(golden, tmp_path):
+    """TRAP R7. Frames of 1,000 residues through softmax written out, in 40 MiB."""
+    directory = small_bundle(golden, tmp_path / "bundle", 3000)
+    path = tmp_path / "in.fa"
+    path.write_text("".join(f">{c.name}\n{c.sequence.decode()}\n" for c in genes(4, 3000, seed=4)))
+    words = {"gpus": "0", "attention": "math", "precision": "fp32"}
+    whole = predict(path, directory, tmp_path / "whole", **words)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    room = torch.cuda.memory_reserved(CUDA) + (40 << 20)
+    torch.cuda.set_per_process_memory_fraction(room / total)
+    try:
+        with pytest.raises(OutOfMemory, match="--batch-tokens") as end:
+            predict(path, directory, tmp_path / "run", **words)
+        assert end.value.exit_code == 4
+        document = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert (document["status"], document["exit_code"]) == ("failed", 4)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    again = predict(path, directory, tmp_path / "run", **words, batch_tokens=1100)
+    assert again.status == "complete"
+    assert np.allclose(p_virus_of(again), p_virus_of(whole), atol=1e-5, equal_nan=True)

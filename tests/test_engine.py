@@ -11,11 +11,8 @@ from command import dna, made_bundle, random_reads, results, run_json, virnucpro
 from frame_bundles import (
     CHUNK_NT,
     CLOSED,
-    Told,
     genes,
-    loaded,
-    published_dnabert_s,
-    published_esm2,
+    small_bundle,
 )
 from virnucpro import devices
 from virnucpro.bundle import load
@@ -26,18 +23,8 @@ from virnucpro.encoders.turns import Visitor
 from virnucpro.engine import Engine
 from virnucpro.errors import DeviceError, OutOfMemory, SettingsError
 from virnucpro.run import predict
-from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 
 PINNED_FREE = 1 << 30
-
-
-def small_bundle(golden, folder, chunk_nt):
-    """A small bundle of kind frames."""
-    paths = published_dnabert_s(golden, folder / "d"), published_esm2(golden, folder / "e")
-    sizes = HeadSettings(chunk_nt=chunk_nt, hidden=8, batch_frames=16, epochs=1, slice_fraction=0.3)
-    fit = fit_head(genes(8, max(600, chunk_nt), seed=5), sizes, *loaded(*paths), None, Told())
-    write_frames_bundle(folder / "b", fit, "tiny-300", "A test.", *paths, copy=True)
-    return folder / "b"
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ LEVELS = (
     ("pipeline",),
     ("inspection", "train", "report", "bench", "doctor", "runlog", "inputs"),
     ("finished",),
-    ("run",),
+    ("run", "results"),
     ("cli",),
     ("__main__",),
 )

@@ -9,8 +9,12 @@ def write_atomic(path: Path, data: bytes, by_way_of: Path | None = None) -> None
     """Puts a file there, or over the one that is, also through a loss of power.
 
     by_way_of: a folder of the same file system for what a kill in between leaves behind. Several
-    may write at once; one of them is then there. Raises OSError.
+    may write at once; one of them is then there. A device or a pipe is written to and stays what it
+    is. Raises OSError.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
     temporary = (by_way_of or path.parent) / name
     try:

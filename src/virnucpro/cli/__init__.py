@@ -24,6 +24,7 @@ FAILED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.rich_config({"text_paragraph_linebreaks": "\n\n"})
 @click.command_panel("Classify", commands=["predict", "validate", "config"])
 @click.command_panel("Results", commands=["report", "cite"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])

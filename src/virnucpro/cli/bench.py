@@ -58,6 +58,10 @@ def bench(
     Each line is the median of several runs over the same random sequences, from ids to embeddings;
     share is of the rate that a large matrix product had around it. transformers and fair-esm are
     measured beside ours where they are installed.
+
+    \b
+    virnucpro bench --esm 8M
+    virnucpro bench --device cuda --case esm2:ours:bf16:flash
     """
     import torch
 

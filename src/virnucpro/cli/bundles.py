@@ -72,6 +72,9 @@ def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
     """Show the card of a bundle: what it is, how it was trained, how well it does.
 
     Of a bundle that is known but not here: its parts, with their size, licence and origin.
+
+    \b
+    virnucpro bundles show mini-500
     """
     from virnucpro.bundle import find, load, read_manifest
     from virnucpro.catalogue import read_catalogue
@@ -155,6 +158,11 @@ def download(
 
     A download that was stopped goes on when it is run again. Proxies are taken from the
     environment (https_proxy), a mirror of the hub from HF_ENDPOINT.
+
+    \b
+    virnucpro bundles download virnucpro-500
+    virnucpro bundles download virnucpro-500 --to carried
+    virnucpro bundles download virnucpro-500 --from carried
     """
     known = _known(name, catalogue)
     from virnucpro.acquire import download as acquired
@@ -203,6 +211,9 @@ def import_(
 
     Nothing in the file is executed; what a head does not need is refused. Without encoders the
     bundle scores features, not sequences.
+
+    \b
+    virnucpro bundles import HEAD.pth -o mine --chunk 500 --esm ESM --dnabert DNABERT
     """
     encoders = {part: path for part, path in (("dnabert_s", dnabert), ("esm2", esm)) if path}
     if copy and not encoders:

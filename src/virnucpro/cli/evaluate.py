@@ -58,6 +58,10 @@ def evaluate(
     Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
     positives, by chunk and by contig, over all and per group, level and source where these are
     known. What has no score ranks lowest.
+
+    \b
+    virnucpro evaluate mini-500 --positive viral.fasta --negative host.fasta
+    virnucpro evaluate my-bundle --fasta all.fasta --labels labels.tsv
     """
     from virnucpro.bundle import load
     from virnucpro.devices import use_threads
@@ -98,6 +102,8 @@ def _check_writable(path: Path) -> None:
     from virnucpro.errors import SettingsError
 
     folder = path.parent
+    if path.exists() and not path.is_file() and not path.is_dir() and os.access(path, os.W_OK):
+        return  # a pipe or a device is written to
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise SettingsError(f"{path}: no file can be written here; name another with --json")
 

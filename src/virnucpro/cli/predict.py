@@ -179,7 +179,7 @@ def _refusing(command: Command) -> Command:
     "--parquet",
     is_flag=True,
     help="Write calls.parquet and contigs.parquet, too: typed columns, numbers in full. Needs "
-    "pyarrow: pip install 'virnucpro[[parquet]'.",
+    "pyarrow: pip install 'virnucpro[parquet]'.",
 )
 @click.option(
     "--save-embeddings",
@@ -343,6 +343,11 @@ def predict(
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.
+
+    \b
+    virnucpro predict contigs.fasta -o run
+    virnucpro predict reads.fasta.gz -o run --bundle mini-300 --threshold 0.9
+    virnucpro predict contigs.fasta -o run --prefix lake --tables gz --threads 4
     """
     from virnucpro.cli.samples import run_samples
     from virnucpro.run import run

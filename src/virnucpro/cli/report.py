@@ -19,6 +19,10 @@ def report(run_dirs: tuple[Path, ...], out: Path | None, no_paths: bool) -> None
 
     The page opens in any browser, without a network. Every run in a directory is shown, also those
     whose files have a prefix.
+
+    \b
+    virnucpro report run
+    virnucpro report run other-run -o both.html --no-paths
     """
     from virnucpro.report import remake
 

@@ -85,7 +85,11 @@ def kmer(
     no_progress: bool,
     **labelled: Any,  # noqa: ANN401
 ) -> None:
-    """Fit the k-mer linear model: numpy only, in seconds, the baseline of any other bundle."""
+    """Fit the k-mer linear model: numpy only, in seconds, the baseline of any other bundle.
+
+    \b
+    virnucpro train kmer --positive viral.fasta --negative host.fasta -o mine
+    """
     from virnucpro.bundle import check_free
     from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 
@@ -165,7 +169,12 @@ def head(
     no_progress: bool,
     **labelled: Any,  # noqa: ANN401
 ) -> None:
-    """Fit the published head on the open frames of two frozen encoders."""
+    """Fit the published head on the open frames of two frozen encoders.
+
+    \b
+    virnucpro train head --dnabert DNABERT --esm ESM -o mine \\
+          --positive viral.fasta --negative host.fasta
+    """
     from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
@@ -237,6 +246,9 @@ def encoder(
     """Train a small encoder from scratch, end to end with its head, as the embedded bundles were.
 
     Exits 1 when --max-minutes ended it; the same command then goes on from its state.
+
+    \b
+    virnucpro train encoder --positive viral.fasta --negative host.fasta -o mine
     """
     from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads

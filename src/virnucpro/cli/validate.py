@@ -26,6 +26,9 @@ def validate(inputs: tuple[Path, ...], bundle: str, as_json: bool) -> int:
     """Read inputs to the end and report what predict would do with them, without scores.
 
     Exits as predict would: 0, 1 for what cannot be read, 2 where some records would fail.
+
+    \b
+    virnucpro validate reads.fasta.gz --json
     """
     from virnucpro.bundle import load
     from virnucpro.inspection import inspect

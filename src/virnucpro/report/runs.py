@@ -214,12 +214,24 @@ def run_files(folder: Path) -> list[RunFiles]:
         if path.name == name or path.name.endswith(f".{name}")
     }
     if not found:
+        if any(_is_at_work(path) for path in folder.iterdir()):
+            raise InputError(
+                "the run here has no results yet; wait for its end, or, if it was stopped, give "
+                "the same predict command again",
+                folder,
+            )
         raise InputError(
             f"this folder holds no run: there is neither {names[0]} nor {names[1]} in it; name "
             "the run directory of predict",
             folder,
         )
     return [_in_its_form(RunFiles(folder, prefix)) for prefix in sorted(found)]
+
+
+def _is_at_work(path: Path) -> bool:
+    """Whether this is the hidden folder of a run."""
+    hidden = RunFiles(Path()).hidden.name
+    return path.is_dir() and path.name.startswith(".") and path.name.endswith(hidden)
 
 
 def _in_its_form(files: RunFiles) -> RunFiles:
