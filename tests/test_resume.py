@@ -25,6 +25,7 @@ from command import (
     fasta,
     interruptible,
     made_bundle,
+    random_reads,
     results,
     run_json,
     table,
@@ -33,6 +34,7 @@ from command import (
 from stub_program import MARK
 from test_outputs_doc import schema
 from virnucpro.journal import RunFiles
+from virnucpro.run import predict as whole_run
 
 HERE = Path(__file__).parent
 RECORDS = [(f"s{i % 9} words", dna(300 + 177 * i, i)) for i in range(14)]
@@ -960,3 +962,23 @@ def test_without_locks_a_run_that_ended_leaves_none(here):
     assert stub("no-flock=60,memory=2").code == 4
     assert stub("no-flock=60").code == 0
     assert not (here / "run" / ".virnucpro").exists()
+
+
+def test_results_of_a_finished_run_stay_until_they_can_be_made_again(tmp_path):
+    """Of one whose tables were to be made in another form, and that was stopped before."""
+    bundle = made_bundle(tmp_path / "km").path
+    (tmp_path / "in.fa").write_bytes(random_reads(50, 300))
+    run_dir = tmp_path / "run"
+    whole_run(tmp_path / "in.fa", bundle, run_dir)
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name != "log.txt"}
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("virnucpro.kmer.KmerClassifier.score_block", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            whole_run(tmp_path / "in.fa", bundle, run_dir, write="all")
+    assert {name: (run_dir / name).read_bytes() for name in before} == before
+    assert whole_run(tmp_path / "in.fa", bundle, run_dir, write="all").status == "complete"
+    assert (run_dir / "others.fasta").exists()

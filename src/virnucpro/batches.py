@@ -33,13 +33,28 @@ class Batches:
     """The batches of an encoder so far.
 
     budget: most tokens of one, as it should be; least: as memory allowed; count: how many there
-    were; padding: share of pads among their tokens, 0 to 1, None before the first.
+    were; tokens: of all of them, of which pads were pads.
     """
 
     budget: int
     least: int
     count: int
-    padding: float | None
+    tokens: int
+    pads: int
+
+    @property
+    def padding(self) -> float | None:
+        """Share of pads among the tokens, 0 to 1; None before the first."""
+        return self.pads / self.tokens if self.tokens else None
+
+    def since(self, before: "Batches") -> "Batches":
+        """Those that came after others."""
+        return replace(
+            self,
+            count=self.count - before.count,
+            tokens=self.tokens - before.tokens,
+            pads=self.pads - before.pads,
+        )
 
     def as_dict(self) -> dict[str, int | float | None]:
         """For run.json."""

@@ -158,13 +158,13 @@ def device_for(gpus: str | None) -> str:
         raise SettingsError(f"gpus is {gpus!r}, but must be all, none, or numbers as 0 or 0,1")
     if len(words) > 1:
         raise SettingsError(
-            f"a run computes on one GPU yet, not on {len(words)}; name one, as --gpus "
+            f"a run computes on one GPU only, not on {len(words)}; name one, as --gpus "
             f"{words[0].strip()}"
         )
     here = gpu_count()
     if gpus == "all" and here > 1:
         raise SettingsError(
-            f"a run computes on one GPU yet, and there are {here}; name one, as --gpus 0"
+            f"a run computes on one GPU only, and there are {here}; name one, as --gpus 0"
         )
     if words:
         name = f"cuda:{int(words[0])}"

@@ -66,6 +66,6 @@ def input_entry(source: Source) -> dict[str, Any]:
         "sha256": source.sha256 or None,
         "bytes": source.bytes_read if source.streamed else source.size_bytes,
         "records": source.seen.records,
-        "whole": source.whole,
+        "whole": source.whole and bool(source.sha256),
         "left_out": source.left_out,
     }

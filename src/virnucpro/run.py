@@ -205,6 +205,8 @@ class _Run:
     broken: list[StreamBroken] = field(default_factory=list)
     budgets: dict[str, int] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
+    warm: dict[str, Batches] = field(default_factory=dict)
+    engine: Engine | None = None
     loaders: "Loaders | None" = None
     workers: int = 0
     unbroken: int | None = None
@@ -218,12 +220,15 @@ class _Run:
             self._announce(why_again)
             return self._finished(self._work())
         except BaseException as error:
-            refused = isinstance(error, ResumeError) and not self.journal.compared
+            # A run of another input stays, and so does a finished one that was to be made again.
+            refused = not self.journal.compared and (why_again or isinstance(error, ResumeError))
+            if isinstance(error, DeviceError):  # nothing more can be computed with it
+                self.kept.clear()
             if not self.on_record:
                 status, code, sentence = _ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
                     self.log.ended(status, sentence)
-                # What ended the run is what it must end with. A run of another input stays.
+                # What ended the run is what it must end with.
                 with suppress(VirnucproError):
                     if not refused:
                         self._write_json(status, code, sentence, None)
@@ -262,7 +267,8 @@ class _Run:
         """Only here, when the run directory is ours, are the weights read."""
         clock = perf_counter()
         self._note_memory("start")
-        asked = (self.device.index, self.plan.precision, self.settings.engine)
+        self.engine = self.settings.engine.on(self.device.index)
+        asked = (self.device.index, self.plan.precision, self.engine)
         key = (self.bundle.sha256, *asked)
         self.classifier = self.kept.get(key) or self.bundle.classifier(*asked)
         self.kept[key] = self.classifier
@@ -280,6 +286,7 @@ class _Run:
         self._note_memory("loaded")
         self._announce_engine(self.classifier)
         self._note_budgets(self.classifier)
+        self.warm = dict(self.classifier.batches)
         self.timings["startup_s"] += perf_counter() - clock
 
     def _note_memory(self, stage: str) -> None:
@@ -432,8 +439,8 @@ class _Run:
                 say("the GPU does not hold both encoders, so they take turns in each block")
             gpus = f", {gpu_count()} GPU{'s' * (gpu_count() > 1)}" if cuda else ", no GPU"
             say(f"loader workers: {self.workers} ({cpu_count()} processors{gpus})")
-        engine = self.settings.engine.on(self.device.index)
-        if cuda:
+        engine = self.engine
+        if cuda and engine is not None:
             segments = expandable_segments_seen(self.device.index)
             say(f"page-locked buffers: {_on(engine.pin_memory)}")
             say(f"copies on streams of their own: {_on(engine.cuda_streams)}")
@@ -493,6 +500,8 @@ class _Run:
         if self.broken:
             status, code, error = "failed", 1, "; ".join(map(str, self.broken))
         self._summarise(counts)
+        if error is not None:
+            self.log.ended(status, error)
         self._write_json(status, code, error, counts)
         write_reports(self.journal.files)
         if status in FINISHED:  # else the blocks are what a later run goes on from
@@ -505,7 +514,7 @@ class _Run:
             say(line)
         if self._streamed:
             self._say_other_bundle(counts.records, counts.bases)
-        if not counts.records:
+        if not counts.records and not self.broken:
             say("the input holds no record, so every table has its header alone")
         say(
             f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
@@ -560,14 +569,15 @@ class _Run:
         self.on_record = True
 
     def _batches(self) -> "Mapping[str, Batches]":
-        return self.classifier.batches if self.classifier else {}
+        now = self.classifier.batches if self.classifier else {}
+        return {name: now[name].since(self.warm[name]) for name in self.warm}
 
     def _settings(self) -> dict[str, Any]:
         """What was asked for, with what it came to where that is known."""
         asked = asdict(self.settings)
         for elsewhere in ("inputs", "out", "bundle", "command"):
             del asked[elsewhere]
-        engine = self.settings.engine.on(self.device.index)
+        engine = self.engine or self.settings.engine.on(self.device.index)
         resolved = {
             "dataloader_workers": self.workers,
             "pin_memory": engine.pin_memory,

@@ -16,7 +16,7 @@ import numpy as np
 from virnucpro.batches import Block
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
-from virnucpro.errors import DeviceError
+from virnucpro.errors import DeviceError, OutOfMemory
 from virnucpro.scored import Scored
 
 if TYPE_CHECKING:
@@ -63,10 +63,15 @@ class SerialRunner:
         """Every block once, in their order."""
         begun: deque[_Begun] = deque()
         with closing(self._begun(blocks)) as sent:
-            for one in sent:
-                begun.append(one)
-                if len(begun) > self._waiting:
+            try:
+                for one in sent:
+                    begun.append(one)
+                    if len(begun) > self._waiting:
+                        yield self._scored(begun.popleft())
+            except OutOfMemory:  # of the one that came after these
+                while begun:
                     yield self._scored(begun.popleft())
+                raise
             while begun:
                 yield self._scored(begun.popleft())
 

@@ -173,6 +173,11 @@ def _chosen(bundle: Bundle, device: "str | torch.device", precision: str) -> tup
         if precision not in ("auto", "fp64"):
             raise SettingsError(f"bundle {bundle.name} computes in fp64 only, not in {precision}")
         return name, "fp64"
+    if precision == "fp8" and bundle.kind != "frames":
+        raise SettingsError(
+            f"precision fp8 is for published encoders on a Hopper GPU; bundle {bundle.name} "
+            "computes in fp32, bf16 or fp16"
+        )
     agrees = "bf16" in bundle.parts.get("agreement", {})
     return name, precision_for(precision, name, agrees)
 

@@ -122,7 +122,7 @@ class FrameClassifier:
         """The batches of each encoder so far."""
         both = {DNABERT_S: self._encoders.dnabert_s, ESM2: self._encoders.esm2}
         return {
-            name: Batches(e.budget, e.batch_tokens, e.forwards, e.padding)
+            name: Batches(e.budget, e.batch_tokens, e.forwards, e.tokens, e.pads)
             for name, e in both.items()
         }
 
@@ -171,11 +171,12 @@ class FrameClassifier:
             features = self._encoders.features_of(prepared.nucleotides, prepared.protein)
             found_M2 = self._head.probabilities(features)
             cuda = found_M2.is_cuda
-            on_host = [torch.empty(found_M2.shape, pin_memory=cuda)]
-            on_host[0].copy_(found_M2, non_blocking=cuda)
+            pinned = cuda and self._encoders.esm2.pinned
+            on_host = [torch.empty(found_M2.shape, pin_memory=pinned)]
+            on_host[0].copy_(found_M2, non_blocking=pinned)
             if self._keeps:
-                on_host.append(torch.empty(features.shape, pin_memory=cuda))
-                on_host[1].copy_(features, non_blocking=cuda)
+                on_host.append(torch.empty(features.shape, pin_memory=pinned))
+                on_host[1].copy_(features, non_blocking=pinned)
             copied = torch.cuda.current_stream(found_M2.device).record_event() if cuda else None
 
         def scores() -> Scores:

@@ -76,8 +76,8 @@ class ChunkClassifier:
     @property
     def batches(self) -> Mapping[str, Batches]:
         """Batches so far, in codons of all six frames."""
-        padding = self._pads / self._positions if self._positions else None
-        return {CODON: Batches(self._budget, self._least, self._count, padding)}
+        counts = (self._budget, self._least, self._count, self._positions, self._pads)
+        return {CODON: Batches(*counts)}
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""

@@ -231,7 +231,7 @@ def _refusing(command: Command) -> Command:
     "--gpus",
     metavar="all|none|N",
     help="all, none, or the number of a GPU; default: the first, if there is one. A run computes "
-    "on one GPU yet.",
+    "on one GPU only, so all is for machines with one.",
 )
 @click.option(
     "--attention",
@@ -250,12 +250,12 @@ def _refusing(command: Command) -> Command:
     "memory is short.",
 )
 @click.option(
-    "--esm-batch-size", type=click.IntRange(min=1), help="The same for ESM-2 alone, in tokens."
+    "--esm-batch-size", type=click.IntRange(min=1), help="Most tokens of a batch of ESM-2 alone."
 )
 @click.option(
     "--dnabert-batch-size",
     type=click.IntRange(min=1),
-    help="The same for DNABERT-S alone, in tokens.",
+    help="Most tokens of a batch of DNABERT-S alone.",
 )
 @click.option(
     "--dataloader-workers",
@@ -266,8 +266,8 @@ def _refusing(command: Command) -> Command:
 @click.option(
     "--pin-memory/--no-pin-memory",
     default=None,
-    help="Page-locked buffers for copies to the GPU, some 10 MB of RAM. Default: on with a GPU and "
-    "1 GiB of free RAM.",
+    help="Page-locked buffers for copies to the GPU, some 10 MB of RAM, with --save-embeddings "
+    "some 200 MB. Default: on with a GPU and 1 GiB of free RAM.",
 )
 @click.option(
     "--expandable-segments/--no-expandable-segments",
@@ -365,9 +365,12 @@ def predict(
                 return run_samples(sample_sheet, settings, screen)
             outcome = run(settings, screen)
         except (KeyboardInterrupt, Terminated):
-            screen.line("what is finished is kept: give the same command again, and it goes on")
+            if not quiet:  # the screen is for those who were not interrupted
+                kept = "what is finished is kept: give the same command again, and it goes on"
+                click.echo(kept, err=True)
             raise
-        screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
+        if outcome.error is None:
+            screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
     if outcome.error is not None:
         click.echo(f"virnucpro: {outcome.error}", err=True)
     return outcome.exit_code

@@ -44,6 +44,7 @@ def _of(sample: Sample, settings: Settings) -> Settings:
         mates=sample.mates,
         sample=sample.name,
         out=settings.out / sample.name,
+        journal=None if settings.journal is None else settings.journal / sample.name,
     )
 
 

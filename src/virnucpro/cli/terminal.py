@@ -56,6 +56,21 @@ class _Left(ProgressColumn):
         return Text("" if left is None else f"{duration(left)} left")
 
 
+class _Stderr(Console):
+    """Falls silent where nobody reads it any more, or its disk is full: the run goes on."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        try:
+            self.print(text, markup=False)
+        except OSError:
+            self.quiet = True
+
+    def on_broken_pipe(self) -> None:
+        """Instead of the end of the program, which is rich's answer."""
+        self.quiet = True
+
+
 class Screen:
     """A watcher of runs and of training, for `with`.
 
@@ -66,7 +81,7 @@ class Screen:
     def __init__(self, *, quiet: bool = False, bar: bool = True, verbose: bool = False) -> None:
         self._quiet = quiet
         self._verbose = verbose
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self._console = _Stderr(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._started = monotonic()
         self._forecast = Forecast()
         self._share: float | None = None
@@ -114,7 +129,7 @@ class Screen:
         """One line of the log. Raises what a signal asked for and was not heard."""
         stop.check()
         if not self._quiet:
-            self._console.print(text, markup=False)
+            self._console.say(text)
 
     def detail(self, text: str) -> None:
         """One line for those who want every detail."""
@@ -168,7 +183,7 @@ class Screen:
     def _plain_lines(self) -> None:
         """A line every half minute, also while one block takes longer."""
         while not self._ended.wait(PLAIN_EVERY_S):
-            self._console.print(self.now(), markup=False)
+            self._console.say(self.now())
 
 
 def _few_digits(rate: float) -> str:

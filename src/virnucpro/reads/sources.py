@@ -12,7 +12,7 @@ import stat
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -94,6 +94,8 @@ def open_sources(
     sources: list[Source] = []
     for path in paths:
         of_source = [path] if reading.mates is None else [path, reading.mates]
+        if len(of_source) == 2 and _same_file(*of_source):
+            raise InputError("it was given as its own mates; name the file of the others", path)
         files = [InputFile.at(each, reading) for each in of_source]
         name = sample_name(*of_source) if sample is None else _decoded(sample)
         source = Source(files, name, reading)
@@ -106,6 +108,13 @@ def open_sources(
                 )
         sources.append(source)
     return sources
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file; standard input is one, too."""
+    with suppress(OSError):
+        return one == other or one.samefile(other)
+    return False
 
 
 def files_in(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
