@@ -143,7 +143,10 @@ def test_a_bad_letter_names_the_file_that_it_is_in(tmp_path):
 
 def test_options_that_go_together_or_not(tmp_path, bundle):
     bam = ubam(tmp_path / "x.bam", PAIRED, paired=True)
-    for reading in (Reading(mates=bam), Reading(pairs="interleaved")):
+    other = ubam(tmp_path / "y.bam", PAIRED, paired=True)
+    with pytest.raises(InputError, match="it was given as its own mates"):
+        open_sources([bam], reading=Reading(mates=tmp_path / "." / "x.bam"))
+    for reading in (Reading(mates=other), Reading(pairs="interleaved")):
         (source,) = open_sources([bam], reading=reading)
         with pytest.raises(InputError, match="is for FASTQ and FASTA; the mates of this BAM"):
             list(source.contigs())
