@@ -476,6 +476,9 @@ def test_a_pipe_without_a_folder_is_read_once(tmp_path, bundle):
     done = virnucpro("validate", "-", "--bundle", bundle, input=fastq(READS))
     assert done.code == 0
     assert "records  150" in done.out
+    done = virnucpro("validate", "-", "--bundle", bundle, input=b">a\nAC!GT\n")
+    assert done.code == 1
+    assert done.error.startswith("-: record 1 (a) holds the letter '!'")
 
 
 # Lengths and numbers of records

@@ -310,10 +310,14 @@ class InputFile:
         return side_by_side(entries, self.path) if reading.pairs == "auto" else entries
 
     def line_of_letter(self, record: int) -> int | None:
-        """The line of a record's first letter outside IUPAC, where the format has lines."""
+        """The line of a record's first letter outside IUPAC, where the format has lines.
+
+        None also for FASTA from a stream that is not kept, as it takes a second pass.
+        """
         if self.form.startswith("FASTQ"):
             return line_of_sequence(record)
-        if not self.form.startswith("FASTA"):
+        kept = self.stream is None or self.stream.kept
+        if not (self.form.startswith("FASTA") and kept):
             return None
         with closing(self.opened()) as raw, text_of(raw) as (_, text):
             return line_of_letter(text, record)
