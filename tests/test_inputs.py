@@ -85,6 +85,18 @@ def test_several_members_and_an_empty_one(tmp_path, packed):
     assert told(source_of(tmp_path / "in", pack(b""))) == []
 
 
+@pytest.mark.parametrize("low", [0x50, 0x5F])
+def test_zstd_that_begins_with_a_frame_without_text(tmp_path, low):
+    """As pzstd writes it."""
+    skipped = bytes((low, 0x2A, 0x4D, 0x18, 4, 0, 0, 0)) + b"size"
+    text, pack = fastq(READS), COMPRESSIONS["zstd"]
+    data = skipped + pack(text[:1_000]) + skipped + pack(text[1_000:])
+    source = source_of(tmp_path / "in", data)
+    assert told(source) == READS
+    assert source.files[0].form == "FASTQ, zstd"
+    assert files_in([tmp_path])[0] == [tmp_path / "in"]
+
+
 @pytest.mark.parametrize("packed", ["gzip", "bzip2", "xz", "zstd"])
 @pytest.mark.parametrize("form", [fasta, fastq])
 @pytest.mark.parametrize("kept", [0.9, 0.5, 0.002])
