@@ -258,6 +258,21 @@ def test_counts_of_alignments_are_told(aligned, tmp_path, bundle):
     assert [row["contig"] for row in rows] == [name for name, _ in primary]
 
 
+def test_of_a_part_of_a_bam_no_counts_are_claimed(aligned, tmp_path, bundle):
+    """More was read ahead than was asked for."""
+    path, _ = aligned
+    arguments = ("predict", path, "--bundle", bundle, "--max-records")
+    done = virnucpro(*arguments, 1, "-o", tmp_path / "run")
+    assert done.code == 0
+    assert "only its first 1 records were read" in done.err
+    assert "left out" not in done.err
+    document = run_json(tmp_path / "run")
+    jsonschema.validate(document, schema())
+    assert document["inputs"][0]["left_out"] is None
+    done = virnucpro(*arguments, 3, "-o", tmp_path / "all")
+    assert "33 alignments, of which 3 were read" in done.err
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("wb", 0.9), ("wb", 0.3), ("wc", 0.9)])
 def test_truncated_alignments_keep_what_was_whole(tmp_path, mode, kept):
     many = [(f"r{i}", dna(150, i)) for i in range(15_000 if mode == "wc" else 3_000)]

@@ -378,8 +378,13 @@ class Source:
 
     @property
     def left_out(self) -> dict[str, int] | None:
-        """Alignments that are no primary records, by kind; None for other formats."""
+        """Alignments that are no primary records, by kind; None for other formats.
+
+        None also where max_records left some unread: alignments are read ahead and counted then.
+        """
         (file, *_) = self.files
+        if not self.whole:
+            return None
         aligned = file.form in ("BAM", "CRAM") or file.form.startswith("SAM")
         return {name: file.left_out[name] for name in LEFT_OUT} if aligned else None
 
