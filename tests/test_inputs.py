@@ -499,6 +499,15 @@ def test_a_pipe_that_stands_still_keeps_nobody_waiting(tmp_path, bundle, form, c
         assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.parametrize("words", [("-", "--mates", "-"), ("-", "-")])
+def test_standard_input_is_given_once(tmp_path, bundle, words):
+    arguments = (*words, "-o", tmp_path / "run", "--bundle", bundle)
+    done = virnucpro("predict", *arguments, input=fastq(READS))
+    assert done.code == 1
+    assert done.error.startswith("'-', standard input, can be read once only; give the other")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_pipe_without_a_folder_is_read_once(tmp_path, bundle):
     done = virnucpro("validate", "-", "--bundle", bundle, input=fastq(READS))
     assert done.code == 0

@@ -91,6 +91,8 @@ def open_sources(
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
         option = "--mates" if reading.mates is not None else "--read-groups"
         raise InputError(f"{option} goes with one input, and {len(paths)} were named")
+    if [*paths, reading.mates].count(STDIN) > 1:
+        raise InputError("'-', standard input, can be read once only; give the other as a file")
     sources: list[Source] = []
     for path in paths:
         of_source = [path] if reading.mates is None else [path, reading.mates]
