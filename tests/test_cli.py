@@ -305,6 +305,21 @@ def test_every_flag_starts_alone_and_in_pairs(here, made):
     assert known - {*FLAGS, *ELSEWHERE} == NEEDING_MORE
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["config", "bundles list", "cite", "--help"])
+def test_a_full_disk_behind_standard_output_is_one_sentence(words, unbuffered):
+    command, environment = [*PROGRAM, *words.split()], os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environment, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        "virnucpro: standard output cannot be written (No space left on device); "
+        "send it to where there is room\n"
+    )
+
+
 def test_evaluate_prints_whole_numbers_where_nobody_looks(here, made):
     """Elsewhere than on a terminal nothing is cut to a width."""
     (here / "v.fa").write_bytes(random_reads(30, 300, 1))

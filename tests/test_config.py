@@ -104,6 +104,11 @@ WRONG = {
     "tables = ['gz']": "tables must be one value.",
     "tables = 'zip'": "tables: 'zip' is not one of 'plain', 'gz'.",
     "inputs = 'in.fa'": "inputs must be a list.",
+    "mates = 5": "mates: 5 is no path; put it in quotes.",
+    "reference = 5.5": "reference: 5.5 is no path; put it in quotes.",
+    "inputs = ['in.fa', 5]": "inputs: 5 is no path; put it in quotes.",
+    "max-records = 2.7": "max-records: 2.7 is no whole number.",
+    "cache-clear-interval = 2.0": "cache-clear-interval: 2.0 is no whole number.",
     "[predict]\nthreads = 1": "'predict' is no option",
     "threads = ": "this is no TOML: Invalid value (at line 1, column 11).",
 }

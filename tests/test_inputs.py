@@ -85,6 +85,18 @@ def test_several_members_and_an_empty_one(tmp_path, packed):
     assert told(source_of(tmp_path / "in", pack(b""))) == []
 
 
+@pytest.mark.parametrize("low", [0x50, 0x5F])
+def test_zstd_that_begins_with_a_frame_without_text(tmp_path, low):
+    """As pzstd writes it."""
+    skipped = bytes((low, 0x2A, 0x4D, 0x18, 4, 0, 0, 0)) + b"size"
+    text, pack = fastq(READS), COMPRESSIONS["zstd"]
+    data = skipped + pack(text[:1_000]) + skipped + pack(text[1_000:])
+    source = source_of(tmp_path / "in", data)
+    assert told(source) == READS
+    assert source.files[0].form == "FASTQ, zstd"
+    assert files_in([tmp_path])[0] == [tmp_path / "in"]
+
+
 @pytest.mark.parametrize("packed", ["gzip", "bzip2", "xz", "zstd"])
 @pytest.mark.parametrize("form", [fasta, fastq])
 @pytest.mark.parametrize("kept", [0.9, 0.5, 0.002])
@@ -244,6 +256,21 @@ def test_counts_of_alignments_are_told(aligned, tmp_path, bundle):
     assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     rows = table(tmp_path / "run" / "contigs.tsv")
     assert [row["contig"] for row in rows] == [name for name, _ in primary]
+
+
+def test_of_a_part_of_a_bam_no_counts_are_claimed(aligned, tmp_path, bundle):
+    """More was read ahead than was asked for."""
+    path, _ = aligned
+    arguments = ("predict", path, "--bundle", bundle, "--max-records")
+    done = virnucpro(*arguments, 1, "-o", tmp_path / "run")
+    assert done.code == 0
+    assert "only its first 1 records were read" in done.err
+    assert "left out" not in done.err
+    document = run_json(tmp_path / "run")
+    jsonschema.validate(document, schema())
+    assert document["inputs"][0]["left_out"] is None
+    done = virnucpro(*arguments, 3, "-o", tmp_path / "all")
+    assert "33 alignments, of which 3 were read" in done.err
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("wb", 0.9), ("wb", 0.3), ("wc", 0.9)])
@@ -472,10 +499,22 @@ def test_a_pipe_that_stands_still_keeps_nobody_waiting(tmp_path, bundle, form, c
         assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.parametrize("words", [("-", "--mates", "-"), ("-", "-")])
+def test_standard_input_is_given_once(tmp_path, bundle, words):
+    arguments = (*words, "-o", tmp_path / "run", "--bundle", bundle)
+    done = virnucpro("predict", *arguments, input=fastq(READS))
+    assert done.code == 1
+    assert done.error.startswith("'-', standard input, can be read once only; give the other")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_pipe_without_a_folder_is_read_once(tmp_path, bundle):
     done = virnucpro("validate", "-", "--bundle", bundle, input=fastq(READS))
     assert done.code == 0
     assert "records  150" in done.out
+    done = virnucpro("validate", "-", "--bundle", bundle, input=b">a\nAC!GT\n")
+    assert done.code == 1
+    assert done.error.startswith("-: record 1 (a) holds the letter '!'")
 
 
 # Lengths and numbers of records

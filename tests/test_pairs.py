@@ -152,6 +152,8 @@ def test_options_that_go_together_or_not(tmp_path, bundle):
             list(source.contigs())
     with pytest.raises(InputError, match="--mates goes with one input, and 2 were named"):
         open_sources([bam, bam], reading=Reading(mates=bam))
+    with pytest.raises(SettingsError, match="--mates and --unpaired contradict each other"):
+        predict(bam, bundle, tmp_path / "run", mates=bam, pairs="none")
     with pytest.raises(SettingsError, match="not both"):
         predict(bam, bundle, tmp_path / "run", mates=bam, pairs="interleaved")
 

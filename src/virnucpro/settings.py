@@ -139,6 +139,11 @@ class Settings:
             raise SettingsError(f"pairs is {self.pairs!r}, but must be {', '.join(PAIRS)}")
         if self.mates is not None and self.pairs == "interleaved":
             raise SettingsError("mates lie in a file of their own or interleaved, not both")
+        if self.mates is not None and self.pairs == "none":
+            raise SettingsError(
+                "--mates and --unpaired contradict each other; to read both files without pairs, "
+                "name both as inputs"
+            )
         if min(self.min_length or 1, self.max_records or 1) < 1 or self.max_records == 0:
             raise SettingsError("the least length and the number of records must be 1 or more")
         if self.max_length is not None and self.max_length < 1:

@@ -1,5 +1,6 @@
 """The command line: argv -> frozen settings, exceptions -> exit codes. Imports no torch."""
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import NoReturn
@@ -59,7 +60,10 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        return int(program.main(standalone_mode=False) or 0)
+        code = int(program.main(standalone_mode=False) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -68,9 +72,31 @@ def _run() -> int:
     except VirnucproError as error:
         click.echo(f"virnucpro: {error}", err=True)
         return error.exit_code
+    except OSError as error:
+        if not _stdout_failed():
+            raise
+        click.echo(
+            f"virnucpro: standard output cannot be written ({error.strerror}); "
+            "send it to where there is room",
+            err=True,
+        )
+        return FAILED
     except MemoryError:
         click.echo("virnucpro: out of memory; give the program more", err=True)
         return OutOfMemory.exit_code
+
+
+def _stdout_failed() -> bool:
+    """Whether standard output takes nothing; what it did not take is then given up."""
+    try:
+        click.echo()  # an empty write is taken by a full disk, too
+    except OSError:
+        # Python would try again at its end, and complain.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def _stopped(error: BaseException) -> int:

@@ -72,6 +72,11 @@ def _check(
     if _is_switch(parameter) != isinstance(value, bool):
         what = "true or false" if _is_switch(parameter) else "a value, not true or false"
         raise click.UsageError(f"{path}: {key} must be {what}.")
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(parameter.type, click.Path) and not isinstance(one, str):
+            raise click.UsageError(f"{path}: {key}: {one!r} is no path; put it in quotes.")
+        if isinstance(parameter.type, type(click.INT)) and isinstance(one, float):
+            raise click.UsageError(f"{path}: {key}: {one!r} is no whole number.")
     try:
         parameter.type_cast_value(context, value)
     except click.BadParameter as error:

@@ -31,12 +31,14 @@ READ_BYTES = 1 << 16
 UTF8_MARK = b"\xef\xbb\xbf"
 _BAM_MAGIC = b"BAM\x01"
 _GZIP_FORM = 16 + zlib.MAX_WBITS
+# A frame without text, as pzstd puts first.
+_ZSTD_SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
 # Each of these is read as a BufferedReader is: read1 gives what there is before it raises.
-_FORMS: dict[str, tuple[bytes, Callable[[BinaryIO], object]]] = {
+_FORMS: dict[str, tuple[bytes | tuple[bytes, ...], Callable[[BinaryIO], object]]] = {
     "gzip": (GZIP_MAGIC, lambda file: gzip.GzipFile(fileobj=file)),
     "bzip2": (b"BZh", bz2.BZ2File),
     "xz": (b"\xfd7zXZ\x00", lzma.LZMAFile),
-    "zstd": (b"\x28\xb5\x2f\xfd", ZstdFile),
+    "zstd": ((b"\x28\xb5\x2f\xfd", *_ZSTD_SKIPPABLE), ZstdFile),
 }
 
 

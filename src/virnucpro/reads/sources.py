@@ -91,6 +91,8 @@ def open_sources(
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
         option = "--mates" if reading.mates is not None else "--read-groups"
         raise InputError(f"{option} goes with one input, and {len(paths)} were named")
+    if [*paths, reading.mates].count(STDIN) > 1:
+        raise InputError("'-', standard input, can be read once only; give the other as a file")
     sources: list[Source] = []
     for path in paths:
         of_source = [path] if reading.mates is None else [path, reading.mates]
@@ -319,10 +321,14 @@ class InputFile:
         return side_by_side(entries, self.path) if reading.pairs == "auto" else entries
 
     def line_of_letter(self, record: int) -> int | None:
-        """The line of a record's first letter outside IUPAC, where the format has lines."""
+        """The line of a record's first letter outside IUPAC, where the format has lines.
+
+        None also for FASTA from a stream that is not kept, as it takes a second pass.
+        """
         if self.form.startswith("FASTQ"):
             return line_of_sequence(record)
-        if not self.form.startswith("FASTA"):
+        kept = self.stream is None or self.stream.kept
+        if not (self.form.startswith("FASTA") and kept):
             return None
         with closing(self.opened()) as raw, text_of(raw) as (_, text):
             return line_of_letter(text, record)
@@ -383,8 +389,13 @@ class Source:
 
     @property
     def left_out(self) -> dict[str, int] | None:
-        """Alignments that are no primary records, by kind; None for other formats."""
+        """Alignments that are no primary records, by kind; None for other formats.
+
+        None also where max_records left some unread: alignments are read ahead and counted then.
+        """
         (file, *_) = self.files
+        if not self.whole:
+            return None
         aligned = file.form in ("BAM", "CRAM") or file.form.startswith("SAM")
         return {name: file.left_out[name] for name in LEFT_OUT} if aligned else None
 

@@ -38,6 +38,11 @@ class Spool:
         self._ends = [0]
         self._given = 0
 
+    @property
+    def kept(self) -> bool:
+        """Whether what was read stays, and can be read again."""
+        return self._folder is not None
+
     def piece(self, number: int) -> bytes:
         """PIECE_BYTES of the stream, fewer at its end, none behind it; by number, from 0."""
         if number + 1 < len(self._ends):
