@@ -141,6 +141,17 @@ def test_a_bad_letter_names_the_file_that_it_is_in(tmp_path):
         list(two_files(tmp_path, fastq(FIRST), second).contigs())
 
 
+def test_pairs_are_counted_in_the_log_the_page_and_run_json(tmp_path, bundle):
+    both = [record for pair in zip(FIRST, SECOND, strict=True) for record in pair]
+    (tmp_path / "r.fq").write_bytes(fastq(both))
+    outcome = predict(tmp_path / "r.fq", bundle, tmp_path / "run", pairs="interleaved")
+    rows = table(tmp_path / "run" / "pairs.tsv")
+    virus = sum(row["call"] == "virus" for row in rows)
+    assert (outcome.counts.pairs, outcome.counts.virus_pairs) == (len(rows), virus)
+    assert f"{len(rows):,} pairs: {virus:,} virus" in outcome.files.log.read_text()
+    assert f"</b> of {len(rows):,} pairs called virus." in outcome.files.report.read_text()
+
+
 def test_options_that_go_together_or_not(tmp_path, bundle):
     bam = ubam(tmp_path / "x.bam", PAIRED, paired=True)
     other = ubam(tmp_path / "y.bam", PAIRED, paired=True)

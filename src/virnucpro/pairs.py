@@ -46,12 +46,13 @@ class PairedCalls:
     """Takes contigs as they end, in the order of the input, and finds mates that follow each other.
 
     The p_virus of a pair is the mean of its mates' weighted by the bases that were called, so that
-    of a contig made of both.
+    of a contig made of both. count: rows given so far; virus: of these, called virus.
     """
 
     def __init__(self, rule: Rule, scratch: Path) -> None:
         self._rule = rule
         self._names = SortedLines(scratch, "viral_names")
+        self.count = self.virus = 0
         self._waiting: _Mate | None = None
 
     def add(self, records: Sequence[Record], contigs: Contigs, called: NDArray[np.uint8]) -> bytes:
@@ -115,6 +116,8 @@ class PairedCalls:
             for mate in mates
         ]
         self._names.add(_lines(viral))
+        self.count += len(found)
+        self.virus += calls.count(Call.VIRUS)
         lines = map(_row, found, p_virus, calls)
         return "".join(lines).encode("utf-8", "surrogateescape")
 

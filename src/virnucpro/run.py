@@ -524,8 +524,12 @@ class _Run:
             f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
             f"others{_not_ok(counts)}"
         )
+        if counts.pairs:
+            say(
+                f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus, as viral_names.txt has them"
+            )
         if counts.regions:
-            say(f"{counts.regions:,} viral regions, on {counts.region_records:,} records")
+            say(f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records")
         if counts.incomplete:
             say(f"what could not be processed is listed in {self.journal.files.failed}")
 

@@ -95,7 +95,8 @@ class Counts:
 
     records = called + none + failed, called = virus + others; partly_failed of the called records
     have chunks that failed. chunks counts all chunks, chunk_status those of each status. regions:
-    rows of regions.tsv, on region_records records.
+    rows of regions.tsv, on region_records records. pairs: rows of pairs.tsv, of which virus_pairs
+    are called virus.
     """
 
     records: int
@@ -112,6 +113,8 @@ class Counts:
     bases: int
     regions: int = 0
     region_records: int = 0
+    pairs: int = 0
+    virus_pairs: int = 0
 
     def __post_init__(self) -> None:
         called = sum(self.chunk_status[s.name.lower()] for s in Status if s.called)
@@ -308,6 +311,7 @@ def _write_calls(
             tally["region_records"] += len({region.index for region in regions})
     if lines := pairs.rest():
         staging.open(files.pairs, header(PAIRS_COLUMNS)).write(lines)
+    tally["pairs"], tally["virus_pairs"] = pairs.count, pairs.virus
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)

@@ -5,7 +5,7 @@ security policy keeps the page from loading or sending anything, and any script 
 running.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from math import isnan
@@ -367,9 +367,21 @@ def _overview(run: Run) -> Html:
     return _section(
         "What was called",
         h("div", *[_counted(*group) for group in groups], class_="columns"),
+        *_beside(run.document.get("counts") or {}),
         _samples(run),
         lead=lengths or None,
     )
+
+
+def _beside(counts: Mapping[str, Any]) -> Iterator[Html]:
+    """What else was called: regions and pairs."""
+    if regions := counts.get("regions"):
+        records = several(counts["region_records"], "record")
+        words = f"{several(regions, 'viral region')} on {records}"
+        yield h("p", h("b", words), ", also where the record as a whole is called others.")
+    if pairs := counts.get("pairs"):
+        virus = f"{counts['virus_pairs']:,}"
+        yield h("p", h("b", virus), f" of {several(pairs, 'pair')} called virus.")
 
 
 def _counted(things: str, parts: Parts, whole: int) -> Html:
