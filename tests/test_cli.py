@@ -227,7 +227,7 @@ FLAGS = {
     "--no-compat-tables": ("--no-compat-tables",),
     "--unpaired": ("--unpaired",),
     "--read-groups": ("--read-groups",),
-    "--reference": ("--reference", "none.fa"),
+    "--reference": ("--reference", "in.fa"),
     "--min-length": ("--min-length", "100"),
     "--write": ("--write", "all"),
     "--parquet": ("--parquet",),

@@ -314,10 +314,29 @@ def test_a_cram_needs_its_reference(tmp_path, monkeypatch):
     (source,) = open_sources([tmp_path / "in.cram"], reading=Reading(reference=reference))
     assert told(source) == [(f"q{i}", REFERENCE[i : i + 100]) for i in range(20)]
     reference.rename(tmp_path / "moved.fa")
+    with pytest.raises(InputError, match=r"ref\.fa: cannot be read \(No such file or directory\)"):
+        open_sources([tmp_path / "in.cram"], reading=Reading(reference=reference))
+    with pytest.raises(InputError, match="-: a reference cannot come through a pipe"):
+        open_sources([tmp_path / "in.cram"], reading=Reading(reference=Path("-")))
     (source,) = open_sources([tmp_path / "in.cram"])
     with pytest.raises(InputError, match="give the right one with --reference FASTA") as caught:
         list(source.contigs())
     assert not isinstance(caught.value, StreamBroken)
+
+
+def test_options_of_other_formats_are_said_to_change_nothing(aligned, tmp_path, bundle):
+    fq, bam = tmp_path / "in.fq", aligned[0]
+    fq.write_bytes(fastq(READS))
+    (tmp_path / "ref.fa").write_text(f">ref\n{REFERENCE}\n")
+    cram = ubam(tmp_path / "in.cram", READS, mode="wc")
+    options = ("--read-groups", "--reference", tmp_path / "ref.fa", "--bundle", bundle)
+    groups = f"--read-groups changes nothing: {fq} is FASTQ, which has none"
+    reference = "--reference changes nothing: no input is a CRAM"
+    for path, said in ((fq, [reference, groups]), (bam, [reference]), (cram, [])):
+        out = tmp_path / f"run.{path.name}"
+        done = virnucpro("predict", path, *options, "-o", out)
+        assert done.code == 0
+        assert [line for line in done.err.splitlines() if "changes nothing" in line] == said
 
 
 def test_without_pysam_one_sentence(tmp_path, monkeypatch):

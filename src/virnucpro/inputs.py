@@ -35,8 +35,21 @@ def closing_lines(sources: Sequence[Source]) -> Iterator[str]:
                 f"{source.path}: only its first {source.seen.records:,} records were read, as "
                 "--max-records asks; these results are not those of the whole"
             )
+    yield from _without_effect(sources)
     if any(source.rna for source in sources):
         yield "there are letters U (RNA), which were read as T"
+
+
+def _without_effect(sources: Sequence[Source]) -> Iterator[str]:
+    """What of the reading was asked for and is for other formats."""
+    reading = sources[0].reading
+    forms = [file.form for source in sources for file in source.files]
+    if not all(forms):  # one broke off before it was known
+        return
+    if reading.reference is not None and not any(form.startswith("CRAM") for form in forms):
+        yield "--reference changes nothing: no input is a CRAM"
+    if reading.read_groups and not any(form.startswith(("BAM", "CRAM", "SAM")) for form in forms):
+        yield f"--read-groups changes nothing: {sources[0].path} is {forms[0]}, which has none"
 
 
 def other_bundle(name: str, records: float, letters: float) -> str | None:

@@ -91,6 +91,8 @@ def open_sources(
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
         option = "--mates" if reading.mates is not None else "--read-groups"
         raise InputError(f"{option} goes with one input, and {len(paths)} were named")
+    if reading.reference is not None and _readable_size(reading.reference) is None:
+        raise InputError("a reference cannot come through a pipe; name a file", reading.reference)
     if [*paths, reading.mates].count(STDIN) > 1:
         raise InputError("'-', standard input, can be read once only; give the other as a file")
     sources: list[Source] = []
