@@ -90,3 +90,11 @@ def small_bundle(golden, folder, chunk_nt):
     fit = fit_head(genes(8, max(600, chunk_nt), seed=5), sizes, *loaded(*paths), None, Told())
     write_frames_bundle(folder / "b", fit, "tiny-300", "A test.", *paths, copy=True)
     return folder / "b"
+
+
+def written(path, contigs):
+    """FASTA of contigs, among them an empty one, one without an open frame, and a short one."""
+    texts = [contig.sequence.decode() for contig in contigs]
+    texts[3:3] = ["", CLOSED * 9, "ACGT"]
+    path.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)))
+    return path

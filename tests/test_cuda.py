@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 import tolerances
 from command import dna, table
 from encoder_examples import golden_examples, tiny_esm2, worst_error
-from frame_bundles import CHUNK_NT, CLOSED, genes, small_bundle
+from frame_bundles import CHUNK_NT, genes, small_bundle, written
 from virnucpro import devices
 from virnucpro.bundle import load
 from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
@@ -362,11 +362,7 @@ def bundle(golden, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def contigs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("in") / "in.fa"
-    texts = [c.sequence.decode() for c in genes(30, 2000, seed=8)]
-    texts[3:3] = ["", CLOSED * 9, "ACGT"]
-    path.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)))
-    return path
+    return written(tmp_path_factory.mktemp("in") / "in.fa", genes(30, 2000, seed=8))
 
 
 def p_virus_of(outcome):

@@ -8,12 +8,7 @@ import pytest
 import torch
 
 from command import dna, made_bundle, random_reads, results, run_json, virnucpro
-from frame_bundles import (
-    CHUNK_NT,
-    CLOSED,
-    genes,
-    small_bundle,
-)
+from frame_bundles import CHUNK_NT, genes, small_bundle, written
 from virnucpro import devices
 from virnucpro.bundle import load
 from virnucpro.classifiers import plan_of
@@ -34,11 +29,7 @@ def directory(golden, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def contigs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("in") / "in.fa"
-    texts = [c.sequence.decode() for c in genes(9, 900, seed=8)]
-    texts[3:3] = ["", CLOSED * 9, "ACGT"]
-    path.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)))
-    return path
+    return written(tmp_path_factory.mktemp("in") / "in.fa", genes(9, 900, seed=8))
 
 
 @pytest.fixture(scope="module")

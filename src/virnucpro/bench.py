@@ -24,7 +24,7 @@ from virnucpro.encoders import Encoder, dnabert_s_encoder, esm2_encoder
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, why_not
 from virnucpro.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro.encoders.esm2 import Esm2, Esm2Config
-from virnucpro.encoders.precision import dtype_of
+from virnucpro.encoders.precision import dtype_of, products
 from virnucpro.engine import Engine
 from virnucpro.errors import VirnucproError
 from virnucpro.tokens import NUCLEOTIDE_CLS, NUCLEOTIDE_SEP, PROTEIN_CLS, PROTEIN_EOS, Ids, padded
@@ -224,7 +224,7 @@ class Bench:
 
     def encoder(self, name: str, precision: str, attention: str = "auto") -> Encoder:
         """One of ours with random weights."""
-        dtype = dtype_of("bf16" if precision == "fp8" else precision)
+        dtype = dtype_of(products(precision))
         engine = Engine(attention=attention)
         if name == "esm2":
             made = random_weights(lambda: Esm2(ESM2_SIZES[self.esm2]), dtype, self.device)

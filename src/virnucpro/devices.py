@@ -386,6 +386,28 @@ def out_of_memory(
     )
 
 
+def fitting(
+    compute: Callable[[], Found], what: str, rows: int, tokens: int, device: "str | torch.device"
+) -> Found | None:
+    """compute() of a batch, or None where it does not fit in memory: then half of it may.
+
+    what, tokens: whose batch, and how large, for the report. Raises OutOfMemory, with that report,
+    where it was of one row.
+    """
+    try:
+        return compute()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        cause = str(error)
+    # Here no frame of what failed holds its tensors any more.
+    memory = memory_of(device)
+    clear_cache(device)
+    if rows == 1:
+        raise out_of_memory(what, tokens, device, memory, cause)
+    return None
+
+
 def _advice(device: "str | torch.device", memory: Memory) -> str:
     """What else to try, the flags by name."""
     if str(device).startswith("cpu"):

@@ -88,3 +88,6 @@ class Engine:
             if self.attention != "auto":
                 said.append("--attention changes nothing: this bundle has no network")
         return said
+
+
+DEFAULTS = Engine()

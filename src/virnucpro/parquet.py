@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +170,31 @@ def _texts(names: Iterable[str]) -> list[str]:
     ]
 
 
-class ParquetTables:
+class _Written:
+    """Tables that are closed at the end of a with block, and let go of however it ends."""
+
+    def __init__(self, *tables: ParquetTable) -> None:
+        self._tables = tables
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                for table in self._tables:
+                    table.close()
+        finally:
+            for table in self._tables:
+                table.abandon()
+
+
+class ParquetTables(_Written):
     """Both tables of a run, block by block. For `with`."""
 
     def __init__(self, calls: OutputFile, contigs: OutputFile) -> None:
@@ -180,6 +204,7 @@ class ParquetTables:
         except BaseException:
             self._calls.abandon()
             raise
+        super().__init__(self._calls, self._contigs)
 
     def add_chunks(self, scored: Scored, calls: NDArray[np.uint8]) -> None:
         """The rows of calls.parquet of a block; calls: (n,)."""
@@ -226,23 +251,6 @@ class ParquetTables:
             }
         )
 
-    def __enter__(self) -> "ParquetTables":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self._calls.close()
-                self._contigs.close()
-        finally:
-            self._calls.abandon()
-            self._contigs.abandon()
-
 
 EMBEDDINGS_TYPES = {
     "sample": "string",
@@ -253,12 +261,13 @@ EMBEDDINGS_TYPES = {
 }
 
 
-class EmbeddingsTable:
+class EmbeddingsTable(_Written):
     """embeddings.parquet, block by block. widths: of nucleotides and protein. For `with`."""
 
     def __init__(self, file: OutputFile, widths: tuple[int, int]) -> None:
         columns = EMBEDDINGS_TYPES | dict(zip(("nucleotides", "protein"), widths, strict=True))
         self._table = ParquetTable(file, columns, EMBEDDING_ROWS)
+        super().__init__(self._table)
 
     def add(self, scored: Scored, embeddings: Embeddings) -> None:
         """The frames of a block, in their order."""
@@ -275,18 +284,3 @@ class EmbeddingsTable:
                 "protein": embeddings.protein,
             }
         )
-
-    def __enter__(self) -> "EmbeddingsTable":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                self._table.close()
-        finally:
-            self._table.abandon()

@@ -270,8 +270,10 @@ class _Run:
         self.engine = self.settings.engine.on(self.device.index)
         asked = (self.device.index, self.plan.precision, self.engine)
         key = (self.bundle.sha256, *asked)
-        self.classifier = self.kept.get(key) or self.bundle.classifier(*asked)
-        self.kept[key] = self.classifier
+        loaded = key not in self.kept
+        if loaded:
+            self.kept[key] = self.bundle.classifier(*asked)
+        self.classifier = self.kept[key]
         if (ahead := self.classifier.ahead) is not None:
             from virnucpro.loaders import Loaders, workers_for
 
@@ -280,7 +282,7 @@ class _Run:
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
             # They begin while the device warms up.
             self.loaders = ends.enter_context(Loaders(ahead.preparation, self.workers))
-        for some in (_PROBE, _PROBE[:1]):
+        for some in (_PROBE, _PROBE[:1]) if loaded else ():
             self.classifier.score(some)
         self._check_kernels(self.classifier)
         self._note_memory("loaded")

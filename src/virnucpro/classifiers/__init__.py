@@ -11,7 +11,7 @@ from virnucpro.batches import Batches, Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
 from virnucpro.devices import check_fp8, known_device, precision_for
-from virnucpro.engine import Engine
+from virnucpro.engine import DEFAULTS, Engine
 from virnucpro.errors import BundleError, DeviceError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from virnucpro.head import Head
     from virnucpro.preparation import FramePreparation, PreparedFrames
 
-__all__ = ["Ahead", "Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
+__all__ = ["DEFAULTS", "Ahead", "Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
 
-DEFAULTS = Engine()
 # 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds.
 CUDA_BLOCK_NT = 2_000_000
 
@@ -105,13 +104,12 @@ def plan_of(
     if bundle.kind == "kmer":
         return Plan(chosen, name, {}, bundle.block_nt)
     from virnucpro.encoders.attention import backend_for, check_backend, kernels_tried
-    from virnucpro.encoders.precision import device_of, dtype_of
+    from virnucpro.encoders.precision import device_of, dtype_of, products
 
     place = device_of(name)
-    eight_bit = chosen == "fp8" and bundle.kind == "frames"
-    if eight_bit:
+    if chosen == "fp8":
         check_fp8(name)
-    dtype = dtype_of("bf16" if eight_bit else chosen)
+    dtype = dtype_of(products(chosen))
     check_backend(attention, place, dtype, biased=False)
     if bundle.kind == "frames":
         slopes = {"dnabert_s": True, "esm2": False}

@@ -20,7 +20,7 @@ from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES, check_length
 from virnucpro.encoders.turns import Visitor
 from virnucpro.encoders.weights import find_published, open_published
-from virnucpro.engine import Engine
+from virnucpro.engine import DEFAULTS, Engine
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames
 from virnucpro.head import Head
@@ -30,7 +30,6 @@ from virnucpro.tokens import TokenRows
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
 HEAD = "head.safetensors"
-DEFAULTS = Engine()
 # Size of a block. 20 kb hold about 40 to 80 open frames, some 7,000 residues. At 6 GFLOP a residue
 # (ESM-2 3B) that is 40 TFLOP: 7 minutes on a CPU that sustains 100 GFLOP/s, which is what a kill
 # costs there; a GPU takes more at once (classifiers.CUDA_BLOCK_NT).
@@ -120,11 +119,7 @@ class FrameClassifier:
     @property
     def batches(self) -> Mapping[str, Batches]:
         """The batches of each encoder so far."""
-        both = {DNABERT_S: self._encoders.dnabert_s, ESM2: self._encoders.esm2}
-        return {
-            name: Batches(e.budget, e.batch_tokens, e.forwards, e.tokens, e.pads)
-            for name, e in both.items()
-        }
+        return {DNABERT_S: self._encoders.dnabert_s.batches, ESM2: self._encoders.esm2.batches}
 
     @property
     def ahead(self) -> Self:

@@ -4,6 +4,7 @@ Shapes: n chunks, B of a batch, L letters, T codons.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,7 @@ from torch import Tensor
 from virnucpro.batches import Batches, Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import FRAME_NAMES, Scores, is_called
-from virnucpro.devices import (
-    clear_cache,
-    computing,
-    each_on_one_thread,
-    is_out_of_memory,
-    memory_of,
-    out_of_memory,
-)
+from virnucpro.devices import computing, each_on_one_thread, fitting
 from virnucpro.encoders.attention import observing
 from virnucpro.encoders.codon import (
     CodonNetwork,
@@ -32,13 +26,12 @@ from virnucpro.encoders.codon import (
     unflip_frames,
 )
 from virnucpro.encoders.precision import device_of, dtype_of
-from virnucpro.engine import Engine
+from virnucpro.engine import DEFAULTS, Engine
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.texts import Texts, chunk_status, whole_chunk_scores
 
 CODON = "codon"
 WEIGHTS = "codon.safetensors"
-DEFAULTS = Engine()
 ALL_FRAMES = (1 << len(FRAME_NAMES)) - 1
 # Codons of a batch, of all six frames: 32 chunks of 500 nt on a CPU, where more gains nothing.
 BATCH_CODONS = {"cpu": 32_256, "cuda": 2_064_384}
@@ -141,18 +134,10 @@ class ChunkClassifier:
         Raises OutOfMemory, with a report, for a single chunk that does not fit.
         """
         codes_BL, length_B = batch
-        try:
-            return self._forward(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            cause = str(error)
-        # Here no frame of the failed forward holds its tensors any more.
-        memory = memory_of(self.device)
-        clear_cache(self.device)
         rows, codons = len(codes_BL), len(FRAME_NAMES) * (codes_BL.shape[1] // 3)
-        if rows == 1:
-            raise out_of_memory(self.name, codons, self.device, memory, cause)
+        whole = fitting(partial(self._forward, batch), self.name, rows, rows * codons, self.device)
+        if whole is not None:
+            return whole
         self._least = min(self._least, rows * codons // 2)
         half = rows // 2
         parts = [

@@ -18,9 +18,9 @@ from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
 from virnucpro.encoders.fused import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
-from virnucpro.encoders.precision import device_of, dtype_of
+from virnucpro.encoders.precision import device_of, dtype_of, products
 from virnucpro.encoders.weights import find_published
-from virnucpro.engine import Engine
+from virnucpro.engine import DEFAULTS, Engine
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 
@@ -29,7 +29,6 @@ __all__ = ["Encoder", "dnabert_s_encoder", "esm2_encoder", "load_dnabert_s", "lo
 # Tokens of a batch on a GPU: 132 rows of tiles of 128, so that the products of an H100's or H200's
 # 132 multiprocessors come out even; for the small encoder, four times that.
 CUDA_TOKENS = {"esm2": 16_896, "dnabert_s": 67_584}
-DEFAULTS = Engine()
 
 
 def load_esm2(
@@ -50,7 +49,7 @@ def load_esm2(
     files that are not an ESM-2, SettingsError for an unknown precision or an attention that cannot
     run there, DeviceError for a device that is not there or has no fp8.
     """
-    dtype, place = dtype_of(_products(precision)), device_of(device)
+    dtype, place = dtype_of(products(precision)), device_of(device)
     if precision == "fp8":
         check_fp8(str(place))
 
@@ -78,7 +77,7 @@ def load_dnabert_s(
     has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises as
     load_esm2 does.
     """
-    dtype, place = dtype_of(_products(precision)), device_of(device)
+    dtype, place = dtype_of(products(precision)), device_of(device)
     published = find_published(path)
     found = tokenizer or published.tokenizer
     words = None if found is None else NucleotideTokenizer(found)
@@ -94,8 +93,9 @@ def load_dnabert_s(
 
     model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
-    products = _products(precision)
-    return dnabert_s_encoder(model, tokenize, name=str(path), precision=products, engine=engine)
+    return dnabert_s_encoder(
+        model, tokenize, name=str(path), precision=products(precision), engine=engine
+    )
 
 
 def esm2_encoder(model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS) -> Encoder:
@@ -159,11 +159,6 @@ def _encoder(
     if device.type == "cuda":
         encoder.fit_memory()
     return encoder
-
-
-def _products(precision: str) -> str:
-    """What products run in that are not in fp8."""
-    return "bf16" if precision == "fp8" else precision
 
 
 def _fused(device: torch.device, dtype: torch.dtype) -> bool:

@@ -13,14 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.batches import token_batches
-from virnucpro.devices import (
-    budget_that_fits,
-    clear_cache,
-    is_out_of_memory,
-    memory_of,
-    out_of_memory,
-)
+from virnucpro.batches import Batches, token_batches
+from virnucpro.devices import budget_that_fits, clear_cache, fitting
 from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.staging import Staging
 from virnucpro.engine import CACHE_CLEAR_INTERVAL
@@ -110,9 +104,14 @@ class Encoder:
         return set(self._kernels.values())
 
     @property
+    def batches(self) -> Batches:
+        """All batches so far."""
+        return Batches(self.budget, self.batch_tokens, self.forwards, self.tokens, self.pads)
+
+    @property
     def padding(self) -> float | None:
         """Share of pads among the tokens of all batches, 0 to 1; None before the first."""
-        return self.pads / self.tokens if self.tokens else None
+        return self.batches.padding
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Hidden states of the last layer, float32 (B, T, C) on the device, zero at pads.
@@ -168,27 +167,21 @@ class Encoder:
         """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
         tokens = len(batch) * max(map(len, batch))
         pads = tokens - sum(map(len, batch))
-        try:
+
+        def compute() -> Tensor:
             with self._sent(padded(batch, self.model.pad)) as ids_BT:
-                part = self._pooled(ids_BT, pads > 0)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            cause = str(error)
-        else:
-            self.forwards += 1
-            self.tokens += tokens
-            self.pads += pads
-            if self.cache_clear_interval and self.forwards % self.cache_clear_interval == 0:
-                clear_cache(self.device)
-            return part
-        # Here no frame of the failed forward holds its tensors any more.
-        memory = memory_of(self.device)
-        clear_cache(self.device)
-        if len(batch) == 1:
-            raise out_of_memory(self.name, tokens, self.device, memory, cause)
-        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
-        return None
+                return self._pooled(ids_BT, pads > 0)
+
+        part = fitting(compute, self.name, len(batch), tokens, self.device)
+        if part is None:
+            self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
+            return None
+        self.forwards += 1
+        self.tokens += tokens
+        self.pads += pads
+        if self.cache_clear_interval and self.forwards % self.cache_clear_interval == 0:
+            clear_cache(self.device)
+        return part
 
     def _there(self, places: Tensor) -> Tensor:
         """Places on the device."""

@@ -23,6 +23,11 @@ def dtype_of(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
+def products(precision: str) -> str:
+    """What is computed in that is not in fp8."""
+    return "bf16" if precision == "fp8" else precision
+
+
 def device_of(device: str | torch.device) -> torch.device:
     """The device of that name; DeviceError for one that is none, or that this machine lacks."""
     name = known_device(device)

@@ -115,9 +115,9 @@ def open_sources(
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file; standard input is one, too."""
+    """Whether two paths lead to one file that is there."""
     with suppress(OSError):
-        return one == other or one.samefile(other)
+        return one.samefile(other)
     return False
 
 
