@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from virnucpro.calls import chunk_calls
 from virnucpro.chunks import chunk_spans
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.frames import open_frames
+from virnucpro.settings import Options, Settings
 
 
 def test_chunks_frames_and_calls():
@@ -53,3 +55,9 @@ def test_predict_in_a_script_without_a_guard(tmp_path):
     )
     assert done.stdout == "1\n"
     assert "predict" in virnucpro.__all__
+
+
+def test_a_library_call_takes_every_setting():
+    """TRAP R12: what the command line can ask for, by the same names and no others."""
+    of_call = {"inputs", "out", "bundle", "command"}
+    assert set(Options.__annotations__) == {f.name for f in fields(Settings)} - of_call
