@@ -103,7 +103,7 @@ def esm2_encoder(model: Esm2, *, name: str, precision: str, engine: Engine = DEF
     device = model.norm.weight.device
     fast = _fused(device, model.dtype)
     return _encoder(
-        FusedEsm2(model, eight_bit=precision == "fp8") if fast else model,
+        FusedEsm2(model, range(len(model.layers) if precision == "fp8" else 0)) if fast else model,
         _protein_ids,
         "esm2",
         device,
