@@ -22,7 +22,7 @@ from virnucpro.bundle import embedded_bundles, load, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.journal import RunFiles
-from virnucpro.report import columns, html, page, remake, runs, words
+from virnucpro.report import columns, data, html, page, quantities, remake, runs, shown, words
 from virnucpro.report.card import PREVALENCES, Accuracy, about_bundle
 from virnucpro.report.complexity import complexities
 from virnucpro.report.runs import read_run, run_files
@@ -143,10 +143,10 @@ def test_the_page_draws_the_rows_of_the_tables(run_dir):
     (run,) = parsed(run_dir / "report.html").data["runs"]
     contigs, calls = table(run_dir / "contigs.tsv"), table(run_dir / "calls.tsv")
     assert [row[2] for row in run["rows"]] == [row["contig"] for row in contigs]
-    for shown, row in zip(run["rows"], contigs, strict=True):
+    for told, row in zip(run["rows"], contigs, strict=True):
         numbers = [row[name] for name in ("record", "length_nt", "chunks", "virus_chunks")]
-        assert [str(shown[i]) for i in (1, 3, 4, 5)] == numbers
-        assert shown[6] == (float(row["p_virus"]) if row["p_virus"] else None)
+        assert [str(told[i]) for i in (1, 3, 4, 5)] == numbers
+        assert told[6] == (float(row["p_virus"]) if row["p_virus"] else None)
     drawn = {track["record"]: track for track in run["tracks"]}
     assert set(drawn) == {int(r["record"]) for r in contigs if int(r["chunks"]) > 1}
     for record, track in drawn.items():
@@ -253,7 +253,7 @@ def test_calls_above_the_rate_of_mistakes_are_not_doubted(tmp_path):
     [(0, "0 %"), (0.0004, "< 0.1 %"), (0.4, "40.0 %"), (0.9999, "> 99.9 %"), (1, "100 %")],
 )
 def test_shares_are_never_rounded_to_nothing_or_all(share, text):
-    assert words.percent(share) == text
+    assert quantities.percent(share) == text
 
 
 def test_the_methods_paragraph_states_the_run(run_dir):
@@ -463,10 +463,10 @@ def test_a_big_run_gives_a_page_of_bounded_size_that_says_what_it_shows(tmp_path
     assert 1_000 < len(run["rows"]) < 10_000
     scores = sorted((float(r["p_virus"]) for r in table(tmp_path / "contigs.tsv")), reverse=True)
     assert sorted((row[6] for row in run["rows"]), reverse=True) == scores[: len(run["rows"])]
-    assert max(len(row[2]) for row in run["rows"]) == page.LONGEST_NAME
+    assert max(len(row[2]) for row in run["rows"]) == data.LONGEST_NAME
     (tmp_path / "small").mkdir()
     made_run(tmp_path / "small", many(12_000))
-    assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == runs.MOST_ROWS
+    assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == shown.MOST_ROWS
 
 
 def test_as_many_runs_as_a_page_takes_fit(tmp_path):
@@ -476,7 +476,7 @@ def test_as_many_runs_as_a_page_takes_fit(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "MOST_ROWS", 500)
+    monkeypatch.setattr(shown, "MOST_ROWS", 500)
     monkeypatch.setattr(columns, "BLOCK_ROWS", 500)
     peaks = []
     for number in (1_500, 12_000):
@@ -494,7 +494,7 @@ def test_a_chromosome_is_drawn_in_points_that_add_up(tmp_path, chunks):
     made = [Chunk(rng.random() if rng.random() < 0.9 else None) for _ in range(chunks)]
     files = made_run(tmp_path, [("chr", made), ("plasmid", [Chunk(0.9), Chunk(0.2)])])
     track = next(t for t in read_run(files).tracks if t.shown.row.contig == "chr")
-    assert len(track.start) <= runs.POINTS_A_TRACK
+    assert len(track.start) <= shown.POINTS_A_TRACK
     assert (track.start[0], track.end[-1]) == (0, 500 * chunks)
     assert track.end[:-1] == track.start[1:]
     called = [chunk.p_virus for chunk in made if chunk.p_virus is not None]
@@ -510,7 +510,7 @@ def test_the_points_of_all_tracks_are_bounded(tmp_path):
     files = made_run(tmp_path, [(f"c{i}", [Chunk()] * (900 + i)) for i in range(60)])
     run = read_run(files)
     assert 10 < len(run.tracks) < 60
-    assert sum(len(track.start) for track in run.tracks) <= runs.MOST_POINTS
+    assert sum(len(track.start) for track in run.tracks) <= shown.MOST_POINTS
     assert run.counts["of several chunks"] == 60
     assert "of the 60 records of more than one chunk" in parsed(remake([tmp_path])).text
 
@@ -522,7 +522,7 @@ def test_what_is_drawn_is_the_longest_and_the_most_viral(tmp_path):
     names = [track.shown.row.contig for track in read_run(made_run(tmp_path, contigs)).tracks]
     assert names[0] == "prophage"
     assert {"host", "c299", "c298"} <= set(names)
-    assert len(names) == len(set(names)) <= 3 * runs.MOST_TRACKS
+    assert len(names) == len(set(names)) <= 3 * shown.MOST_TRACKS
 
 
 # Low complexity

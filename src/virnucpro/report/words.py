@@ -7,6 +7,7 @@ from typing import Any
 from virnucpro import __version__
 from virnucpro.citation import article_reference, program_reference
 from virnucpro.report.card import Accuracy, Rates
+from virnucpro.report.quantities import percent, rounded_percent, several
 from virnucpro.report.runs import Run
 
 # Chunks shorter than this share of the bundle's length are short for it.
@@ -30,26 +31,6 @@ class Note:
     grave: bool = False
 
 
-def percent(share: float) -> str:
-    """A share as a person reads it: never 0 % for something, nor 100 % for less than all."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %" if 0 < share < 1 else f"{100 * share:.0f} %"
-
-
-def rounded_percent(share: float) -> str:
-    """A share that was measured on thousands: no more digits than that allows."""
-    shown = 100 * share
-    return f"{shown:.0f} %" if shown >= 9.95 else f"{shown:.1f} %" if shown >= 0.05 else "0 %"
-
-
-def several(number: int, thing: str) -> str:
-    """A number of things."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def typical_nt(run: Run) -> int | None:
     """The length of the median chunk; None where calls.tsv is missing or empty."""
     half = run.lengths_nt.total() / 2
@@ -63,14 +44,14 @@ def typical_nt(run: Run) -> int | None:
 
 def rates_of(run: Run) -> Rates | None:
     """What was measured nearest to what this run is made of."""
-    accuracy = Accuracy.of(run.document.get("bundle"))
+    accuracy = Accuracy.of(run.bundle)
     return None if accuracy is None else accuracy.at(run.threshold, typical_nt(run))
 
 
 def notes(run: Run, *, paths: bool = True) -> list[Note]:
     """Everything to beware of in a run, the gravest first. paths: whether any may be told."""
     found = [*_ending(run, paths), *_files(run), *_counts(run)]
-    finished = run.document.get("status") not in _PAST
+    finished = run.status not in _PAST
     if run.counts["records"] == 0 and run.files.contigs.exists() and finished:
         empty = Note("The input is empty.", "There was no record in it, so there is no result.")
         return [*found, empty]
@@ -78,7 +59,7 @@ def notes(run: Run, *, paths: bool = True) -> list[Note]:
 
 
 def _ending(run: Run, paths: bool) -> list[Note]:
-    status, error = run.document.get("status"), run.document.get("error") or ""
+    status, error = run.status, run.document.get("error") or ""
     if not paths and ("/" in error or "\\" in error):
         error = "What ended it is in run.json."
     kept = "The tables hold what was read before that."
@@ -98,7 +79,7 @@ def _ended(sentence: str) -> str:
 
 def _files(run: Run) -> list[Note]:
     found = []
-    if run.missing and run.document.get("status") not in ("failed", "interrupted"):
+    if run.missing and run.status not in ("failed", "interrupted"):
         verb, pronoun = ("is", "it") if len(run.missing) == 1 else ("are", "they")
         left_out = f"What {pronoun} would show is left out of this page."
         found.append(Note(f"{', '.join(run.missing)} {verb} missing.", left_out, True))
@@ -125,7 +106,7 @@ def _counts(run: Run) -> list[Note]:
 
 
 def _calls(run: Run) -> list[Note]:
-    bundle = run.document.get("bundle") or {}
+    bundle = run.bundle
     found = []
     if bundle and (words := _PROVENANCE[bundle.get("provenance")]):
         found.append(Note(f"This is {model(bundle)}.", words))
@@ -195,7 +176,7 @@ def _called_share(run: Run) -> float | None:
 def _chunks(run: Run) -> list[Note]:
     found = []
     chunks = run.lengths_nt.total()
-    bundle = run.document.get("bundle") or {}
+    bundle = run.bundle
     typical, chunk_nt = typical_nt(run), bundle.get("chunk_nt")
     if typical is not None and chunk_nt and typical < _SHORT * chunk_nt:
         rates = rates_of(run)
