@@ -438,6 +438,31 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert [run["rows"][0][2] for run in found.data["runs"]] == ["of A", "of B", "c"]
 
 
+def test_the_overview_of_several_runs_marks_those_to_beware_of_and_says_why(tmp_path):
+    made_run(tmp_path, [("a", [Chunk()])], prefix="A")
+    broken = {"status": "failed", "exit_code": 1, "error": "/data/in.fa.gz: the stream is cut off"}
+    made_run(tmp_path, [("b", [Chunk()])], prefix="B", **broken)
+    contigs = [("c", [Chunk(None, "failed")]), ("d", [Chunk()])]
+    made_run(tmp_path, contigs, prefix="C", status="partial")
+    made_run(tmp_path, [("e", [Chunk()])], prefix="D").run_json.unlink()
+    for prefix in "ABCD":
+        (tmp_path / f"{prefix}.viral.fasta").write_text(">v\n" + "ACGT" * 125 + "\n")
+    found = parsed(remake([tmp_path], tmp_path / "all.html"))
+    names = [row[0] for row in found.rows if row and row[0][:2] in ("1.", "2.", "3.", "4.")]
+    assert names == ["1. lake", "2. lake failed", "3. lake partial", "4. lake unknown"]
+    overview = found.text.split("Details of")[0]
+    assert "1. lake:" not in overview
+    assert (
+        "2. lake: This run failed. /data/in.fa.gz: the stream is cut off. The tables hold what was "
+        "read before that."
+    ) in overview
+    assert "3. lake: 1 record could not be processed. C.failed.tsv lists them" in overview
+    assert "4. lake: D.run.json is missing." in overview
+    bare = parsed(remake([tmp_path], tmp_path / "bare.html", paths=False))
+    assert "2. lake: This run failed. What ended it is in run.json." in bare.text
+    assert "/data/in.fa.gz" not in bare.text
+
+
 def test_more_runs_than_a_page_has_room_for(tmp_path, monkeypatch):
     monkeypatch.setattr("virnucpro.report.MOST_RUNS", 2)
     for prefix in "ABC":

@@ -1,13 +1,15 @@
 """Several runs side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from virnucpro.report.called import record_parts
-from virnucpro.report.html import Html
+from virnucpro.report.html import Html, joined
 from virnucpro.report.html import element as h
-from virnucpro.report.pieces import bar, legend, row, table
+from virnucpro.report.pieces import bar, legend, noted, row, status_mark, table
 from virnucpro.report.quantities import NOTHING, duration, several, share_of
 from virnucpro.report.runs import BINS, Run
+from virnucpro.report.words import notes
 
 # The columns besides the run itself, and the class of each.
 _COLUMNS = {
@@ -21,8 +23,8 @@ _COLUMNS = {
 }
 
 
-def comparison(runs: Sequence[Run]) -> Html:
-    """The head of the page, with a row for each run."""
+def comparison(runs: Sequence[Run], paths: bool) -> Html:
+    """The head of the page, with a row for each run, and what is grave of any of them."""
     names = {"run": None} | _COLUMNS
     head = [h("th", name, scope="col", class_=class_) for name, class_ in names.items()]
     varied = {
@@ -33,6 +35,12 @@ def comparison(runs: Sequence[Run]) -> Html:
     sentence = f"These runs have different {differ}; their calls cannot be compared."
     labels = [f"{number}. {run.name}" for number, run in enumerate(runs, 1)]
     options = [h("option", label, value=i) for i, label in enumerate(labels)]
+    grave = [
+        replace(note, title=f"{label}: {note.title}")
+        for label, run in zip(labels, runs, strict=True)
+        for note in notes(run, paths=paths)
+        if note.grave
+    ]
     return h(
         "header",
         h("p", "VirNucPro report", class_="kicker"),
@@ -40,6 +48,7 @@ def comparison(runs: Sequence[Run]) -> Html:
         h("p", sentence, class_="care") if differ else None,
         table(head, map(_compared, runs, labels), "compare"),
         legend("virus", "others", none="not called", failed="failed"),
+        noted(grave),
         h(
             "p",
             h("label", "Details of ", for_="choose-run"),
@@ -53,7 +62,7 @@ def _compared(run: Run, label: str) -> Html:
     counts = run.counts
     total_s = (run.document.get("timings") or {}).get("total_s")
     return row(
-        label,
+        label if run.status == "complete" else joined(label, " ", status_mark(run.status)),
         h("td", run.bundle.get("name", "unknown")),
         h("td", NOTHING if run.threshold is None else f"{run.threshold:g}", class_="n"),
         h("td", f"{counts['records']:,}", class_="n"),

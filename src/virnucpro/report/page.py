@@ -48,7 +48,7 @@ def page_of(runs: Sequence[Run], *, paths: bool = True) -> bytes:
     )
     body = h(
         "body",
-        comparison(runs) if len(runs) > 1 else None,
+        comparison(runs, paths) if len(runs) > 1 else None,
         *[_run(run, i, len(runs), paths) for i, run in enumerate(runs)],
         h("footer", f"Made by virnucpro {__version__}. This file holds everything it shows."),
         data_block("data", data_of(runs)),
