@@ -12,9 +12,10 @@ import virnucpro
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from virnucpro import tables
 from virnucpro.calls import Call, Rule, Status
-from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles
+from virnucpro.journal import Journal
 from virnucpro.reads import open_sources
 from virnucpro.regions import Odds
+from virnucpro.run_directory import RUN_SCHEMA_VERSION, RunFiles
 from virnucpro.tables import write_tables
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"

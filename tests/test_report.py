@@ -21,12 +21,12 @@ from made_runs import Chunk, made_run
 from virnucpro.bundle import embedded_bundles, load, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
-from virnucpro.journal import RunFiles
 from virnucpro.report import columns, data, html, page, quantities, remake, runs, shown, words
 from virnucpro.report.card import PREVALENCES, Accuracy, about_bundle
 from virnucpro.report.complexity import complexities
 from virnucpro.report.runs import read_run, run_files
 from virnucpro.run import predict
+from virnucpro.run_directory import RunFiles
 
 MOST_BYTES = 5_000_000
 NARROW = "\N{NO-BREAK SPACE}"

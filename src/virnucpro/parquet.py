@@ -7,7 +7,6 @@ only where it is asked for. This module knows no rule and no journal of blocks.
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from virnucpro.batches import Record
 from virnucpro.calls import FRAME_NAMES, Call, Contigs, Embeddings, Status, frame_names
 from virnucpro.errors import SettingsError
-from virnucpro.journal import OutputFile
 from virnucpro.scored import Scored
+from virnucpro.writing import OutputFile
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -179,14 +178,9 @@ class _Written:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if error is None:
+            if kind is None:
                 for table in self._tables:
                     table.close()
         finally:

@@ -27,15 +27,18 @@ from virnucpro.calls import (
     consensus,
     frame_names,
 )
-from virnucpro.journal import Journal, OutputFile, RunFiles, Staging
+from virnucpro.journal import Journal
 from virnucpro.names import UniqueNames, name_hashes, sort_key, unique_names
 from virnucpro.pairs import PAIRS_COLUMNS, PairedCalls
 from virnucpro.parquet import EmbeddingsTable, ParquetTables
 from virnucpro.reads import Seen, Source
 from virnucpro.regions import Odds, Region, RegionFinder
+from virnucpro.run_directory import RunFiles
 from virnucpro.scored import Scored
 from virnucpro.sequences import Marks, copy_sequences
 from virnucpro.sorting import SortedLines, pieces_of
+from virnucpro.staging import Staging
+from virnucpro.writing import OutputFile
 
 CALLS_COLUMNS = (
     "sample",

@@ -11,7 +11,7 @@ import numpy as np
 
 from virnucpro.calls import FRAME_NAMES, Call, Status, frame_names
 from virnucpro.errors import InputError
-from virnucpro.journal import PACKED_SUFFIX
+from virnucpro.writing import PACKED_SUFFIX
 
 BLOCK_ROWS = 10_000
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from virnucpro.calls import Call, Status
 from virnucpro.errors import InputError
-from virnucpro.journal import RunFiles
 from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.complexity import Complexity, complexities
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
 from virnucpro.report.tracks import Track
+from virnucpro.run_directory import RunFiles
 
 BINS = 50
 # Of a longer record of viral.fasta no more is looked at for low complexity.
