@@ -9,7 +9,7 @@ from test_outputs_doc import a_run_json
 from virnucpro.bundle import load
 from virnucpro.report.card import about_bundle
 from virnucpro.run_directory import RunFiles
-from virnucpro.tables import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.tables.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 
 
 @dataclass(frozen=True)

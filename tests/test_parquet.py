@@ -18,7 +18,8 @@ from virnucpro.parquet import CALLS_TYPES, CONTIGS_TYPES
 from virnucpro.reads import open_sources
 from virnucpro.run import predict
 from virnucpro.run_directory import RunFiles
-from virnucpro.tables import CALLS_COLUMNS, CONTIGS_COLUMNS, Wanted, write_tables
+from virnucpro.tables import Wanted, write_tables
+from virnucpro.tables.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 from virnucpro.writing import OutputFile
 
 parquet = pytest.importorskip("pyarrow.parquet")

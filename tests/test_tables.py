@@ -25,19 +25,16 @@ from virnucpro.regions import MOST_EXPECTED, Odds
 from virnucpro.run_directory import RunFiles
 from virnucpro.scored import Scored
 from virnucpro.sorting import SortedLines
-from virnucpro.tables import (
+from virnucpro.tables import Counts, Wanted, write_tables
+from virnucpro.tables.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
+from virnucpro.tables.rows import (
     CALLS_COLUMNS,
-    CHUNK_SCORES_COLUMNS,
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
-    FRAME_SCORES_COLUMNS,
     REGIONS_COLUMNS,
-    Counts,
-    Wanted,
     header,
     shortest,
     six_decimals,
-    write_tables,
 )
 from virnucpro.writing import OutputFile, disk_errors
 

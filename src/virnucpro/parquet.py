@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import FRAME_NAMES, Call, Contigs, Embeddings, Status, frame_names
+from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Contigs, Embeddings
 from virnucpro.errors import SettingsError
 from virnucpro.scored import Scored
 from virnucpro.writing import OutputFile
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 100_000
 EMBEDDING_ROWS = 2_000  # 13 kB each, with the published encoders
-_CALLS = [call.name.lower() for call in Call]
-_STATUSES = [status.name.lower() for status in Status]
-_FRAMES = [frame_names(bits) for bits in range(64)]
 
 Columns = Mapping[str, Any]
 
@@ -212,10 +209,10 @@ class ParquetTables(_Written):
                 "chunk": rows.number,
                 "start": rows.start,
                 "end": rows.end,
-                "frames": [_FRAMES[bits] for bits in scores.frames.tolist()],
+                "frames": [FRAME_SETS[bits] for bits in scores.frames.tolist()],
                 "p_virus": scores.p_virus,
-                "call": (calls, _CALLS),
-                "status": (scores.status, _STATUSES),
+                "call": (calls, CALL_NAMES),
+                "status": (scores.status, STATUS_NAMES),
                 "max_p_virus": scores.max_p_virus,
                 "max_p_others": scores.max_p_others,
             }
@@ -240,8 +237,8 @@ class ParquetTables(_Written):
                 "virus_chunks": contigs.virus,
                 "p_virus": contigs.p_virus,
                 "max_p_virus": contigs.max_p_virus,
-                "call": (calls, _CALLS),
-                "status": (status, _STATUSES),
+                "call": (calls, CALL_NAMES),
+                "status": (status, STATUS_NAMES),
             }
         )
 

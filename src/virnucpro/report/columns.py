@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from virnucpro.calls import FRAME_NAMES, Call, Status, frame_names
+from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
 from virnucpro.writing import PACKED_SUFFIX
 
@@ -79,8 +79,9 @@ def _scores(cells: Sequence[str]) -> Column:
     return np.fromiter((float(cell or "nan") for cell in cells), np.float64, len(cells))
 
 
-def _codes(texts: Mapping[str, int]) -> Reader:
-    return lambda cells: np.fromiter((texts[cell] for cell in cells), np.uint8, len(cells))
+def _codes(names: Sequence[str]) -> Reader:
+    code = {name: i for i, name in enumerate(names)}
+    return lambda cells: np.fromiter((code[cell] for cell in cells), np.uint8, len(cells))
 
 
 _READERS: dict[str, Reader] = {
@@ -88,8 +89,7 @@ _READERS: dict[str, Reader] = {
     **dict.fromkeys(("record", "length_nt", "start", "end"), _integers),
     **dict.fromkeys(("chunks", "called", "virus_chunks"), _integers),
     **dict.fromkeys(("p_virus", "max_p_virus"), _scores),
-    "call": _codes({call.name.lower(): call for call in Call}),
-    "status": _codes({status.name.lower(): status for status in Status}),
-    # As bits: F1 is 1, R3 is 32.
-    "frames": _codes({frame_names(bits): bits for bits in range(1 << len(FRAME_NAMES))}),
+    "call": _codes(CALL_NAMES),
+    "status": _codes(STATUS_NAMES),
+    "frames": _codes(FRAME_SETS),
 }

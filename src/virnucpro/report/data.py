@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
-from virnucpro.calls import FRAME_NAMES, Call, Status
+from virnucpro.calls import CALL_NAMES, FRAME_NAMES, STATUS_NAMES
 from virnucpro.report.html import as_json, visible
 from virnucpro.report.runs import BINS, Run, Scores
 from virnucpro.report.shown import Shown
@@ -20,8 +20,8 @@ def data_of(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "bins": BINS,
         "frames": FRAME_NAMES,
-        "calls": [call.name.lower() for call in Call],
-        "statuses": [status.name.lower().replace("_", " ") for status in Status],
+        "calls": CALL_NAMES,
+        "statuses": [name.replace("_", " ") for name in STATUS_NAMES],
         "runs": [_run(run, MOST_TABLE_BYTES // len(runs)) for run in runs],
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from virnucpro.calls import Call, Status
+from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.errors import InputError
 from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.complexity import Complexity, complexities
@@ -243,7 +243,7 @@ def _count(run: Run, block: Columns) -> None:
         counter["failed"] += int(failed[part].sum())
         for call in Call:
             of_call = (block["call"][part] == call) & ~failed[part]
-            counter[call.name.lower()] += int(of_call.sum())
+            counter[CALL_NAMES[call]] += int(of_call.sum())
         counter["bases"] += int(block["length_nt"][part].sum())
         counter["chunks"] += int(block["chunks"][part].sum())
         counter["virus_chunks"] += int(block["virus_chunks"][part].sum())
@@ -325,10 +325,10 @@ def _read_calls(run: Run) -> None:
     records = np.array([record for _, record in tracks], np.int64)
     for block in blocks(run.files.calls, _OF_CHUNKS):
         for call in Call:
-            run.chunks[call.name.lower()] += int((block["call"] == call).sum())
+            run.chunks[CALL_NAMES[call]] += int((block["call"] == call).sum())
         for status in Status:
             of_status = int((block["status"] == status).sum())
-            run.chunks[f"status {status.name.lower()}"] += of_status
+            run.chunks[f"status {STATUS_NAMES[status]}"] += of_status
         lengths, numbers = np.unique(block["end"] - block["start"], return_counts=True)
         run.lengths_nt.update(dict(zip(lengths.tolist(), numbers.tolist(), strict=True)))
         run.chunk_scores.add(block)
