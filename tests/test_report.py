@@ -21,7 +21,18 @@ from made_runs import Chunk, made_run
 from virnucpro.bundle import embedded_bundles, load, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
-from virnucpro.report import columns, data, html, page, quantities, remake, runs, shown, words
+from virnucpro.report import (
+    columns,
+    data,
+    html,
+    notes,
+    page,
+    quantities,
+    remake,
+    runs,
+    shown,
+    words,
+)
 from virnucpro.report.card import PREVALENCES, Accuracy, about_bundle
 from virnucpro.report.complexity import complexities
 from virnucpro.report.runs import read_run, run_files
@@ -200,7 +211,7 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     files = made_run(tmp_path, [(f"r{i}", [Chunk(0.2, length_nt=148)]) for i in range(9)])
     run = read_run(files)
     assert words.rates_of(run).length_nt == 150
-    (note,) = [n for n in words.notes(run) if n.title == "The sequences are short."]
+    (note,) = [n for n in notes.notes(run) if n.title == "The sequences are short."]
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
     assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
 
@@ -234,7 +245,7 @@ CASES = {
 @pytest.mark.parametrize("title", CASES)
 def test_what_to_beware_of_is_said_when_it_is_so(tmp_path, title):
     for other, (contigs, changes) in CASES.items():
-        found = words.notes(read_run(made_run(tmp_path, contigs, **changes)))
+        found = notes.notes(read_run(made_run(tmp_path, contigs, **changes)))
         assert (title in [note.title for note in found]) == (
             other == title or (title.startswith("This is not") and other != "The input is empty.")
         ), other
@@ -244,7 +255,7 @@ def test_calls_above_the_rate_of_mistakes_are_not_doubted(tmp_path):
     """The bundle calls 12.15 % of other fragments virus."""
     for virus, doubted in ((12, True), (13, False)):
         contigs = [(f"{i}", [Chunk(0.9 if i < virus else 0.1)]) for i in range(100)]
-        found = words.notes(read_run(made_run(tmp_path, contigs)))
+        found = notes.notes(read_run(made_run(tmp_path, contigs)))
         assert ("The calls may all be mistakes." in [note.title for note in found]) == doubted
 
 

@@ -17,11 +17,12 @@ from virnucpro.report.details import details
 from virnucpro.report.effort import effort
 from virnucpro.report.html import Html, data_block, joined, script, script_hash
 from virnucpro.report.html import element as h
+from virnucpro.report.notes import notes
 from virnucpro.report.pieces import copied, noted, section, status_mark
 from virnucpro.report.plots import record_table, score_plot, track_plot
 from virnucpro.report.quantities import instant, several
 from virnucpro.report.runs import Run
-from virnucpro.report.words import methods, model, notes, references
+from virnucpro.report.words import methods, model, references
 from virnucpro.report.worth import worth
 
 GENERATOR = "virnucpro report"

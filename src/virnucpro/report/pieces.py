@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from virnucpro.report.html import Html
 from virnucpro.report.html import element as h
+from virnucpro.report.notes import Note
 from virnucpro.report.quantities import several
-from virnucpro.report.words import Note
 
 # The kind, which gives the colour; the name; the number.
 Parts = Sequence[tuple[str, str, int]]

@@ -5,7 +5,7 @@ from what must be sorted, which lies on the disk. These modules know no encoder 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,8 +164,12 @@ def _write_calls(
 
     with (
         OutputFile(hashes, durable=False) as hash_file,
-        _parquet(files, staging, wanted) as parquet,
+        ExitStack() as ends,
     ):
+        parquet = None
+        if wanted.parquet:
+            both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
+            parquet = ends.enter_context(ParquetTables(*both))
         for scored in _in_order(journal.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             begun = [record.name for record in records if record.begins]
@@ -199,16 +203,6 @@ def _write_calls(
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
     return tally.counts(pairs.count, pairs.virus)
-
-
-@contextmanager
-def _parquet(files: RunFiles, staging: Staging, wanted: Wanted) -> Iterator[ParquetTables | None]:
-    if not wanted.parquet:
-        yield None
-        return
-    both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-    with ParquetTables(*both) as tables:
-        yield tables
 
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
