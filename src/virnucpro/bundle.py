@@ -127,11 +127,6 @@ class Bundle:
         return Provenance.PUBLISHED if theirs else Provenance.PUBLISHED_HEAD
 
     @property
-    def is_published_model(self) -> bool:
-        """Whether this is the published VirNucPro model: its method, and its authors' weights."""
-        return self.provenance is Provenance.PUBLISHED
-
-    @property
     def head(self) -> "Head":
         """The head alone, without its encoders. Raises BundleError for a kind that has none."""
         from virnucpro.classifiers import head_of
