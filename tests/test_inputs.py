@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -33,8 +34,8 @@ from made_reads import COMPRESSIONS, alignment, count, fastq, ubam
 from test_outputs_doc import schema
 from virnucpro.disk import Shape
 from virnucpro.errors import InputError, ResumeError, StreamBroken
-from virnucpro.inputs import other_bundle
-from virnucpro.reads import Reading, Source, files_in, open_sources, sample_name
+from virnucpro.inputs import open_inputs, other_bundle
+from virnucpro.reads import Reading, Source, open_sources, sample_name
 from virnucpro.reads.bam import LEFT_OUT, LEFT_OUT_FLAGS
 from virnucpro.run import predict
 
@@ -50,6 +51,11 @@ def source_of(path: Path, data: bytes, **reading) -> Source:
     path.write_bytes(data)
     (source,) = open_sources([path], reading=Reading(**reading))
     return source
+
+
+def files_in(folder: Path) -> tuple[list[Path], list[str]]:
+    sources, notes = open_inputs([folder], None, Reading(), 500)
+    return [source.path for source in sources], notes
 
 
 def told(source: Source) -> list[tuple[str, str]]:
@@ -94,7 +100,7 @@ def test_zstd_that_begins_with_a_frame_without_text(tmp_path, low):
     source = source_of(tmp_path / "in", data)
     assert told(source) == READS
     assert source.files[0].form == "FASTQ, zstd"
-    assert files_in([tmp_path])[0] == [tmp_path / "in"]
+    assert files_in(tmp_path)[0] == [tmp_path / "in"]
 
 
 @pytest.mark.parametrize("packed", ["gzip", "bzip2", "xz", "zstd"])
@@ -397,13 +403,123 @@ def test_what_in_a_folder_holds_sequences_is_told_by_content(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
     ubam(tmp_path / "f", READS)
-    (found, (note,)) = files_in([tmp_path])
+    (found, (note,)) = files_in(tmp_path)
     assert [path.name for path in found] == ["a", "b", "e", "f"]
     assert note.endswith("4 files of sequences of 6 entries; passed over: c.fa, d")
     for path in found:
         path.unlink()
     with pytest.raises(InputError, match="there is no file of sequences"):
-        files_in([tmp_path])
+        files_in(tmp_path)
+
+
+def test_results_of_runs_in_a_folder_are_no_input(tmp_path, bundle):
+    """The run directory lies in the folder of the reads, or is that folder, twice even."""
+    reads = tmp_path / "reads"
+    reads.mkdir()
+    for name in "ab":
+        (reads / f"{name}.fa").write_bytes(fasta(READS[:40]))
+    (reads / "c.fasta").write_bytes(fasta(READS[:5]))
+    predicted = ("predict", "reads", "--bundle", bundle)
+    for again, out in enumerate(["apart", "reads/run", "reads", "reads", "reads", "reads/run"]):
+        prefix = ("--prefix", "second") if again == 4 else ()
+        done = virnucpro(*predicted, "-o", out, *prefix, cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert (again in (3, 5)) == ("nothing is done" in done.err)
+        document = tmp_path / out / ("second.run.json" if prefix else "run.json")
+        inputs = json.loads(document.read_text())["inputs"]
+        assert [i["path"] for i in inputs] == [f"reads/{n}" for n in ("a.fa", "b.fa", "c.fasta")]
+    assert (reads / "viral.fasta").stat().st_size > 0
+    (found, (note,)) = files_in(reads)
+    assert [path.name for path in found] == ["a.fa", "b.fa", "c.fasta"]
+    assert note.endswith("; 24 that runs here wrote left out; passed over: run")
+    # A pattern of the shell names the run directory, too.
+    done = virnucpro(
+        "predict", "reads/a.fa", "reads/run", "-o", "o", "--bundle", bundle, cwd=tmp_path
+    )
+    assert done.code == 0
+    assert "reads/run: this folder holds but a run of virnucpro, whose results are no" in done.err
+    assert [i["path"] for i in run_json(tmp_path / "o")["inputs"]] == ["reads/a.fa"]
+    for folder in ("reads/run", "o"):
+        done = virnucpro("predict", folder, "-o", "p", "--bundle", bundle, cwd=tmp_path)
+        assert done.code == 1
+        assert done.error.startswith(f"{folder}: this folder holds but a run of virnucpro")
+    done = virnucpro("predict", "o/viral.fasta", "-o", "p", "--bundle", bundle, cwd=tmp_path)
+    assert done.code == 0
+
+
+def test_a_folder_of_a_run_that_was_stopped_is_no_input(tmp_path, bundle):
+    (tmp_path / ".virnucpro").mkdir()
+    for name, data in {"in.fa": fasta(READS[:2]), "viral.fasta": b">v\nACGT\n"}.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / ".virnucpro" / "written.json").write_text('{"names": ["viral.fasta"]}')
+    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa"]
+    (tmp_path / ".virnucpro" / "written.json").unlink()
+    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
+    (tmp_path / "run.json").write_text("{}")  # another program's
+    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
+
+
+# What is known to be wrong before anything is computed
+
+
+def test_all_that_is_wrong_is_said_before_anything_is_scored(tmp_path, bundle):
+    (tmp_path / "good.fa").write_bytes(fasta(READS))
+    bad = {
+        "text": b"hello\n",
+        "protein.fa": b">p\nMKLEFPQ\n",
+        "late.fa": fasta([*READS[:90], ("x", "AC!GT")]),
+        "packed.7z": b"7z\xbc\xaf\x27\x1c\0\4rest",
+        "page.fa": b"<!DOCTYPE html>\n<html>\n",
+    }
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "none").mkdir()
+    arguments = ("predict", "good.fa", *bad, "-o", "run", "--bundle", bundle)
+    done = virnucpro(*arguments, cwd=tmp_path)
+    assert done.code == 1
+    for words in (
+        "text, line 1: this is no FASTA",
+        "protein.fa, line 2: record 1 (p) holds the letter 'L'",
+        "late.fa, line 182: record 91 (x) holds the letter '!'",
+        "packed.7z: this is a 7z archive",
+        "page.fa: this is a web page",
+    ):
+        assert words in done.error
+    document = run_json(tmp_path / "run")
+    assert (document["error"], document["blocks"]["total"]) == (done.error, 0)
+    # With those that cannot be opened.
+    more = ("no.fa", "none", "nor.fa", "good.fa")
+    done = virnucpro(
+        "predict", "good.fa", "text", *more, "-o", "r", "--bundle", bundle, cwd=tmp_path
+    )
+    assert done.code == 1
+    assert done.error.startswith("5 faults, which end the run: ")
+    for words in (
+        "no.fa: cannot",
+        "none: there is no file",
+        "nor.fa: cannot",
+        "text, line 1: this",
+    ):
+        assert words in done.error
+    assert "good.fa: its rows would carry the same sample name" in done.error
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_file_that_breaks_off_is_still_read_as_far_as_it_goes(tmp_path, bundle):
+    whole = gzip.compress(fasta(READS))
+    (tmp_path / "cut.fa.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "good.fa").write_bytes(fasta(READS))
+    done = virnucpro("predict", "cut.fa.gz", "good.fa", "-o", "r", "--bundle", bundle, cwd=tmp_path)
+    assert (done.code, "is cut off or damaged after record" in done.error) == (1, True)
+    assert table(tmp_path / "r" / "contigs.tsv")[-1]["contig"] == "r149"
+
+
+def test_what_comes_beside_a_pipe_is_looked_at(tmp_path, bundle):
+    (tmp_path / "text").write_bytes(b"hello\n")
+    arguments = ("predict", "-", "text", "-o", "run", "--bundle", bundle)
+    done = virnucpro(*arguments, cwd=tmp_path, input=fasta(READS))
+    assert (done.code, done.error.startswith("text, line 1: this is no FASTA")) == (1, True)
+    assert run_json(tmp_path / "run")["inputs"][0]["records"] == 0
 
 
 # Pipes
@@ -725,6 +841,18 @@ def test_mistakes_in_a_sheet(tmp_path, monkeypatch, text, words):
     with pytest.raises(InputError) as caught:
         read_sheet(sheet(tmp_path, text))
     assert words in str(caught.value)
+
+
+def test_all_mistakes_in_a_sheet_are_named_at_once(tmp_path, bundle):
+    path = sheet(tmp_path, "sample\tpath\na\tno.fa\nb\tnor.fa\na/b\tx\n")
+    done = virnucpro("predict", "--sample-sheet", path, "-o", tmp_path / "o", "--bundle", bundle)
+    assert done.code == 1
+    for words in (
+        "line 2: column path: no.fa",
+        "line 3: column path: nor.fa",
+        "line 4: column sam",
+    ):
+        assert words in done.error
 
 
 def test_a_sheet_goes_with_no_other_input(tmp_path, bundle):

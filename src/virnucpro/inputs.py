@@ -1,13 +1,102 @@
-"""What a run says of its inputs: lines for its log, and what run.json holds of each."""
+"""The inputs that a user named, and what a run says of them: in its log, and in run.json."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from virnucpro.reads import Source
+from virnucpro.disk import Shape
+from virnucpro.errors import InputError
+from virnucpro.journal import written_in
+from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open_sources
+
+# More names than these are not told one by one.
+NAMED = 10
 
 # Records of so many letters on average are reads, which the bundles of shorter chunks are for.
 READS_NT = 300
 SHORT_AND_LONG = {"mini-300": "mini-500", "virnucpro-300": "virnucpro-500"}
+
+
+def open_inputs(
+    paths: Sequence[Path], sample: str | None, reading: Reading, chunk_nt: int
+) -> tuple[list[Source], list[str]]:
+    """The inputs, with the files in it for each folder, and a line on each folder.
+
+    Raises InputError that says all that is wrong with them, as far as their first records tell, if
+    one of them cannot even be opened.
+    """
+    faults: list[InputError] = []
+    files, notes = _files_in(paths, faults)
+    sources = open_sources(files, sample, reading, faults)
+    if faults:
+        shapes_of(sources, chunk_nt, faults)
+        raise InputError.of(faults)
+    return sources, notes
+
+
+def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]) -> list[Shape]:
+    """What the inputs hold that do not come through a pipe, from a look at the head of each.
+
+    faults: takes what ends a run that comes to read it.
+    """
+    shapes: list[Shape] = []
+    for source in sources:
+        if not source.streamed:
+            try:
+                shapes.append(Shape.of(source, chunk_nt))
+            except InputError as error:
+                faults.append(error)
+    return shapes
+
+
+def _files_in(paths: Sequence[Path], faults: list[InputError]) -> tuple[list[Path], list[str]]:
+    """The same paths with the sequence files in it, by name, for each folder; a line on each.
+
+    What runs have written there is no input: a folder of nothing else is passed over, as a pattern
+    of the shell names it beside others. faults: takes one for each folder without sequences, and
+    for each that cannot be read.
+    """
+    files: list[Path] = []
+    notes: list[str] = []
+    of_runs: list[InputError] = []
+    for path in paths:
+        if path == STDIN or not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            there = sorted(path.iterdir())
+            written = written_in(path)
+            others = [each for each in there if each.name not in written]
+            taken = [each for each in others if each.is_file() and _is_input(each, faults)]
+        except OSError as error:
+            faults.append(InputError(f"cannot be read ({error.strerror}); check it", path))
+            continue
+        if taken:
+            names = [decoded(each.name) for each in others if each not in set(taken)]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            passed = f"; passed over: {', '.join(names[:NAMED])}{more}" if names else ""
+            own = f"; {len(there) - len(others)} that runs here wrote left out" if written else ""
+            said = f"{len(taken)} files of sequences of {len(there)} entries{own}{passed}"
+            notes.append(f"{path}: {said}")
+            files += taken
+        elif written:
+            said = "this folder holds but a run of virnucpro, whose results are no input"
+            notes.append(f"{path}: {said}; passed over")
+            of_runs.append(InputError(f"{said}; to classify one of them, name the file", path))
+        else:
+            faults.append(InputError("there is no file of sequences in this folder", path))
+    if not files:
+        faults += of_runs
+    return files, notes
+
+
+def _is_input(path: Path, faults: list[InputError]) -> bool:
+    """Whether a file of a folder is one of sequences, and can be read."""
+    try:
+        return holds_records(path)
+    except InputError as error:
+        faults.append(error)
+        return False
 
 
 def opening_lines(sources: Sequence[Source]) -> Iterator[str]:

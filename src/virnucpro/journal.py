@@ -801,6 +801,24 @@ def _written(files: RunFiles, document: Mapping[str, Any] | None) -> set[str]:
     return names & found
 
 
+def written_in(folder: Path) -> set[str]:
+    """The names of what runs have put into a folder, whatever their prefix.
+
+    Raises OSError where it cannot be read.
+    """
+    plain = RunFiles(folder)
+    marks, there = (plain.run_json.name, plain.hidden.name), {p.name for p in folder.iterdir()}
+    found: set[str] = set()
+    for name in there:
+        mark = next((mark for mark in marks if name.endswith(mark)), name)
+        files = RunFiles(folder, name.removesuffix(mark).strip("."))
+        if name in (files.run_json.name, files.hidden.name):
+            with contextlib.suppress(ResumeError):  # run.json of another program
+                found |= _written(files, read_run_json(files))
+                found |= {path.name for path in (*files.public[-3:], files.hidden)}
+    return found & there
+
+
 def _claim(files: RunFiles, names: Collection[str]) -> None:
     """Notes down names before a run writes under them, or forgets that it did."""
     names = {*names, files.report.name, files.multiqc.name} if names else set()

@@ -37,6 +37,7 @@ from virnucpro.engine import Engine
 from virnucpro.errors import (
     BlockError,
     DeviceError,
+    InputError,
     OutOfMemory,
     ResumeError,
     StreamBroken,
@@ -44,11 +45,18 @@ from virnucpro.errors import (
     VirnucproError,
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
-from virnucpro.inputs import closing_lines, input_entry, opening_lines, other_bundle
+from virnucpro.inputs import (
+    closing_lines,
+    input_entry,
+    open_inputs,
+    opening_lines,
+    other_bundle,
+    shapes_of,
+)
 from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
-from virnucpro.reads import Contig, Source, files_in, open_sources
+from virnucpro.reads import Contig, Source
 from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
@@ -108,8 +116,9 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
     settings.check()
     bundle = load(settings.bundle)
     settings.check_for(bundle)
-    inputs, notes = files_in(settings.inputs)
-    sources = open_sources(inputs, settings.sample, settings.reading)
+    sources, notes = open_inputs(
+        settings.inputs, settings.sample, settings.reading, bundle.chunk_nt
+    )
     elsewhere = (
         settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
     )
@@ -402,8 +411,11 @@ class _Run:
             say(sentence)
         for line in opening_lines(self.sources):
             say(line)
+        faults: list[InputError] = []
+        shapes = shapes_of(self.sources, bundle.chunk_nt, faults)
+        if faults:  # sooner than when hours were spent on what comes before them
+            raise InputError.of(faults)
         if not self._streamed:  # else nobody knows how much will come, and of what length
-            shapes = [Shape.of(source, bundle.chunk_nt) for source in self.sources]
             self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             self._announce_disk(shapes)
         if why_again:

@@ -2,6 +2,7 @@
 
 from virnucpro.reads.compression import GZIP_ERRORS, GZIP_MAGIC
 from virnucpro.reads.contig import Contig, Seen, letters, template_of
+from virnucpro.reads.mates import are_pair
 from virnucpro.reads.sources import (
     FASTA_SUFFIXES,
     GZIP_SUFFIXES,
@@ -9,10 +10,12 @@ from virnucpro.reads.sources import (
     TRIAL_RECORDS,
     Reading,
     Source,
-    files_in,
+    decoded,
+    holds_records,
     open_sources,
     sample_name,
 )
+from virnucpro.reads.streams import STDIN
 
 __all__ = [
     "FASTA_SUFFIXES",
@@ -20,12 +23,15 @@ __all__ = [
     "GZIP_MAGIC",
     "GZIP_SUFFIXES",
     "PAIRS",
+    "STDIN",
     "TRIAL_RECORDS",
     "Contig",
     "Reading",
     "Seen",
     "Source",
-    "files_in",
+    "are_pair",
+    "decoded",
+    "holds_records",
     "letters",
     "open_sources",
     "sample_name",
