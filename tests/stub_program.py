@@ -2,17 +2,18 @@
 
     python stub_program.py FAULT[=VALUE],... [argument of virnucpro ...]
 
-slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. device: the device fails
-on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no score. torch: an
-operation of torch fails in a codon network on a chunk of one letter. hang: writing run.json takes a
-minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system has no locks, and
-a lock file is stale after S seconds. The numbers of the blocks scored are appended to the file
-scored.txt of the working directory. damage: the first block is cut short before tables are made,
-once.
+slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. kill=N: killed there.
+device: the device fails on every chunk that holds MARK. dead: it fails always. nan: such a chunk
+has no score. torch: an operation of torch fails in a codon network on a chunk of one letter. hang:
+writing run.json takes a minute. read=N: reading an input fails behind N bytes. no-flock=S: the file
+system has no locks, and a lock file is stale after S seconds. The numbers of the blocks scored are
+appended to the file scored.txt of the working directory. damage: the first block is cut short
+before tables are made, once.
 """
 
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,8 @@ class Stub:
         time.sleep(float(self._faults.get("slow", 0)))
         if block.number >= int(self._faults.get("memory", 1 << 30)):
             raise OutOfMemory("one row does not fit; run again with --batch-tokens 64")
+        if block.number >= int(self._faults.get("kill", 1 << 30)):
+            os.kill(os.getpid(), signal.SIGKILL)
         marked = [row for row in range(len(block.rows)) if MARK in block.chunk(row)]
         if "dead" in self._faults or ("device" in self._faults and marked):
             raise DeviceError("the device failed")

@@ -708,6 +708,28 @@ def test_a_part_of_an_input_is_called_one(tmp_path, bundle):
     assert all(i["whole"] for i in run_json(tmp_path / "all")["inputs"])
 
 
+@pytest.mark.parametrize("pack", ["plain", "gzip"])
+def test_records_after_those_asked_for_may_come_later(tmp_path, bundle, pack):
+    """SPEC 7: the digest is that of what was read; a file that is being written may grow."""
+    arguments = ("in.fa", "--bundle", bundle, "--max-records", "100", "-o", "run")
+    for number, words in {
+        120: "100 records: ",
+        150: "nothing is done",
+        99: "another input",
+    }.items():
+        (tmp_path / "in.fa").write_bytes(COMPRESSIONS[pack](fasta(READS[:number])))
+        done = virnucpro("predict", *arguments, cwd=tmp_path)
+        assert (done.code, words in done.err) == (3 if number == 99 else 0, True), done.err
+    (tmp_path / "in.fa").write_bytes(fasta([*READS[:99], ("r99 and more", dna(120))]))
+    done = virnucpro("predict", *arguments, cwd=tmp_path)
+    assert (done.code, "another input" in done.error) == (3, True)
+    # All of it was read then, and more is there now.
+    for number, code in {60: 0, 61: 3}.items():
+        (tmp_path / "in.fa").write_bytes(COMPRESSIONS[pack](fasta(READS[:number])))
+        done = virnucpro("predict", *arguments[:-1], "less", cwd=tmp_path)
+        assert done.code == code
+
+
 def test_letters_u_are_told_of_once(tmp_path, bundle):
     rna = [(name, sequence.replace("T", "U")) for name, sequence in READS]
     (tmp_path / "in.fa").write_bytes(fasta(rna))

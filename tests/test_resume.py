@@ -252,6 +252,37 @@ def test_a_kill_while_the_page_is_made_again_leaves_nothing(here):
     assert {path.name for path in (here / "run").iterdir()} == there
 
 
+def test_what_a_run_does_not_write_again_goes_and_what_is_a_users_stays(here):
+    every = ("--log-json", "--parquet", "--write", "all", "--tables", "gz")
+    there = WHOLE | {"in.fa"}
+    assert predict("-q", *every).code == 0
+    assert (here / "run" / "log.jsonl").exists()
+    (here / "run" / "in.fa").write_text("mine")
+    assert predict("-q", "--threshold", 0.7).code == 0
+    assert {path.name for path in (here / "run").iterdir()} == there
+    (here / "run" / "log.jsonl").write_text("mine")
+    for flags in (("--force",), ("--threshold", 0.6), ("--threshold", 0.6, "--log-json")):
+        done = predict("-q", *flags)
+        assert (done.code, "log.jsonl: this is in the way" in done.error) == (3, True)
+    assert (here / "run" / "log.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("how", ["memory", "kill"])
+def test_the_log_for_programs_is_of_all_of_a_run_or_not_there(here, how):
+    for flags in ((), ("--log-json",), ("--force",), ("--force", "--log-json")):
+        first = stub("memory=4" if how == "memory" else "kill=4", "--log-json", "--force")
+        assert first.code == (4 if how == "memory" else -9)
+        before = (here / "run" / "log.jsonl").read_bytes()
+        assert predict(*flags).code == 0
+        if "--log-json" not in flags:
+            assert not (here / "run" / "log.jsonl").exists()
+        else:
+            log = (here / "run" / "log.jsonl").read_bytes()
+            assert log.startswith(before) == ("--force" not in flags)
+            assert b"results are in" not in log
+            assert len(log) > 300
+
+
 def files() -> list[Path]:
     return [path for path in Path("run").iterdir() if path.is_file()]
 

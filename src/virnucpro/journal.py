@@ -182,9 +182,9 @@ class RunFiles:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """What a run of these names may leave besides run.json and its logs, in either form."""
-        other = replace(self, packed=not self.packed)
-        return tuple(dict.fromkeys((*self.public[:-3], *other.public[:-3])))
+        """What a run of these names may leave besides run.json and log.txt, in either form."""
+        both = (*self.public, *replace(self, packed=not self.packed).public)
+        return tuple(dict.fromkeys(p for p in both if p not in (self.run_json, self.log)))
 
     @property
     def hidden(self) -> Path:
@@ -393,6 +393,7 @@ class Journal:
     def __init__(self, files: RunFiles, with_embeddings: bool = False) -> None:
         self.files = files
         self._with_embeddings = with_embeddings
+        self._logs: set[str] = set()  # names of this process, besides log.txt
         self.count = self.reused = self.damaged = 0
         self.outputs: dict[str, str] = {}
         self.compared = False
@@ -412,15 +413,19 @@ class Journal:
         force: bool = False,
         again: bool = False,
         with_embeddings: bool = False,
+        log_json: bool = False,
     ) -> "Journal":
         """Takes a folder for a run: a new or empty one, a foreign one, or one with this run.
 
         Blocks of an earlier process stay; files that no run here wrote are untouched. force:
         nothing of an earlier run stays. again: whether a finished run, which the caller has
-        compared with this one, is to be made again. Raises ResumeError if the folder is in use,
-        holds another run, an unfinished one without resume, or a file under a name that this run
-        would write, and with force also if it holds something, but no run, or blocks of a run that
-        has another folder; VirnucproError if it cannot be written to.
+        compared with this one, is to be made again. log_json: whether log.jsonl is going to be
+        written; one of an earlier process goes with its results if not.
+
+        Raises ResumeError if the folder is in use, holds another run, an unfinished one without
+        resume, or a file under a name that this run would write, and with force also if it holds
+        something, but no run, or blocks of a run that has another folder; VirnucproError if it
+        cannot be written to.
         """
         journal = cls(files, with_embeddings)
         with disk_errors(files.run_dir):
@@ -433,7 +438,7 @@ class Journal:
             _refuse_other_owner(files, force)
             if not force:
                 refuse_other_run(files, fingerprint, resume, again)
-            journal._begin(fingerprint, force)
+            journal._begin(fingerprint, force, log_json)
         except BaseException:
             journal.close()
             raise
@@ -449,14 +454,16 @@ class Journal:
         for lock in self._locks:
             lock.check()
 
-    def _begin(self, fingerprint: Mapping[str, str], force: bool) -> None:
+    def _begin(self, fingerprint: Mapping[str, str], force: bool, log_json: bool) -> None:
         files = self.files
         self._fingerprint = _sha256_of(fingerprint)
         if force:
             self._clear_results()
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
-                files.log_json.unlink(missing_ok=True)
+        if log_json:
+            self._logs = {files.log_json.name}
+            _claim(files, self._logs)
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
                 _remove_tree(files.blocks)
@@ -481,7 +488,7 @@ class Journal:
         self._check_locks()
         self.compared = True
         files, document = self.files, read_run_json(self.files)
-        names = _written(files, document)
+        names = _written(files, document) - self._logs
         _claim(files, names)
         with disk_errors(files.run_dir):
             # It goes first: where it says complete, every table is there.
@@ -798,6 +805,8 @@ def _written(files: RunFiles, document: Mapping[str, Any] | None) -> set[str]:
     found = set(_json(files.written)["names"]) if files.written.exists() else set()
     if document is not None and document.get("outputs"):
         found |= {*document["outputs"], files.report.name, files.multiqc.name}
+    if document is not None and document.get("settings", {}).get("log_json"):
+        found.add(files.log_json.name)
     return names & found
 
 
@@ -843,7 +852,7 @@ def _refuse_foreign_files(files: RunFiles, force: bool) -> None:
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
     ours = document is not None or any(mark.exists() for mark in marks)
     known = _written(files, document)
-    known |= {files.log.name, files.log_json.name} if ours else set()
+    known |= {files.log.name} if ours else set()
     known |= {files.run_json.name} if document is not None else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):

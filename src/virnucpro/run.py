@@ -141,6 +141,7 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
         "force": settings.force,
         "again": bool(again),
         "with_embeddings": settings.save_embeddings,
+        "log_json": settings.log_json,
     }
     with (
         Journal.open(files, fingerprint, **options) as journal,
