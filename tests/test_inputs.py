@@ -385,12 +385,59 @@ def test_200_small_files_in_a_folder(tmp_path, bundle):
     assert done.code == 0
     said = "200 files of sequences of 203 entries; passed over: empty.fa, notes.txt, sub"
     assert f"{folder}: {said}" in done.err
+    assert done.err.count("reading ") == 1
+    assert "reading 200 inputs, 21,290 bytes (log.txt has a line on each)" in done.err
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert all(f"reading {folder / f's{i:03}.fa'} as sample s{i:03}, " in log for i in range(200))
     rows = table(tmp_path / "run" / "contigs.tsv")
     assert [(r["sample"], r["record"]) for r in rows] == [(f"s{i:03}", "1") for i in range(200)]
     assert len(run_json(tmp_path / "run")["inputs"]) == 200
     inside = [folder / f"s{i:03}.fa" for i in range(200)]
     assert predict(inside, bundle, tmp_path / "one by one").exit_code == 0
     assert results(tmp_path / "one by one") == results(tmp_path / "run")
+
+
+def test_what_is_said_of_each_of_many_inputs_is_said_once(tmp_path, bundle):
+    """On the screen; the logs have a line on each. Up to ten have theirs everywhere."""
+    many = [ubam(tmp_path / f"s{i:02}.bam", READS[: i % 3]) for i in range(36)]
+    flags = ("--bundle", bundle, "--max-records", "1", "--log-json", "-o")
+    done = virnucpro("predict", *many, *flags, "run", cwd=tmp_path)
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() if "log.txt has a line on each" in line]
+    sizes = f"{sum(path.stat().st_size for path in many):,}"
+    assert [line.partition(" (log.txt")[0] for line in lines] == [
+        f"reading 36 inputs, {sizes} bytes, of each 1 records at most",
+        "24 inputs: 12 alignments, of which 12 were read; left out: 0 secondary, 0 supplementary, "
+        "0 qc-failed, 0 duplicate",
+        "only the first records of 12 inputs were read, as --max-records asks; these results are "
+        "not those of the whole",
+        "warning: no record was read from 12 of 36 inputs",
+    ]
+    logs = [(tmp_path / "run" / name).read_text() for name in ("log.txt", "log.jsonl")]
+    for path in many:
+        assert all(f"reading {path} as sample" in log for log in logs)
+    few = virnucpro("predict", *many[:10], *flags, "few", cwd=tmp_path)
+    assert "has a line on each" not in few.err
+    assert few.err.count(": only its first 1 records were read") == 3
+    assert few.err.count(": no record was read") == 4
+
+
+def test_inputs_without_a_record_are_warned_of(tmp_path, bundle):
+    (tmp_path / "in.fa").write_bytes(fasta(READS))
+    for name in ("none.fa", "none.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b"") if name == "none.gz" else b"")
+    predicted = ("predict", "--bundle", bundle, "--log-json", "-o")
+    done = virnucpro(*predicted, "some", "none.gz", "in.fa", cwd=tmp_path)
+    assert (done.code, "warning: none.gz: no record was read" in done.err) == (0, True)
+    log = (tmp_path / "some" / "log.jsonl").read_text().splitlines()
+    said = [json.loads(line) for line in log]
+    assert [line["text"] for line in said if line["level"] == "warning"] == [
+        "none.gz: no record was read"
+    ]
+    for name in ("none.fa", "none.gz", "-"):
+        done = virnucpro(*predicted, f"run{name}", name, cwd=tmp_path, input=b"")
+        assert done.code == 0
+        assert "warning: no record was read, so every table has its header alone" in done.err
 
 
 def test_what_in_a_folder_holds_sequences_is_told_by_content(tmp_path):

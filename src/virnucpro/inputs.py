@@ -1,5 +1,6 @@
 """The inputs that a user named, and what a run says of them: in its log, and in run.json."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]
             try:
                 shapes.append(Shape.of(source, chunk_nt))
             except InputError as error:
-                faults.append(error)
+                error.__cause__ = error.__context__ = None
+                # Its frames hold the reader, and htslib's thread with it.
+                faults.append(error.with_traceback(None))
     return shapes
 
 
@@ -99,34 +102,54 @@ def _is_input(path: Path, faults: list[InputError]) -> bool:
         return False
 
 
-def opening_lines(sources: Sequence[Source]) -> Iterator[str]:
+# Lines on single inputs, and one that says as much of them together where they are many.
+Each = tuple[list[str], str]
+
+
+def opening_lines(sources: Sequence[Source]) -> Each:
     """What is going to be read."""
+    most = sources[0].reading.max_records
+    part = "" if most is None else f", of which {most:,} records at most"
+    lines: list[str] = []
     for source in sources:
         names = " and ".join(str(file.path) for file in source.files)
         size = "a pipe" if source.streamed else f"{source.size_bytes:,} bytes"
-        most = source.reading.max_records
-        part = "" if most is None else f", of which {most:,} records at most"
-        yield f"reading {names} as sample {source.sample}, {size}{part}"
+        lines.append(f"reading {names} as sample {source.sample}, {size}{part}")
+    size_bytes = sum(source.size_bytes for source in sources)
+    each = "" if most is None else f", of each {most:,} records at most"
+    return lines, f"reading {len(sources):,} inputs, {size_bytes:,} bytes{each}"
 
 
-def closing_lines(sources: Sequence[Source]) -> Iterator[str]:
+def closing_lines(sources: Sequence[Source]) -> Iterator[Each]:
     """What of the inputs is not in the tables, and what was read as something else."""
-    for source in sources:
-        if source.left_out is not None:
-            counts = [f"{n:,} {name.replace('_', '-')}" for name, n in source.left_out.items()]
-            there = source.seen.records + sum(source.left_out.values())
-            yield (
-                f"{source.path}: {there:,} alignments, of which {source.seen.records:,} were read; "
-                f"left out: {', '.join(counts)}"
-            )
-        if not source.whole:
-            yield (
-                f"{source.path}: only its first {source.seen.records:,} records were read, as "
-                "--max-records asks; these results are not those of the whole"
-            )
-    yield from _without_effect(sources)
+    aligned = [source for source in sources if source.left_out is not None]
+    yield [_alignments([source]) for source in aligned], _alignments(aligned)
+    parts = [source for source in sources if not source.whole]
+    why = "were read, as --max-records asks; these results are not those of the whole"
+    lines = [f"{s.path}: only its first {s.seen.records:,} records {why}" for s in parts]
+    yield lines, f"only the first records of {len(parts):,} inputs {why}"
+    empty = [source for source in sources if source.sha256 and not source.seen.records]
+    if len(empty) == len(sources):
+        yield ["warning: no record was read, so every table has its header alone"], ""
+    else:
+        lines = [f"warning: {source.path}: no record was read" for source in empty]
+        yield lines, f"warning: no record was read from {len(empty):,} of {len(sources):,} inputs"
+    yield list(_without_effect(sources)), ""
     if any(source.rna for source in sources):
-        yield "there are letters U (RNA), which were read as T"
+        yield ["there are letters U (RNA), which were read as T"], ""
+
+
+def _alignments(sources: Sequence[Source]) -> str:
+    read = sum(source.seen.records for source in sources)
+    left_out = Counter[str]()
+    for source in sources:
+        left_out.update(source.left_out or {})
+    counts = [f"{n:,} {name.replace('_', '-')}" for name, n in left_out.items()]
+    where = str(sources[0].path) if len(sources) == 1 else f"{len(sources):,} inputs"
+    return (
+        f"{where}: {read + left_out.total():,} alignments, of which {read:,} were read; left out: "
+        f"{', '.join(counts)}"
+    )
 
 
 def _without_effect(sources: Sequence[Source]) -> Iterator[str]:

@@ -46,6 +46,7 @@ from virnucpro.errors import (
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
 from virnucpro.inputs import (
+    NAMED,
     closing_lines,
     input_entry,
     open_inputs,
@@ -410,8 +411,7 @@ class _Run:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
         for sentence in self.settings.without_effect(self.device.index, bundle.kind):
             say(sentence)
-        for line in opening_lines(self.sources):
-            say(line)
+        self._say_each(*opening_lines(self.sources))
         faults: list[InputError] = []
         shapes = shapes_of(self.sources, bundle.chunk_nt, faults)
         if faults:  # sooner than when hours were spent on what comes before them
@@ -423,6 +423,14 @@ class _Run:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
+
+    def _say_each(self, lines: Sequence[str], together: str) -> None:
+        """Lines on single inputs; where they are many, those go to the files alone."""
+        many = together and len(lines) > NAMED
+        for line in lines:
+            (self.log.detail if many else self.log.line)(line)
+        if many:
+            self.log.line(f"{together} ({self.journal.files.log.name} has a line on each)")
 
     @property
     def _streamed(self) -> bool:
@@ -525,12 +533,10 @@ class _Run:
 
     def _summarise(self, counts: Counts) -> None:
         say = self.log.line
-        for line in closing_lines(self.sources):
-            say(line)
+        for lines, together in closing_lines(self.sources):
+            self._say_each(lines, together)
         if self._streamed:
             self._say_other_bundle(counts.records, counts.bases)
-        if not counts.records and not self.broken:
-            say("the input holds no record, so every table has its header alone")
         say(
             f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
             f"{counts.none:,} not called, {counts.failed:,} failed"
