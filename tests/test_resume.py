@@ -869,12 +869,25 @@ def test_a_few_chunks_without_a_finite_score_are_listed_though_they_fill_a_block
         assert len(table(here / "run" / "failed.tsv")) == chunks
 
 
-@pytest.mark.parametrize("records", [RECORDS, RECORDS[3:5]])
+@pytest.mark.parametrize("number", [1, 4, len(FAILING)])
+def test_no_chunk_is_at_fault_where_the_device_is_gone(here, number):
+    """Its first failure is on a chunk alone in its block, the whole input even; the run goes on."""
+    (here / "in.fa").write_bytes(fasta(FAILING[:number] if number > 1 else FAILING[3:4]))
+    expected = clean()
+    done = stub("device,gone")
+    assert (done.code, done.error) == (1, "the device is gone")
+    assert run_json(here / "run")["status"] == "failed"
+    assert not (here / "run" / "failed.tsv").exists()
+    assert stub("").code == 0
+    assert results(here / "run") == expected
+
+
+@pytest.mark.parametrize("records", [RECORDS, RECORDS[3:5], RECORDS[3:4]])
 def test_a_device_that_is_gone_ends_the_run(here, records):
     (here / "in.fa").write_bytes(fasta(records))
-    done = stub("dead")
+    done = stub("dead,gone")
     assert done.code == 1
-    assert "the device failed" in done.error
+    assert done.error.startswith("the device ")
     assert len(scored()) < 40
     assert predict().code == 0
 

@@ -62,7 +62,7 @@ from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
 from virnucpro.runlog import RunLog, open_log
-from virnucpro.runners import SerialRunner
+from virnucpro.runners import PROBE, SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.settings import Options, Settings, settings_of
 from virnucpro.tables import Counts, Wanted, write_tables
@@ -78,14 +78,6 @@ if TYPE_CHECKING:
 Kept = dict[tuple[str, str, str, Engine], Classifier]
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
-
-
-# Scored when a bundle is loaded, so that attention kernels other than planned are known before the
-# first block: two lengths, for a batch with pads, then one, for a batch without.
-_PROBE = (
-    "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
-    "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
-)
 
 
 def predict(
@@ -285,6 +277,7 @@ class _Run:
         if loaded:
             self.kept[key] = self.bundle.classifier(*asked)
         self.classifier = self.kept[key]
+        self.classifier.restore_budgets()
         if (ahead := self.classifier.ahead) is not None:
             from virnucpro.loaders import Loaders, workers_for
 
@@ -293,7 +286,8 @@ class _Run:
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
             # They begin while the device warms up.
             self.loaders = ends.enter_context(Loaders(ahead.preparation, self.workers))
-        for some in (_PROBE, _PROBE[:1]) if loaded else ():
+        # With pads and without: kernels other than planned are known before the first block.
+        for some in (PROBE, PROBE[:1]) if loaded else ():
             self.classifier.score(some)
         self._check_kernels(self.classifier)
         self._note_memory("loaded")
