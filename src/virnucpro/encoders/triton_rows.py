@@ -24,7 +24,7 @@ def _warps(width: int) -> int:
 
 
 @triton.jit
-def _gelu(x):
+def gelu(x):
     # Phi(-|x|) by Abramowitz and Stegun 7.1.26, good to 1e-7, and without cancellation on the left.
     z = tl.abs(x) * 0.7071067811865476
     t = 1.0 / (1.0 + 0.3275911 * z)
@@ -116,8 +116,8 @@ def _act_rows(
     ya = tl.load(x + begin + a).to(tl.float32)
     yb = tl.load(x + begin + b, mask=inside, other=0.0).to(tl.float32)
     if GELU:
-        ya = _gelu(ya)
-        yb = _gelu(yb)
+        ya = gelu(ya)
+        yb = gelu(yb)
     if GATED:
         ya *= tl.load(x + begin + C + a).to(tl.float32)
         yb *= tl.load(x + begin + C + b, mask=inside, other=0.0).to(tl.float32)
