@@ -506,6 +506,40 @@ def test_a_folder_of_a_run_that_was_stopped_is_no_input(tmp_path, bundle):
     assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
 
 
+def test_a_folder_is_what_a_pattern_of_the_shell_names(tmp_path):
+    """rsync and editors put hidden copies beside the files."""
+    for name in (".in.fa.Xy12ab", "in.fa", "._in.fa"):
+        (tmp_path / name).write_bytes(fasta(READS[:2]))
+    (tmp_path / "gone.fa").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    (found, (note,)) = files_in(tmp_path)
+    assert [path.name for path in found] == ["in.fa"]
+    assert note.endswith("1 files of sequences of 3 entries; passed over: gone.fa, pipe")
+    (tmp_path / "top" / "lane1").mkdir(parents=True)
+    with pytest.raises(InputError, match="in this folder; folders in it, as lane1, are not looked"):
+        files_in(tmp_path / "top")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("s_R1.fastq", "s_R2.fastq"), ("x_1.fq", "x_2.fq"), ("a_R1_001.fastq", "a_R2_001.fastq")],
+)
+def test_mates_that_are_read_by_themselves_are_spoken_of(tmp_path, bundle, first, second):
+    for name in (first, second):
+        (tmp_path / name).write_bytes(fastq(READS[:5]))
+    said = f"{first} and {second} are read as samples of their own; if these are the mates"
+    for command in (("validate",), ("predict", "-o", "run")):
+        words = (*command, first, second, "--bundle", bundle)
+        assert virnucpro(*words, cwd=tmp_path).err.count(said) == 1
+        assert said not in virnucpro(*words, "--unpaired", cwd=tmp_path).err
+    pair = ("validate", first, "--mates", second, "--bundle", bundle)
+    assert said not in virnucpro(*pair, cwd=tmp_path).err
+    (tmp_path / "x1.fq").write_bytes(fastq(READS[:5]))
+    (tmp_path / "x_2.fa").write_bytes(fasta(READS[:5]))
+    others = virnucpro("validate", "x1.fq", "x_2.fa", "--bundle", bundle, cwd=tmp_path)
+    assert "of their own" not in others.err
+
+
 # What is known to be wrong before anything is computed
 
 
@@ -922,6 +956,16 @@ def test_all_mistakes_in_a_sheet_are_named_at_once(tmp_path, bundle):
         "line 4: column sam",
     ):
         assert words in done.error
+
+
+def test_options_that_contradict_a_sheet_are_named_before_anything_is_run(tmp_path, bundle):
+    for name in "xy":
+        (tmp_path / f"{name}.fa").write_bytes(fasta(READS[:2]))
+    path = sheet(tmp_path, "sample\tpath\tmates\na\tx.fa\nb\tx.fa\ty.fa\n")
+    words = ("--sample-sheet", path, "-o", "o", "--bundle", bundle, "--interleaved")
+    done = virnucpro("predict", *words, cwd=tmp_path)
+    assert (done.code, f"{path}: sample b: mates lie in a" in done.error) == (2, True)
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_sheet_goes_with_no_other_input(tmp_path, bundle):

@@ -1,5 +1,6 @@
 """The inputs that a user named, and what a run says of them: in its log, and in run.json."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open
 
 # More names than these are not told one by one.
 NAMED = 10
+_FASTQ = re.compile(r"\.(fastq|fq)(\.|$)")
+_FIRST = re.compile(r"([._-]R?)1((?:_\d+)?)$")
 
 # Records of so many letters on average are reads, which the bundles of shorter chunks are for.
 READS_NT = 300
@@ -32,7 +35,22 @@ def open_inputs(
     if faults:
         shapes_of(sources, chunk_nt, faults)
         raise InputError.of(faults)
-    return sources, notes
+    return sources, [*notes, *_mates_apart(sources)]
+
+
+def _mates_apart(sources: Sequence[Source]) -> Iterator[str]:
+    """A line where two FASTQ files are read by themselves whose names are those of mates."""
+    named = {s.sample: s.path for s in sources if _FASTQ.search(s.path.name.lower())}
+    first = (name for name in named if sources[0].reading.pairs == "auto" and _FIRST.search(name))
+    for name in first:
+        other = named.get(_FIRST.sub(r"\g<1>2\g<2>", name))
+        if other is not None:
+            yield (
+                f"{named[name]} and {other} are read as samples of their own; if these are the "
+                "mates of pairs, name the second file with --mates, or both in a --sample-sheet, "
+                "and if not, --unpaired says so"
+            )
+            return
 
 
 def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]) -> list[Shape]:
@@ -67,7 +85,7 @@ def _files_in(paths: Sequence[Path], faults: list[InputError]) -> tuple[list[Pat
             files.append(path)
             continue
         try:
-            there = sorted(path.iterdir())
+            there = sorted(each for each in path.iterdir() if not each.name.startswith("."))
             written = written_in(path)
             others = [each for each in there if each.name not in written]
             taken = [each for each in others if each.is_file() and _is_input(each, faults)]
@@ -87,7 +105,10 @@ def _files_in(paths: Sequence[Path], faults: list[InputError]) -> tuple[list[Pat
             notes.append(f"{path}: {said}; passed over")
             of_runs.append(InputError(f"{said}; to classify one of them, name the file", path))
         else:
-            faults.append(InputError("there is no file of sequences in this folder", path))
+            folders = [decoded(each.name) for each in there if each.is_dir()][:NAMED]
+            deeper = f"; folders in it, as {folders[0]}, are not looked into" if folders else ""
+            said = f"there is no file of sequences in this folder{deeper}"
+            faults.append(InputError(said, path))
     if not files:
         faults += of_runs
     return files, notes

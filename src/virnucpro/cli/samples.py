@@ -38,7 +38,13 @@ def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
     """Those of each sample. Raises SettingsError, and InputError for a sheet that is wrong."""
     if settings.inputs or settings.sample is not None or settings.mates is not None:
         raise SettingsError("--sample-sheet names inputs, samples and mates; leave these out")
-    return [_of(sample, settings) for sample in read_sheet(sheet)]
+    samples = [_of(sample, settings) for sample in read_sheet(sheet)]
+    for sample in samples:
+        try:
+            sample.check()
+        except SettingsError as error:
+            raise SettingsError(f"{sheet}: sample {sample.sample}: {error}") from error
+    return samples
 
 
 def _of(sample: Sample, settings: Settings) -> Settings:

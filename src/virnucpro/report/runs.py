@@ -225,9 +225,11 @@ def run_files(folder: Path) -> list[RunFiles]:
                 "again",
                 folder,
             )
+        inside = sorted(path.parent.name for path in folder.glob(f"*/*{names[0]}"))
+        deeper = f", or those in it, as {inside[0]}" if inside else ""
         raise InputError(
             f"this folder holds no run: there is neither {names[0]} nor {names[1]} in it; name "
-            "the run directory of predict",
+            f"the run directory of predict{deeper}",
             folder,
         )
     for prefix in found:
