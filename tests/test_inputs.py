@@ -582,7 +582,7 @@ def test_all_that_is_wrong_is_said_before_anything_is_scored(tmp_path, bundle):
         "text, line 1: this",
     ):
         assert words in done.error
-    assert "good.fa: its rows would carry the same sample name" in done.error
+    assert "good.fa: this file was named twice, also as good.fa" in done.error
     assert not (tmp_path / "r").exists()
 
 

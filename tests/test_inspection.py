@@ -4,9 +4,11 @@ import gzip
 import json
 from pathlib import Path
 
+import pysam
 import pytest
 
-from command import dna, fasta, frames_manifest, made_bundle, run_json, virnucpro
+from command import dna, fasta, frames_manifest, made_bundle, run_json, table, virnucpro
+from made_reads import ubam
 from virnucpro.bundle import embedded_bundles, load, write_bundle
 from virnucpro.errors import InputError
 from virnucpro.frames import open_frames
@@ -118,8 +120,11 @@ def test_it_ends_as_predict_would(tmp_path, bundle):
 
 def test_the_same_sample_twice(tmp_path, bundle):
     (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    with pytest.raises(InputError, match=r"this file was named twice, also as .*; name it once"):
+        inspected(tmp_path / "in.fa", tmp_path, bundle=bundle)
+    (tmp_path / "in.fasta").write_bytes(fasta(MIXED))
     with pytest.raises(InputError, match="would carry the same sample name, in,"):
-        inspected(tmp_path / "in.fa", tmp_path / "in.fa", bundle=bundle)
+        inspected(tmp_path / "in.fa", tmp_path / "in.fasta", bundle=bundle)
 
 
 def test_it_reads_pairs_and_limits_as_predict_does(tmp_path, bundle):
@@ -146,6 +151,23 @@ def test_it_reads_pairs_and_limits_as_predict_does(tmp_path, bundle):
     assert (done.code, "are no mates by their names" in done.error) == (1, True)
     done = virnucpro("validate", "r_1.fa", "--interleaved", "--unpaired", cwd=tmp_path)
     assert (done.code, "contradict each other" in done.err) == (2, True)
+
+
+def test_mates_that_stand_alone_are_counted_as_predict_does(tmp_path, bundle):
+    reads = [(f"q{i // 2}", dna(100 + i, i)) for i in range(40)]
+    ubam(tmp_path / "whole.bam", reads, paired=True)
+    with (
+        pysam.AlignmentFile(tmp_path / "whole.bam", check_sq=False) as whole,
+        pysam.AlignmentFile(tmp_path / "in.bam", "wb", header=whole.header) as some,
+    ):
+        for number, read in enumerate(whole.fetch(until_eof=True)):
+            if number not in (3, 4, 21):
+                some.write(read)
+    done = virnucpro("validate", "in.bam", "--bundle", bundle, cwd=tmp_path)
+    assert "  pairs    20, of these 3 without a mate\n" in done.out
+    virnucpro("predict", "in.bam", "--bundle", bundle, "-o", "run", cwd=tmp_path)
+    rows = [row["status"] for row in table(tmp_path / "run" / "pairs.tsv")]
+    assert (len(rows), rows.count("mate_missing")) == (20, 3)
 
 
 def test_a_sheet_is_inspected_sample_by_sample(tmp_path, bundle):

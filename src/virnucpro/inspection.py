@@ -25,11 +25,11 @@ NAMED = 5
 class Inspection:
     """One input: counts of its records and chunks, and what is wrong with it.
 
-    mates: the second file. short: records of fewer letters than asked for; pairs: mates that stand
-    side by side. chunk_status counts chunks by the status that predict would give them; open_frames
-    is None for bundles that score whole chunks. shortest_nt, longest_nt: of the records that have
-    letters. faults: the first few sentences, of faulty records in all. broken: why the input ends
-    early or is refused.
+    mates: the second file. short: records of fewer letters than asked for; pairs: rows that
+    pairs.tsv would have, of which without_mate lack one. chunk_status counts chunks by the status
+    that predict would give them; open_frames is None for bundles that score whole chunks.
+    shortest_nt, longest_nt: of the records that have letters. faults: the first few sentences, of
+    faulty records in all. broken: why the input ends early or is refused.
     """
 
     path: str
@@ -39,6 +39,7 @@ class Inspection:
     empty: int = 0
     short: int = 0
     pairs: int = 0
+    without_mate: int = 0
     faulty: int = 0
     bases: int = 0
     shortest_nt: int | None = None
@@ -97,9 +98,13 @@ def _counted(contigs: Iterator[Contig], found: Inspection) -> Iterator[Contig]:
         length_nt = len(contig.sequence)
         found.records += 1
         found.short += contig.short
-        if contig.mate:
-            found.pairs += last is not None and are_pair(last, contig)
-            last = contig._replace(sequence=b"")
+        if last is not None and are_pair(last, contig):
+            found.without_mate -= 1
+            last = None
+        else:
+            found.pairs += contig.mate > 0
+            found.without_mate += contig.mate > 0
+            last = contig._replace(sequence=b"") if contig.mate else None
         found.bases += length_nt
         found.empty += not (length_nt or contig.fault)
         if contig.fault:

@@ -80,7 +80,8 @@ def _print(found: "Inspection") -> None:
     short = f", {found.short:,} shorter than --min-length" if found.short else ""
     click.echo(f"  records  {found.records:,}, of these {found.empty:,} empty{short}")
     if found.pairs:
-        click.echo(f"  pairs    {found.pairs:,}")
+        alone = f", of these {found.without_mate:,} without a mate" if found.without_mate else ""
+        click.echo(f"  pairs    {found.pairs:,}{alone}")
     click.echo(f"  bases    {found.bases:,}{lengths}")
     status = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found.chunk_status.items())
     click.echo(f"  chunks   {found.chunks:,}{': ' if status else ''}{status}")
@@ -89,3 +90,5 @@ def _print(found: "Inspection") -> None:
     click.echo(f"  failing  {found.faulty:,} records")
     for fault in found.faults:
         click.echo(f"    {fault}")
+    if found.broken:
+        click.echo("  its end was not reached")

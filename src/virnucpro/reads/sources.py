@@ -125,6 +125,8 @@ def _source(
     files = [InputFile.at(each, reading) for each in of_source]
     name = sample_name(*of_source) if sample is None else decoded(sample)
     for other in others:
+        if other.sample == name and _same_file(other.path, path):
+            raise InputError(f"this file was named twice, also as {other.path}; name it once", path)
         if other.sample == name:
             raise InputError(
                 f"its rows would carry the same sample name, {name}, as those of {other.path}; "
