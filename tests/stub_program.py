@@ -2,8 +2,9 @@
 
     python stub_program.py FAULT[=VALUE],... [argument of virnucpro ...]
 
-slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. device: the device fails
-on every chunk that holds MARK. dead: it fails always. nan: such a chunk has no score. torch: an
+slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. kill=N: killed there.
+device: the device fails on every chunk that holds MARK. dead: it fails always. gone: after its
+first failure it computes nothing more. nan: a chunk that holds MARK has no score. torch: an
 operation of torch fails in a codon network on a chunk of one letter. hang: writing run.json takes a
 minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system has no locks, and
 a lock file is stale after S seconds. The numbers of the blocks scored are appended to the file
@@ -13,6 +14,7 @@ once.
 
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,6 +38,7 @@ class Stub:
     def __init__(self, classifier, faults: dict[str, str]) -> None:
         self._classifier = classifier
         self._faults = faults
+        self._gone = False
 
     def __getattr__(self, name: str):
         return getattr(self._classifier, name)
@@ -46,13 +49,21 @@ class Stub:
         time.sleep(float(self._faults.get("slow", 0)))
         if block.number >= int(self._faults.get("memory", 1 << 30)):
             raise OutOfMemory("one row does not fit; run again with --batch-tokens 64")
+        if block.number >= int(self._faults.get("kill", 1 << 30)):
+            os.kill(os.getpid(), signal.SIGKILL)
         marked = [row for row in range(len(block.rows)) if MARK in block.chunk(row)]
         if "dead" in self._faults or ("device" in self._faults and marked):
+            self._gone = "gone" in self._faults
             raise DeviceError("the device failed")
         scores = self._classifier.score_block(block)
         if "nan" in self._faults:
             scores.p_virus[marked] = np.nan
         return scores
+
+    def score(self, chunks) -> Scores:
+        if self._gone:
+            raise DeviceError("the device is gone")
+        return self._classifier.score(chunks)
 
 
 def fail_in_torch() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -297,6 +298,25 @@ def test_a_bundle_is_shown(tmp_path):
     done = virnucpro("bundles", "show", "nosuch")
     assert done.code == 1
     assert "nosuch: no bundle of this name" in done.error
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_card_begins_with_what_everybody_should_know(alias):
+    """On a page of a terminal or two; the rest, training and finer divisions, is asked for."""
+    shown = virnucpro("bundles", "show", alias)
+    everything = virnucpro("bundles", "show", alias, "--all")
+    assert (shown.code, everything.code, shown.err) == (0, 0, "")
+    assert len(shown.out.splitlines()) < 70 < len(everything.out.splitlines())
+    first, rest = shown.out.rstrip().rsplit("\n", 1)
+    words = set(first.split())
+    assert rest == "Sources, training and files: --all, or --json for programs."
+    assert words <= set(everything.out.split())
+    card = json.loads(virnucpro("bundles", "show", alias, "--json").out)["card"]
+    for row in (*card["by_threshold"], *card["by_length"]):
+        assert f"{row['false_positive_rate']:.4g}" in words
+    groups = {row["value"] for row in card["by_part"] if row["part"] == "group"}
+    assert groups <= words
+    assert not {row["value"] for row in card["by_part"] if row["part"] == "source"} & words
 
 
 @pytest.mark.skipif(not EMBEDDED, reason="no bundle is embedded yet")

@@ -1,6 +1,9 @@
 """virnucpro cite says what CITATION.cff says."""
 
+import json
+import os
 import re
+import subprocess
 
 import pytest
 
@@ -8,6 +11,7 @@ from command import virnucpro
 from conftest import REPOSITORY
 from made_runs import Chunk, made_run
 from virnucpro import __version__, citation
+from virnucpro.lock import Lock
 
 CFF = (REPOSITORY / "CITATION.cff").read_text("utf-8")
 
@@ -77,7 +81,31 @@ def test_of_a_run_that_did_not_finish_nothing_is_written(tmp_path, status):
 @pytest.mark.parametrize("command", ["report", "cite"])
 @pytest.mark.parametrize("hidden", [".virnucpro", ".lake.virnucpro"])
 def test_of_a_run_at_work_there_is_nothing_to_show_yet(tmp_path, command, hidden):
-    (tmp_path / hidden).mkdir()
+    lock = Lock(tmp_path / hidden)
     done = virnucpro(command, tmp_path)
     assert (done.code, done.out) == (1, "")
-    assert "the run here has no results yet; wait for its end" in done.error
+    assert f"a run is at work here, process {os.getpid()} on " in done.error
+    assert done.error.endswith("; wait for its end")
+    made_run(tmp_path, [("a", [Chunk()])], prefix=hidden.removesuffix(".virnucpro").strip("."))
+    assert "a run is at work here, process" in virnucpro(command, tmp_path).error
+    lock.check()  # looking has taken nothing
+    lock.release()
+    assert virnucpro(command, tmp_path).code == 0
+
+
+@pytest.mark.parametrize("command", ["report", "cite"])
+def test_of_a_run_that_was_killed_it_is_said_that_it_was_stopped(tmp_path, command):
+    with subprocess.Popen(["sleep", "9"]) as gone:
+        gone.kill()
+    lock = tmp_path / ".virnucpro" / "lock"
+    lock.parent.mkdir()
+    holder = {"host": os.uname().nodename, "pid": gone.pid, "started": "then"}
+    for text in (json.dumps(holder), ""):
+        lock.write_text(text)
+        done = virnucpro(command, tmp_path)
+        assert (done.code, "was stopped before it had results" in done.error) == (1, True)
+    lock.write_text(json.dumps(holder | {"host": "another"}))  # nobody knows
+    done = virnucpro(command, tmp_path)
+    assert "on another since then; wait for its end; if it was stopped there, give" in done.error
+    made_run(tmp_path, [("a", [Chunk()])])
+    assert virnucpro(command, tmp_path).code == 0

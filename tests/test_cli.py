@@ -352,6 +352,21 @@ def test_a_pipe_takes_the_json_of_evaluate_and_stays_a_pipe(here, made):
     assert (here / "pipe").is_fifo()
 
 
+def test_an_open_file_takes_the_json_of_evaluate_by_its_device_name(here, made):
+    """As --json /dev/stdout does, which root could replace by a file."""
+    (here / "v.fa").write_bytes(random_reads(3, 300, 1))
+    (here / "n.fa").write_bytes(random_reads(3, 300, 2))
+    with (here / "out").open("w") as file:
+        file.write("before\n")
+        file.flush()
+        words = ("--positive", "v.fa", "--negative", "n.fa", "--json", f"/dev/fd/{file.fileno()}")
+        done = virnucpro("evaluate", made, *words, pass_fds=[file.fileno()])
+        assert done.code == 0, done.err
+        assert os.path.samestat(os.fstat(file.fileno()), (here / "out").stat())
+    first, rest = (here / "out").read_text().split("\n", 1)
+    assert (first, json.loads(rest)["contig"][0]["others"]) == ("before", 3)
+
+
 # Being stopped
 
 

@@ -1,6 +1,7 @@
 """How a run computes: each flag's effect, the log as observed, memory, and its end at exit 4."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 
@@ -17,7 +18,8 @@ from virnucpro.classifiers.whole_chunks import CODON
 from virnucpro.encoders.turns import Visitor
 from virnucpro.engine import Engine
 from virnucpro.errors import DeviceError, OutOfMemory, SettingsError
-from virnucpro.run import predict
+from virnucpro.run import predict, run
+from virnucpro.settings import Settings
 
 PINNED_FREE = 1 << 30
 
@@ -133,6 +135,43 @@ def test_a_batch_of_chunks_that_does_not_fit_is_halved(monkeypatch):
     monkeypatch.setattr(classifier, "_forward", full)
     with pytest.raises(OutOfMemory, match=r"one sequence, .* tokens.*--batch-tokens"):
         classifier.score(chunks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "where"),
+    [
+        ("chunks", CODON, "virnucpro.classifiers.whole_chunks.ChunkClassifier._forward"),
+        ("frames", "dnabert_s", "virnucpro.encoders.Encoder._pooled"),
+    ],
+)
+def test_what_one_sample_lowers_is_not_the_next_ones(
+    kind, encoder, where, request, tmp_path, monkeypatch
+):
+    """SPEC 7: the tables of a sample depend on its own budget, not on the sample before it."""
+    chosen = "mini-500" if kind == "chunks" else str(request.getfixturevalue("directory"))
+    path = written(tmp_path / "in.fa", genes(9, 900, seed=8))
+    kept, short = {}, [False]
+    compute = pkgutil.resolve_name(where)
+
+    def forward(self, batch, *more):
+        if short[0] and len(batch[0] if kind == "chunks" else batch) > 2:
+            raise MemoryError
+        return compute(self, batch, *more)
+
+    monkeypatch.setattr(where, forward)
+    found = []
+    for sample in range(3):
+        short[0] = sample == 1
+        settings = Settings(inputs=(path,), out=tmp_path / str(sample), bundle=chosen)
+        found.append(run(settings, kept=kept))
+    batches = [json.loads(f.files.run_json.read_text())["batches"][encoder] for f in found]
+    assert batches[1]["least_tokens"] < batches[1]["budget_tokens"]
+    assert "memory is short" in found[1].files.log.read_text()
+    assert batches[2] == batches[0]
+    assert batches[0]["least_tokens"] == batches[0]["budget_tokens"]
+    assert "memory is short" not in found[2].files.log.read_text()
+    assert calls_of(found[2]) == calls_of(found[0])
+    assert len(kept) == 1
 
 
 LIMITED = """

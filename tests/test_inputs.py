@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -33,8 +34,8 @@ from made_reads import COMPRESSIONS, alignment, count, fastq, ubam
 from test_outputs_doc import schema
 from virnucpro.disk import Shape
 from virnucpro.errors import InputError, ResumeError, StreamBroken
-from virnucpro.inputs import other_bundle
-from virnucpro.reads import Reading, Source, files_in, open_sources, sample_name
+from virnucpro.inputs import open_inputs, other_bundle
+from virnucpro.reads import Reading, Source, open_sources, sample_name
 from virnucpro.reads.bam import LEFT_OUT, LEFT_OUT_FLAGS
 from virnucpro.run import predict
 
@@ -50,6 +51,11 @@ def source_of(path: Path, data: bytes, **reading) -> Source:
     path.write_bytes(data)
     (source,) = open_sources([path], reading=Reading(**reading))
     return source
+
+
+def files_in(folder: Path) -> tuple[list[Path], list[str]]:
+    sources, notes = open_inputs([folder], None, Reading(), 500)
+    return [source.path for source in sources], notes
 
 
 def told(source: Source) -> list[tuple[str, str]]:
@@ -94,7 +100,7 @@ def test_zstd_that_begins_with_a_frame_without_text(tmp_path, low):
     source = source_of(tmp_path / "in", data)
     assert told(source) == READS
     assert source.files[0].form == "FASTQ, zstd"
-    assert files_in([tmp_path])[0] == [tmp_path / "in"]
+    assert files_in(tmp_path)[0] == [tmp_path / "in"]
 
 
 @pytest.mark.parametrize("packed", ["gzip", "bzip2", "xz", "zstd"])
@@ -379,12 +385,59 @@ def test_200_small_files_in_a_folder(tmp_path, bundle):
     assert done.code == 0
     said = "200 files of sequences of 203 entries; passed over: empty.fa, notes.txt, sub"
     assert f"{folder}: {said}" in done.err
+    assert done.err.count("reading ") == 1
+    assert "reading 200 inputs, 21,290 bytes (log.txt has a line on each)" in done.err
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert all(f"reading {folder / f's{i:03}.fa'} as sample s{i:03}, " in log for i in range(200))
     rows = table(tmp_path / "run" / "contigs.tsv")
     assert [(r["sample"], r["record"]) for r in rows] == [(f"s{i:03}", "1") for i in range(200)]
     assert len(run_json(tmp_path / "run")["inputs"]) == 200
     inside = [folder / f"s{i:03}.fa" for i in range(200)]
     assert predict(inside, bundle, tmp_path / "one by one").exit_code == 0
     assert results(tmp_path / "one by one") == results(tmp_path / "run")
+
+
+def test_what_is_said_of_each_of_many_inputs_is_said_once(tmp_path, bundle):
+    """On the screen; the logs have a line on each. Up to ten have theirs everywhere."""
+    many = [ubam(tmp_path / f"s{i:02}.bam", READS[: i % 3]) for i in range(36)]
+    flags = ("--bundle", bundle, "--max-records", "1", "--log-json", "-o")
+    done = virnucpro("predict", *many, *flags, "run", cwd=tmp_path)
+    assert done.code == 0, done.err
+    lines = [line for line in done.err.splitlines() if "log.txt has a line on each" in line]
+    sizes = f"{sum(path.stat().st_size for path in many):,}"
+    assert [line.partition(" (log.txt")[0] for line in lines] == [
+        f"reading 36 inputs, {sizes} bytes, of each 1 records at most",
+        "24 inputs: 12 alignments, of which 12 were read; left out: 0 secondary, 0 supplementary, "
+        "0 qc-failed, 0 duplicate",
+        "only the first records of 12 inputs were read, as --max-records asks; these results are "
+        "not those of the whole",
+        "warning: no record was read from 12 of 36 inputs",
+    ]
+    logs = [(tmp_path / "run" / name).read_text() for name in ("log.txt", "log.jsonl")]
+    for path in many:
+        assert all(f"reading {path} as sample" in log for log in logs)
+    few = virnucpro("predict", *many[:10], *flags, "few", cwd=tmp_path)
+    assert "has a line on each" not in few.err
+    assert few.err.count(": only its first 1 records were read") == 3
+    assert few.err.count(": no record was read") == 4
+
+
+def test_inputs_without_a_record_are_warned_of(tmp_path, bundle):
+    (tmp_path / "in.fa").write_bytes(fasta(READS))
+    for name in ("none.fa", "none.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b"") if name == "none.gz" else b"")
+    predicted = ("predict", "--bundle", bundle, "--log-json", "-o")
+    done = virnucpro(*predicted, "some", "none.gz", "in.fa", cwd=tmp_path)
+    assert (done.code, "warning: none.gz: no record was read" in done.err) == (0, True)
+    log = (tmp_path / "some" / "log.jsonl").read_text().splitlines()
+    said = [json.loads(line) for line in log]
+    assert [line["text"] for line in said if line["level"] == "warning"] == [
+        "none.gz: no record was read"
+    ]
+    for name in ("none.fa", "none.gz", "-"):
+        done = virnucpro(*predicted, f"run{name}", name, cwd=tmp_path, input=b"")
+        assert done.code == 0
+        assert "warning: no record was read, so every table has its header alone" in done.err
 
 
 def test_what_in_a_folder_holds_sequences_is_told_by_content(tmp_path):
@@ -397,13 +450,157 @@ def test_what_in_a_folder_holds_sequences_is_told_by_content(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
     ubam(tmp_path / "f", READS)
-    (found, (note,)) = files_in([tmp_path])
+    (found, (note,)) = files_in(tmp_path)
     assert [path.name for path in found] == ["a", "b", "e", "f"]
     assert note.endswith("4 files of sequences of 6 entries; passed over: c.fa, d")
     for path in found:
         path.unlink()
     with pytest.raises(InputError, match="there is no file of sequences"):
-        files_in([tmp_path])
+        files_in(tmp_path)
+
+
+def test_results_of_runs_in_a_folder_are_no_input(tmp_path, bundle):
+    """The run directory lies in the folder of the reads, or is that folder, twice even."""
+    reads = tmp_path / "reads"
+    reads.mkdir()
+    for name in "ab":
+        (reads / f"{name}.fa").write_bytes(fasta(READS[:40]))
+    (reads / "c.fasta").write_bytes(fasta(READS[:5]))
+    predicted = ("predict", "reads", "--bundle", bundle)
+    for again, out in enumerate(["apart", "reads/run", "reads", "reads", "reads", "reads/run"]):
+        prefix = ("--prefix", "second") if again == 4 else ()
+        done = virnucpro(*predicted, "-o", out, *prefix, cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert (again in (3, 5)) == ("nothing is done" in done.err)
+        document = tmp_path / out / ("second.run.json" if prefix else "run.json")
+        inputs = json.loads(document.read_text())["inputs"]
+        assert [i["path"] for i in inputs] == [f"reads/{n}" for n in ("a.fa", "b.fa", "c.fasta")]
+    assert (reads / "viral.fasta").stat().st_size > 0
+    (found, (note,)) = files_in(reads)
+    assert [path.name for path in found] == ["a.fa", "b.fa", "c.fasta"]
+    assert note.endswith("; 24 that runs here wrote left out; passed over: run")
+    # A pattern of the shell names the run directory, too.
+    done = virnucpro(
+        "predict", "reads/a.fa", "reads/run", "-o", "o", "--bundle", bundle, cwd=tmp_path
+    )
+    assert done.code == 0
+    assert "reads/run: this folder holds but a run of virnucpro, whose results are no" in done.err
+    assert [i["path"] for i in run_json(tmp_path / "o")["inputs"]] == ["reads/a.fa"]
+    for folder in ("reads/run", "o"):
+        done = virnucpro("predict", folder, "-o", "p", "--bundle", bundle, cwd=tmp_path)
+        assert done.code == 1
+        assert done.error.startswith(f"{folder}: this folder holds but a run of virnucpro")
+    done = virnucpro("predict", "o/viral.fasta", "-o", "p", "--bundle", bundle, cwd=tmp_path)
+    assert done.code == 0
+
+
+def test_a_folder_of_a_run_that_was_stopped_is_no_input(tmp_path, bundle):
+    (tmp_path / ".virnucpro").mkdir()
+    for name, data in {"in.fa": fasta(READS[:2]), "viral.fasta": b">v\nACGT\n"}.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / ".virnucpro" / "written.json").write_text('{"names": ["viral.fasta"]}')
+    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa"]
+    (tmp_path / ".virnucpro" / "written.json").unlink()
+    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
+    (tmp_path / "run.json").write_text("{}")  # another program's
+    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
+
+
+def test_a_folder_is_what_a_pattern_of_the_shell_names(tmp_path):
+    """rsync and editors put hidden copies beside the files."""
+    for name in (".in.fa.Xy12ab", "in.fa", "._in.fa"):
+        (tmp_path / name).write_bytes(fasta(READS[:2]))
+    (tmp_path / "gone.fa").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    (found, (note,)) = files_in(tmp_path)
+    assert [path.name for path in found] == ["in.fa"]
+    assert note.endswith("1 files of sequences of 3 entries; passed over: gone.fa, pipe")
+    (tmp_path / "top" / "lane1").mkdir(parents=True)
+    with pytest.raises(InputError, match="in this folder; folders in it, as lane1, are not looked"):
+        files_in(tmp_path / "top")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("s_R1.fastq", "s_R2.fastq"), ("x_1.fq", "x_2.fq"), ("a_R1_001.fastq", "a_R2_001.fastq")],
+)
+def test_mates_that_are_read_by_themselves_are_spoken_of(tmp_path, bundle, first, second):
+    for name in (first, second):
+        (tmp_path / name).write_bytes(fastq(READS[:5]))
+    said = f"{first} and {second} are read as samples of their own; if these are the mates"
+    for command in (("validate",), ("predict", "-o", "run")):
+        words = (*command, first, second, "--bundle", bundle)
+        assert virnucpro(*words, cwd=tmp_path).err.count(said) == 1
+        assert said not in virnucpro(*words, "--unpaired", cwd=tmp_path).err
+    pair = ("validate", first, "--mates", second, "--bundle", bundle)
+    assert said not in virnucpro(*pair, cwd=tmp_path).err
+    (tmp_path / "x1.fq").write_bytes(fastq(READS[:5]))
+    (tmp_path / "x_2.fa").write_bytes(fasta(READS[:5]))
+    others = virnucpro("validate", "x1.fq", "x_2.fa", "--bundle", bundle, cwd=tmp_path)
+    assert "of their own" not in others.err
+
+
+# What is known to be wrong before anything is computed
+
+
+def test_all_that_is_wrong_is_said_before_anything_is_scored(tmp_path, bundle):
+    (tmp_path / "good.fa").write_bytes(fasta(READS))
+    bad = {
+        "text": b"hello\n",
+        "protein.fa": b">p\nMKLEFPQ\n",
+        "late.fa": fasta([*READS[:90], ("x", "AC!GT")]),
+        "packed.7z": b"7z\xbc\xaf\x27\x1c\0\4rest",
+        "page.fa": b"<!DOCTYPE html>\n<html>\n",
+    }
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "none").mkdir()
+    arguments = ("predict", "good.fa", *bad, "-o", "run", "--bundle", bundle)
+    done = virnucpro(*arguments, cwd=tmp_path)
+    assert done.code == 1
+    for words in (
+        "text, line 1: this is no FASTA",
+        "protein.fa, line 2: record 1 (p) holds the letter 'L'",
+        "late.fa, line 182: record 91 (x) holds the letter '!'",
+        "packed.7z: this is a 7z archive",
+        "page.fa: this is a web page",
+    ):
+        assert words in done.error
+    document = run_json(tmp_path / "run")
+    assert (document["error"], document["blocks"]["total"]) == (done.error, 0)
+    # With those that cannot be opened.
+    more = ("no.fa", "none", "nor.fa", "good.fa")
+    done = virnucpro(
+        "predict", "good.fa", "text", *more, "-o", "r", "--bundle", bundle, cwd=tmp_path
+    )
+    assert done.code == 1
+    assert done.error.startswith("5 faults, which end the run: ")
+    for words in (
+        "no.fa: cannot",
+        "none: there is no file",
+        "nor.fa: cannot",
+        "text, line 1: this",
+    ):
+        assert words in done.error
+    assert "good.fa: this file was named twice, also as good.fa" in done.error
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_file_that_breaks_off_is_still_read_as_far_as_it_goes(tmp_path, bundle):
+    whole = gzip.compress(fasta(READS))
+    (tmp_path / "cut.fa.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "good.fa").write_bytes(fasta(READS))
+    done = virnucpro("predict", "cut.fa.gz", "good.fa", "-o", "r", "--bundle", bundle, cwd=tmp_path)
+    assert (done.code, "is cut off or damaged after record" in done.error) == (1, True)
+    assert table(tmp_path / "r" / "contigs.tsv")[-1]["contig"] == "r149"
+
+
+def test_what_comes_beside_a_pipe_is_looked_at(tmp_path, bundle):
+    (tmp_path / "text").write_bytes(b"hello\n")
+    arguments = ("predict", "-", "text", "-o", "run", "--bundle", bundle)
+    done = virnucpro(*arguments, cwd=tmp_path, input=fasta(READS))
+    assert (done.code, done.error.startswith("text, line 1: this is no FASTA")) == (1, True)
+    assert run_json(tmp_path / "run")["inputs"][0]["records"] == 0
 
 
 # Pipes
@@ -592,6 +789,28 @@ def test_a_part_of_an_input_is_called_one(tmp_path, bundle):
     assert all(i["whole"] for i in run_json(tmp_path / "all")["inputs"])
 
 
+@pytest.mark.parametrize("pack", ["plain", "gzip"])
+def test_records_after_those_asked_for_may_come_later(tmp_path, bundle, pack):
+    """SPEC 7: the digest is that of what was read; a file that is being written may grow."""
+    arguments = ("in.fa", "--bundle", bundle, "--max-records", "100", "-o", "run")
+    for number, words in {
+        120: "100 records: ",
+        150: "nothing is done",
+        99: "another input",
+    }.items():
+        (tmp_path / "in.fa").write_bytes(COMPRESSIONS[pack](fasta(READS[:number])))
+        done = virnucpro("predict", *arguments, cwd=tmp_path)
+        assert (done.code, words in done.err) == (3 if number == 99 else 0, True), done.err
+    (tmp_path / "in.fa").write_bytes(fasta([*READS[:99], ("r99 and more", dna(120))]))
+    done = virnucpro("predict", *arguments, cwd=tmp_path)
+    assert (done.code, "another input" in done.error) == (3, True)
+    # All of it was read then, and more is there now.
+    for number, code in {60: 0, 61: 3}.items():
+        (tmp_path / "in.fa").write_bytes(COMPRESSIONS[pack](fasta(READS[:number])))
+        done = virnucpro("predict", *arguments[:-1], "less", cwd=tmp_path)
+        assert done.code == code
+
+
 def test_letters_u_are_told_of_once(tmp_path, bundle):
     rna = [(name, sequence.replace("T", "U")) for name, sequence in READS]
     (tmp_path / "in.fa").write_bytes(fasta(rna))
@@ -725,6 +944,28 @@ def test_mistakes_in_a_sheet(tmp_path, monkeypatch, text, words):
     with pytest.raises(InputError) as caught:
         read_sheet(sheet(tmp_path, text))
     assert words in str(caught.value)
+
+
+def test_all_mistakes_in_a_sheet_are_named_at_once(tmp_path, bundle):
+    path = sheet(tmp_path, "sample\tpath\na\tno.fa\nb\tnor.fa\na/b\tx\n")
+    done = virnucpro("predict", "--sample-sheet", path, "-o", tmp_path / "o", "--bundle", bundle)
+    assert done.code == 1
+    for words in (
+        "line 2: column path: no.fa",
+        "line 3: column path: nor.fa",
+        "line 4: column sam",
+    ):
+        assert words in done.error
+
+
+def test_options_that_contradict_a_sheet_are_named_before_anything_is_run(tmp_path, bundle):
+    for name in "xy":
+        (tmp_path / f"{name}.fa").write_bytes(fasta(READS[:2]))
+    path = sheet(tmp_path, "sample\tpath\tmates\na\tx.fa\nb\tx.fa\ty.fa\n")
+    words = ("--sample-sheet", path, "-o", "o", "--bundle", bundle, "--interleaved")
+    done = virnucpro("predict", *words, cwd=tmp_path)
+    assert (done.code, f"{path}: sample b: mates lie in a" in done.error) == (2, True)
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_sheet_goes_with_no_other_input(tmp_path, bundle):

@@ -4,13 +4,16 @@ import gzip
 import json
 from pathlib import Path
 
+import pysam
 import pytest
 
-from command import dna, fasta, frames_manifest, made_bundle, run_json, virnucpro
-from virnucpro.bundle import embedded_bundles, write_bundle
+from command import dna, fasta, frames_manifest, made_bundle, run_json, table, virnucpro
+from made_reads import ubam
+from virnucpro.bundle import embedded_bundles, load, write_bundle
 from virnucpro.errors import InputError
 from virnucpro.frames import open_frames
-from virnucpro.inspection import NAMED, inspect
+from virnucpro.inspection import NAMED, Inspection, inspect
+from virnucpro.settings import Settings
 
 MIXED = [
     ("empty", ""),
@@ -20,6 +23,10 @@ MIXED = [
     ("n", "N" * 100),
     ("chunk", dna(500)),
 ]
+
+
+def inspected(*paths: Path, bundle: Path, **options) -> list[Inspection]:
+    return inspect(Settings(inputs=paths, out=Path(), **options), load(bundle))[0]
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +58,13 @@ def test_it_counts_as_predict_does(tmp_path, bundle, name):
 
 def test_lengths_are_of_records_with_letters_in_any_order(tmp_path, bundle):
     """An empty record is counted as such, and is not the shortest one."""
-    from virnucpro.bundle import load
-
     for number, order in enumerate((MIXED, MIXED[::-1])):
         file = tmp_path / f"{number}.fa"
         file.write_bytes(fasta(order))
-        (found,) = inspect([file], load(bundle))
+        (found,) = inspected(file, bundle=bundle)
         assert (found.shortest_nt, found.longest_nt) == (1, 1_700)
     (tmp_path / "none.fa").write_bytes(fasta(MIXED[:1]))
-    (found,) = inspect([tmp_path / "none.fa"], load(bundle))
+    (found,) = inspected(tmp_path / "none.fa", bundle=bundle)
     assert (found.records, found.shortest_nt, found.longest_nt) == (1, None, None)
 
 
@@ -67,7 +72,7 @@ def test_open_frames_are_counted_for_bundles_that_score_them(tmp_path):
     bundle = write_bundle(tmp_path / "frames", frames_manifest(), {})
     chunks = [dna(300, i) for i in range(60)] + ["ATG" * 100, "A", "N" * 300]
     (tmp_path / "in.fa").write_bytes(fasta((f"c{i}", text) for i, text in enumerate(chunks)))
-    (found,) = inspect([tmp_path / "in.fa"], bundle)
+    (found,) = inspected(tmp_path / "in.fa", bundle=bundle.path)
     frames = [len(open_frames(text)) for text in chunks]
     assert found.open_frames == sum(frames) > 0
     without = sum(n == 0 for n in frames)
@@ -114,8 +119,74 @@ def test_it_ends_as_predict_would(tmp_path, bundle):
 
 
 def test_the_same_sample_twice(tmp_path, bundle):
-    from virnucpro.bundle import load
-
     (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    with pytest.raises(InputError, match=r"this file was named twice, also as .*; name it once"):
+        inspected(tmp_path / "in.fa", tmp_path, bundle=bundle)
+    (tmp_path / "in.fasta").write_bytes(fasta(MIXED))
     with pytest.raises(InputError, match="would carry the same sample name, in,"):
-        inspect([tmp_path / "in.fa", tmp_path / "in.fa"], load(bundle))
+        inspected(tmp_path / "in.fa", tmp_path / "in.fasta", bundle=bundle)
+
+
+def test_it_reads_pairs_and_limits_as_predict_does(tmp_path, bundle):
+    for mate in (1, 2):
+        reads = [(f"r{i}/{mate}", dna(60 + i, (i, mate))) for i in range(40)]
+        (tmp_path / f"r_{mate}.fa").write_bytes(fasta(reads))
+    options = ("--mates", "r_2.fa", "--sample", "lake", "--min-length", "70", "--max-length", "90")
+    options = (*options, "--max-records", "70", "--bundle", bundle)
+    done = virnucpro("validate", "r_1.fa", *options, "--json", cwd=tmp_path)
+    (found,) = json.loads(done.out)
+    predicted = virnucpro("predict", "r_1.fa", *options, "-o", "run", cwd=tmp_path)
+    document = run_json(tmp_path / "run")
+    counts = document["counts"]
+    assert (done.code, predicted.code, found["sample"]) == (2, 2, "lake")
+    for name in ("records", "pairs", "chunks"):
+        assert found[name] == counts[name] > 0
+    assert found["faulty"] == counts["failed"] == 8
+    assert found["short"] == 20
+    assert (found["records"], found["mates"]) == (70, "r_2.fa")
+    done = virnucpro("validate", "r_1.fa", "--mates", "r_2.fa", "--bundle", bundle, cwd=tmp_path)
+    assert done.out.startswith("r_1.fa and r_2.fa, sample r\n")
+    assert "  pairs    40\n" in done.out
+    done = virnucpro("validate", "r_1.fa", "--interleaved", "--bundle", bundle, cwd=tmp_path)
+    assert (done.code, "are no mates by their names" in done.error) == (1, True)
+    done = virnucpro("validate", "r_1.fa", "--interleaved", "--unpaired", cwd=tmp_path)
+    assert (done.code, "contradict each other" in done.err) == (2, True)
+
+
+def test_mates_that_stand_alone_are_counted_as_predict_does(tmp_path, bundle):
+    reads = [(f"q{i // 2}", dna(100 + i, i)) for i in range(40)]
+    ubam(tmp_path / "whole.bam", reads, paired=True)
+    with (
+        pysam.AlignmentFile(tmp_path / "whole.bam", check_sq=False) as whole,
+        pysam.AlignmentFile(tmp_path / "in.bam", "wb", header=whole.header) as some,
+    ):
+        for number, read in enumerate(whole.fetch(until_eof=True)):
+            if number not in (3, 4, 21):
+                some.write(read)
+    done = virnucpro("validate", "in.bam", "--bundle", bundle, cwd=tmp_path)
+    assert "  pairs    20, of these 3 without a mate\n" in done.out
+    virnucpro("predict", "in.bam", "--bundle", bundle, "-o", "run", cwd=tmp_path)
+    rows = [row["status"] for row in table(tmp_path / "run" / "pairs.tsv")]
+    assert (len(rows), rows.count("mate_missing")) == (20, 3)
+
+
+def test_a_sheet_is_inspected_sample_by_sample(tmp_path, bundle):
+    for name in ("a", "b_1", "b_2"):
+        (tmp_path / name).write_bytes(fasta([("r", dna(300, name))]))
+    (tmp_path / "sheet.tsv").write_text("sample\tpath\tmates\nlake\ta\nsea\tb_1\tb_2\n")
+    arguments = ("--sample-sheet", "sheet.tsv", "--bundle", bundle, "--json")
+    done = virnucpro("validate", *arguments, cwd=tmp_path)
+    assert [(f["sample"], f["pairs"]) for f in json.loads(done.out)] == [("lake", 0), ("sea", 1)]
+
+
+def test_what_is_wrong_with_one_input_hides_no_other(tmp_path, bundle):
+    (tmp_path / "text").write_bytes(b"hello")
+    (tmp_path / "protein.fa").write_bytes(b">p\nMKLEFPQ\n")
+    (tmp_path / "good.fa").write_bytes(fasta(MIXED))
+    done = virnucpro("validate", "text", "protein.fa", "good.fa", "--bundle", bundle, cwd=tmp_path)
+    assert done.code == 1
+    assert "good.fa, sample good\n  records  6," in done.out
+    assert ["text" in done.err, "protein.fa, line 2" in done.err] == [True, True]
+    done = virnucpro("validate", "no.fa", "protein.fa", "nor.fa", "--bundle", bundle, cwd=tmp_path)
+    for name in ("no.fa: cannot", "nor.fa: cannot", "protein.fa, line 2: record 1"):
+        assert name in done.error

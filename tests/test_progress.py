@@ -316,16 +316,15 @@ def test_a_bar_in_a_real_terminal(big, tmp_path, columns):
     assert "\x1b[?25h" in text
 
 
-def test_colours_are_left_out_on_request(big, tmp_path):
-    text, code = seen_in_a_terminal(slow_program(big, tmp_path / "run"), 100, NO_COLOR="1")
-    assert code == 0
-    assert "chunks/s" in text
-    assert not {c for c in COLOUR.findall(text) if re.search(r"\[(3|4|9)\d", c)}
-
-
 @pytest.mark.parametrize(
     ("arguments", "environment"),
-    [(["--no-progress"], {}), (["-q"], {}), ([], {"TERM": "dumb"})],
+    [
+        (["--no-progress"], {}),
+        (["-q"], {}),
+        ([], {"TERM": "dumb"}),
+        ([], {"NO_COLOR": "1"}),
+        ([], {"NO_COLOR": "1", "TERM": "dumb"}),
+    ],
 )
 def test_no_bar_on_request_or_where_it_cannot_move(big, tmp_path, arguments, environment):
     command = slow_program(big, tmp_path / "run", *arguments)
@@ -334,6 +333,17 @@ def test_no_bar_on_request_or_where_it_cannot_move(big, tmp_path, arguments, env
     assert "\x1b[" not in text
     assert "chunks/s" not in text
     assert ("results are in" in text) == ("-q" not in arguments)
+
+
+@pytest.mark.parametrize("forced", [{}, {"FORCE_COLOR": "1"}])
+def test_a_file_gets_plain_lines_alone(big, tmp_path, forced):
+    command = slow_program(big, tmp_path / "run")
+    command[2] = "from virnucpro.cli import terminal\nterminal.PLAIN_EVERY_S = 0.1\n" + command[2]
+    done = subprocess.run(
+        command, capture_output=True, check=True, text=True, env={**os.environ, **forced}
+    )
+    assert "chunks/s" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_lines_end_with_a_run_that_is_stopped(big, tmp_path):

@@ -402,6 +402,12 @@ def test_a_run_of_a_version_that_wrote_less(tmp_path):
     assert "its bundle old" in words.methods(read_run(files))
 
 
+def test_a_folder_of_runs_is_no_run(tmp_path):
+    made_run(tmp_path / "lake", [("a", [Chunk()])], prefix="P")
+    with pytest.raises(InputError, match="run directory of predict, or those in it, as lake"):
+        run_files(tmp_path)
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         run_files(tmp_path / "nothing")

@@ -252,6 +252,37 @@ def test_a_kill_while_the_page_is_made_again_leaves_nothing(here):
     assert {path.name for path in (here / "run").iterdir()} == there
 
 
+def test_what_a_run_does_not_write_again_goes_and_what_is_a_users_stays(here):
+    every = ("--log-json", "--parquet", "--write", "all", "--tables", "gz")
+    there = WHOLE | {"in.fa"}
+    assert predict("-q", *every).code == 0
+    assert (here / "run" / "log.jsonl").exists()
+    (here / "run" / "in.fa").write_text("mine")
+    assert predict("-q", "--threshold", 0.7).code == 0
+    assert {path.name for path in (here / "run").iterdir()} == there
+    (here / "run" / "log.jsonl").write_text("mine")
+    for flags in (("--force",), ("--threshold", 0.6), ("--threshold", 0.6, "--log-json")):
+        done = predict("-q", *flags)
+        assert (done.code, "log.jsonl: this is in the way" in done.error) == (3, True)
+    assert (here / "run" / "log.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("how", ["memory", "kill"])
+def test_the_log_for_programs_is_of_all_of_a_run_or_not_there(here, how):
+    for flags in ((), ("--log-json",), ("--force",), ("--force", "--log-json")):
+        first = stub("memory=4" if how == "memory" else "kill=4", "--log-json", "--force")
+        assert first.code == (4 if how == "memory" else -9)
+        before = (here / "run" / "log.jsonl").read_bytes()
+        assert predict(*flags).code == 0
+        if "--log-json" not in flags:
+            assert not (here / "run" / "log.jsonl").exists()
+        else:
+            log = (here / "run" / "log.jsonl").read_bytes()
+            assert log.startswith(before) == ("--force" not in flags)
+            assert b"results are in" not in log
+            assert len(log) > 300
+
+
 def files() -> list[Path]:
     return [path for path in Path("run").iterdir() if path.is_file()]
 
@@ -838,12 +869,25 @@ def test_a_few_chunks_without_a_finite_score_are_listed_though_they_fill_a_block
         assert len(table(here / "run" / "failed.tsv")) == chunks
 
 
-@pytest.mark.parametrize("records", [RECORDS, RECORDS[3:5]])
+@pytest.mark.parametrize("number", [1, 4, len(FAILING)])
+def test_no_chunk_is_at_fault_where_the_device_is_gone(here, number):
+    """Its first failure is on a chunk alone in its block, the whole input even; the run goes on."""
+    (here / "in.fa").write_bytes(fasta(FAILING[:number] if number > 1 else FAILING[3:4]))
+    expected = clean()
+    done = stub("device,gone")
+    assert (done.code, done.error) == (1, "the device is gone")
+    assert run_json(here / "run")["status"] == "failed"
+    assert not (here / "run" / "failed.tsv").exists()
+    assert stub("").code == 0
+    assert results(here / "run") == expected
+
+
+@pytest.mark.parametrize("records", [RECORDS, RECORDS[3:5], RECORDS[3:4]])
 def test_a_device_that_is_gone_ends_the_run(here, records):
     (here / "in.fa").write_bytes(fasta(records))
-    done = stub("dead")
+    done = stub("dead,gone")
     assert done.code == 1
-    assert "the device failed" in done.error
+    assert done.error.startswith("the device ")
     assert len(scored()) < 40
     assert predict().code == 0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from virnucpro.errors import InputError
+from virnucpro.errors import StreamBroken
 from virnucpro.reads import Source
 
 HEAD_BYTES = 1 << 21
@@ -52,13 +52,13 @@ class Shape:
 
     @classmethod
     def of(cls, source: Source, chunk_nt: int) -> "Shape":
-        """Reads records of the first HEAD_BYTES. What cannot be read ends it early.
+        """Reads records of the first HEAD_BYTES. A stream that breaks ends it early.
 
-        Raises VirnucproError where a pipe cannot be kept.
+        Raises InputError as Source.contigs does, and VirnucproError where a pipe cannot be kept.
         """
         records = chunks = letters = names = mates = 0
         whole, read, head = 1.0, 0, source.again()
-        with suppress(InputError), closing(head.contigs()) as contigs:
+        with suppress(StreamBroken), closing(head.contigs()) as contigs:
             for contig in contigs:
                 length_nt = len(contig.sequence)
                 records += 1

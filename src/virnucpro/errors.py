@@ -4,6 +4,7 @@ A message is one sentence that names the file, line or record and says what to d
 knows nothing of files, devices or the command line.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,13 @@ class InputError(VirnucproError):
         self.line = line
         where = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
         super().__init__(where + message)
+
+    @classmethod
+    def of(cls, errors: Sequence["InputError"]) -> "InputError":
+        """One error that says all of several."""
+        if len(errors) == 1:
+            return errors[0]
+        return cls(f"{len(errors)} faults, which end the run: {'; '.join(map(str, errors))}")
 
 
 class StreamBroken(InputError):

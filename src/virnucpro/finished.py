@@ -54,8 +54,10 @@ def finished_before(
             f"{len(sources)}; choose another with -o, or replace it with --force"
         )
     for source, before in zip(sources, inputs, strict=True):
-        # The size alone may tell at once that it is another file, but never that it is the same.
-        same_size = source.streamed or source.size_bytes == before["bytes"]
+        # The size alone may tell at once that it is another file, but never that it is the same;
+        # where only the first records are read, others may have come after them.
+        any_size = source.streamed or source.reading.max_records is not None
+        same_size = any_size or source.size_bytes == before["bytes"]
         if not same_size or source.whole_sha256() != before["sha256"]:
             raise ResumeError(
                 f"{files.run_dir}: this folder holds a finished run of another input: the content "

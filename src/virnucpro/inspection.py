@@ -1,8 +1,7 @@
 """What predict would do with an input, without a score: the work of `virnucpro validate`."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,12 @@ from numpy.typing import NDArray
 from virnucpro.batches import Block, blocks_of
 from virnucpro.bundle import Bundle
 from virnucpro.calls import STATUS_NAMES, Status
-from virnucpro.errors import StreamBroken
+from virnucpro.errors import InputError, StreamBroken
 from virnucpro.frames import letter_codes, open_frames_of
-from virnucpro.pipeline import contigs_of
-from virnucpro.reads import Contig, Source, files_in, open_sources
+from virnucpro.inputs import open_inputs
+from virnucpro.pipeline import contigs_of, limited
+from virnucpro.reads import Contig, Source, are_pair
+from virnucpro.settings import Settings
 from virnucpro.texts import Texts, chunk_status
 
 NAMED = 5
@@ -24,15 +25,21 @@ NAMED = 5
 class Inspection:
     """One input: counts of its records and chunks, and what is wrong with it.
 
-    chunk_status counts chunks by the status that predict would give them; open_frames is None for
-    bundles that score whole chunks. shortest_nt, longest_nt: of the records that have letters.
-    faults: the first few sentences, of faulty records in all.
+    mates: the second file. short: records of fewer letters than asked for; pairs: rows that
+    pairs.tsv would have, of which without_mate lack one. chunk_status counts chunks by the status
+    that predict would give them; open_frames is None for bundles that score whole chunks.
+    shortest_nt, longest_nt: of the records that have letters. faults: the first few sentences, of
+    faulty records in all. broken: why the input ends early or is refused.
     """
 
     path: str
+    mates: str | None
     sample: str
     records: int = 0
     empty: int = 0
+    short: int = 0
+    pairs: int = 0
+    without_mate: int = 0
     faulty: int = 0
     bases: int = 0
     shortest_nt: int | None = None
@@ -53,32 +60,51 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(paths: Sequence[Path], bundle: Bundle) -> list[Inspection]:
-    """Reads every input to its end. Raises InputError for what predict would refuse."""
-    return [_inspect(source, bundle) for source in open_sources(files_in(paths)[0])]
+def inspect(settings: Settings, bundle: Bundle) -> tuple[list[Inspection], list[str]]:
+    """Reads every input to its end; with them a line on each folder among the inputs.
+
+    Raises SettingsError, and InputError that names all inputs that cannot be opened.
+    """
+    settings.check()
+    reading = replace(settings.reading, spool=None)
+    sources, notes = open_inputs(settings.inputs, settings.sample, reading, bundle.chunk_nt)
+    return [_inspect(source, bundle, settings) for source in sources], notes
 
 
-def _inspect(source: Source, bundle: Bundle) -> Inspection:
-    found = Inspection(str(source.path), source.sample)
+def _inspect(source: Source, bundle: Bundle, settings: Settings) -> Inspection:
+    mates = [str(file.path) for file in source.files[1:]]
+    found = Inspection(str(source.path), mates[0] if mates else None, source.sample)
     broken: list[StreamBroken] = []
-    contigs = _counted(contigs_of([source], broken), found)
+    contigs = limited(contigs_of([source], broken), settings.min_length, settings.max_length)
     status = np.zeros(len(Status), np.int64)
     frames = 0
-    for block in blocks_of(contigs, bundle.chunk_nt, bundle.block_nt):
-        of_block, open_frames = _status(block, bundle)
-        status += np.bincount(of_block, minlength=len(Status))
-        frames += open_frames
+    try:
+        for block in blocks_of(_counted(contigs, found), bundle.chunk_nt, bundle.block_nt):
+            of_block, open_frames = _status(block, bundle)
+            status += np.bincount(of_block, minlength=len(Status))
+            frames += open_frames
+        found.broken = str(broken[0]) if broken else None
+    except InputError as error:
+        found.broken = str(error)
     found.chunk_status = {STATUS_NAMES[s]: int(status[s]) for s in Status if status[s]}
     found.chunks = int(status.sum())
     found.open_frames = frames if bundle.kind == "frames" else None
-    found.broken = str(broken[0]) if broken else None
     return found
 
 
 def _counted(contigs: Iterator[Contig], found: Inspection) -> Iterator[Contig]:
+    last: Contig | None = None  # without its letters
     for contig in contigs:
         length_nt = len(contig.sequence)
         found.records += 1
+        found.short += contig.short
+        if last is not None and are_pair(last, contig):
+            found.without_mate -= 1
+            last = None
+        else:
+            found.pairs += contig.mate > 0
+            found.without_mate += contig.mate > 0
+            last = contig._replace(sequence=b"") if contig.mate else None
         found.bases += length_nt
         found.empty += not (length_nt or contig.fault)
         if contig.fault:

@@ -61,6 +61,7 @@ class Journal:
     def __init__(self, files: RunFiles, with_embeddings: bool = False) -> None:
         self.files = files
         self._with_embeddings = with_embeddings
+        self._logs: set[str] = set()  # names of this process, besides log.txt
         self.count = self.reused = self.damaged = 0
         self.outputs: dict[str, str] = {}
         self.compared = False
@@ -80,15 +81,19 @@ class Journal:
         force: bool = False,
         again: bool = False,
         with_embeddings: bool = False,
+        log_json: bool = False,
     ) -> Self:
         """Takes a folder for a run: a new or empty one, a foreign one, or one with this run.
 
         Blocks of an earlier process stay; files that no run here wrote are untouched. force:
         nothing of an earlier run stays. again: whether a finished run, which the caller has
-        compared with this one, is to be made again. Raises ResumeError if the folder is in use,
-        holds another run, an unfinished one without resume, or a file under a name that this run
-        would write, and with force also if it holds something, but no run, or blocks of a run that
-        has another folder; VirnucproError if it cannot be written to.
+        compared with this one, is to be made again. log_json: whether log.jsonl is going to be
+        written; one of an earlier process goes with its results if not.
+
+        Raises ResumeError if the folder is in use, holds another run, an unfinished one without
+        resume, or a file under a name that this run would write, and with force also if it holds
+        something, but no run, or blocks of a run that has another folder; VirnucproError if it
+        cannot be written to.
         """
         journal = cls(files, with_embeddings)
         with disk_errors(files.run_dir):
@@ -101,7 +106,7 @@ class Journal:
             refuse_other_owner(files, force)
             if not force:
                 refuse_other_run(files, fingerprint, resume, again)
-            journal._begin(fingerprint, force)
+            journal._begin(fingerprint, force, log_json)
         except BaseException:
             journal.close()
             raise
@@ -117,14 +122,16 @@ class Journal:
         for lock in self._locks:
             lock.check()
 
-    def _begin(self, fingerprint: Mapping[str, str], force: bool) -> None:
+    def _begin(self, fingerprint: Mapping[str, str], force: bool, log_json: bool) -> None:
         files = self.files
         self._fingerprint = _sha256_of(fingerprint)
         if force:
             self._clear_results()
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
-                files.log_json.unlink(missing_ok=True)
+        if log_json:
+            self._logs = {files.log_json.name}
+            claim(files, self._logs)
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
                 _remove_tree(files.blocks)
@@ -147,7 +154,7 @@ class Journal:
         self._check_locks()
         self.compared = True
         files, document = self.files, read_run_json(self.files)
-        names = results_written(files, document)
+        names = results_written(files, document) - self._logs
         claim(files, names)
         with disk_errors(files.run_dir):
             # It goes first: where it says complete, every table is there.

@@ -133,6 +133,9 @@ class KmerClassifier:
         fixed = np.rint(per_kmer * 2.0**FRACTION_BITS).astype(np.int64)
         self._fixed_weight: Int64 = np.where(classes >= 0, fixed[classes], 0)
 
+    def restore_budgets(self) -> None:
+        """As Classifier: there are no batches."""
+
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
         return self._score(Texts.of_block(block))

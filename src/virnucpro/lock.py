@@ -167,6 +167,32 @@ class Lock:
         )
 
 
+def holder_of(folder: Path) -> tuple[str, bool] | None:
+    """Who holds the lock of a folder, in words, and whether it surely lives; None if nobody does.
+
+    Looks without taking it, so that whoever begins at this moment does not find it taken. Whether a
+    process of another host lives is not known.
+    """
+    try:
+        holder = _described((folder / NAME).read_bytes())
+    except OSError:
+        return None
+    here = holder.get("host") == os.uname().nodename
+    if not holder or (here and not _lives(holder.get("pid"))):
+        return None
+    return _named(holder), here
+
+
+def _lives(pid: Any) -> bool:  # noqa: ANN401
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # of another user
+        return True
+    except (OSError, TypeError, OverflowError):
+        return False
+    return True
+
+
 def _self_description() -> dict[str, Any]:
     return {
         "host": os.uname().nodename,
@@ -178,8 +204,12 @@ def _self_description() -> dict[str, Any]:
 
 def _holder(descriptor: int) -> dict[str, Any]:
     """What the lock file says; nothing where its holder has not written it yet."""
+    return _described(os.pread(descriptor, 4096, 0))
+
+
+def _described(text: bytes) -> dict[str, Any]:
     try:
-        return {**json.loads(os.pread(descriptor, 4096, 0))}
+        return {**json.loads(text)}
     except (TypeError, ValueError):
         return {}
 

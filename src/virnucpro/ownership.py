@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,28 @@ def results_written(files: RunFiles, document: Mapping[str, Any] | None) -> set[
     found = _noted(files)
     if document is not None and document.get("outputs"):
         found |= {*document["outputs"], files.report.name, files.multiqc.name}
+    if document is not None and document.get("settings", {}).get("log_json"):
+        found.add(files.log_json.name)
     return found & {path.name for path in files.results}
+
+
+def written_in(folder: Path) -> set[str]:
+    """The names of what runs have put into a folder, whatever their prefix.
+
+    Raises OSError where it cannot be read.
+    """
+    plain = RunFiles(folder)
+    marks, there = (plain.run_json.name, plain.hidden.name), {p.name for p in folder.iterdir()}
+    found: set[str] = set()
+    for name in there:
+        mark = next((mark for mark in marks if name.endswith(mark)), name)
+        files = RunFiles(folder, name.removesuffix(mark).strip("."))
+        if name in (files.run_json.name, files.hidden.name):
+            with suppress(ResumeError):  # run.json of another program
+                found |= results_written(files, read_run_json(files))
+                logs = (files.run_json, files.log, files.log_json, files.hidden)
+                found |= {path.name for path in logs}
+    return found & there
 
 
 def _noted(files: RunFiles) -> set[str]:
@@ -125,7 +147,7 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
     ours = document is not None or any(mark.exists() for mark in marks)
     known = results_written(files, document)
-    known |= {files.log.name, files.log_json.name} if ours else set()
+    known |= {files.log.name} if ours else set()
     known |= {files.run_json.name} if document is not None else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):

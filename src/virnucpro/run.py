@@ -37,6 +37,7 @@ from virnucpro.engine import Engine
 from virnucpro.errors import (
     BlockError,
     DeviceError,
+    InputError,
     OutOfMemory,
     ResumeError,
     StreamBroken,
@@ -44,17 +45,25 @@ from virnucpro.errors import (
     VirnucproError,
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
-from virnucpro.inputs import closing_lines, input_entry, opening_lines, other_bundle
+from virnucpro.inputs import (
+    NAMED,
+    closing_lines,
+    input_entry,
+    open_inputs,
+    opening_lines,
+    other_bundle,
+    shapes_of,
+)
 from virnucpro.journal import Journal
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
-from virnucpro.reads import Contig, Source, files_in, open_sources
+from virnucpro.reads import Contig, Source
 from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
 from virnucpro.run_directory import FINISHED, RUN_SCHEMA_VERSION, RunFiles
 from virnucpro.runlog import RunLog, open_log
-from virnucpro.runners import SerialRunner
+from virnucpro.runners import PROBE, SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.settings import Options, Settings, settings_of
 from virnucpro.tables import Counts, Wanted, write_tables
@@ -70,14 +79,6 @@ if TYPE_CHECKING:
 Kept = dict[tuple[str, str, str, Engine], Classifier]
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
-
-
-# Scored when a bundle is loaded, so that attention kernels other than planned are known before the
-# first block: two lengths, for a batch with pads, then one, for a batch without.
-_PROBE = (
-    "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
-    "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
-)
 
 
 def predict(
@@ -109,8 +110,9 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
     settings.check()
     bundle = load(settings.bundle)
     settings.check_for(bundle)
-    inputs, notes = files_in(settings.inputs)
-    sources = open_sources(inputs, settings.sample, settings.reading)
+    sources, notes = open_inputs(
+        settings.inputs, settings.sample, settings.reading, bundle.chunk_nt
+    )
     elsewhere = (
         settings.journal is not None and settings.journal.resolve() != settings.out.resolve()
     )
@@ -133,6 +135,7 @@ def run(settings: Settings, watcher: Watcher | None = None, kept: "Kept | None" 
         "force": settings.force,
         "again": bool(again),
         "with_embeddings": settings.save_embeddings,
+        "log_json": settings.log_json,
     }
     with (
         Journal.open(files, fingerprint, **options) as journal,
@@ -275,6 +278,7 @@ class _Run:
         if loaded:
             self.kept[key] = self.bundle.classifier(*asked)
         self.classifier = self.kept[key]
+        self.classifier.restore_budgets()
         if (ahead := self.classifier.ahead) is not None:
             from virnucpro.loaders import Loaders, workers_for
 
@@ -283,7 +287,8 @@ class _Run:
             self.workers = workers_for(self.device.kind, gpus, cpu_count(), wish)
             # They begin while the device warms up.
             self.loaders = ends.enter_context(Loaders(ahead.preparation, self.workers))
-        for some in (_PROBE, _PROBE[:1]) if loaded else ():
+        # With pads and without: kernels other than planned are known before the first block.
+        for some in (PROBE, PROBE[:1]) if loaded else ():
             self.classifier.score(some)
         self._check_kernels(self.classifier)
         self._note_memory("loaded")
@@ -401,16 +406,26 @@ class _Run:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
         for sentence in self.settings.without_effect(self.device.index, bundle.kind):
             say(sentence)
-        for line in opening_lines(self.sources):
-            say(line)
+        self._say_each(*opening_lines(self.sources))
+        faults: list[InputError] = []
+        shapes = shapes_of(self.sources, bundle.chunk_nt, faults)
+        if faults:  # sooner than when hours were spent on what comes before them
+            raise InputError.of(faults)
         if not self._streamed:  # else nobody knows how much will come, and of what length
-            shapes = [Shape.of(source, bundle.chunk_nt) for source in self.sources]
             self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             self._announce_disk(shapes)
         if why_again:
             say(f"this run was finished before, but {why_again}: the tables are made again")
         for note in self.journal.notes:
             say(note)
+
+    def _say_each(self, lines: Sequence[str], together: str) -> None:
+        """Lines on single inputs; where they are many, those go to the files alone."""
+        many = together and len(lines) > NAMED
+        for line in lines:
+            (self.log.detail if many else self.log.line)(line)
+        if many:
+            self.log.line(f"{together} ({self.journal.files.log.name} has a line on each)")
 
     @property
     def _streamed(self) -> bool:
@@ -513,12 +528,10 @@ class _Run:
 
     def _summarise(self, counts: Counts) -> None:
         say = self.log.line
-        for line in closing_lines(self.sources):
-            say(line)
+        for lines, together in closing_lines(self.sources):
+            self._say_each(lines, together)
         if self._streamed:
             self._say_other_bundle(counts.records, counts.bases)
-        if not counts.records and not self.broken:
-            say("the input holds no record, so every table has its header alone")
         say(
             f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
             f"{counts.none:,} not called, {counts.failed:,} failed"

@@ -69,9 +69,9 @@ class RunFiles:
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """What a run of these names may leave besides run.json and its logs, in either form."""
-        other = replace(self, packed=not self.packed)
-        return tuple(dict.fromkeys((*self.public[:-3], *other.public[:-3])))
+        """What a run of these names may leave besides run.json and log.txt, in either form."""
+        both = (*self.public, *replace(self, packed=not self.packed).public)
+        return tuple(dict.fromkeys(p for p in both if p not in (self.run_json, self.log)))
 
     @property
     def hidden(self) -> Path:

@@ -23,20 +23,20 @@ class RunLog:
         self.watcher = watcher
 
     def line(self, text: str) -> None:
-        warning = text.startswith(WARNING)
-        self._keep(text, "warning" if warning else "info")
+        self._keep(text)
         self.watcher.line(text)
 
     def detail(self, text: str) -> None:
         """A line for the files, and for a watcher who wants every detail."""
-        self._keep(text, "info")
+        self._keep(text)
         self.watcher.detail(text)
 
     def ended(self, status: str, sentence: str) -> None:
         """How a run ended that did not finish; for the files alone."""
         self._keep(f"{status}: {sentence}", "error")
 
-    def _keep(self, text: str, level: str) -> None:
+    def _keep(self, text: str, level: str = "") -> None:
+        level = level or ("warning" if text.startswith(WARNING) else "info")
         now = datetime.now(UTC)
         with disk_errors(Path(self._file.name).parent):
             self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")

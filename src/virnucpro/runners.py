@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from virnucpro.loaders import Loaders
     from virnucpro.preparation import PreparedFrames
 
+# Chunks of two lengths, with open frames, that any device scores.
+PROBE = (
+    "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
+    "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
+)
 # So many chunks that fail one after the other, and none scored between, are the device's fault.
 MOST_FAILURES = 8
 
@@ -49,8 +54,8 @@ class SerialRunner:
     Where the classifier lets it, blocks are prepared by loaders (None: in this process), and on a
     GPU the next one is sent before the one before it is waited for. Where the device fails on a
     block, its halves are tried, down to the chunks that it fails on; these are listed as failed,
-    and the rest is scored. Raises DeviceError where it is not a matter of single chunks, and
-    OutOfMemory.
+    and the rest is scored. Raises DeviceError where it is not a matter of single chunks, as where
+    it fails on any other, too, and OutOfMemory.
     """
 
     def __init__(self, classifier: Classifier, loaders: "Loaders | None" = None) -> None:
@@ -133,6 +138,7 @@ class SerialRunner:
             self._failed_in_a_row += 1
             if not len(part.rows) or self._failed_in_a_row > MOST_FAILURES:
                 raise
+            self._classifier.score(PROBE)  # raises where the device is gone, whatever the chunk
             failures[first] = str(error)
             return Scores.failed(1)
         self._failed_in_a_row = 0

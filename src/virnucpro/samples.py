@@ -21,7 +21,7 @@ class Sample:
 def read_sheet(path: Path) -> list[Sample]:
     """The rows of a sheet whose first line names the columns sample, path and perhaps mates.
 
-    Raises InputError naming line and column for whatever is wrong, also a file that cannot be read.
+    Raises InputError naming line and column of all that is wrong, also files that cannot be read.
     """
     try:
         lines = path.read_text("utf-8-sig").split("\n")
@@ -38,16 +38,23 @@ def read_sheet(path: Path) -> list[Sample]:
             1,
         )
     samples: list[Sample] = []
+    faults: list[InputError] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
-        sample = _sample(_cells(line), path, number, len(header))
-        if sample.name in seen:
-            why = f"{sample.name} stands on line {seen[sample.name]}, too; give it one line"
-            raise _wrong("sample", why, path, number)
-        seen[sample.name] = number
-        samples.append(sample)
+        try:
+            sample = _sample(_cells(line), path, number, len(header))
+            if sample.name in seen:
+                why = f"{sample.name} stands on line {seen[sample.name]}, too; give it one line"
+                raise _wrong("sample", why, path, number)
+        except InputError as error:
+            faults.append(error)
+        else:
+            seen[sample.name] = number
+            samples.append(sample)
+    if faults:
+        raise InputError.of(faults)
     if not samples:
         raise InputError("the sheet names no sample", path)
     return samples

@@ -57,15 +57,27 @@ def disk_errors(folder: Path, option: str = "-o") -> Iterator[None]:
         raise VirnucproError(sentence) from error
 
 
+def is_special(path: Path) -> bool:
+    """Whether this is a device, a pipe, or a name of an open file, as /dev/stdout is.
+
+    A rename there would put a file in its place.
+    """
+    if not path.exists() or path.is_dir():
+        return False
+    folder = path.parent.resolve()
+    return not path.is_file() or folder == Path("/dev") or folder.is_relative_to("/proc")
+
+
 def replace_file(path: Path, data: bytes, by_way_of: Path | None = None) -> None:
     """Puts a file there, or over the one that is, whole or not at all.
 
     by_way_of: a folder of the same file system for what a kill in between leaves behind. Several
-    may write at once; one of them is then there. A device or a pipe is written to and stays what it
-    is. Raises OSError.
+    may write at once; one of them is then there. What is_special tells is written to, and stays
+    what it is. Raises OSError.
     """
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
+    if is_special(path):
+        with path.open("ab") as there:
+            there.write(data)
         return
     name = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
     temporary = (by_way_of or path.parent) / name

@@ -53,6 +53,9 @@ class Classifier(Protocol):
     def ahead(self) -> "Ahead | None":
         """Itself where blocks are prepared ahead of the device, else None."""
 
+    def restore_budgets(self) -> None:
+        """Batches are as large as when it was loaded, whatever did not fit in memory since."""
+
     def score_block(self, block: Block) -> Scores:
         """Scores of a block's chunks, in the order of its rows."""
 

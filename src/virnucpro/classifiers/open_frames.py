@@ -121,6 +121,11 @@ class FrameClassifier:
         """The batches of each encoder so far."""
         return {DNABERT_S: self._encoders.dnabert_s.batches, ESM2: self._encoders.esm2.batches}
 
+    def restore_budgets(self) -> None:
+        """As Classifier."""
+        self._encoders.dnabert_s.restore_budget()
+        self._encoders.esm2.restore_budget()
+
     @property
     def ahead(self) -> Self:
         """Itself: blocks are prepared on the host while the device computes."""

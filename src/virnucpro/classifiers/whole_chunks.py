@@ -72,6 +72,10 @@ class ChunkClassifier:
         counts = (self._budget, self._least, self._count, self._positions, self._pads)
         return {CODON: Batches(*counts)}
 
+    def restore_budgets(self) -> None:
+        """As Classifier."""
+        self._least = self._budget
+
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
         return self._score(Texts.of_block(block))

@@ -66,19 +66,21 @@ def list_(catalogue: Path | None) -> None:
 
 @bundles.command()
 @click.argument("bundle", shell_complete=bundle_names)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--all", "everything", is_flag=True, help="Print every table of its card.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @catalogue_option
-def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
-    """Show the card of a bundle: what it is, how it was trained, how well it does.
+def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -> None:
+    """Show the card of a bundle: what it is, and how well it does; with --all how it was made, too.
 
     Of a bundle that is known but not here: its parts, with their size, licence and origin.
 
     \b
     virnucpro bundles show mini-500
+    virnucpro bundles show mini-500 --all
     """
     from virnucpro.bundle import find, load, read_manifest
     from virnucpro.catalogue import read_catalogue
-    from virnucpro.cli.cards import card_tables, contents, known_manifest
+    from virnucpro.cli.cards import card_tables, contents, essentials, known_manifest
 
     known = read_catalogue(catalogue).find(bundle)
     if known is not None and find(bundle) is None:
@@ -93,8 +95,8 @@ def show(bundle: str, as_json: bool, catalogue: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    console = paper(wide=True)
-    for part in card_tables(document):
+    console = paper(wide=everything or known is not None)
+    for part in (card_tables if everything else essentials)(document):
         console.print(part)
         console.print()
 

@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 Manifest = Mapping[str, Any]
 # What few will read to its end.
 LAST = ("training",)
+# What everybody should know of a bundle, and the columns of its card that say most.
+FIRST = (
+    "name",
+    "description",
+    "weights",
+    "chunk_nt",
+    "threshold",
+    "validated_nt",
+    "path",
+    "sha256",
+)
+OF_CARD = {
+    "by_threshold": ("threshold", "recall", "false_positive_rate", "precision_at_1_percent"),
+    "by_length": ("length_nt", "auroc", "recall", "false_positive_rate", "at_1_percent_virus"),
+    "by_part": ("value", "auroc", "recall", "false_positive_rate"),
+}
 
 
 def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, Any]:
@@ -81,8 +97,28 @@ def megabytes(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e6:,.{1 if size_bytes >= 1e6 else 3}f}"
 
 
+def essentials(manifest: Manifest) -> Iterator[Table | Text]:
+    """What a bundle is, and how well it does; all but its training where nothing was measured."""
+    card = manifest.get("card", {})
+    if "fixed_fragments" not in card:
+        yield from card_tables({n: value for n, value in manifest.items() if n not in LAST})
+        if any(name in manifest for name in LAST):
+            yield Text("How it was trained: --all, or --json for programs.")
+        return
+    yield next(card_tables({name: manifest[name] for name in FIRST if name in manifest}))
+    short = {"measured_on": card.get("measured_on", "")}
+    for name in ("fixed_fragments", "expected_precision"):
+        part = card.get(name)
+        short |= {name: part} if isinstance(part, Mapping) else {}
+    for name, columns in OF_CARD.items():
+        rows = [row for row in card.get(name, ()) if row.get("part", "group") == "group"]
+        short |= {name: [{n: row[n] for n in columns if n in row} for row in rows]} if rows else {}
+    yield from _part("card", short)
+    yield Text("Sources, training and files: --all, or --json for programs.")
+
+
 def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
-    """What `bundles show` prints: first what the bundle is, then every table of its card."""
+    """All of it: first what the bundle is, then every table of its card."""
     top = Table(box=None, show_header=False)
     for name, value in manifest.items():
         if not isinstance(value, Mapping) and not _is_rows(value):

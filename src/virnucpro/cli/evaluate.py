@@ -100,10 +100,11 @@ def evaluate(
 def _check_writable(path: Path) -> None:
     """Raises SettingsError if a file cannot be written there: sooner than after an hour's work."""
     from virnucpro.errors import SettingsError
+    from virnucpro.writing import is_special
 
     folder = path.parent
-    if path.exists() and not path.is_file() and not path.is_dir() and os.access(path, os.W_OK):
-        return  # a pipe or a device is written to
+    if is_special(path) and os.access(path, os.W_OK):
+        return
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise SettingsError(f"{path}: no file can be written here; name another with --json")
 

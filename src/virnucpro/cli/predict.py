@@ -8,6 +8,7 @@ import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
+from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen
 from virnucpro.errors import Terminated
 
@@ -47,21 +48,7 @@ def _refusing(command: Command) -> Command:
 
 @click.command()
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path, readable=False))
-@click.option_panel(
-    "Input",
-    options=[
-        "--sample",
-        "--sample-sheet",
-        "--mates",
-        "--interleaved",
-        "--unpaired",
-        "--read-groups",
-        "--reference",
-        "--min-length",
-        "--max-length",
-        "--max-records",
-    ],
-)
+@click.option_panel("Input", options=["--sample-sheet", *OPTIONS])
 @click.option_panel("Output", options=["--out", "--prefix"])
 @click.option_panel(
     "Tables",
@@ -103,56 +90,13 @@ def _refusing(command: Command) -> Command:
     help="Run directory; with --sample-sheet the folder for one run directory a sample.",
 )
 @click.option(
-    "--sample",
-    help="Name in the column sample, for one input only; otherwise made from the file's name.",
-)
-@click.option(
     "--sample-sheet",
     type=click.Path(path_type=Path, readable=False),
     help="Instead of INPUTS: a tab-separated table with the columns sample and path, and mates if "
     "wanted. Each sample is a run of its own in OUT/SAMPLE; the bundle is loaded once.",
 )
-@click.option(
-    "--mates",
-    type=click.Path(path_type=Path, readable=False),
-    help="File of the second mates, in the order of the first, for one input only.",
-)
-@click.option(
-    "--interleaved",
-    is_flag=True,
-    help="Each two records that follow each other are mates.",
-)
-@click.option(
-    "--unpaired",
-    is_flag=True,
-    help="Read each record for itself, also those that a BAM has as mates.",
-)
-@click.option(
-    "--read-groups",
-    is_flag=True,
-    help="Samples are those of a BAM's read groups (SM), for one input only.",
-)
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path, readable=False),
-    help="FASTA that a CRAM was made with, where it needs one.",
-)
-@click.option(
-    "--min-length",
-    type=click.IntRange(min=1),
-    help="List records of fewer nt as too_short instead of classifying them.",
-)
-@click.option(
-    "--max-records",
-    type=click.IntRange(min=1),
-    help="Stop after so many records of each input, for a trial.",
-)
+@reading_options
 @click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=1),
-    help="List records of more nt in failed.tsv instead of classifying them.",
-)
 @click.option(
     "--tables",
     type=click.Choice(["plain", "gz"]),
@@ -356,9 +300,7 @@ def predict(
 
     if sample_sheet is None and not options["inputs"]:
         raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
-    if interleaved and unpaired:
-        raise click.UsageError("--interleaved and --unpaired contradict each other.")
-    pairs = "interleaved" if interleaved else "none" if unpaired else "auto"
+    pairs = pairs_of(interleaved, unpaired)
     settings = Settings(command=tuple(sys.argv), pairs=pairs, **options)
     with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
         try:

@@ -21,19 +21,30 @@ def run_samples(sheet: Path, settings: Settings, screen: Screen) -> int:
     A sample that fails does not stop the others. Raises VirnucproError for a sheet that is wrong,
     before anything is run, and what interrupts a run.
     """
-    if settings.inputs or settings.sample is not None or settings.mates is not None:
-        raise SettingsError("--sample-sheet names inputs, samples and mates; leave these out")
-    samples = read_sheet(sheet)
+    samples = settings_of_samples(sheet, settings)
     kept: Kept = {}
     codes: list[int] = []
     for number, sample in enumerate(samples, 1):
-        screen.line(f"sample {number} of {len(samples)}: {sample.name}")
-        codes.append(_run(_of(sample, settings), screen, kept))
-    failed = [sample.name for sample, code in zip(samples, codes, strict=True) if code]
+        screen.line(f"sample {number} of {len(samples)}: {sample.sample}")
+        codes.append(_run(sample, screen, kept))
+    failed = [str(sample.sample) for sample, code in zip(samples, codes, strict=True) if code]
     if failed:
         screen.line(f"not complete: {', '.join(failed)}")
     screen.line(f"{len(samples):,} samples: results are in {settings.out}, a folder for each")
     return max(codes, key=CODES.index)
+
+
+def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
+    """Those of each sample. Raises SettingsError, and InputError for a sheet that is wrong."""
+    if settings.inputs or settings.sample is not None or settings.mates is not None:
+        raise SettingsError("--sample-sheet names inputs, samples and mates; leave these out")
+    samples = [_of(sample, settings) for sample in read_sheet(sheet)]
+    for sample in samples:
+        try:
+            sample.check()
+        except SettingsError as error:
+            raise SettingsError(f"{sheet}: sample {sample.sample}: {error}") from error
+    return samples
 
 
 def _of(sample: Sample, settings: Settings) -> Settings:

@@ -92,7 +92,8 @@ class Screen:
         self._lines: Thread | None = None
         if not bar or quiet:
             return
-        if sys.stderr.isatty() and not self._console.is_dumb_terminal:
+        console = self._console
+        if sys.stderr.isatty() and not console.is_dumb_terminal and not console.no_color:
             self._progress = Progress(
                 BarColumn(BAR_WIDTH),
                 TaskProgressColumn(),

@@ -2,18 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
+from virnucpro.cli.reading import FILE, OPTIONS, pairs_of, reading_options
 
 if TYPE_CHECKING:
     from virnucpro.inspection import Inspection
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
+@click.argument("inputs", nargs=-1, type=FILE)
+@click.option_panel("Input", options=["--sample-sheet", *OPTIONS])
+@click.option(
+    "--sample-sheet", type=FILE, help="Instead of INPUTS: a table of samples, as for predict."
+)
+@reading_options
 @click.option(
     "--bundle",
     default="mini-500",
@@ -22,18 +28,39 @@ if TYPE_CHECKING:
     help="As for predict.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def validate(inputs: tuple[Path, ...], bundle: str, as_json: bool) -> int:
+def validate(
+    bundle: str,
+    as_json: bool,
+    interleaved: bool,
+    unpaired: bool,
+    sample_sheet: Path | None,
+    **options: Any,  # noqa: ANN401
+) -> int:
     """Read inputs to the end and report what predict would do with them, without scores.
 
     Exits as predict would: 0, 1 for what cannot be read, 2 where some records would fail.
 
     \b
     virnucpro validate reads.fasta.gz --json
+    virnucpro validate r_1.fastq.gz --mates r_2.fastq.gz
     """
+    if sample_sheet is None and not options["inputs"]:
+        raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
+    pairs = pairs_of(interleaved, unpaired)
     from virnucpro.bundle import load
+    from virnucpro.cli.samples import settings_of_samples
     from virnucpro.inspection import inspect
+    from virnucpro.settings import Settings
 
-    found = inspect(inputs, load(bundle))
+    settings = Settings(out=Path(), bundle=bundle, pairs=pairs, **options)
+    runs = [settings] if sample_sheet is None else settings_of_samples(sample_sheet, settings)
+    loaded = load(bundle)
+    found: list[Inspection] = []
+    for run in runs:
+        inspections, notes = inspect(run, loaded)
+        found += inspections
+        for note in notes:
+            click.echo(note, err=True)
     if as_json:
         click.echo(json.dumps([inspection.as_dict() for inspection in found], indent=2))
     else:
@@ -47,9 +74,14 @@ def validate(inputs: tuple[Path, ...], bundle: str, as_json: bool) -> int:
 
 
 def _print(found: "Inspection") -> None:
-    click.echo(f"{found.path}, sample {found.sample}")
+    mates = f" and {found.mates}" if found.mates else ""
+    click.echo(f"{found.path}{mates}, sample {found.sample}")
     lengths = "" if found.longest_nt is None else f", {found.shortest_nt:,} to {found.longest_nt:,}"
-    click.echo(f"  records  {found.records:,}, of these {found.empty:,} empty")
+    short = f", {found.short:,} shorter than --min-length" if found.short else ""
+    click.echo(f"  records  {found.records:,}, of these {found.empty:,} empty{short}")
+    if found.pairs:
+        alone = f", of these {found.without_mate:,} without a mate" if found.without_mate else ""
+        click.echo(f"  pairs    {found.pairs:,}{alone}")
     click.echo(f"  bases    {found.bases:,}{lengths}")
     status = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found.chunk_status.items())
     click.echo(f"  chunks   {found.chunks:,}{': ' if status else ''}{status}")
@@ -58,3 +90,5 @@ def _print(found: "Inspection") -> None:
     click.echo(f"  failing  {found.faulty:,} records")
     for fault in found.faults:
         click.echo(f"    {fault}")
+    if found.broken:
+        click.echo("  its end was not reached")

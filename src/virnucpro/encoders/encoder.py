@@ -79,7 +79,7 @@ class Encoder:
         self.name = name
         self.precision = precision
         self.device = device
-        self.batch_tokens = self.budget = batch_tokens
+        self.batch_tokens = self.budget = self._fitted = batch_tokens
         self.attention = attention
         self.pinned = pinned
         self.streams = streams
@@ -92,6 +92,11 @@ class Encoder:
     def fit_memory(self) -> None:
         """Halves the budget of a batch until one fits into what is free on the device."""
         self.batch_tokens = budget_that_fits(self.batch_tokens, self.model.token_bytes, self.device)
+        self._fitted = self.batch_tokens
+
+    def restore_budget(self) -> None:
+        """Batches are again as large as when the encoder was loaded, whatever did not fit since."""
+        self.batch_tokens = self._fitted
 
     @property
     def width(self) -> int:

@@ -3,8 +3,10 @@
 from virnucpro.reads.compression import GZIP_ERRORS, GZIP_MAGIC
 from virnucpro.reads.contig import Contig, Seen, letters, template_of
 from virnucpro.reads.files import PAIRS, Reading
-from virnucpro.reads.names import FASTA_SUFFIXES, GZIP_SUFFIXES, sample_name
-from virnucpro.reads.sources import TRIAL_RECORDS, Source, files_in, open_sources
+from virnucpro.reads.mates import are_pair
+from virnucpro.reads.names import FASTA_SUFFIXES, GZIP_SUFFIXES, decoded, sample_name
+from virnucpro.reads.sources import TRIAL_RECORDS, Source, holds_records, open_sources
+from virnucpro.reads.streams import STDIN
 
 __all__ = [
     "FASTA_SUFFIXES",
@@ -12,12 +14,15 @@ __all__ = [
     "GZIP_MAGIC",
     "GZIP_SUFFIXES",
     "PAIRS",
+    "STDIN",
     "TRIAL_RECORDS",
     "Contig",
     "Reading",
     "Seen",
     "Source",
-    "files_in",
+    "are_pair",
+    "decoded",
+    "holds_records",
     "letters",
     "open_sources",
     "sample_name",

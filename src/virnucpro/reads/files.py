@@ -23,6 +23,12 @@ from virnucpro.reads.streams import STDIN, Spool
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "compressed twice",
+    b"\x1f\x9d": "packed by compress",
+    b"\x04\x22\x4d\x18": "packed by lz4",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"NCBI.sra": "an SRA archive, which fasterq-dump reads",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
 }

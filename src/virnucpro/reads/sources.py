@@ -23,17 +23,20 @@ from virnucpro.reads.text import unescaped
 
 # A letter outside IUPAC in one of so many first records means that the file is no DNA.
 TRIAL_RECORDS = 100
-NAMED = 10
 _U = b"Uu"
 
 
 def open_sources(
-    paths: Sequence[Path], sample: str | None = None, reading: Reading | None = None
+    paths: Sequence[Path],
+    sample: str | None = None,
+    reading: Reading | None = None,
+    faults: list[InputError] | None = None,
 ) -> list["Source"]:
     """The inputs of a run, each checked at once to be a file that can be read.
 
     sample replaces the name that is made from the file's. Raises InputError for a path that cannot
     be read, and for two inputs of one sample name: rows are told apart by sample and record.
+    faults: takes these instead, and the inputs of which they are are left out.
     """
     reading = reading or Reading()
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
@@ -45,21 +48,34 @@ def open_sources(
         raise InputError("'-', standard input, can be read once only; give the other as a file")
     sources: list[Source] = []
     for path in paths:
-        of_source = [path] if reading.mates is None else [path, reading.mates]
-        if len(of_source) == 2 and _same_file(*of_source):
-            raise InputError("it was given as its own mates; name the file of the others", path)
-        files = [InputFile.at(each, reading) for each in of_source]
-        name = sample_name(*of_source) if sample is None else decoded(sample)
-        source = Source(files, name, reading)
-        for other in sources:
-            if other.sample == source.sample:
-                raise InputError(
-                    f"its rows would carry the same sample name, {source.sample}, as those of "
-                    f"{other.path}; classify the two in runs of their own, or rename one",
-                    path,
-                )
-        sources.append(source)
+        try:
+            sources.append(_source(path, sample, reading, sources))
+        except InputError as error:
+            if faults is None:
+                raise
+            faults.append(error)
     return sources
+
+
+def _source(
+    path: Path, sample: str | None, reading: Reading, others: Sequence["Source"]
+) -> "Source":
+    """One input. Raises InputError."""
+    of_source = [path] if reading.mates is None else [path, reading.mates]
+    if len(of_source) == 2 and _same_file(*of_source):
+        raise InputError("it was given as its own mates; name the file of the others", path)
+    files = [InputFile.at(each, reading) for each in of_source]
+    name = sample_name(*of_source) if sample is None else decoded(sample)
+    for other in others:
+        if other.sample == name and _same_file(other.path, path):
+            raise InputError(f"this file was named twice, also as {other.path}; name it once", path)
+        if other.sample == name:
+            raise InputError(
+                f"its rows would carry the same sample name, {name}, as those of {other.path}; "
+                "classify the two in runs of their own, or rename one",
+                path,
+            )
+    return Source(files, name, reading)
 
 
 def _same_file(one: Path, other: Path) -> bool:
@@ -69,33 +85,8 @@ def _same_file(one: Path, other: Path) -> bool:
     return False
 
 
-def files_in(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The same paths with the sequence files in it, by name, for each folder; a line on each.
-
-    Raises InputError for a folder without any, or one that cannot be read.
-    """
-    files: list[Path] = []
-    notes: list[str] = []
-    for path in paths:
-        if path == STDIN or not path.is_dir():
-            files.append(path)
-            continue
-        try:
-            there = sorted(path.iterdir())
-            taken = [each for each in there if each.is_file() and _holds_records(each)]
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror}); check it", path) from error
-        if not taken:
-            raise InputError("there is no file of sequences in this folder", path)
-        files += taken
-        others = [decoded(each.name) for each in there if each not in set(taken)]
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        passed = f"; passed over: {', '.join(others[:NAMED])}{more}" if others else ""
-        notes.append(f"{path}: {len(taken)} files of sequences of {len(there)} entries{passed}")
-    return files, notes
-
-
-def _holds_records(path: Path) -> bool:
+def holds_records(path: Path) -> bool:
+    """Whether a file seems to be one of sequences. Raises InputError where it cannot be read."""
     try:
         with closing(InputFile.at(path, Reading()).opened()) as raw, text_of(raw) as (_, text):
             head = text.peek(READ_BYTES)

@@ -17,6 +17,7 @@ import numpy as np
 
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.errors import InputError
+from virnucpro.lock import holder_of
 from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.complexity import Complexity, complexities
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
@@ -113,7 +114,10 @@ class Run:
 
 
 def run_files(folder: Path) -> list[RunFiles]:
-    """The runs whose files lie in a folder, by prefix. Raises InputError if there is none."""
+    """The runs whose files lie in a folder, by prefix.
+
+    Raises InputError if there is none, or one of them is at work.
+    """
     if not folder.is_dir():
         raise InputError("there is no such folder; name the run directory of predict", folder)
     plain, packed = RunFiles(Path()), RunFiles(Path(), packed=True)
@@ -125,21 +129,34 @@ def run_files(folder: Path) -> list[RunFiles]:
         if path.name == name or path.name.endswith(f".{name}")
     }
     if not found:
-        if any(_is_at_work(path) for path in folder.iterdir()):
+        for path in filter(_is_hidden, folder.iterdir()):
+            _refuse_at_work(path, folder)
             raise InputError(
-                "the run here has no results yet; wait for its end, or, if it was stopped, give "
-                "the same predict command again",
+                "the run here was stopped before it had results; give the same predict command "
+                "again",
                 folder,
             )
+        inside = sorted(path.parent.name for path in folder.glob(f"*/*{names[0]}"))
+        deeper = f", or those in it, as {inside[0]}" if inside else ""
         raise InputError(
             f"this folder holds no run: there is neither {names[0]} nor {names[1]} in it; name "
-            "the run directory of predict",
+            f"the run directory of predict{deeper}",
             folder,
         )
+    for prefix in found:
+        _refuse_at_work(RunFiles(folder, prefix).hidden, folder, surely=True)
     return [_in_its_form(RunFiles(folder, prefix)) for prefix in sorted(found)]
 
 
-def _is_at_work(path: Path) -> bool:
+def _refuse_at_work(hidden: Path, folder: Path, *, surely: bool = False) -> None:
+    """Raises InputError where a process works on a run; surely: only if it is known to live."""
+    who, lives = holder_of(hidden) or ("", False)
+    if who and (lives or not surely):
+        stopped = "" if lives else "; if it was stopped there, give the same predict command again"
+        raise InputError(f"a run is at work here, {who}; wait for its end{stopped}", folder)
+
+
+def _is_hidden(path: Path) -> bool:
     """Whether this is the hidden folder of a run."""
     hidden = RunFiles(Path()).hidden.name
     return path.is_dir() and path.name.startswith(".") and path.name.endswith(hidden)

@@ -1,0 +1,81 @@
+"""The options that say how inputs are read, the same for predict and validate."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path, readable=False)
+OPTIONS = [
+    "--sample",
+    "--mates",
+    "--interleaved",
+    "--unpaired",
+    "--read-groups",
+    "--reference",
+    "--min-length",
+    "--max-length",
+    "--max-records",
+]
+
+
+def reading_options(command: Command) -> Command:
+    """Adds them, those of pairs as the two switches interleaved and unpaired."""
+    for option in (
+        click.option(
+            "--max-records",
+            type=click.IntRange(min=1),
+            help="Stop after so many records of each input, for a trial.",
+        ),
+        click.option(
+            "--max-length",
+            type=click.IntRange(min=1),
+            help="List records of more nt in failed.tsv instead of classifying them.",
+        ),
+        click.option(
+            "--min-length",
+            type=click.IntRange(min=1),
+            help="List records of fewer nt as too_short instead of classifying them.",
+        ),
+        click.option(
+            "--reference",
+            type=FILE,
+            help="FASTA that a CRAM was made with, where it needs one.",
+        ),
+        click.option(
+            "--read-groups",
+            is_flag=True,
+            help="Samples are those of a BAM's read groups (SM), for one input only.",
+        ),
+        click.option(
+            "--unpaired",
+            is_flag=True,
+            help="Read each record for itself, also those that a BAM has as mates.",
+        ),
+        click.option(
+            "--interleaved",
+            is_flag=True,
+            help="Each two records that follow each other are mates.",
+        ),
+        click.option(
+            "--mates",
+            type=FILE,
+            help="File of the second mates, in the order of the first, for one input only.",
+        ),
+        click.option(
+            "--sample",
+            help="Name in the column sample, for one input only; otherwise made from the file's "
+            "name.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def pairs_of(interleaved: bool, unpaired: bool) -> str:
+    """What the two switches come to, as in reads.Reading. Raises UsageError."""
+    if interleaved and unpaired:
+        raise click.UsageError("--interleaved and --unpaired contradict each other.")
+    return "interleaved" if interleaved else "none" if unpaired else "auto"
