@@ -2,6 +2,7 @@
 
 A process of its own that loads the program once and forks: each run is a real process that a real
 signal ends. A step is a call that changes a file or a folder of the run, or a flush to the disk.
+What a run loads late is loaded here: in each fork it would take most of the time.
 
     python crash_points.py FOLDER SIGNAL EVERY [option of predict ...]
 
@@ -17,7 +18,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy.ma  # noqa: F401
+
+import virnucpro.classifiers.kmers
+import virnucpro.cli.samples
+import virnucpro.run  # noqa: F401
 from command import WHOLE, interruptible, results, run_json
+from virnucpro import cli
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
@@ -57,8 +64,6 @@ def run(folder: Path, out: Path, options: list[str], how: signal.Signals, step: 
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 99
     try:
-        from virnucpro import cli
-
         sys.argv = ["virnucpro", "predict", str(folder / "in.fa"), "-o", str(out), "-q"]
         sys.argv += ["--bundle", str(folder / "km"), *options]
         folders = (str(out), str(folder / "journal"))
@@ -80,9 +85,6 @@ def check(folder: Path, out: Path, expected: dict[str, bytes], steps: str) -> No
 
 
 def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> None:
-    import virnucpro.classifiers.kmers
-    import virnucpro.run  # noqa: F401  loaded once, before the forks
-
     interruptible()
     ended = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     # With --force the folder holds another run before.

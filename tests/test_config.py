@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import rich_click as click
+from click.testing import CliRunner
 
 from command import dna, fasta, made_bundle, run_json, virnucpro
 from virnucpro.cli import program
@@ -59,13 +60,13 @@ def test_every_option_goes_through_a_file(tmp_path, key):
     words = [*needed, *words_of(OPTIONS[key])]
     said = resolved(*words)
     assert said != PLAIN
-    written = virnucpro("config", *words)
-    assert (written.code, written.err) == (0, "")
+    written = CliRunner().invoke(program, ["config", *words])
+    assert (written.exit_code, written.stderr) == (0, "")
     file = tmp_path / "all.toml"
-    file.write_text(written.out, "utf-8")
+    file.write_text(written.stdout, "utf-8")
     assert resolved("--config", str(file)) == said
-    again = virnucpro("config", "--config", file)
-    assert again.out == written.out
+    again = CliRunner().invoke(program, ["config", "--config", str(file)])
+    assert again.stdout == written.stdout
 
 
 def test_what_has_no_value_stands_there_as_a_comment():

@@ -20,10 +20,13 @@ def crash_trials():
         yield module
 
 
-SHORT = {"kmer": (("kmer two inputs", "kmer journal"), 18, 0.5), "mini": (("mini",), 2, 0.3)}
-
-
-@pytest.mark.parametrize(("names", "trials", "scale"), SHORT.values(), ids=SHORT)
+@pytest.mark.parametrize(
+    ("names", "trials", "scale"),
+    [
+        pytest.param(("kmer two inputs", "kmer journal"), 18, 0.5, id="kmer"),
+        pytest.param(("mini",), 2, 0.3, id="mini", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_random_and_started_again(crash_trials, tmp_path, names, trials, scale):
     """TRAP D4, R5."""
     choices = crash_trials.scenes(tmp_path, names, scale, warm=False)

@@ -248,8 +248,8 @@ def test_a_line_for_each_block_on_request(monkeypatch, capfd):
 @pytest.fixture(scope="module")
 def big(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("big")
-    (folder / "in.fa").write_bytes(random_reads(30_000, 250))
-    made_bundle(folder / "km", block_nt=250_000)
+    (folder / "in.fa").write_bytes(random_reads(4_000, 250))
+    made_bundle(folder / "km", block_nt=50_000)
     return folder
 
 

@@ -31,12 +31,14 @@ ODDS = [MINI, Odds(0.3, 0.014, CHUNK_NT), Odds(0.71, 0.5, CHUNK_NT), Odds(0.95, 
 
 
 def regions_of(virus: np.ndarray, odds: Odds, length_nt: int | None = None) -> list[Region]:
-    """The regions of one contig whose chunks are called virus or others."""
-    start, end = span_arrays(length_nt or CHUNK_NT * len(virus), CHUNK_NT)
-    assert len(start) == len(virus)
-    calls = np.where(virus, Call.VIRUS, Call.OTHERS).astype(np.uint8)
-    record = np.zeros(len(virus), np.int32)
-    return RegionFinder(odds).add(1, record, start, end, virus * 0.5, calls, True)
+    """The regions of one contig, or of a row each, whose chunks are called virus or others."""
+    contigs, chunks = np.atleast_2d(virus).shape
+    start, end = span_arrays(length_nt or CHUNK_NT * chunks, CHUNK_NT)
+    assert len(start) == chunks
+    spans = np.tile(start, contigs), np.tile(end, contigs)
+    calls = np.where(virus, Call.VIRUS, Call.OTHERS).astype(np.uint8).ravel()
+    record = np.repeat(np.arange(contigs, dtype=np.int32), chunks)
+    return RegionFinder(odds).add(contigs, record, *spans, virus.ravel() * 0.5, calls, True)
 
 
 # What chance gives
@@ -51,7 +53,7 @@ def test_chance_gives_no_more_regions_than_promised(odds, chunks):
     if chunks <= 3:
         contigs = 20_000
     drawn = rng.random((contigs, chunks)) < odds.false_positive_rate
-    found = [r.expected for row in drawn[drawn.sum(1) > 1] for r in regions_of(row, odds)]
+    found = [region.expected for region in regions_of(drawn, odds)]
     assert all(expected <= MOST_EXPECTED for expected in found)
     for most in (MOST_EXPECTED, MOST_EXPECTED / 10):
         number = sum(expected <= most for expected in found)
@@ -71,7 +73,7 @@ def test_more_mistakes_than_the_rate_do_give_regions():
     """The simulation above can fail."""
     rng = np.random.default_rng(1)
     drawn = rng.random((300, 1_000)) < 2 * MINI.false_positive_rate
-    assert sum(len(regions_of(row, MINI)) for row in drawn) > 2 * MOST_EXPECTED * 300
+    assert len(regions_of(drawn, MINI)) > 2 * MOST_EXPECTED * 300
 
 
 def test_hosts_that_differ_along_the_contig_do_not_either():
@@ -79,7 +81,7 @@ def test_hosts_that_differ_along_the_contig_do_not_either():
     rng = np.random.default_rng(2)
     rates = np.repeat(rng.random((2_000, 10)) ** 2, 10, axis=1) * MINI.false_positive_rate
     drawn = rng.random(rates.shape) < rates
-    assert sum(len(regions_of(row, MINI)) for row in drawn) <= MOST_EXPECTED * len(drawn)
+    assert len(regions_of(drawn, MINI)) <= MOST_EXPECTED * len(drawn)
 
 
 @pytest.mark.parametrize("odds", ODDS, ids=str)

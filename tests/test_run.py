@@ -110,7 +110,9 @@ def test_every_record_and_every_chunk_comes_out_once(short, tmp_path_factory, re
     folder = tmp_path_factory.mktemp("run")
     given_records = sequences(records)
     (folder / "in.fa").write_bytes(fasta(given_records))
-    outcome = predict([folder / "in.fa"], short.path, folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        outcome = predict([folder / "in.fa"], short.path, folder / "out")
     contigs, calls = table(outcome.files.contigs), table(outcome.files.calls)
     found = [(row["record"], row["contig"], row["length_nt"]) for row in contigs]
     assert found == [
@@ -509,28 +511,21 @@ def test_settings_that_cannot_be(bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_input(tmp_path):
-    """TRAP R9: Ten times as many reads may take the lines that wait for sorting, and no more."""
+def test_many_reads_take_no_more_memory_and_little_time_without_torch(tmp_path):
+    """TRAP R9: Ten times as many reads may take the lines that wait for sorting, and no more.
+
+    The issue asks for 10,000 reads a second on a quiet machine; this one may be busy.
+    """
     made_bundle(tmp_path / "km", block_nt=1_000_000)
     peaks = []
-    for number in (30_000, 300_000):
+    for number in (10_000, 100_000):
         path = tmp_path / f"{number}.fa"
-        path.write_bytes(random_reads(number, 120))
+        path.write_bytes(random_reads(number, 150))
         arguments = ("predict", path, "-o", tmp_path / f"r{number}", "--bundle", tmp_path / "km")
         assert virnucpro(*arguments, "-q").code == 0
         document = run_json(tmp_path / f"r{number}")
         assert document["counts"]["records"] == number
+        assert document["versions"]["torch"] is None
         peaks.append(document["memory"]["peak_bytes"])
-    assert peaks[1] - peaks[0] < 50_000_000, peaks
-
-
-@pytest.mark.slow
-def test_many_reads_a_second_without_torch(tmp_path):
-    """The issue asks for 10,000 a second on a quiet machine; this one may be busy."""
-    made_bundle(tmp_path / "km", block_nt=8_000_000)
-    (tmp_path / "in.fa").write_bytes(random_reads(100_000, 250))
-    arguments = ("predict", tmp_path / "in.fa", "-o", tmp_path / "r", "--bundle", tmp_path / "km")
-    assert virnucpro(*arguments, "-q").code == 0
-    document = run_json(tmp_path / "r")
-    assert document["versions"]["torch"] is None
-    assert 100_000 / document["timings"]["total_s"] > 5_000
+    assert peaks[1] - peaks[0] < 16_000_000, peaks
+    assert number / document["timings"]["total_s"] > 5_000
