@@ -81,7 +81,7 @@ def test_the_named_kernel_is_what_runs(qkv, name):
 def test_a_kernel_that_cannot_run_raises(qkv):
     """TRAP N2."""
     mask = mask_of(torch.ones(3, 17, dtype=torch.bool), None)
-    with pytest.raises(SettingsError, match="'fast' is not known; choose auto, flash, cudnn"):
+    with pytest.raises(SettingsError, match="'fast' is not known; choose auto, triton, flash"):
         attention(*qkv, mask, backend="fast")
     for name in set(BACKENDS) - set(ON_CPU):
         with pytest.raises(SettingsError, match=f"kernel {name} cannot .* on CUDA devices only"):

@@ -20,8 +20,10 @@ from virnucpro.bundle import load
 from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
 from virnucpro.encoders.attention import (
     BACKENDS,
+    Mask,
     attention,
     backend_for,
+    kernel_for,
     mask_of,
     observing,
     why_not,
@@ -51,6 +53,7 @@ KERNEL_WORDS = {
     "cuDNN flash": "cudnn",
     "memory-efficient": "fmha_cutlass",
     "FlexAttention": "flex_attention",
+    "Triton flash": "_attend_rows",
 }
 
 
@@ -302,6 +305,62 @@ def test_the_name_is_that_of_the_kernel_on_the_device(backend, biased, padded):
     assert (found - plain)[kept].abs().max() <= 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("width", "tokens"), [(16, 3), (24, 64), (64, 65), (64, 330), (128, 168)])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_our_attention_is_that_written_out(dtype, width, tokens, rotary):
+    """Positions, ALiBi, pads; a row has the same bits alone; pads come out as zeros."""
+    torch.manual_seed(width + tokens)
+    heads, lengths = 4, [tokens, max(1, tokens // 3), 1]
+    rows = torch.randn(3 * tokens, 3 * heads * width, device=CUDA).to(dtype)
+    keep_BT = torch.arange(tokens, device=CUDA) < torch.tensor(lengths, device=CUDA)[:, None]
+    slopes_H = None if rotary else torch.rand(heads, device=CUDA)
+    turn = None
+    if rotary:
+        angle_TD = torch.rand(tokens, width // 2, device=CUDA) * 6
+        turn = angle_TD.cos(), angle_TD.sin()
+
+    def heads_of(rows):
+        return rows.view(-1, tokens, 3, heads, width).permute(2, 0, 3, 1, 4)
+
+    mask = mask_of(keep_BT, slopes_H, True, turn)
+    found = attention(*heads_of(rows), mask, backend="triton")
+    turned = rows.clone()
+    if turn:
+        rowwise.rotate_(turned, 2 * heads * width, *turn)
+    plain = attention(*heads_of(turned).double(), mask.turned, backend="math")
+    kept = keep_BT[:, None, :, None].expand_as(plain)
+    step = {torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    assert (found - plain)[kept].abs().max() <= 4 * step * plain[kept].abs().max()
+    assert (found[~kept] == 0).all()
+    for row, length in enumerate(lengths):
+        alone = Mask(None, slopes_H, length, turn and tuple(x[:length] for x in turn))
+        short = [x[row : row + 1, :, :length] for x in heads_of(rows)]
+        assert torch.equal(attention(*short, alone, backend="triton")[0], found[row, :, :length])
+
+
+def test_heads_too_wide_for_our_attention():
+    """TRAP N2."""
+    q = torch.ones(1, 1, 5, 256, device=CUDA, dtype=torch.bfloat16)
+    mask = Mask(None, None, 5)
+    with pytest.raises(SettingsError, match="triton takes heads of a width up to 128, these"):
+        attention(q, q, q, mask, backend="triton")
+    assert kernel_for("auto", q, mask) == "flash"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("rows", "width", "inner"), [(1, 64, 128), (300, 768, 3072), (77, 96, 80)])
+def test_a_gated_product_is_torchs(dtype, rows, width, inner):
+    torch.manual_seed(rows)
+    x_NC = torch.randn(rows, width).to(dtype)
+    weight_XC = (torch.randn(2 * inner, width) * width**-0.5).to(dtype)
+    plain = rowwise.gated_product(x_NC.float(), weight_XC.float())
+    found = rowwise.gated_product(x_NC.to(CUDA), weight_XC.to(CUDA)).cpu()
+    assert found.dtype == dtype
+    step = {torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    assert (found - plain).abs().max() <= step * plain.abs().max()
+
+
 def test_memory_is_known_and_fragments_have_a_share():
     held = torch.empty(1 << 28, dtype=torch.uint8, device=CUDA)
     memory = devices.memory_of("cuda")
@@ -379,11 +438,11 @@ def test_predict_computes_here_and_flags_change_nothing(bundle, contigs, tmp_pat
     assert np.nanmax(np.abs(np.subtract(p_virus_of(cpu), p_virus_of(found)))) <= limit
     document = json.loads(found.files.run_json.read_text())
     assert document["device"]["kind"] == "cuda"
-    esm2 = {"fp32": "memory-efficient", "bf16": "FlashAttention-2"}[precision]
-    assert document["attention"] == {"dnabert_s": "memory-efficient with bias", "esm2": esm2}
+    kernel = {"fp32": "memory-efficient", "bf16": "Triton flash"}[precision]
+    assert document["attention"] == {"dnabert_s": f"{kernel} with bias", "esm2": kernel}
     assert document["memory"]["blocks"]["reserved_bytes"] > 0
     log = found.files.log.read_text()
-    for line in ("page-locked buffers: on", "streams of their own: on", f"esm2: {esm2}"):
+    for line in ("page-locked buffers: on", "streams of their own: on", f"esm2: {kernel}"):
         assert line in log
     assert " workers: 0 " not in log
     calls = found.files.calls.read_bytes()

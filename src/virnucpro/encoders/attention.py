@@ -12,8 +12,9 @@ B sequences, H heads, T tokens (q: queries, k: keys), D width of a head.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -35,8 +36,9 @@ NAMES = {
     "_scaled_dot_product_cudnn_attention": "cuDNN flash",
     "_scaled_dot_product_efficient_attention": "memory-efficient",
     "_scaled_dot_product_flash_attention_for_cpu": "PyTorch CPU flash",
+    "flash_attention": "Triton flash",
 }
-WITH_BIAS = {"memory-efficient", "cuDNN flash"}
+WITH_BIAS = {"memory-efficient", "cuDNN flash", "Triton flash"}
 SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "_scaled_dot_product_attention_math"}
 FLEX = "FlexAttention"
 
@@ -49,12 +51,24 @@ class Mask:
     """Who attends to whom; made once a forward and used by every layer.
 
     keep: (B, T), False at pads, which stand behind a sequence; None when the batch has none.
-    slopes: (H,), ALiBi's, or None. tokens: T.
+    slopes: (H,), ALiBi's, or None. tokens: T. turn: cosines and sines, float32 (T, D/2), of rotary
+    positions that q and k are given without, for a kernel of TURNING; None where there are none.
     """
 
     keep: Tensor | None
     slopes: Tensor | None
     tokens: int
+    turn: tuple[Tensor, Tensor] | None = None
+
+    @cached_property
+    def turned(self) -> "Mask":
+        """The same for queries and keys that have their positions."""
+        return replace(self, turn=None)
+
+    @cached_property
+    def lengths(self) -> Tensor | None:
+        """Tokens of each sequence, int32 (B,); None when all have T."""
+        return None if self.keep is None else self.keep.sum(1, dtype=torch.int32)
 
     @cached_property
     def _biases(self) -> dict[torch.dtype, Tensor]:
@@ -98,13 +112,18 @@ class Mask:
         return F.pad(ends_2B, (1, 0)).to(torch.int32)
 
 
-def mask_of(keep_BT: Tensor, slopes_H: Tensor | None, padded: bool | None = None) -> Mask:
+def mask_of(
+    keep_BT: Tensor,
+    slopes_H: Tensor | None,
+    padded: bool | None = None,
+    turn: tuple[Tensor, Tensor] | None = None,
+) -> Mask:
     """The mask of a batch: pads are not seen, and heads with a slope lose slope * |i - j|.
 
-    padded: whether there are pads at all; None asks the device, which waits for it.
+    padded: whether there are pads at all; None asks the device, which waits for it. turn: see Mask.
     """
     padded = not bool(keep_BT.all()) if padded is None else padded
-    return Mask(keep_BT if padded else None, slopes_H, keep_BT.shape[1])
+    return Mask(keep_BT if padded else None, slopes_H, keep_BT.shape[1], turn)
 
 
 def _aligned(bias: Tensor, more: Tensor | None = None) -> Tensor:
@@ -184,6 +203,27 @@ def _flash(
     return mixed_NHD.view(batch, tokens, *mixed_NHD.shape[1:]).transpose(1, 2)
 
 
+def _triton(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
+    from virnucpro.encoders.triton_attention import flash_attention
+
+    if (width := q_BHTD.shape[-1]) > TRITON_WIDTH:
+        raise SettingsError(
+            f"attention kernel triton takes heads of a width up to {TRITON_WIDTH}, these have "
+            f"{width}; choose another, or auto"
+        )
+    return flash_attention(
+        q_BHTD,
+        k_BHTD,
+        v_BHTD,
+        turn=mask.turn,
+        lengths_B=mask.lengths,
+        slopes_H=mask.slopes,
+        scale=q_BHTD.shape[-1] ** -0.5 if scale is None else scale,
+    )
+
+
 def _flex(
     q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
 ) -> Tensor:
@@ -212,6 +252,7 @@ def _flex_compiled() -> Callable[..., Any]:
 # q, k, v, mask, and what to scale scores with where it is not D ** -0.5 of what is given.
 Kernel = Callable[[Tensor, Tensor, Tensor, Mask, float | None], Tensor]
 KERNELS: Mapping[str, Kernel] = {
+    "triton": _triton,
     "flash": _flash,
     "cudnn": _only(SDPBackend.CUDNN_ATTENTION),
     "efficient": _only(SDPBackend.EFFICIENT_ATTENTION),
@@ -221,7 +262,11 @@ KERNELS: Mapping[str, Kernel] = {
 }
 # Widths of a head that a kernel takes: multiples of 8, or from 16 on powers of two.
 ALIGNED = ("flash", "cudnn", "efficient")
-BACKENDS = ("auto", "flash", "cudnn", "efficient", "flex", "math")
+# The widest head that triton takes.
+TRITON_WIDTH = 128
+# Kernels that give queries and keys their rotary positions themselves.
+TURNING = ("triton",)
+BACKENDS = ("auto", "triton", "flash", "cudnn", "efficient", "flex", "math")
 
 
 def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool) -> str | None:
@@ -238,13 +283,15 @@ def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool
         return None
     if device.type != "cuda":
         return "it runs on CUDA devices only"
-    if backend in ("flash", "cudnn"):
+    if backend in ("triton", "flash", "cudnn"):
         if dtype not in HALF:
             return f"it takes bf16 and fp16, not {str(dtype).removeprefix('torch.')}"
         if (found := torch.cuda.get_device_capability(device)) < FLASH_CAPABILITY:
             return f"it needs a GPU of capability 8.0, this one has {found[0]}.{found[1]}"
     if backend == "flash" and biased:
         return "PyTorch's FlashAttention-2 takes no bias, which ALiBi is"
+    if backend == "triton" and find_spec("triton") is None:
+        return "this PyTorch has no Triton"
     if backend == "cudnn" and not torch.backends.cudnn.is_available():  # type: ignore[no-untyped-call]
         return "this PyTorch has no cuDNN"
     return None
@@ -259,15 +306,22 @@ def check_backend(backend: str, device: torch.device, dtype: torch.dtype, biased
 
 
 def automatic(q_BHTD: Tensor, mask: Mask) -> str:
-    """The kernel that `auto` stands for: a function of device, dtype and mask alone.
+    """The kernel that `auto` stands for: a function of device, dtype, heads and mask alone.
 
-    Not cuDNN's, though on Hopper it is 2 % faster over a whole encoder: it takes 40 ms to plan for
-    each new shape of a batch, and batches of real inputs have dozens of shapes.
+    Never cuDNN's: it takes 40 ms to plan for each new shape of a batch, and batches of real inputs
+    have dozens of shapes.
     """
     if not q_BHTD.is_cuda:
         return "sdpa"
-    device, biased = q_BHTD.device, mask.slopes is not None
-    return "efficient" if why_not("flash", device, q_BHTD.dtype, biased) else "flash"
+    place = q_BHTD.device, q_BHTD.dtype, mask.slopes is not None
+    if q_BHTD.shape[-1] <= TRITON_WIDTH and not why_not("triton", *place):
+        return "triton"
+    return "efficient" if why_not("flash", *place) else "flash"
+
+
+def kernel_for(backend: str, q_BHTD: Tensor, mask: Mask) -> str:
+    """The name of KERNELS that a name of BACKENDS means to these queries."""
+    return automatic(q_BHTD, mask) if backend == "auto" else backend
 
 
 def attention(
@@ -276,10 +330,11 @@ def attention(
     """Attention of each head, (B, H, Tq, D), in the dtype of v.
 
     backend: a name of KERNELS, or auto. Raises SettingsError for one that is unknown or cannot run
-    on this device, with this dtype, or with this mask.
+    on this device, with this dtype, these heads, or with this mask.
     """
     check_backend(backend, q_BHTD.device, q_BHTD.dtype, mask.slopes is not None)
-    kernel = automatic(q_BHTD, mask) if backend == "auto" else backend
+    kernel = kernel_for(backend, q_BHTD, mask)
+    assert mask.turn is None or kernel in TURNING
     asked = kernel, q_BHTD.device, q_BHTD.dtype, mask.keep is None, mask.slopes is None
     seen = _SEEN.get()
     if seen is None or asked in seen:
@@ -305,6 +360,8 @@ def _run(kernel: str, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask
     more = 0
     if kernel in ALIGNED:
         more = -width % 8
+    elif kernel == "triton":
+        more = width % 2
     elif kernel == "flex":
         more = max(16, 1 << (width - 1).bit_length()) - width
     if not more:
@@ -319,6 +376,10 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation loads torch's compiler, which takes a second
 
     def __torch_dispatch__(
         self,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from virnucpro.encoders.attention import Mask, attention, mask_of
+from virnucpro.encoders.attention import TURNING, Mask, attention, kernel_for, mask_of
 from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
 from virnucpro.encoders.esm2 import Block as Esm2Block
@@ -31,6 +31,7 @@ from virnucpro.encoders.rowwise import (
     add_product_,
     eight_bit_product,
     eight_bit_weight,
+    gated_product,
     norm,
     rotate_,
 )
@@ -114,11 +115,11 @@ class FusedEsm2:
         cos_TD, sin_TD = self.model.rotary(ids_BT.shape[1], torch.float32)
         half = cos_TD.shape[1] // 2
         turn = cos_TD[:, :half].contiguous(), sin_TD[:, :half].contiguous()
-        mask = mask_of(keep_BT, None, padded)
+        mask = mask_of(keep_BT, None, padded, turn)
         delta_NC: Tensor | None = None
         for layer in self.layers:
             run = _esm2_layer if layer.eight is None else _esm2_layer_in_fp8
-            delta_NC = run(layer, x_NC, delta_NC, turn, mask, backend)
+            delta_NC = run(layer, x_NC, delta_NC, mask, backend)
         hidden_NC, _ = self.norm(x_NC, torch.float32, delta_NC)
         return hidden_NC.view(*ids_BT.shape, -1).masked_fill(~keep_BT[..., None], 0)
 
@@ -138,7 +139,6 @@ def _esm2_layer(
     layer: _Esm2Layer,
     x_NC: Tensor,
     delta_NC: Tensor | None,
-    turn: tuple[Tensor, Tensor],
     mask: Mask,
     backend: str,
 ) -> None:
@@ -147,7 +147,6 @@ def _esm2_layer(
     dtype = block.up.weight.dtype
     h_NC, _ = layer.attention_norm(x_NC, dtype, delta_NC)
     qkv_NX = F.linear(h_NC, block.qkv.weight, block.qkv.bias)
-    rotate_(qkv_NX, 2 * x_NC.shape[1], *turn)
     add_product_(x_NC, _mixed(qkv_NX, block.heads, mask, backend), block.out.weight)
     up_NF = F.linear(layer.ffn_norm(x_NC, dtype)[0], block.up.weight, block.up.bias)
     add_product_(x_NC, activate(up_NF, dtype)[0], block.down.weight)
@@ -157,7 +156,6 @@ def _esm2_layer_in_fp8(
     layer: _Esm2Layer,
     x_NC: Tensor,
     delta_NC: Tensor | None,
-    turn: tuple[Tensor, Tensor],
     mask: Mask,
     backend: str,
 ) -> Tensor:
@@ -167,7 +165,6 @@ def _esm2_layer_in_fp8(
     dtype = block.up.weight.dtype
     rows = layer.attention_norm(x_NC, FP8, delta_NC)
     qkv_NX = eight_bit_product(rows, eight["qkv"], block.qkv.bias, dtype)
-    rotate_(qkv_NX, 2 * x_NC.shape[1], *turn)
     mixed_NC = _mixed(qkv_NX, block.heads, mask, backend)
     out_NC = eight_bit_product(activate(mixed_NC, FP8, gelu=False), eight["out"], None, dtype)
     rows = layer.ffn_norm(x_NC, FP8, out_NC)
@@ -214,8 +211,7 @@ class FusedDnabertS:
             mixed_NC = _mixed(qkv_NX, block.heads, mask, backend)
             out_NC = F.linear(mixed_NC, block.out.weight, block.out.bias)
             h_NC, _ = attention_norm(x_NC, self.dtype, out_NC, keep=True)
-            gate_NX = F.linear(h_NC, block.gate.weight)
-            inner_NF, _ = activate(gate_NX, self.dtype, gated=True)
+            inner_NF = gated_product(h_NC, block.gate.weight)
             down_NC = F.linear(inner_NF, block.down.weight, block.down.bias)
             h_NC, _ = ffn_norm(x_NC, self.dtype, down_NC, keep=True)
         return x_NC.view(*ids_BT.shape, -1).masked_fill(~keep_BT[..., None], 0)
@@ -226,10 +222,13 @@ class FusedDnabertS:
 
 
 def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
-    """Attention of rows that hold q, k and v of all heads, (N, C)."""
+    """Attention of rows that hold q, k and v of all heads, (N, C); turns q and k where they lie."""
     width = qkv_NX.shape[1] // (3 * heads)
     qkv_BT3HD = qkv_NX.view(-1, mask.tokens, 3, heads, width)
     q, k, v = qkv_BT3HD.permute(2, 0, 3, 1, 4)
+    if mask.turn is not None and kernel_for(backend, q, mask) not in TURNING:
+        rotate_(qkv_NX, 2 * heads * width, *mask.turn)
+        mask = mask.turned
     return attention(q, k, v, mask, backend=backend).transpose(1, 2).flatten(0, 1).flatten(1)
 
 

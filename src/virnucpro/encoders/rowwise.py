@@ -86,6 +86,20 @@ def add_product_(x_NC: Tensor, rows_NF: Tensor, weight_CF: Tensor) -> None:
         x_NC.addmm_(rows_NF.float(), weight_CF.float().t())
 
 
+def gated_product(rows_NC: Tensor, weight_XC: Tensor) -> Tensor:
+    """Exact GELU of rows @ gate.T, times rows @ value.T, (N, F) in the dtype of rows.
+
+    weight holds gate and value, each (F, C), one upon the other; on CUDA one kernel computes both
+    and keeps what comes between to itself, where C and F are such as its tiles take.
+    """
+    if rows_NC.is_cuda:
+        from virnucpro.encoders.triton_products import gated_rows, takes
+
+        if takes(weight_XC.shape[0] // 2, weight_XC.shape[1]):
+            return gated_rows(rows_NC, weight_XC)
+    return activate(F.linear(rows_NC, weight_XC), rows_NC.dtype, gated=True)[0]
+
+
 def eight_bit_weight(weight_CF: Tensor) -> tuple[Tensor, Tensor]:
     """A weight in fp8, and the scale of each of its rows, (1, C)."""
     rows, scale = _as(weight_CF.float(), FP8)

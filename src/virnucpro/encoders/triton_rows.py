@@ -24,16 +24,22 @@ def _warps(width: int) -> int:
 
 
 @triton.jit
-def _gelu(x):
-    # Phi(-|x|) by Abramowitz and Stegun 7.1.26, good to 1e-7, and without cancellation on the left.
-    z = tl.abs(x) * 0.7071067811865476
-    t = 1.0 / (1.0 + 0.3275911 * z)
-    series = 1.061405429 * t - 1.453152027
-    series = series * t + 1.421413741
-    series = series * t - 0.284496736
-    series = series * t + 0.254829592
-    tail = 0.5 * series * t * tl.exp(-z * z)
-    return tl.where(x < 0, x * tail, x - x * tail)
+def gelu(x):
+    """Exact to 4e-8: x Phi(x) = max(x, 0) - |x| Phi(-|x|), and log2 Phi(-z) as a polynomial.
+
+    Its coefficients minimise the largest error of z Phi(-z) for z from 0 to 5; it falls without end
+    beyond. One exponential and no division, since both are slow beside multiplying.
+    """
+    z = tl.abs(x)
+    power = -1.3191225e-06 * z + 2.0445981e-05
+    power = power * z - 9.109587e-05
+    power = power * z - 0.00038464885
+    power = power * z + 0.0074235657
+    power = power * z - 0.05278875
+    power = power * z - 0.45908263
+    power = power * z - 1.15113
+    power = power * z - 0.99999845
+    return tl.maximum(x, 0.0) - z * tl.exp2(power)
 
 
 @triton.jit
@@ -43,8 +49,9 @@ def _store(out, scales, row, a, b, inside, C: tl.constexpr, ya, yb, EIGHT: tl.co
         most = tl.maximum(tl.max(tl.abs(ya), 0), tl.max(tl.abs(yb), 0))
         scale = tl.maximum(most / 448.0, 1e-12)
         tl.store(scales + row, scale)
-        ya = tl.clamp(ya / scale, -448.0, 448.0)
-        yb = tl.clamp(yb / scale, -448.0, 448.0)
+        inverse = 1.0 / scale
+        ya = tl.clamp(ya * inverse, -448.0, 448.0)
+        yb = tl.clamp(yb * inverse, -448.0, 448.0)
     tl.store(out + row * C + a, ya.to(out.dtype.element_ty))
     tl.store(out + row * C + b, yb.to(out.dtype.element_ty), mask=inside)
 
@@ -116,8 +123,8 @@ def _act_rows(
     ya = tl.load(x + begin + a).to(tl.float32)
     yb = tl.load(x + begin + b, mask=inside, other=0.0).to(tl.float32)
     if GELU:
-        ya = _gelu(ya)
-        yb = _gelu(yb)
+        ya = gelu(ya)
+        yb = gelu(yb)
     if GATED:
         ya *= tl.load(x + begin + C + a).to(tl.float32)
         yb *= tl.load(x + begin + C + b, mask=inside, other=0.0).to(tl.float32)
