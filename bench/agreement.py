@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from figures import table
 from virnucpro.bench import Bench
 from virnucpro.devices import clear_cache
+from virnucpro.encoders.fused import FusedEsm2
 from virnucpro.frames import open_frames
 from virnucpro.reads import letters, open_sources
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
@@ -69,7 +70,12 @@ def embedded(
     """Features (frames, width) in a precision, float32, on the CPU; the kernels that ran."""
     parts, kernels = [], {}
     for name in ("dnabert_s", "esm2"):
-        encoder = bench.encoder(name, precision)
+        plain, _, layers = precision.partition("@")
+        encoder = bench.encoder(name, plain)
+        if layers and name == "esm2":
+            first, _, last = layers.partition("-")
+            eight_bit = range(int(first), int(last or first) + 1)
+            encoder.model = FusedEsm2(encoder.model.model, eight_bit)  # type: ignore[attr-defined]
         parts.append(encoder.rows(ids[name]).cpu())
         kernels[name] = sorted(encoder.kernels_seen)
         del encoder
@@ -155,7 +161,11 @@ def main() -> None:
     parser.add_argument("--esm", default="3B")
     parser.add_argument("--dnabert", default="117M")
     parser.add_argument("--frames", type=int, default=6_000, help="every sixth fits the head")
-    parser.add_argument("--precision", action="append", help="besides fp32; default: all")
+    parser.add_argument(
+        "--precision",
+        action="append",
+        help="besides fp32; default: all; fp16@30-35: ESM-2's layers 30 to 35 in fp8, others not",
+    )
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     nucleotides, proteins, viral_R = frames(chosen.val, chosen.frames)

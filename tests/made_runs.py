@@ -7,9 +7,9 @@ from pathlib import Path
 
 from test_outputs_doc import a_run_json
 from virnucpro.bundle import load
-from virnucpro.journal import RunFiles
 from virnucpro.report.card import about_bundle
-from virnucpro.tables import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.run_directory import RunFiles
+from virnucpro.tables.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ from command import (
     virnucpro,
 )
 from test_outputs_doc import schema
-from virnucpro import tables
+from virnucpro.tables.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
+from virnucpro.tables.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 
 HEADERS = {
-    "calls.tsv": tables.CALLS_COLUMNS,
-    "contigs.tsv": tables.CONTIGS_COLUMNS,
-    "prediction_results.txt": tables.FRAME_SCORES_COLUMNS,
-    "prediction_results_highestscore.csv": tables.CHUNK_SCORES_COLUMNS,
+    "calls.tsv": CALLS_COLUMNS,
+    "contigs.tsv": CONTIGS_COLUMNS,
+    "prediction_results.txt": FRAME_SCORES_COLUMNS,
+    "prediction_results_highestscore.csv": CHUNK_SCORES_COLUMNS,
 }
 GOOD = fasta((f"s{i}", dna(600, i)) for i in range(1, 151))
 

@@ -13,7 +13,14 @@ import torch
 
 from command import frames_manifest, made_bundle, virnucpro
 from virnucpro import bundle as bundles
-from virnucpro.bundle import MANIFEST, embedded_bundles, load, read_manifest, write_bundle
+from virnucpro.bundle import (
+    MANIFEST,
+    Provenance,
+    embedded_bundles,
+    load,
+    read_manifest,
+    write_bundle,
+)
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.classifiers.whole_chunks import codon_network_of
 from virnucpro.errors import BundleError, DeviceError, SettingsError
@@ -301,7 +308,7 @@ def test_the_embedded_bundles_are_whole(alias):
     assert sum(path.stat().st_size for path in bundle.path.rglob("*")) <= 12_000_000
     assert all(bundle.file(name) for name in bundle.files)
     assert bundle.min_nt == 60
-    assert not bundle.is_published_model
+    assert bundle.provenance is Provenance.OTHER
     assert bundle.card
     assert bundle.parts["training"]
     listed = virnucpro("bundles", "list")

@@ -11,10 +11,10 @@ import pytest
 from command import TABLES, WHOLE, dna, fasta, made_bundle, random_reads, results, virnucpro
 from virnucpro import disk
 from virnucpro.disk import Shape, disk_needed, shortage
-from virnucpro.journal import OutputFile
 from virnucpro.reads import Reading, open_sources
 from virnucpro.run import predict
 from virnucpro.sorting import SortedLines
+from virnucpro.writing import OutputFile
 
 INPUTS = {
     "reads": random_reads(3_000, 150),

@@ -24,7 +24,8 @@ def fused(golden, name, precision, eight_bit=False):
     encoder = load(golden / f"{weights}.weights.safetensors", "cpu", precision, plain=True)
     plain = encoder.model
     esm2 = name == "esm2"
-    encoder.model = FusedEsm2(plain, eight_bit) if esm2 else FusedDnabertS(plain)
+    layers = range(len(plain.layers)) if eight_bit else ()
+    encoder.model = FusedEsm2(plain, layers) if esm2 else FusedDnabertS(plain)
     return encoder, golden_examples(golden / f"{examples}.examples.safetensors")
 
 
@@ -59,6 +60,13 @@ def test_fp8_against_fp32(golden):
     encoder, examples = fused(golden, "esm2", "bf16", eight_bit=True)
     error = worst_error(encoder, examples)
     assert tolerances.GOLDEN_HALF["esm2", "bf16"] / 2 < error <= tolerances.GOLDEN_FP8
+
+
+def test_weights_in_fp8_are_held_once(golden):
+    encoder, _ = fused(golden, "esm2", "bf16", eight_bit=True)
+    block = encoder.model.model.layers[0]
+    held = [block.qkv.weight, block.out.weight, block.up.weight, block.down.weight]
+    assert sum(weight.untyped_storage().nbytes() for weight in held) == 0
 
 
 _norm, _rotate = rowwise.norm, rowwise.rotate_

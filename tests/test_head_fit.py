@@ -20,7 +20,7 @@ from frame_bundles import (
     published_esm2,
 )
 from virnucpro import assembly
-from virnucpro.bundle import load, read_manifest
+from virnucpro.bundle import Provenance, load, read_manifest
 from virnucpro.calls import Status
 from virnucpro.chunks import chunk_spans
 from virnucpro.classifiers.open_frames import BLOCK_NT
@@ -346,7 +346,7 @@ def test_a_bundle_is_written_and_read(copy, undisturbed, paths, tmp_path):
     bundle = load(tmp_path / "b")
     assert bundle == written
     assert (bundle.kind, bundle.chunk_nt, bundle.block_nt) == ("frames", CHUNK_NT, BLOCK_NT)
-    assert not bundle.is_published_model
+    assert bundle.provenance is Provenance.OTHER
     assert read_manifest(bundle.path)["labels"] == ["others", "virus"]
     assert {*bundle.files} == {"head.safetensors"}
     for name in bundle.files:

@@ -18,15 +18,11 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from virnucpro import lock
 from virnucpro.calls import Status
 from virnucpro.errors import ResumeError, VirnucproError
-from virnucpro.journal import (
-    Journal,
-    RunFiles,
-    Staging,
-    disk_errors,
-    read_run_json,
-    write_atomic,
-)
+from virnucpro.journal import Journal
+from virnucpro.run_directory import RunFiles, read_run_json
 from virnucpro.scored import Scored
+from virnucpro.staging import Staging
+from virnucpro.writing import disk_errors, write_atomic
 
 FINGERPRINT = {"inputs": "aa", "bundle": "bb"}
 
@@ -385,7 +381,8 @@ def test_a_beat_that_fails_once_is_tried_again(tmp_path, monkeypatch):
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from virnucpro.journal import Journal, RunFiles
+from virnucpro.journal import Journal
+from virnucpro.run_directory import RunFiles
 Journal.open(RunFiles(Path(sys.argv[1])), {"inputs": "aa", "bundle": "bb"})
 if os.fork():
     os.kill(os.getpid(), 9)
@@ -457,7 +454,8 @@ NO_PERMISSION = """
 import os, sys
 from pathlib import Path
 from virnucpro.errors import VirnucproError
-from virnucpro.journal import Journal, RunFiles
+from virnucpro.journal import Journal
+from virnucpro.run_directory import RunFiles
 Path().chmod(int(sys.argv[1], 0))
 if os.geteuid() == 0:
     os.setuid(65534)
@@ -485,7 +483,9 @@ sys.path.insert(0, sys.argv[2])
 from test_journal import CONTIGS, FINGERPRINT
 from made_blocks import blocks_of_made
 from virnucpro.errors import VirnucproError
-from virnucpro.journal import Journal, RunFiles, Staging
+from virnucpro.journal import Journal
+from virnucpro.run_directory import RunFiles
+from virnucpro.staging import Staging
 journal = Journal.open(RunFiles(Path(sys.argv[1])), FINGERPRINT)
 resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
 try:
@@ -570,7 +570,9 @@ def test_staged_files_appear_together_or_not_at_all(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from virnucpro.journal import RunFiles, Staging, write_atomic
+from virnucpro.run_directory import RunFiles
+from virnucpro.staging import Staging
+from virnucpro.writing import write_atomic
 files = RunFiles(Path(sys.argv[1]))
 files.blocks.mkdir(parents=True)
 with Staging(files, {}) as staging:

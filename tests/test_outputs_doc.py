@@ -10,21 +10,29 @@ import pytest
 
 import virnucpro
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
-from virnucpro import tables
 from virnucpro.calls import Call, Rule, Status
-from virnucpro.journal import RUN_SCHEMA_VERSION, Journal, RunFiles
+from virnucpro.journal import Journal
 from virnucpro.reads import open_sources
 from virnucpro.regions import Odds
-from virnucpro.tables import write_tables
+from virnucpro.run_directory import RUN_SCHEMA_VERSION, RunFiles
+from virnucpro.tables import Counts, Wanted, write_tables
+from virnucpro.tables.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
+from virnucpro.tables.rows import (
+    CALLS_COLUMNS,
+    CONTIGS_COLUMNS,
+    FAILED_COLUMNS,
+    REGIONS_COLUMNS,
+    shortest,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
 COLUMNS = {
-    "contigs.tsv": tables.CONTIGS_COLUMNS,
-    "calls.tsv": tables.CALLS_COLUMNS,
-    "prediction_results.txt": tables.FRAME_SCORES_COLUMNS,
-    "prediction_results_highestscore.csv": tables.CHUNK_SCORES_COLUMNS,
-    "failed.tsv": tables.FAILED_COLUMNS,
-    "regions.tsv": tables.REGIONS_COLUMNS,
+    "contigs.tsv": CONTIGS_COLUMNS,
+    "calls.tsv": CALLS_COLUMNS,
+    "prediction_results.txt": FRAME_SCORES_COLUMNS,
+    "prediction_results_highestscore.csv": CHUNK_SCORES_COLUMNS,
+    "failed.tsv": FAILED_COLUMNS,
+    "regions.tsv": REGIONS_COLUMNS,
 }
 
 
@@ -57,7 +65,7 @@ def run_dir(tmp_path_factory) -> Path:
     sources = open_sources([folder / "lake.fasta"])
     assert len(list(sources[0].contigs())) == 3
     seen = [sources[0].seen]
-    wanted = tables.Wanted(odds=Odds(0.9, 0.1, 4), sequences="all")
+    wanted = Wanted(odds=Odds(0.9, 0.1, 4), sequences="all")
     write_tables(journal.files, journal, Rule("frames"), sources, seen, wanted)
     journal.finished()
     return folder / "out"
@@ -108,7 +116,7 @@ def test_example_scores_are_what_the_program_would_print():
         for _, kind, _, example in rows(sections()[name], "column | type"):
             if kind == "float":
                 (text,) = words(example)
-                assert tables.shortest(np.array([text], dtype=np.float32)) == [text]
+                assert shortest(np.array([text], dtype=np.float32)) == [text]
 
 
 def schema() -> dict:
@@ -118,7 +126,7 @@ def schema() -> dict:
 def a_run_json() -> dict:
     status = {s.name.lower(): 0 for s in Status if s != Status.EMPTY}
     numbers = dict.fromkeys(
-        (name for name in tables.Counts.__dataclass_fields__ if name != "chunk_status"), 0
+        (name for name in Counts.__dataclass_fields__ if name != "chunk_status"), 0
     )
     return {
         "schema_version": RUN_SCHEMA_VERSION,
@@ -137,7 +145,7 @@ def a_run_json() -> dict:
         "fingerprint": {"bundle": "f" * 64},
         "blocks": {"total": 3, "reused": 1, "damaged": 0},
         "outputs": {"calls.tsv": "0" * 64},
-        "counts": tables.Counts(**numbers, chunk_status=status).as_dict(),
+        "counts": Counts(**numbers, chunk_status=status).as_dict(),
         "timings": {"total_s": 2.41, "tables_s": 0.05},
         "batches": {},
         "memory": {"peak_bytes": 612368384},
@@ -175,6 +183,6 @@ def test_the_schema_is_documented_field_by_field():
     assert sorted(fields) == sorted(schema()["properties"]) == sorted(schema()["required"])
     counts = [w for row in rows(sections()["run.json"], "count |") for w in words(row[0])]
     assert sorted(counts) == sorted(schema()["$defs"]["counts"]["properties"])
-    assert sorted(counts) == sorted(tables.Counts.__dataclass_fields__)
+    assert sorted(counts) == sorted(Counts.__dataclass_fields__)
     states = schema()["$defs"]["counts"]["properties"]["chunk_status"]["properties"]
     assert list(states) == [s.name.lower() for s in Status if s != Status.EMPTY]

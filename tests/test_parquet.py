@@ -13,11 +13,14 @@ from made_blocks import MadeContig, blocks_of_made
 from test_tables import PROPHAGES, Disk, fasta_of, made_runs
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, VirnucproError
-from virnucpro.journal import Journal, OutputFile, RunFiles
+from virnucpro.journal import Journal
 from virnucpro.parquet import CALLS_TYPES, CONTIGS_TYPES
 from virnucpro.reads import open_sources
 from virnucpro.run import predict
-from virnucpro.tables import CALLS_COLUMNS, CONTIGS_COLUMNS, Wanted, write_tables
+from virnucpro.run_directory import RunFiles
+from virnucpro.tables import Wanted, write_tables
+from virnucpro.tables.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.writing import OutputFile
 
 parquet = pytest.importorskip("pyarrow.parquet")
 

@@ -34,7 +34,7 @@ from server import Manners, refusing, serving
 from virnucpro import bundle as bundles
 from virnucpro import cli, downloads
 from virnucpro.assembly import copy_checked
-from virnucpro.bundle import load
+from virnucpro.bundle import Provenance, load
 from virnucpro.catalogue import read_catalogue
 from virnucpro.chunks import chunk_spans
 from virnucpro.encoders import load_dnabert_s, load_esm2
@@ -758,26 +758,29 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
     head = published / "300_model.pth"
     given = encoders_of(published)
     whole = import_head(head, tmp_path / "whole", CHUNK_NT, given)
-    assert whole.bundle.is_published_model
+    assert whole.bundle.provenance is Provenance.PUBLISHED
     assert str(whole.bundle.provenance) == "the published VirNucPro model"
     assert any("the published head 300_model.pth" in line for line in whole.found)
     assert any(f"{REPOSITORIES['esm2']} as published" in line for line in whole.found)
     alone = import_head(head, tmp_path / "alone", CHUNK_NT, {})
-    assert not alone.bundle.is_published_model
+    assert alone.bundle.provenance is not Provenance.PUBLISHED
     assert alone.bundle.provenance.startswith("the published VirNucPro head, but not on")
 
     config = json.loads((published / "esm" / "config.json").read_text())
     changed = dict(given, esm2=shutil.copytree(published / "esm", tmp_path / "esm_changed"))
     (changed["esm2"] / "config.json").write_text(json.dumps({**config, "extra": 1}))
     same_fields = import_head(head, tmp_path / "extra", CHUNK_NT, changed)
-    assert same_fields.bundle.is_published_model
+    assert same_fields.bundle.provenance is Provenance.PUBLISHED
     other = dict(given, esm2=shutil.copytree(published / "esm", tmp_path / "esm_seven"))
     (other["esm2"] / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 7}))
-    assert not import_head(head, tmp_path / "seven", CHUNK_NT, other).bundle.is_published_model
+    assert (
+        import_head(head, tmp_path / "seven", CHUNK_NT, other).bundle.provenance
+        is not Provenance.PUBLISHED
+    )
     tokens = shutil.copytree(published / "dnabert", tmp_path / "dnabert_changed")
     (tokens / "tokenizer.json").write_text((tokens / "tokenizer.json").read_text() + "\n")
     mixed = import_head(head, tmp_path / "mixed", CHUNK_NT, dict(given, dnabert_s=tokens))
-    assert not mixed.bundle.is_published_model
+    assert mixed.bundle.provenance is not Provenance.PUBLISHED
     assert mixed.bundle.provenance.startswith("the published VirNucPro head, but not on")
 
     text = (tmp_path / "whole" / "bundle.toml").read_text()
@@ -790,7 +793,7 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
     ):
         assert old in text
         (tmp_path / "whole" / "bundle.toml").write_text(text.replace(old, new))
-        assert not load(tmp_path / "whole").is_published_model
+        assert load(tmp_path / "whole").provenance is not Provenance.PUBLISHED
 
 
 def test_a_published_head_keeps_its_chunk_length(as_published, published, tmp_path):

@@ -21,12 +21,23 @@ from made_runs import Chunk, made_run
 from virnucpro.bundle import embedded_bundles, load, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
-from virnucpro.journal import RunFiles
-from virnucpro.report import columns, html, page, remake, runs, words
+from virnucpro.report import (
+    columns,
+    data,
+    html,
+    notes,
+    page,
+    quantities,
+    remake,
+    runs,
+    shown,
+    words,
+)
 from virnucpro.report.card import PREVALENCES, Accuracy, about_bundle
 from virnucpro.report.complexity import complexities
 from virnucpro.report.runs import read_run, run_files
 from virnucpro.run import predict
+from virnucpro.run_directory import RunFiles
 
 MOST_BYTES = 5_000_000
 NARROW = "\N{NO-BREAK SPACE}"
@@ -143,10 +154,10 @@ def test_the_page_draws_the_rows_of_the_tables(run_dir):
     (run,) = parsed(run_dir / "report.html").data["runs"]
     contigs, calls = table(run_dir / "contigs.tsv"), table(run_dir / "calls.tsv")
     assert [row[2] for row in run["rows"]] == [row["contig"] for row in contigs]
-    for shown, row in zip(run["rows"], contigs, strict=True):
+    for told, row in zip(run["rows"], contigs, strict=True):
         numbers = [row[name] for name in ("record", "length_nt", "chunks", "virus_chunks")]
-        assert [str(shown[i]) for i in (1, 3, 4, 5)] == numbers
-        assert shown[6] == (float(row["p_virus"]) if row["p_virus"] else None)
+        assert [str(told[i]) for i in (1, 3, 4, 5)] == numbers
+        assert told[6] == (float(row["p_virus"]) if row["p_virus"] else None)
     drawn = {track["record"]: track for track in run["tracks"]}
     assert set(drawn) == {int(r["record"]) for r in contigs if int(r["chunks"]) > 1}
     for record, track in drawn.items():
@@ -200,7 +211,7 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     files = made_run(tmp_path, [(f"r{i}", [Chunk(0.2, length_nt=148)]) for i in range(9)])
     run = read_run(files)
     assert words.rates_of(run).length_nt == 150
-    (note,) = [n for n in words.notes(run) if n.title == "The sequences are short."]
+    (note,) = [n for n in notes.notes(run) if n.title == "The sequences are short."]
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
     assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
 
@@ -234,7 +245,7 @@ CASES = {
 @pytest.mark.parametrize("title", CASES)
 def test_what_to_beware_of_is_said_when_it_is_so(tmp_path, title):
     for other, (contigs, changes) in CASES.items():
-        found = words.notes(read_run(made_run(tmp_path, contigs, **changes)))
+        found = notes.notes(read_run(made_run(tmp_path, contigs, **changes)))
         assert (title in [note.title for note in found]) == (
             other == title or (title.startswith("This is not") and other != "The input is empty.")
         ), other
@@ -244,7 +255,7 @@ def test_calls_above_the_rate_of_mistakes_are_not_doubted(tmp_path):
     """The bundle calls 12.15 % of other fragments virus."""
     for virus, doubted in ((12, True), (13, False)):
         contigs = [(f"{i}", [Chunk(0.9 if i < virus else 0.1)]) for i in range(100)]
-        found = words.notes(read_run(made_run(tmp_path, contigs)))
+        found = notes.notes(read_run(made_run(tmp_path, contigs)))
         assert ("The calls may all be mistakes." in [note.title for note in found]) == doubted
 
 
@@ -253,7 +264,7 @@ def test_calls_above_the_rate_of_mistakes_are_not_doubted(tmp_path):
     [(0, "0 %"), (0.0004, "< 0.1 %"), (0.4, "40.0 %"), (0.9999, "> 99.9 %"), (1, "100 %")],
 )
 def test_shares_are_never_rounded_to_nothing_or_all(share, text):
-    assert words.percent(share) == text
+    assert quantities.percent(share) == text
 
 
 def test_the_methods_paragraph_states_the_run(run_dir):
@@ -438,6 +449,31 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert [run["rows"][0][2] for run in found.data["runs"]] == ["of A", "of B", "c"]
 
 
+def test_the_overview_of_several_runs_marks_those_to_beware_of_and_says_why(tmp_path):
+    made_run(tmp_path, [("a", [Chunk()])], prefix="A")
+    broken = {"status": "failed", "exit_code": 1, "error": "/data/in.fa.gz: the stream is cut off"}
+    made_run(tmp_path, [("b", [Chunk()])], prefix="B", **broken)
+    contigs = [("c", [Chunk(None, "failed")]), ("d", [Chunk()])]
+    made_run(tmp_path, contigs, prefix="C", status="partial")
+    made_run(tmp_path, [("e", [Chunk()])], prefix="D").run_json.unlink()
+    for prefix in "ABCD":
+        (tmp_path / f"{prefix}.viral.fasta").write_text(">v\n" + "ACGT" * 125 + "\n")
+    found = parsed(remake([tmp_path], tmp_path / "all.html"))
+    names = [row[0] for row in found.rows if row and row[0][:2] in ("1.", "2.", "3.", "4.")]
+    assert names == ["1. lake", "2. lake failed", "3. lake partial", "4. lake unknown"]
+    overview = found.text.split("Details of")[0]
+    assert "1. lake:" not in overview
+    assert (
+        "2. lake: This run failed. /data/in.fa.gz: the stream is cut off. The tables hold what was "
+        "read before that."
+    ) in overview
+    assert "3. lake: 1 record could not be processed. C.failed.tsv lists them" in overview
+    assert "4. lake: D.run.json is missing." in overview
+    bare = parsed(remake([tmp_path], tmp_path / "bare.html", paths=False))
+    assert "2. lake: This run failed. What ended it is in run.json." in bare.text
+    assert "/data/in.fa.gz" not in bare.text
+
+
 def test_more_runs_than_a_page_has_room_for(tmp_path, monkeypatch):
     monkeypatch.setattr("virnucpro.report.MOST_RUNS", 2)
     for prefix in "ABC":
@@ -463,10 +499,10 @@ def test_a_big_run_gives_a_page_of_bounded_size_that_says_what_it_shows(tmp_path
     assert 1_000 < len(run["rows"]) < 10_000
     scores = sorted((float(r["p_virus"]) for r in table(tmp_path / "contigs.tsv")), reverse=True)
     assert sorted((row[6] for row in run["rows"]), reverse=True) == scores[: len(run["rows"])]
-    assert max(len(row[2]) for row in run["rows"]) == page.LONGEST_NAME
+    assert max(len(row[2]) for row in run["rows"]) == data.LONGEST_NAME
     (tmp_path / "small").mkdir()
     made_run(tmp_path / "small", many(12_000))
-    assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == runs.MOST_ROWS
+    assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == shown.MOST_ROWS
 
 
 def test_as_many_runs_as_a_page_takes_fit(tmp_path):
@@ -476,7 +512,7 @@ def test_as_many_runs_as_a_page_takes_fit(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "MOST_ROWS", 500)
+    monkeypatch.setattr(shown, "MOST_ROWS", 500)
     monkeypatch.setattr(columns, "BLOCK_ROWS", 500)
     peaks = []
     for number in (1_500, 12_000):
@@ -494,7 +530,7 @@ def test_a_chromosome_is_drawn_in_points_that_add_up(tmp_path, chunks):
     made = [Chunk(rng.random() if rng.random() < 0.9 else None) for _ in range(chunks)]
     files = made_run(tmp_path, [("chr", made), ("plasmid", [Chunk(0.9), Chunk(0.2)])])
     track = next(t for t in read_run(files).tracks if t.shown.row.contig == "chr")
-    assert len(track.start) <= runs.POINTS_A_TRACK
+    assert len(track.start) <= shown.POINTS_A_TRACK
     assert (track.start[0], track.end[-1]) == (0, 500 * chunks)
     assert track.end[:-1] == track.start[1:]
     called = [chunk.p_virus for chunk in made if chunk.p_virus is not None]
@@ -510,7 +546,7 @@ def test_the_points_of_all_tracks_are_bounded(tmp_path):
     files = made_run(tmp_path, [(f"c{i}", [Chunk()] * (900 + i)) for i in range(60)])
     run = read_run(files)
     assert 10 < len(run.tracks) < 60
-    assert sum(len(track.start) for track in run.tracks) <= runs.MOST_POINTS
+    assert sum(len(track.start) for track in run.tracks) <= shown.MOST_POINTS
     assert run.counts["of several chunks"] == 60
     assert "of the 60 records of more than one chunk" in parsed(remake([tmp_path])).text
 
@@ -522,7 +558,7 @@ def test_what_is_drawn_is_the_longest_and_the_most_viral(tmp_path):
     names = [track.shown.row.contig for track in read_run(made_run(tmp_path, contigs)).tracks]
     assert names[0] == "prophage"
     assert {"host", "c299", "c298"} <= set(names)
-    assert len(names) == len(set(names)) <= 3 * runs.MOST_TRACKS
+    assert len(names) == len(set(names)) <= 3 * shown.MOST_TRACKS
 
 
 # Low complexity

@@ -12,7 +12,7 @@ from command import dna, fasta, made_bundle
 from conftest import REPOSITORY
 from virnucpro import results
 from virnucpro.errors import InputError
-from virnucpro.tables import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.tables.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 
 INPUT = fasta(
     [("a", dna(1200, 1)), ("short", "ACGT"), ("a", dna(500, 2)), ("none", ""), ('"q', dna(90))]

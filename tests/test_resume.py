@@ -33,8 +33,8 @@ from command import (
 )
 from stub_program import MARK
 from test_outputs_doc import schema
-from virnucpro.journal import RunFiles
 from virnucpro.run import predict as whole_run
+from virnucpro.run_directory import RunFiles
 
 HERE = Path(__file__).parent
 RECORDS = [(f"s{i % 9} words", dna(300 + 177 * i, i)) for i in range(14)]

@@ -29,11 +29,12 @@ from virnucpro.bundle import Bundle, embedded_bundles
 from virnucpro.calls import Rule
 from virnucpro.chunks import chunk_spans
 from virnucpro.errors import InputError, SettingsError, VirnucproError
-from virnucpro.journal import Journal, RunFiles
+from virnucpro.journal import Journal
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent
 from virnucpro.reads import open_sources
 from virnucpro.run import predict, run
+from virnucpro.run_directory import RunFiles
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored
 from virnucpro.settings import Settings

@@ -16,11 +16,12 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
-    ("errors", "calls", "chunks", "progress", "citation", "atomic"),
-    ("reads", "frames", "lock", "cache", "catalogue", "published_head"),
-    ("batches", "tokens", "disk", "samples"),
-    ("texts", "bundle", "scored", "downloads"),
-    ("head", "kmer", "devices", "verification", "preparation", "regions"),
+    ("errors", "calls", "chunks", "progress", "citation"),
+    ("writing",),
+    ("run_directory", "reads", "frames", "lock", "cache", "catalogue", "published_head"),
+    ("ownership", "batches", "tokens", "disk", "samples"),
+    ("staging", "texts", "bundle", "scored", "downloads"),
+    ("rereading", "head", "kmer", "devices", "verification", "preparation", "regions"),
     ("engine",),
     ("encoders", "loading"),
     ("classifiers", "loaders"),

@@ -18,26 +18,25 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores
 from virnucpro.batches import Record, Rows
 from virnucpro.calls import FRAME_NAMES, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
-from virnucpro.journal import Journal, OutputFile, RunFiles, disk_errors
+from virnucpro.journal import Journal
 from virnucpro.names import name_hashes, repeated_hashes, unique_names
 from virnucpro.reads import open_sources
 from virnucpro.regions import MOST_EXPECTED, Odds
+from virnucpro.run_directory import RunFiles
 from virnucpro.scored import Scored
 from virnucpro.sorting import SortedLines
-from virnucpro.tables import (
+from virnucpro.tables import Counts, Wanted, write_tables
+from virnucpro.tables.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
+from virnucpro.tables.rows import (
     CALLS_COLUMNS,
-    CHUNK_SCORES_COLUMNS,
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
-    FRAME_SCORES_COLUMNS,
     REGIONS_COLUMNS,
-    Counts,
-    Wanted,
     header,
     shortest,
     six_decimals,
-    write_tables,
 )
+from virnucpro.writing import OutputFile, disk_errors
 
 TABLES = (
     "calls.tsv",
@@ -611,7 +610,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_tables import one_virus
 from virnucpro.calls import Rule
-from virnucpro.journal import OutputFile, RunFiles
+from virnucpro.run_directory import RunFiles
+from virnucpro.writing import OutputFile
 from virnucpro.reads import open_sources
 from virnucpro.tables import write_tables
 path, journal, seen = one_virus(Path(sys.argv[1]))

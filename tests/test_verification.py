@@ -7,7 +7,7 @@ import pytest
 from command import frames_manifest
 from virnucpro import cache
 from virnucpro.assembly import copy_checked
-from virnucpro.bundle import write_bundle
+from virnucpro.bundle import Provenance, write_bundle
 from virnucpro.cache import REMEMBERED_BYTES
 from virnucpro.errors import BundleError
 from virnucpro.verification import verified
@@ -44,7 +44,7 @@ def test_a_manifest_with_no_files_of_an_encoder(tmp_path, encoders):
     if isinstance(encoders, dict):
         with pytest.raises(BundleError, match="its manifest names no files of an encoder"):
             list(verified(bundle))
-    assert not bundle.is_published_model
+    assert bundle.provenance is Provenance.OTHER
 
 
 def test_a_file_that_changes_while_it_is_copied(tmp_path):

@@ -46,10 +46,10 @@ from virnucpro.downloads import (
     in_hub_cache,
 )
 from virnucpro.errors import BundleError, ResumeError
-from virnucpro.journal import disk_errors
 from virnucpro.lock import Lock
 from virnucpro.progress import Stages
 from virnucpro.published_head import read_head
+from virnucpro.writing import disk_errors
 
 ENCODERS = "encoders"
 # A carried bundle lies flat; a hub's cache has its files three folders down.

@@ -14,7 +14,6 @@ from typing import Any
 
 from safetensors.numpy import save as save_arrays
 
-from virnucpro.atomic import write_atomic
 from virnucpro.bundle import LABELS, Arrays, Bundle, being_made, check_free, write_manifest
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.catalogue import CONFIG, PARTS, KnownEncoder, git_blob_id, read_catalogue
@@ -29,8 +28,8 @@ from virnucpro.classifiers.open_frames import (
 from virnucpro.encoders.dnabert_s import dnabert_s_config
 from virnucpro.encoders.esm2 import MAX_RESIDUES, esm2_config
 from virnucpro.errors import BundleError
-from virnucpro.journal import disk_errors
 from virnucpro.published_head import PickledHead, read_head
+from virnucpro.writing import disk_errors, replace_file
 
 PICKLE = "head.pth"
 _COPIED_AT_ONCE = 2**22
@@ -172,7 +171,7 @@ def write_parts(
     """Head, other files and manifest, into a directory that is ours alone. Raises OSError."""
     files = {HEAD: save_arrays(dict(head)), **files}
     for name, data in files.items():
-        write_atomic(directory / name, data)
+        replace_file(directory / name, data)
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return write_manifest(directory, manifest, sums)
 

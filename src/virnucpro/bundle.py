@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from virnucpro.atomic import write_atomic
 from virnucpro.cache import VARIABLE, cache_path, file_digest, file_sha256, warn_once
 from virnucpro.catalogue import newest, read_catalogue
 from virnucpro.errors import BundleError, ResumeError
 from virnucpro.lock import Lock
+from virnucpro.writing import replace_file
 
 if TYPE_CHECKING:
     import torch
@@ -125,11 +125,6 @@ class Bundle:
             for encoder in known.encoders
         )
         return Provenance.PUBLISHED if theirs else Provenance.PUBLISHED_HEAD
-
-    @property
-    def is_published_model(self) -> bool:
-        """Whether this is the published VirNucPro model: its method, and its authors' weights."""
-        return self.provenance is Provenance.PUBLISHED
 
     @property
     def head(self) -> "Head":
@@ -294,7 +289,7 @@ def write_bundle(
             for name, content in files.items():
                 data = content if isinstance(content, bytes) else save_arrays(dict(content))
                 (directory / name).parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(directory / name, data)
+                replace_file(directory / name, data)
                 sums[name] = hashlib.sha256(data).hexdigest()
             return write_manifest(directory, manifest, sums)
     except OSError as error:
@@ -307,7 +302,7 @@ def write_bundle(
 def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:
     """Writes bundle.toml, also over an older one, for files that lie there with these sha256."""
     document = {"format": FORMAT, **_without_none(dict(manifest)), "files": dict(sums)}
-    write_atomic(directory / MANIFEST, tomli_w.dumps(document).encode())
+    replace_file(directory / MANIFEST, tomli_w.dumps(document).encode())
     return _read(directory)
 
 

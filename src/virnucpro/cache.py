@@ -14,8 +14,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from virnucpro.atomic import write_atomic
 from virnucpro.errors import BundleError
+from virnucpro.writing import replace_file
 
 VARIABLE = "VIRNUCPRO_CACHE"
 DIGESTS = "digests"
@@ -132,6 +132,6 @@ def _remember(path: Path, memo: dict[str, int | str]) -> None:
     target = _memo(folder, path)
     try:
         target.parent.mkdir(exist_ok=True)
-        write_atomic(target, json.dumps(memo).encode())
+        replace_file(target, json.dumps(memo).encode())
     except OSError as error:
         warn_once(f"{target.parent}: a digest cannot be kept ({error.strerror or error})")

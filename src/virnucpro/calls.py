@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAME_NAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
+# Frames as the tables name them, by bits: bit i is frame i of F1..R3.
+FRAME_SETS = [
+    ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1)
+    for bits in range(1 << len(FRAME_NAMES))
+]
 DEFAULT_THRESHOLD = 0.5
-
-
-def frame_names(bits: int) -> str:
-    """Frames as the tables name them: bit i is frame i of F1..R3."""
-    return ",".join(name for bit, name in enumerate(FRAME_NAMES) if bits >> bit & 1)
 
 
 class Status(IntEnum):
@@ -35,6 +35,9 @@ class Status(IntEnum):
     def called(self) -> bool:
         """Whether a chunk of this status has a score."""
         return self <= Status.BELOW_VALIDATED_LENGTH
+
+
+STATUS_NAMES = [status.name.lower() for status in Status]
 
 
 def is_called(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -155,6 +158,9 @@ class Call(IntEnum):
     NONE = 0
     OTHERS = 1
     VIRUS = 2
+
+
+CALL_NAMES = [call.name.lower() for call in Call]
 
 
 @dataclass(frozen=True, slots=True)

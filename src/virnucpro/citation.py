@@ -24,9 +24,9 @@ ARTICLE_NUMBER = "bbaf224"
 DOI = f"10.1093/bib/{ARTICLE_NUMBER}"
 
 
-def program_reference(version: str = __version__) -> str:
+def program_reference() -> str:
     """The program, in one sentence."""
-    return f"{PROGRAM}. virnucpro, version {version}."
+    return f"{PROGRAM}. virnucpro, version {__version__}."
 
 
 def article_reference() -> str:

@@ -10,20 +10,15 @@ from typing import Any
 
 from virnucpro.bundle import Bundle
 from virnucpro.errors import ResumeError
-from virnucpro.journal import (
-    FINISHED,
-    RunFiles,
-    clear_leftovers,
-    disk_errors,
-    missing_or_changed,
-    read_run_json,
-    refuse_other_fingerprint,
-)
+from virnucpro.journal import clear_leftovers
+from virnucpro.ownership import refuse_other_fingerprint
 from virnucpro.progress import Watcher
 from virnucpro.reads import Source
 from virnucpro.report import write_reports
+from virnucpro.run_directory import FINISHED, RunFiles, missing_or_changed, read_run_json
 from virnucpro.settings import Settings
 from virnucpro.tables import Counts
+from virnucpro.writing import disk_errors
 
 
 @dataclass(frozen=True, slots=True)

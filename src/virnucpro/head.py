@@ -83,10 +83,10 @@ class Head(nn.Module):
         return logits
 
 
-def state_of(path: Path | str, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+def state_of(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises BundleError where it is missing or damaged."""
     try:
-        return load_file(path, device=str(device))
+        return load_file(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
@@ -112,12 +112,12 @@ def load_published_head(path: Path | str) -> Head:
     return head.requires_grad_(False).eval()
 
 
-def load_head(path: Path | str, device: str | torch.device = "cpu") -> Head:
+def load_head(path: Path | str) -> Head:
     """A head from the safetensors of its state, in eval mode; its widths are those of its tensors.
 
     Raises BundleError where the file is missing, damaged, or holds something else.
     """
-    state = state_of(path, device)
+    state = state_of(path)
     weight = state.get("hidden.weight")
     if weight is None or weight.ndim != 2:
         raise BundleError(f"{path}: holds no head (no matrix hidden.weight)")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from virnucpro.batches import Block, blocks_of
 from virnucpro.bundle import Bundle
-from virnucpro.calls import Status
+from virnucpro.calls import STATUS_NAMES, Status
 from virnucpro.errors import StreamBroken
 from virnucpro.frames import letter_codes, open_frames_of
 from virnucpro.pipeline import contigs_of
@@ -68,7 +68,7 @@ def _inspect(source: Source, bundle: Bundle) -> Inspection:
         of_block, open_frames = _status(block, bundle)
         status += np.bincount(of_block, minlength=len(Status))
         frames += open_frames
-    found.chunk_status = {s.name.lower(): int(status[s]) for s in Status if status[s]}
+    found.chunk_status = {STATUS_NAMES[s]: int(status[s]) for s in Status if status[s]}
     found.chunks = int(status.sum())
     found.open_frames = frames if bundle.kind == "frames" else None
     found.broken = str(broken[0]) if broken else None

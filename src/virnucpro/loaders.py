@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from virnucpro.batches import Block
@@ -87,12 +86,7 @@ class Loaders:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def _close(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import Call, Contigs, Rule
+from virnucpro.calls import CALL_NAMES, Call, Contigs, Rule
 from virnucpro.reads import template_of
 from virnucpro.sorting import SortedLines
 
@@ -29,7 +29,6 @@ PAIRS_COLUMNS = (
     "call",
     "status",
 )
-_CALLS = [call.name.lower() for call in Call]
 PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
 
 
@@ -134,7 +133,7 @@ def _row(pair: _Pair, p_virus: float, call: int) -> str:
     return (
         f"{mates[0].record.sample}\t{template}\t{first.record.record if first else ''}\t"
         f"{second.record.record if second else ''}\t{_score(first)}\t{_score(second)}\t"
-        f"{_decimals(p_virus)}\t{_CALLS[call]}\t{status}\n"
+        f"{_decimals(p_virus)}\t{CALL_NAMES[call]}\t{status}\n"
     )
 
 

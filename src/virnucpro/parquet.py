@@ -7,26 +7,22 @@ only where it is asked for. This module knows no rule and no journal of blocks.
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.batches import Record
-from virnucpro.calls import FRAME_NAMES, Call, Contigs, Embeddings, Status, frame_names
+from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Contigs, Embeddings
 from virnucpro.errors import SettingsError
-from virnucpro.journal import OutputFile
 from virnucpro.scored import Scored
+from virnucpro.writing import OutputFile
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 GROUP_ROWS = 100_000
 EMBEDDING_ROWS = 2_000  # 13 kB each, with the published encoders
-_CALLS = [call.name.lower() for call in Call]
-_STATUSES = [status.name.lower() for status in Status]
-_FRAMES = [frame_names(bits) for bits in range(64)]
 
 Columns = Mapping[str, Any]
 
@@ -179,14 +175,9 @@ class _Written:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if error is None:
+            if kind is None:
                 for table in self._tables:
                     table.close()
         finally:
@@ -218,10 +209,10 @@ class ParquetTables(_Written):
                 "chunk": rows.number,
                 "start": rows.start,
                 "end": rows.end,
-                "frames": [_FRAMES[bits] for bits in scores.frames.tolist()],
+                "frames": [FRAME_SETS[bits] for bits in scores.frames.tolist()],
                 "p_virus": scores.p_virus,
-                "call": (calls, _CALLS),
-                "status": (scores.status, _STATUSES),
+                "call": (calls, CALL_NAMES),
+                "status": (scores.status, STATUS_NAMES),
                 "max_p_virus": scores.max_p_virus,
                 "max_p_others": scores.max_p_others,
             }
@@ -246,8 +237,8 @@ class ParquetTables(_Written):
                 "virus_chunks": contigs.virus,
                 "p_virus": contigs.p_virus,
                 "max_p_virus": contigs.max_p_virus,
-                "call": (calls, _CALLS),
-                "status": (status, _STATUSES),
+                "call": (calls, CALL_NAMES),
+                "status": (status, STATUS_NAMES),
             }
         )
 

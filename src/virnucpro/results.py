@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar, cast
 
 from virnucpro.errors import InputError
-from virnucpro.journal import PACKED_SUFFIX, RunFiles
 from virnucpro.report.runs import run_files
+from virnucpro.run_directory import RunFiles
+from virnucpro.writing import PACKED_SUFFIX
 
 Row = TypeVar("Row", bound=NamedTuple)
 _READERS: dict[Any, Callable[[str], Any]] = {

@@ -45,13 +45,14 @@ from virnucpro.errors import (
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
 from virnucpro.inputs import closing_lines, input_entry, opening_lines, other_bundle
-from virnucpro.journal import FINISHED, RUN_SCHEMA_VERSION, Journal, RunFiles
+from virnucpro.journal import Journal
 from virnucpro.pipeline import classify, contigs_of, limited
 from virnucpro.progress import Position, Silent, Watcher
 from virnucpro.reads import Contig, Source, files_in, open_sources
 from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
+from virnucpro.run_directory import FINISHED, RUN_SCHEMA_VERSION, RunFiles
 from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import SerialRunner
 from virnucpro.scored import Scored

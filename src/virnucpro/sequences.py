@@ -10,16 +10,15 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.errors import InputError, StreamBroken
-from virnucpro.journal import OutputFile
 from virnucpro.reads import Contig, Seen, Source
 from virnucpro.regions import Region
+from virnucpro.writing import OutputFile
 
 FASTA_WIDTH = 60
 _CHANGED = "the file changed while it was read; run again"
@@ -50,17 +49,12 @@ class Marks:
         for ends in spans.values():
             self._files[1].write(struct.pack(f"<{1 + len(ends)}q", len(ends), *ends))
 
-    def __enter__(self) -> "Marks":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         for file in self._files:
-            file.__exit__(kind, error, trace)
+            file.__exit__(kind, *rest)
 
 
 def copy_sequences(

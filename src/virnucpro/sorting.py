@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-from virnucpro.journal import OutputFile
+from virnucpro.writing import OutputFile
 
 LINES_IN_MEMORY = 200_000
 FAN_IN = 32

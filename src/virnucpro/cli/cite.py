@@ -24,9 +24,9 @@ def cite(run_dir: Path | None, as_bibtex: bool) -> None:
         click.echo(citation.bibtex(), nl=False)
         return
     from virnucpro.errors import InputError
-    from virnucpro.journal import FINISHED
     from virnucpro.report.runs import read_run, run_files
     from virnucpro.report.words import methods, references
+    from virnucpro.run_directory import FINISHED
 
     runs = [read_run(files) for files in run_files(run_dir)] if run_dir is not None else [None]
     for run in runs:

@@ -65,8 +65,8 @@ def evaluate(
     """
     from virnucpro.bundle import load
     from virnucpro.devices import use_threads
-    from virnucpro.journal import write_json
     from virnucpro.train.measure import evaluate as measure
+    from virnucpro.writing import write_json
 
     if json_path is not None:
         _check_writable(json_path)

@@ -117,7 +117,7 @@ def esm2_encoder(
     device = model.norm.weight.device
     chosen: Model = model
     if not plain and _can_fuse(device, model.dtype):
-        chosen = FusedEsm2(model, eight_bit=precision == "fp8")
+        chosen = FusedEsm2(model, range(len(model.layers) if precision == "fp8" else 0))
     elif not plain and can_pack(device, model.dtype):
         chosen = PackedEsm2(model)
     words = {"name": name, "precision": precision}

@@ -10,7 +10,7 @@ own scale; attention and the stream of residuals keep their precision.
 B sequences, T tokens, N = B * T, C width, F inner width, H heads, D width of a head.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -78,21 +78,22 @@ class _Esm2Layer:
 
 
 class FusedEsm2:
-    """Esm2 in 16 bit, or with its products in fp8; hidden states as Esm2 gives them."""
+    """Esm2 in 16 bit, with the products of layers eight_bit in fp8; hidden states as Esm2's."""
 
     biased = False
 
-    def __init__(self, model: Esm2, eight_bit: bool = False) -> None:
+    def __init__(self, model: Esm2, eight_bit: Collection[int] = ()) -> None:
         self.model = model
         self.pad = model.pad
         self.layers: list[_Esm2Layer] = []
         shift_C = torch.zeros(model.width, device=model.norm.weight.device)
-        for block in _blocks(model.layers, Esm2Block):
+        for place, block in enumerate(_blocks(model.layers, Esm2Block)):
             first = _Norm.of(block.attention_norm, shift_C)
             shift_C = shift_C + block.out.bias.float()
             second = _Norm.of(block.ffn_norm, shift_C)
             shift_C = shift_C + block.down.bias.float()
-            self.layers.append(_Esm2Layer(block, first, second, _eight(block, eight_bit)))
+            eight = _eight(block) if place in eight_bit else None
+            self.layers.append(_Esm2Layer(block, first, second, eight))
         self.norm = _Norm.of(model.norm, shift_C)
 
     @property
@@ -162,7 +163,7 @@ def _esm2_layer_in_fp8(
     """A block in fp8: such products give 16 bit, which the next LayerNorm adds to x."""
     block, eight = layer.block, layer.eight
     assert eight is not None
-    dtype = block.up.weight.dtype
+    dtype = block.up.bias.dtype
     rows = layer.attention_norm(x_NC, FP8, delta_NC)
     qkv_NX = eight_bit_product(rows, eight["qkv"], block.qkv.bias, dtype)
     mixed_NC = _mixed(qkv_NX, block.heads, mask, backend)
@@ -232,11 +233,14 @@ def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
     return attention(q, k, v, mask, backend=backend).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _eight(block: Esm2Block, wanted: bool) -> dict[str, tuple[Tensor, Tensor]] | None:
-    if not wanted:
-        return None
+def _eight(block: Esm2Block) -> dict[str, tuple[Tensor, Tensor]]:
+    """The four weights of a block in fp8, which those in 16 bit make room for."""
     products = {"qkv": block.qkv, "out": block.out, "up": block.up, "down": block.down}
-    return {name: eight_bit_weight(linear.weight) for name, linear in products.items()}
+    found = {}
+    for name, linear in products.items():
+        found[name] = eight_bit_weight(linear.weight)
+        linear.weight.data = linear.weight.new_empty(0)
+    return found
 
 
 def _blocks(layers: Iterable[nn.Module], kind: type[Block]) -> Iterator[Block]:

@@ -2,17 +2,9 @@
 
 from virnucpro.reads.compression import GZIP_ERRORS, GZIP_MAGIC
 from virnucpro.reads.contig import Contig, Seen, letters, template_of
-from virnucpro.reads.sources import (
-    FASTA_SUFFIXES,
-    GZIP_SUFFIXES,
-    PAIRS,
-    TRIAL_RECORDS,
-    Reading,
-    Source,
-    files_in,
-    open_sources,
-    sample_name,
-)
+from virnucpro.reads.files import PAIRS, Reading
+from virnucpro.reads.names import FASTA_SUFFIXES, GZIP_SUFFIXES, sample_name
+from virnucpro.reads.sources import TRIAL_RECORDS, Source, files_in, open_sources
 
 __all__ = [
     "FASTA_SUFFIXES",

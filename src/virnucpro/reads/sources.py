@@ -5,78 +5,26 @@ pass. This module knows no chunk, no encoder and no table.
 """
 
 import hashlib
-import io
-import os
-import re
-import stat
 import zlib
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from virnucpro.errors import InputError, StreamBroken
-from virnucpro.reads.ahead import ahead
+from virnucpro.errors import InputError
 from virnucpro.reads.bam import LEFT_OUT, form_of
-from virnucpro.reads.bam import entries as of_alignments
-from virnucpro.reads.compression import DAMAGE, READ_BYTES, Hashed, is_damage, text_of
-from virnucpro.reads.contig import (
-    IUPAC,
-    Contig,
-    Entries,
-    Entry,
-    Seen,
-    first_word,
-    printable,
-    why_not_dna,
-)
-from virnucpro.reads.fasta import entries as of_fasta
-from virnucpro.reads.fasta import line_of_letter
-from virnucpro.reads.fastq import entries as of_fastq
-from virnucpro.reads.fastq import line_of_sequence
-from virnucpro.reads.mates import alternating, are_pair, interleaved, side_by_side
-from virnucpro.reads.streams import STDIN, Spool
+from virnucpro.reads.compression import DAMAGE, READ_BYTES, text_of
+from virnucpro.reads.contig import IUPAC, Contig, Entry, Seen, first_word, why_not_dna
+from virnucpro.reads.files import InputFile, Reading, readable_size
+from virnucpro.reads.mates import alternating, are_pair, interleaved
+from virnucpro.reads.names import decoded, sample_name
+from virnucpro.reads.streams import STDIN
 from virnucpro.reads.text import unescaped
 
 # A letter outside IUPAC in one of so many first records means that the file is no DNA.
 TRIAL_RECORDS = 100
-FASTA_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fsa", ".frn", ".seq")
-GZIP_SUFFIXES = (".gz", ".gzip", ".bgz")
-PACKED_SUFFIXES = (*GZIP_SUFFIXES, ".bz2", ".xz", ".zst", ".zstd")
-RECORD_SUFFIXES = (*FASTA_SUFFIXES, ".fastq", ".fq", ".bam", ".cram", ".sam")
-FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "compressed twice",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
-}
 NAMED = 10
-PAIRS = ("auto", "interleaved", "none")
-
 _U = b"Uu"
-_TAR = (257, b"ustar")
-_MATE_ENDS = re.compile(r"[._-]?R?$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How inputs are read.
-
-    mates: the file of the second mates, for one input. pairs: "auto" takes mates of a BAM by their
-    flags, "interleaved" each two records that follow each other, "none" none. read_groups: whether
-    the read groups of a BAM name the samples. reference: FASTA that a CRAM was made with.
-    max_records: of each input, no more. spool: folder, there when reading begins, for a copy of
-    what comes through a pipe; None allows one pass over it.
-    """
-
-    mates: Path | None = None
-    pairs: str = "auto"
-    read_groups: bool = False
-    reference: Path | None = None
-    max_records: int | None = None
-    spool: Path | None = None
 
 
 def open_sources(
@@ -91,7 +39,7 @@ def open_sources(
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
         option = "--mates" if reading.mates is not None else "--read-groups"
         raise InputError(f"{option} goes with one input, and {len(paths)} were named")
-    if reading.reference is not None and _readable_size(reading.reference) is None:
+    if reading.reference is not None and readable_size(reading.reference) is None:
         raise InputError("a reference cannot come through a pipe; name a file", reading.reference)
     if [*paths, reading.mates].count(STDIN) > 1:
         raise InputError("'-', standard input, can be read once only; give the other as a file")
@@ -101,7 +49,7 @@ def open_sources(
         if len(of_source) == 2 and _same_file(*of_source):
             raise InputError("it was given as its own mates; name the file of the others", path)
         files = [InputFile.at(each, reading) for each in of_source]
-        name = sample_name(*of_source) if sample is None else _decoded(sample)
+        name = sample_name(*of_source) if sample is None else decoded(sample)
         source = Source(files, name, reading)
         for other in sources:
             if other.sample == source.sample:
@@ -140,7 +88,7 @@ def files_in(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not taken:
             raise InputError("there is no file of sequences in this folder", path)
         files += taken
-        others = [_decoded(each.name) for each in there if each not in set(taken)]
+        others = [decoded(each.name) for each in there if each not in set(taken)]
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         passed = f"; passed over: {', '.join(others[:NAMED])}{more}" if others else ""
         notes.append(f"{path}: {len(taken)} files of sequences of {len(there)} entries{passed}")
@@ -158,182 +106,6 @@ def _holds_records(path: Path) -> bool:
     lines = (line.strip() for line in head.splitlines())
     first = next((line for line in lines if line and not line.startswith(b"#")), b"")
     return first.startswith((b">", b"@"))
-
-
-def sample_name(path: Path, other: Path | None = None) -> str:
-    """The file's name without the suffixes of its format and compression, in any case.
-
-    Of two files of mates what their names share, without an R at its end.
-    """
-    if path == STDIN:
-        return "stdin"
-    name = _decoded(path.name)
-    for suffixes in (PACKED_SUFFIXES, RECORD_SUFFIXES):
-        suffix = next((s for s in suffixes if name.lower().endswith(s)), "")
-        name = name[: len(name) - len(suffix)] or name
-    if other is not None:
-        shared = os.path.commonprefix([name, sample_name(other)])  # noqa: RUF071 - letters
-        name = _MATE_ENDS.sub("", shared, count=1) or name
-    return name
-
-
-def _decoded(name: str) -> str:
-    """A name from the system, which need not be UTF-8, as text that can be printed."""
-    return printable(os.fsencode(name).decode("utf-8", errors="replace"))
-
-
-def _readable_size(path: Path) -> int | None:
-    """Bytes of a file; None for a pipe. Raises InputError for what cannot be read."""
-    if path == STDIN:
-        return None
-    try:
-        status = path.stat()
-        if stat.S_ISREG(status.st_mode):
-            path.open("rb").close()
-            return status.st_size
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError("this is a directory; name the files in it", path)
-    if stat.S_ISBLK(status.st_mode):
-        raise InputError("this is a disk; name a file", path)
-    return None
-
-
-class InputFile:
-    """One file or pipe: FASTA, FASTQ, BAM, CRAM or SAM, compressed or not, as its content says.
-
-    records: how many were read; left_out: alignments of other kinds; form: format and compression.
-    """
-
-    def __init__(
-        self, path: Path, reading: Reading, size_bytes: int = 0, stream: Spool | None = None
-    ) -> None:
-        self.path = path
-        self.reading = reading
-        self.size_bytes = size_bytes
-        self.stream = stream
-        self.begin()
-
-    @classmethod
-    def at(cls, path: Path, reading: Reading) -> "InputFile":
-        """What lies there. Raises InputError where it cannot be read."""
-        size_bytes = _readable_size(path)
-        if size_bytes is not None:
-            return cls(path, reading, size_bytes)
-        return cls(path, reading, 0, Spool(path, reading.spool))
-
-    def begin(self) -> None:
-        """Forgets what an earlier pass has found."""
-        self.records = 0
-        self.left_out = Counter[str]()
-        self.form = ""
-        self._damaged = "file"  # what it is called where it is
-        self._raw: Hashed | None = None
-
-    @property
-    def bytes_read(self) -> int:
-        """How much of the file, as it lies on the disk, was read so far."""
-        return 0 if self._raw is None else self._raw.bytes_read
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of the whole file, as it lies on the disk; empty until it was read."""
-        return "" if self._raw is None else self._raw.sha256
-
-    def opened(self) -> Hashed:
-        """The raw bytes, from the beginning."""
-        raw = io.FileIO(self.path) if self.stream is None else self.stream.reader()
-        return Hashed(raw)
-
-    def again(self) -> "InputFile":
-        """The same file for another pass. Raises InputError where it cannot be read any more."""
-        if self.stream is None:
-            _readable_size(self.path)
-        return InputFile(self.path, self.reading, self.size_bytes, self.stream)
-
-    def whole_sha256(self) -> str:
-        """Hex digest of the whole file, by a pass of its own. Raises InputError."""
-        try:
-            with closing(self.opened()) as raw:
-                raw.drain()
-                return raw.sha256
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror}); check it", self.path) from error
-
-    def entries(self) -> Entries:
-        """Every record, in order. Raises InputError, and StreamBroken after the last whole one."""
-        last = ""
-        try:
-            self._raw = self.opened()
-            with text_of(self._raw) as (packed, text):
-                for entry in self._entries(packed, text):
-                    self.records += 1
-                    last = entry[0]
-                    yield entry
-                    del entry  # its letters; the next is read meanwhile
-        except (*DAMAGE, OSError) as error:
-            after = _after(self.records, last)
-            if is_damage(error):
-                raise StreamBroken(
-                    f"the {self._damaged} is cut off or damaged {after}; copy or download the file "
-                    "again and repeat the run",
-                    self.path,
-                ) from error
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise StreamBroken(
-                f"reading failed {after} ({reason}); make the file readable and repeat the run",
-                self.path,
-            ) from error
-
-    def _entries(self, packed: str, text: io.BufferedReader) -> Entries:
-        self._damaged = f"{packed} stream" if packed else "file"
-        head = text.peek(READ_BYTES)
-        form = form_of(head)
-        if form:
-            self._damaged = self._damaged if packed else f"{form} file"
-            entries = self._alignments(text, form)
-        else:
-            _refuse_foreign(head, self.path)
-            is_fastq = head.lstrip().startswith(b"@")
-            form = "FASTQ" if is_fastq else "FASTA"
-            entries = (of_fastq if is_fastq else of_fasta)(text, self.path)
-        self.form = f"{form}, {packed}" if packed else form
-        return entries
-
-    def _alignments(self, text: io.BufferedReader, form: str) -> Entries:
-        reading = self.reading
-        if reading.mates is not None or reading.pairs == "interleaved":
-            option = "--mates" if reading.mates is not None else "--interleaved"
-            raise InputError(
-                f"{option} is for FASTQ and FASTA; the mates of this {form} are known by their "
-                "flags, so leave it out",
-                self.path,
-            )
-        entries = of_alignments(
-            text,
-            self.path,
-            form,
-            left_out=self.left_out,
-            pairs=reading.pairs == "auto",
-            read_groups=reading.read_groups,
-            reference=reading.reference,
-        )
-        entries = ahead(entries, self.stream.stop if self.stream else _nothing)
-        return side_by_side(entries, self.path) if reading.pairs == "auto" else entries
-
-    def line_of_letter(self, record: int) -> int | None:
-        """The line of a record's first letter outside IUPAC, where the format has lines.
-
-        None also for FASTA from a stream that is not kept, as it takes a second pass.
-        """
-        if self.form.startswith("FASTQ"):
-            return line_of_sequence(record)
-        kept = self.stream is None or self.stream.kept
-        if not (self.form.startswith("FASTA") and kept):
-            return None
-        with closing(self.opened()) as raw, text_of(raw) as (_, text):
-            return line_of_letter(text, record)
 
 
 class Source:
@@ -474,30 +246,11 @@ class Source:
         return contig.refused(f"it holds, at base {position + 1}, {why}")
 
 
-def _nothing() -> None:
-    """What stops a file that is read: nothing need do so."""
-
-
 def _first_line(contig: Contig) -> bytes:
     return f">{contig.header}\n".encode("utf-8", "surrogateescape")
-
-
-def _refuse_foreign(head: bytes, path: Path) -> None:
-    what = next((what for magic, what in FOREIGN.items() if head.startswith(magic)), None)
-    if head[_TAR[0] :].startswith(_TAR[1]):
-        what = "a tar archive"
-    if what is not None:
-        raise InputError(f"this is {what}; give FASTA, FASTQ, BAM or CRAM", path)
 
 
 def _together(digests: Sequence[str]) -> str:
     if len(digests) == 1 or not all(digests):
         return digests[0] if len(digests) == 1 else ""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _after(record: int, header: str) -> str:
-    if not record:
-        return "before its first record was complete"
-    name = first_word(header)
-    return f"after record {record} ({name}), the last one that was complete and is kept"

@@ -5,10 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from virnucpro.errors import ResumeError, SettingsError
-from virnucpro.journal import RunFiles, disk_errors, write_atomic
 from virnucpro.report.multiqc import multiqc_table
 from virnucpro.report.page import GENERATOR, page_of
 from virnucpro.report.runs import read_run, run_files
+from virnucpro.run_directory import RunFiles
+from virnucpro.writing import disk_errors, write_atomic
 
 MOST_RUNS = 100
 

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from virnucpro.calls import FRAME_NAMES, Call, Status, frame_names
+from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
-from virnucpro.journal import PACKED_SUFFIX
+from virnucpro.writing import PACKED_SUFFIX
 
 BLOCK_ROWS = 10_000
 
@@ -20,28 +20,31 @@ Columns: TypeAlias = Mapping[str, Column]
 Reader: TypeAlias = Callable[[Sequence[str]], Column]
 
 
-def blocks(path: Path, readers: Mapping[str, Reader]) -> Iterator[Columns]:
+def blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
     """The named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
+
+    Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
+    none, and texts.
 
     Raises InputError for what is damaged.
     """
     try:
-        yield from _blocks(path, readers)
+        yield from _blocks(path, names)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError("this file is damaged; run predict again", path) from error
 
 
-def _blocks(path: Path, readers: Mapping[str, Reader]) -> Iterator[Columns]:
+def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
     opened = gzip.open if path.suffix == PACKED_SUFFIX else open
     with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
         header = file.readline().rstrip("\n").split("\t")
-        if missing := readers.keys() - set(header):
+        if missing := set(names) - set(header):
             raise InputError(f"lacks the column {min(missing)}; run predict again", path, 1)
-        places = {name: header.index(name) for name in readers}
+        places = {name: header.index(name) for name in names}
 
         def columns(lines: Sequence[str]) -> Columns:
             cells = [*zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)]
-            return {name: read(cells[places[name]]) for name, read in readers.items()}
+            return {name: _READERS[name](cells[place]) for name, place in places.items()}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):
@@ -68,21 +71,25 @@ def _first_damaged(
     raise AssertionError("lines that can be read one by one, but not together")
 
 
-def integers(cells: Sequence[str]) -> Column:
-    """Whole numbers."""
+def _integers(cells: Sequence[str]) -> Column:
     return np.fromiter(map(int, cells), np.int64, len(cells))
 
 
-def scores(cells: Sequence[str]) -> Column:
-    """Probabilities; nan where there is none."""
+def _scores(cells: Sequence[str]) -> Column:
     return np.fromiter((float(cell or "nan") for cell in cells), np.float64, len(cells))
 
 
-def _codes(texts: Mapping[str, int]) -> Reader:
-    return lambda cells: np.fromiter((texts[cell] for cell in cells), np.uint8, len(cells))
+def _codes(names: Sequence[str]) -> Reader:
+    code = {name: i for i, name in enumerate(names)}
+    return lambda cells: np.fromiter((code[cell] for cell in cells), np.uint8, len(cells))
 
 
-calls = _codes({call.name.lower(): call for call in Call})
-statuses = _codes({status.name.lower(): status for status in Status})
-# As bits: F1 is 1, R3 is 32.
-frames = _codes({frame_names(bits): bits for bits in range(1 << len(FRAME_NAMES))})
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys(("sample", "contig"), tuple),
+    **dict.fromkeys(("record", "length_nt", "start", "end"), _integers),
+    **dict.fromkeys(("chunks", "called", "virus_chunks"), _integers),
+    **dict.fromkeys(("p_virus", "max_p_virus"), _scores),
+    "call": _codes(CALL_NAMES),
+    "status": _codes(STATUS_NAMES),
+    "frames": _codes(FRAME_SETS),
+}

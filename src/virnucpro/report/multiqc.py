@@ -66,9 +66,8 @@ def multiqc_table(run: Run) -> bytes:
 
 def rows(run: Run) -> dict[str, dict[str, Any]]:
     """Values by row. A run with a prefix puts it before a sample that its user did not name."""
-    settings = run.document.get("settings") or {}
     inputs = [i["sample"] for i in run.document.get("inputs", [])]
-    named = settings.get("sample") is not None or not run.files.prefix
+    named = run.settings.get("sample") is not None or not run.files.prefix
     found = {}
     for sample in dict.fromkeys([*inputs, *run.records]):
         counts: Mapping[str, int] = run.records.get(sample, {})
@@ -80,7 +79,7 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
             if chunks
             else None,
             "threshold": run.threshold,
-            "bundle": (run.document.get("bundle") or {}).get("name"),
+            "bundle": run.bundle.get("name"),
         }
         name = visible(sample if named else f"{run.files.prefix}.{sample}")
         found[name] = {column: row[column] for column in _HEADERS}

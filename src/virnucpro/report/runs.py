@@ -5,134 +5,30 @@ kept does not grow with the input, but for one line of counts a sample, and a nu
 module knows no HTML.
 """
 
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from math import inf, isnan, nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from virnucpro.calls import Call, Status
+from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.errors import InputError
-from virnucpro.journal import RunFiles
-from virnucpro.report.columns import (
-    Columns,
-    Reader,
-    blocks,
-    calls,
-    frames,
-    integers,
-    scores,
-    statuses,
-)
+from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.complexity import Complexity, complexities
+from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
+from virnucpro.report.tracks import Track
+from virnucpro.run_directory import RunFiles
 
 BINS = 50
-MOST_TRACKS = 40  # of each of the reasons to draw a contig
-MOST_ROWS = 10_000
-MOST_POINTS = 40_000
-POINTS_A_TRACK = 1_000
-TRACK_POINTS = 20  # what a track takes besides its points
 # Of a longer record of viral.fasta no more is looked at for low complexity.
 LONGEST_NT = 4_000_000
 LOW_SHARE = 0.5
 _AT_ONCE_NT = 1_000_000
-
-
-class ContigRow(NamedTuple):
-    """A row of contigs.tsv; p_virus and max_p_virus are nan where there is none."""
-
-    sample: str
-    record: int
-    contig: str
-    length_nt: int
-    chunks: int
-    virus_chunks: int
-    p_virus: float
-    max_p_virus: float
-    call: Call
-    status: Status
-
-
-class RegionRow(NamedTuple):
-    """What a page tells of a row of regions.tsv."""
-
-    start: int
-    end: int
-    virus_chunks: int
-    called: int
-    expected: float
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A record of the page: its row, and its ordinals in contigs.tsv and viral.fasta (or -1).
-
-    regions: its rows of regions.tsv.
-    """
-
-    row: ContigRow
-    ordinal: int
-    viral: int
-    regions: tuple[RegionRow, ...] = ()
-
-
-@dataclass(slots=True)
-class Track:
-    """The chunks along one contig, `group` of them at a point.
-
-    p and high: mean and largest p_virus of the called ones, nan without; frames: bits, and status,
-    of the first chunk of a point. complexity: None where it was not looked at.
-    """
-
-    shown: Shown
-    reason: str
-    group: int
-    complexity: Complexity | None
-    start: list[int] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)
-    p: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-    called: list[int] = field(default_factory=list)
-    virus: list[int] = field(default_factory=list)
-    chunks: list[int] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    status: list[int] = field(default_factory=list)
-
-    def add(self, block: Columns, i: int) -> None:
-        """The next chunk of the contig: a row of calls.tsv."""
-        if not self.chunks or self.chunks[-1] == self.group:
-            self._begin(block, i)
-        self.end[-1] = int(block["end"][i])
-        self.chunks[-1] += 1
-        p_virus = float(block["p_virus"][i])
-        if not isnan(p_virus):
-            self.called[-1] += 1
-            first = self.called[-1] == 1
-            before = 0.0 if first else self.p[-1]
-            self.p[-1] = before + (p_virus - before) / self.called[-1]
-            self.high[-1] = p_virus if first else max(self.high[-1], p_virus)
-        self.virus[-1] += int(block["call"][i] == Call.VIRUS)
-
-    def _begin(self, block: Columns, i: int) -> None:
-        for column, value in (
-            (self.start, block["start"][i]),
-            (self.end, 0),
-            (self.called, 0),
-            (self.virus, 0),
-            (self.chunks, 0),
-            (self.frames, block["frames"][i]),
-            (self.status, block["status"][i]),
-        ):
-            column.append(int(value))
-        self.p.append(nan)
-        self.high.append(nan)
+_OF_CHUNKS = ("sample", "record", "start", "end", "frames", "p_virus", "call", "status")
 
 
 @dataclass(slots=True)
@@ -195,9 +91,24 @@ class Run:
         return sum(self.records.values(), Counter())
 
     @property
+    def status(self) -> str:
+        """How it ended, as run.json says."""
+        return str(self.document.get("status", "unknown"))
+
+    @property
+    def bundle(self) -> Mapping[str, Any]:
+        """What run.json tells of the bundle; empty where it is missing."""
+        return self.document.get("bundle") or {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What run.json tells of the settings; empty where it is missing."""
+        return self.document.get("settings") or {}
+
+    @property
     def threshold(self) -> float | None:
         """Where p_virus was cut; None where run.json does not say."""
-        found = self.document.get("settings", {}).get("threshold")
+        found = self.settings.get("threshold")
         return None if found is None else float(found)
 
 
@@ -248,20 +159,17 @@ def read_run(files: RunFiles, share: int = 1) -> Run:
     """
     run = Run(files, _document(files))
     shown = [files.run_json, files.contigs, files.calls]
-    if run.document.get("settings", {}).get("write") != "none":
+    if run.settings.get("write") != "none":
         shown.append(files.viral_fasta)
     if files.regions.name in (run.document.get("outputs") or {}):
         shown.append(files.regions)
     run.missing = [path.name for path in shown if not path.exists()]
     chosen: list[tuple[str, Shown]] = []
     if files.contigs.exists():
-        chosen = _read_contigs(run, MOST_ROWS // share, MOST_POINTS // share)
-    complexity = _read_viral(run, {shown.viral for _, shown in chosen})
+        chosen = _read_contigs(run, share)
+    complexity = _read_viral(run, {s.viral for _, s in chosen})
     if files.calls.exists():
-        run.tracks = [
-            Track(shown, reason, _group(shown.row), complexity.get(shown.viral))
-            for reason, shown in chosen
-        ]
+        run.tracks = [Track(s, reason, complexity.get(s.viral)) for reason, s in chosen]
         _read_calls(run)
     return run
 
@@ -276,41 +184,6 @@ def _document(files: RunFiles) -> dict[str, Any]:
     if not {"schema_version", "status", "inputs"} <= document.keys():
         raise InputError("this was not written by virnucpro", files.run_json)
     return document
-
-
-_CONTIG_COLUMNS: dict[str, Reader] = {
-    "sample": tuple,
-    "record": integers,
-    "contig": tuple,
-    "length_nt": integers,
-    "chunks": integers,
-    "virus_chunks": integers,
-    "p_virus": scores,
-    "max_p_virus": scores,
-    "call": calls,
-    "status": statuses,
-}
-_CHUNK_COLUMNS: dict[str, Reader] = {
-    "sample": tuple,
-    "record": integers,
-    "start": integers,
-    "end": integers,
-    "frames": frames,
-    "p_virus": scores,
-    "call": calls,
-    "status": statuses,
-}
-
-
-_REGION_COLUMNS: dict[str, Reader] = {
-    "sample": tuple,
-    "record": integers,
-    "start": integers,
-    "end": integers,
-    "virus_chunks": integers,
-    "called": integers,
-    "expected_by_chance": scores,
-}
 
 
 class _Regions:
@@ -340,118 +213,24 @@ class _Regions:
 
 
 def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
-    for block in blocks(path, _REGION_COLUMNS):
-        columns = (block[name] for name in _REGION_COLUMNS)
-        for sample, record, start, end, virus, called, expected in zip(*columns, strict=True):
-            row = RegionRow(int(start), int(end), int(virus), int(called), float(expected))
-            yield (sample, int(record)), row
+    for block in blocks(path, ("sample", "record", *RegionRow._fields)):
+        numbers = (block[name].tolist() for name in ("record", *RegionRow._fields))
+        for sample, record, *region in zip(block["sample"], *numbers, strict=True):
+            yield (sample, record), RegionRow(*region)
 
 
-class _Top:
-    """The rows of the largest keys, the earlier one first where keys are equal."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._heap: list[tuple[float, int, Shown]] = []
-
-    @property
-    def floor(self) -> float:
-        """Only larger keys have a place here."""
-        return self._heap[0][0] if len(self._heap) == self._size else -inf
-
-    def add(self, key: float, shown: Shown) -> None:
-        if len(self._heap) < self._size:
-            heapq.heappush(self._heap, (key, -shown.ordinal, shown))
-        elif key > self.floor:
-            heapq.heapreplace(self._heap, (key, -shown.ordinal, shown))
-
-    def rows(self) -> list[Shown]:
-        return [row for _, _, row in sorted(self._heap, reverse=True)]
-
-
-# Why a contig is drawn: the column that it is high in.
-_REASONS = {
-    "Longest viral regions": "region_nt",
-    "Most chunks called virus": "virus_chunks",
-    "Highest p_virus": "p_virus",
-    "Longest": "length_nt",
-}
-
-
-def _group(row: ContigRow) -> int:
-    """How many chunks of a contig make a point, so that the points are not too many."""
-    return max(-(-row.chunks // POINTS_A_TRACK), 1)
-
-
-def _read_contigs(run: Run, most_rows: int, most_points: int) -> list[tuple[str, Shown]]:
+def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
-    table = _Top(most_rows)
-    tops = {reason: _Top(MOST_TRACKS) for reason in _REASONS}
-    ordinal = viral = 0
-    regions = _Regions(run.files.regions)
-    for block in blocks(run.files.contigs, _CONTIG_COLUMNS):
+    chosen, regions = Chosen(share), _Regions(run.files.regions)
+    for block in blocks(run.files.contigs, ContigRow._fields):
         _count(run, block)
-        virus = block["call"] == Call.VIRUS
-        of_block = regions.of(block)
-        copies = virus.astype(np.int64)  # what viral.fasta holds of each
-        region_nt = np.zeros(len(virus), np.int64)
-        for i, rows in of_block.items():
-            region_nt[i] = sum(row.end - row.start for row in rows)
-            if not virus[i]:
-                copies[i] = len(rows)
-        first = viral + np.cumsum(copies) - copies
-        for i in np.flatnonzero(~virus & (copies > 0)).tolist():
-            run.excerpts.update(range(first[i], first[i] + copies[i]))
-        places = ordinal, np.where(virus, first, -1), of_block
-        _choose(table, np.nan_to_num(block["p_virus"], nan=-1.0), block, *places)
-        columns = {**block, "region_nt": region_nt}
-        for reason, column in _REASONS.items():
-            fit = (block["chunks"] > 1) & (columns[column] > 0)
-            _choose(tops[reason], np.where(fit, columns[column], -inf), block, *places)
-        ordinal += len(virus)
-        viral += int(copies.sum())
+        chosen.add(block, regions.of(block))
     if regions.left:
         run.notes.append(
             f"{run.files.regions.name} tells of records that {run.files.contigs.name} does not hold"
         )
-    run.shown = sorted(table.rows(), key=lambda shown: shown.ordinal)
-    drawn: dict[int, tuple[str, Shown]] = {}
-    for reason, top in tops.items():
-        room = most_points // len(tops)
-        for shown in top.rows():
-            room -= min(shown.row.chunks, POINTS_A_TRACK) + TRACK_POINTS
-            if room >= 0:
-                drawn.setdefault(shown.ordinal, (reason, shown))
-    return list(drawn.values())
-
-
-def _choose(
-    top: _Top,
-    keys: NDArray[np.float64],
-    block: Columns,
-    ordinal: int,
-    viral: NDArray[np.int64],
-    regions: Mapping[int, tuple[RegionRow, ...]],
-) -> None:
-    """Adds the rows of a block that have a place; ordinal is that of its first row."""
-    for i in np.flatnonzero(keys > top.floor).tolist():
-        row, of_row = _contig_row(block, i), regions.get(i, ())
-        top.add(float(keys[i]), Shown(row, ordinal + i, int(viral[i]), of_row))
-
-
-def _contig_row(block: Columns, i: int) -> ContigRow:
-    return ContigRow(
-        sample=block["sample"][i],
-        record=int(block["record"][i]),
-        contig=block["contig"][i],
-        length_nt=int(block["length_nt"][i]),
-        chunks=int(block["chunks"][i]),
-        virus_chunks=int(block["virus_chunks"][i]),
-        p_virus=float(block["p_virus"][i]),
-        max_p_virus=float(block["max_p_virus"][i]),
-        call=Call(block["call"][i]),
-        status=Status(block["status"][i]),
-    )
+    run.shown, run.excerpts = chosen.rows(), chosen.excerpts
+    return chosen.drawn()
 
 
 def _count(run: Run, block: Columns) -> None:
@@ -464,7 +243,7 @@ def _count(run: Run, block: Columns) -> None:
         counter["failed"] += int(failed[part].sum())
         for call in Call:
             of_call = (block["call"][part] == call) & ~failed[part]
-            counter[call.name.lower()] += int(of_call.sum())
+            counter[CALL_NAMES[call]] += int(of_call.sum())
         counter["bases"] += int(block["length_nt"][part].sum())
         counter["chunks"] += int(block["chunks"][part].sum())
         counter["virus_chunks"] += int(block["virus_chunks"][part].sum())
@@ -544,12 +323,12 @@ def _read_calls(run: Run) -> None:
     """Counts calls.tsv, and gathers the chunks of what is drawn."""
     tracks = {(t.shown.row.sample, t.shown.row.record): t for t in run.tracks}
     records = np.array([record for _, record in tracks], np.int64)
-    for block in blocks(run.files.calls, _CHUNK_COLUMNS):
+    for block in blocks(run.files.calls, _OF_CHUNKS):
         for call in Call:
-            run.chunks[call.name.lower()] += int((block["call"] == call).sum())
+            run.chunks[CALL_NAMES[call]] += int((block["call"] == call).sum())
         for status in Status:
             of_status = int((block["status"] == status).sum())
-            run.chunks[f"status {status.name.lower()}"] += of_status
+            run.chunks[f"status {STATUS_NAMES[status]}"] += of_status
         lengths, numbers = np.unique(block["end"] - block["start"], return_counts=True)
         run.lengths_nt.update(dict(zip(lengths.tolist(), numbers.tolist(), strict=True)))
         run.chunk_scores.add(block)

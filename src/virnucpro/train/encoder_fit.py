@@ -33,7 +33,6 @@ from virnucpro.encoders.codon import (
 )
 from virnucpro.errors import InputError, ResumeError
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
-from virnucpro.journal import disk_errors
 from virnucpro.texts import MIN_NT
 from virnucpro.train.checks import check_finite, check_least
 from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
@@ -50,6 +49,7 @@ from virnucpro.train.state import (
     write_state,
 )
 from virnucpro.train.units import contig_weights
+from virnucpro.writing import disk_errors
 
 STATE = "training-state.safetensors"
 # About 2,000 chunks of 500 nt, some seconds of work on a CPU.

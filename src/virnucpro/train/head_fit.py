@@ -33,7 +33,6 @@ from virnucpro.encoders import Encoder
 from virnucpro.encoders.esm2 import MAX_RESIDUES
 from virnucpro.errors import BundleError, InputError, SettingsError
 from virnucpro.head import Head
-from virnucpro.journal import disk_errors
 from virnucpro.progress import Stages
 from virnucpro.train.checks import check_finite, check_least
 from virnucpro.train.embedding import Embedded, embed_contigs
@@ -48,6 +47,7 @@ from virnucpro.train.state import (
     under,
     write_state,
 )
+from virnucpro.writing import disk_errors
 
 STATE = "head-state.safetensors"
 JUDGED_AT_ONCE = 4096

@@ -15,6 +15,8 @@ Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
+LEVEL = 0.95  # of intervals
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -135,7 +137,6 @@ def auroc_interval(
     unit: Sequence[str] | NDArray[np.str_],
     *,
     resamples: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Interval | None:
     """Bootstrap interval of the AUROC over units: percentiles of resampled AUROCs.
@@ -160,8 +161,8 @@ def auroc_interval(
             weight_of_unit[units] = np.bincount(drawn, minlength=len(units))
         value = _weighted_auroc(sorted_label, weight_of_unit[side_unit], first_of_tie)
         found[b] = np.nan if value is None else value
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), LEVEL)
 
 
 def _share(part: int, whole: int) -> float | None:

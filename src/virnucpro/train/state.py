@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from virnucpro.journal import disk_errors, write_atomic
+from virnucpro.writing import disk_errors, write_atomic
 
 TRAINING = "training"
 OPTIMISER = "optimiser"

@@ -1,0 +1,222 @@
+"""One input file or pipe -> its records, whatever its format and compression."""
+
+import io
+import stat
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from virnucpro.errors import InputError, StreamBroken
+from virnucpro.reads.ahead import ahead
+from virnucpro.reads.bam import entries as of_alignments
+from virnucpro.reads.bam import form_of
+from virnucpro.reads.compression import DAMAGE, READ_BYTES, Hashed, is_damage, text_of
+from virnucpro.reads.contig import Entries, first_word
+from virnucpro.reads.fasta import entries as of_fasta
+from virnucpro.reads.fasta import line_of_letter
+from virnucpro.reads.fastq import entries as of_fastq
+from virnucpro.reads.fastq import line_of_sequence
+from virnucpro.reads.mates import side_by_side
+from virnucpro.reads.streams import STDIN, Spool
+
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "compressed twice",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+_TAR = (257, b"ustar")
+PAIRS = ("auto", "interleaved", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How inputs are read.
+
+    mates: the file of the second mates, for one input. pairs: "auto" takes mates of a BAM by their
+    flags, "interleaved" each two records that follow each other, "none" none. read_groups: whether
+    the read groups of a BAM name the samples. reference: FASTA that a CRAM was made with.
+    max_records: of each input, no more. spool: folder, there when reading begins, for a copy of
+    what comes through a pipe; None allows one pass over it.
+    """
+
+    mates: Path | None = None
+    pairs: str = "auto"
+    read_groups: bool = False
+    reference: Path | None = None
+    max_records: int | None = None
+    spool: Path | None = None
+
+
+def readable_size(path: Path) -> int | None:
+    """Bytes of a file; None for a pipe. Raises InputError for what cannot be read."""
+    if path == STDIN:
+        return None
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            path.open("rb").close()
+            return status.st_size
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError("this is a directory; name the files in it", path)
+    if stat.S_ISBLK(status.st_mode):
+        raise InputError("this is a disk; name a file", path)
+    return None
+
+
+class InputFile:
+    """One file or pipe: FASTA, FASTQ, BAM, CRAM or SAM, compressed or not, as its content says.
+
+    records: how many were read; left_out: alignments of other kinds; form: format and compression.
+    """
+
+    def __init__(
+        self, path: Path, reading: Reading, size_bytes: int = 0, stream: Spool | None = None
+    ) -> None:
+        self.path = path
+        self.reading = reading
+        self.size_bytes = size_bytes
+        self.stream = stream
+        self.begin()
+
+    @classmethod
+    def at(cls, path: Path, reading: Reading) -> "InputFile":
+        """What lies there. Raises InputError where it cannot be read."""
+        size_bytes = readable_size(path)
+        if size_bytes is not None:
+            return cls(path, reading, size_bytes)
+        return cls(path, reading, 0, Spool(path, reading.spool))
+
+    def begin(self) -> None:
+        """Forgets what an earlier pass has found."""
+        self.records = 0
+        self.left_out = Counter[str]()
+        self.form = ""
+        self._damaged = "file"  # what it is called where it is
+        self._raw: Hashed | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the file, as it lies on the disk, was read so far."""
+        return 0 if self._raw is None else self._raw.bytes_read
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the whole file, as it lies on the disk; empty until it was read."""
+        return "" if self._raw is None else self._raw.sha256
+
+    def opened(self) -> Hashed:
+        """The raw bytes, from the beginning."""
+        raw = io.FileIO(self.path) if self.stream is None else self.stream.reader()
+        return Hashed(raw)
+
+    def again(self) -> "InputFile":
+        """The same file for another pass. Raises InputError where it cannot be read any more."""
+        if self.stream is None:
+            readable_size(self.path)
+        return InputFile(self.path, self.reading, self.size_bytes, self.stream)
+
+    def whole_sha256(self) -> str:
+        """Hex digest of the whole file, by a pass of its own. Raises InputError."""
+        try:
+            with closing(self.opened()) as raw:
+                raw.drain()
+                return raw.sha256
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror}); check it", self.path) from error
+
+    def entries(self) -> Entries:
+        """Every record, in order. Raises InputError, and StreamBroken after the last whole one."""
+        last = ""
+        try:
+            self._raw = self.opened()
+            with text_of(self._raw) as (packed, text):
+                for entry in self._entries(packed, text):
+                    self.records += 1
+                    last = entry[0]
+                    yield entry
+                    del entry  # its letters; the next is read meanwhile
+        except (*DAMAGE, OSError) as error:
+            after = _after(self.records, last)
+            if is_damage(error):
+                raise StreamBroken(
+                    f"the {self._damaged} is cut off or damaged {after}; copy or download the file "
+                    "again and repeat the run",
+                    self.path,
+                ) from error
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise StreamBroken(
+                f"reading failed {after} ({reason}); make the file readable and repeat the run",
+                self.path,
+            ) from error
+
+    def _entries(self, packed: str, text: io.BufferedReader) -> Entries:
+        self._damaged = f"{packed} stream" if packed else "file"
+        head = text.peek(READ_BYTES)
+        form = form_of(head)
+        if form:
+            self._damaged = self._damaged if packed else f"{form} file"
+            entries = self._alignments(text, form)
+        else:
+            _refuse_foreign(head, self.path)
+            is_fastq = head.lstrip().startswith(b"@")
+            form = "FASTQ" if is_fastq else "FASTA"
+            entries = (of_fastq if is_fastq else of_fasta)(text, self.path)
+        self.form = f"{form}, {packed}" if packed else form
+        return entries
+
+    def _alignments(self, text: io.BufferedReader, form: str) -> Entries:
+        reading = self.reading
+        if reading.mates is not None or reading.pairs == "interleaved":
+            option = "--mates" if reading.mates is not None else "--interleaved"
+            raise InputError(
+                f"{option} is for FASTQ and FASTA; the mates of this {form} are known by their "
+                "flags, so leave it out",
+                self.path,
+            )
+        entries = of_alignments(
+            text,
+            self.path,
+            form,
+            left_out=self.left_out,
+            pairs=reading.pairs == "auto",
+            read_groups=reading.read_groups,
+            reference=reading.reference,
+        )
+        entries = ahead(entries, self.stream.stop if self.stream else _nothing)
+        return side_by_side(entries, self.path) if reading.pairs == "auto" else entries
+
+    def line_of_letter(self, record: int) -> int | None:
+        """The line of a record's first letter outside IUPAC, where the format has lines.
+
+        None also for FASTA from a stream that is not kept, as it takes a second pass.
+        """
+        if self.form.startswith("FASTQ"):
+            return line_of_sequence(record)
+        kept = self.stream is None or self.stream.kept
+        if not (self.form.startswith("FASTA") and kept):
+            return None
+        with closing(self.opened()) as raw, text_of(raw) as (_, text):
+            return line_of_letter(text, record)
+
+
+def _nothing() -> None:
+    """What stops a file that is read: nothing need do so."""
+
+
+def _refuse_foreign(head: bytes, path: Path) -> None:
+    what = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
+    if head[_TAR[0] :].startswith(_TAR[1]):
+        what = "a tar archive"
+    if what is not None:
+        raise InputError(f"this is {what}; give FASTA, FASTQ, BAM or CRAM", path)
+
+
+def _after(record: int, header: str) -> str:
+    if not record:
+        return "before its first record was complete"
+    name = first_word(header)
+    return f"after record {record} ({name}), the last one that was complete and is kept"
