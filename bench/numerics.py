@@ -66,8 +66,8 @@ class Golden:
     heads: int
     bound: float
 
-    def encoder(self, precision: str) -> Encoder:
-        return self.load(GOLDEN / self.weights, "cpu", precision)
+    def encoder(self, precision: str, plain: bool = False) -> Encoder:
+        return self.load(GOLDEN / self.weights, "cpu", precision, plain=plain)
 
     def published(self) -> tuple[list[NDArray[np.int64]], list[Reading]]:
         """Ids of the golden sequences, and what the published code gave for them in fp32."""
@@ -134,7 +134,7 @@ def encoder_rows(golden: Golden) -> Iterator[list[str]]:
     yield [golden.name, "ours fp32 in a batch, published fp32", *apart(batch, published), bound]
     yield [golden.name, "ours fp32 alone, float64 formulas", *apart(alone, formulas), ""]
     yield [golden.name, "ours fp32 in a batch, ours fp32 alone", *apart(batch, alone), bound]
-    encoder = golden.encoder("fp32")
+    encoder = golden.encoder("fp32", plain=True)
     encoder.model.double()  # type: ignore[attr-defined]
     wide = [float64_reading(encoder, row) for row in ids]
     limit = f"{tolerances.FLOAT64:g}"

@@ -1,6 +1,7 @@
 """virnucpro bench: it times what it says, on a processor in seconds."""
 
 import json
+from importlib.util import find_spec
 
 import click
 import numpy as np
@@ -11,6 +12,7 @@ from command import virnucpro
 from virnucpro.bench import Bench, Case, default_cases, random_weights
 from virnucpro.cli.bench import _case
 from virnucpro.encoders.esm2 import Esm2, Esm2Config
+from virnucpro.encoders.packed import PackedEsm2, can_pack
 
 CPU = torch.device("cpu")
 
@@ -63,6 +65,24 @@ def test_others_are_run_as_they_come(bench):
     readings = list(bench.readings([c for c in default_cases(CPU, ["esm2"]) if c.by != "ours"]))
     assert [reading.case.by for reading in readings] == ["transformers", "fair-esm"]
     assert all(reading.tokens_per_s > 0 for reading in readings)
+
+
+def test_plain_is_the_module_as_it_is_written(bench):
+    assert type(bench.encoder("esm2", "fp32", plain=True).model) is Esm2
+    fast = type(bench.encoder("esm2", "fp32").model)
+    assert fast is (PackedEsm2 if can_pack(CPU, torch.float32) else Esm2)
+
+
+def test_another_program_is_only_imported_when_it_is_asked_for(bench):
+    """esm-cpp wants an older numpy than ours, so it is not among the test dependencies."""
+    [wrong, asked] = bench.readings(
+        [Case("esm2", "esm-cpp", "bf16"), Case("esm2", "esm-cpp", "fp32")]
+    )
+    assert wrong.refused == "esm-cpp computes in fp32 and int8, on a CPU"
+    if find_spec("esm_cpp") is None:
+        assert "esm_cpp" in asked.refused
+    else:
+        assert asked.tokens_per_s > 0
 
 
 def test_random_weights_are_the_same_in_every_precision():

@@ -36,12 +36,14 @@ def examples(golden, heads):
 @pytest.fixture(scope="module")
 def encoders(golden):
     words = golden / "dnabert_s_tokenizer.json"
-    return {p: load_dnabert_s(weights(golden), "cpu", p, words) for p in ("fp32", "bf16")}
+    return {
+        p: load_dnabert_s(weights(golden), "cpu", p, words, plain=True) for p in ("fp32", "bf16")
+    }
 
 
 @pytest.mark.parametrize("kernel", ON_CPU)
 def test_each_golden_sequence_alone(golden, heads, examples, kernel):
-    encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32")
+    encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32", plain=True)
     encoder.attention = kernel
     for example in examples:
         assert worst_error(encoder, [example]) <= tolerances.DNABERT_S_GOLDEN_FP32
@@ -50,14 +52,14 @@ def test_each_golden_sequence_alone(golden, heads, examples, kernel):
 @pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("order", [1, -1])
 def test_golden_sequences_in_one_batch(golden, heads, examples, kernel, order):
-    encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32")
+    encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32", plain=True)
     encoder.attention = kernel
     assert worst_error(encoder, examples[::order]) <= tolerances.DNABERT_S_GOLDEN_FP32
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_against_fp32(golden, heads, examples, precision):
-    encoder = load_dnabert_s(weights(golden, heads), "cpu", precision)
+    encoder = load_dnabert_s(weights(golden, heads), "cpu", precision, plain=True)
     error = worst_error(encoder, examples)
     bound = tolerances.GOLDEN_HALF["dnabert_s", precision]
     assert tolerances.DNABERT_S_GOLDEN_FP32 < error <= bound
@@ -65,7 +67,7 @@ def test_half_precision_against_fp32(golden, heads, examples, precision):
 
 @pytest.mark.parametrize("kernel", ON_CPU)
 def test_float64_equals_the_formulas(golden, heads, examples, kernel):
-    model = load_dnabert_s(weights(golden, heads), "cpu", "fp32").model.double()
+    model = load_dnabert_s(weights(golden, heads), "cpu", "fp32", plain=True).model.double()
     tensors = load_file(weights(golden, heads))
     for example in examples[:4]:
         plain = plain_encoders.dnabert_s(tensors, example.ids, SIZES[heads], heads)
@@ -163,7 +165,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_shows(golden, heads, examples, monkeypatch, mistake):
     """TRAP N5."""
-    encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32")
+    encoder = load_dnabert_s(weights(golden, heads), "cpu", "fp32", plain=True)
     assert worst_error(encoder, examples) <= tolerances.DNABERT_S_GOLDEN_FP32
     monkeypatch.setattr(*MISTAKES[mistake])
     assert worst_error(encoder, examples) > tolerances.BROKEN * tolerances.DNABERT_S_GOLDEN_FP32
@@ -172,7 +174,7 @@ def test_a_mistake_shows(golden, heads, examples, monkeypatch, mistake):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_dtypes_outlast_a_forward(golden, precision):
     """TRAP N10."""
-    encoder = load_dnabert_s(weights(golden), "cpu", precision)
+    encoder = load_dnabert_s(weights(golden), "cpu", precision, plain=True)
     before = {name: tensor.dtype for name, tensor in encoder.model.state_dict().items()}
     assert encoder.hidden(torch.tensor([[1, 7, 2]])).dtype == torch.float32
     assert {name: tensor.dtype for name, tensor in encoder.model.state_dict().items()} == before
@@ -181,7 +183,7 @@ def test_dtypes_outlast_a_forward(golden, precision):
 
 
 def test_without_a_tokenizer_only_ids_are_taken(golden):
-    encoder = load_dnabert_s(weights(golden), "cpu", "fp32")
+    encoder = load_dnabert_s(weights(golden), "cpu", "fp32", plain=True)
     with pytest.raises(BundleError, match="came without its tokenizer"):
         encoder.embed(["ACGT"])
     assert encoder.rows([np.array([1, 5, 2])]).shape == (1, 96)

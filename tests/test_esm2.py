@@ -38,7 +38,8 @@ def proteins(golden):
 @pytest.fixture(scope="module")
 def encoders(golden):
     return {
-        precision: load_esm2(weights(golden), "cpu", precision) for precision in ("fp32", "bf16")
+        precision: load_esm2(weights(golden), "cpu", precision, plain=True)
+        for precision in ("fp32", "bf16")
     }
 
 
@@ -46,7 +47,7 @@ def encoders(golden):
 @pytest.mark.parametrize("kernel", ON_CPU)
 def test_each_golden_protein_alone(golden, examples, layout, kernel):
     """TRAP N5."""
-    encoder = load_esm2(weights(golden, layout), "cpu", "fp32")
+    encoder = load_esm2(weights(golden, layout), "cpu", "fp32", plain=True)
     encoder.attention = kernel
     for example in examples:
         assert worst_error(encoder, [example]) <= tolerances.ESM2_GOLDEN_FP32
@@ -56,7 +57,7 @@ def test_each_golden_protein_alone(golden, examples, layout, kernel):
 @pytest.mark.parametrize("order", [1, -1])
 def test_golden_proteins_in_one_batch(golden, examples, kernel, order):
     """TRAP N8."""
-    encoder = load_esm2(weights(golden), "cpu", "fp32")
+    encoder = load_esm2(weights(golden), "cpu", "fp32", plain=True)
     encoder.attention = kernel
     assert worst_error(encoder, examples[::order]) <= tolerances.ESM2_GOLDEN_FP32
 
@@ -71,14 +72,14 @@ def test_embed_of_golden_proteins(encoders, examples, proteins):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_against_fp32(golden, examples, precision):
     """TRAP N10."""
-    encoder = load_esm2(weights(golden), "cpu", precision)
+    encoder = load_esm2(weights(golden), "cpu", precision, plain=True)
     error = worst_error(encoder, examples)
     assert tolerances.ESM2_GOLDEN_FP32 < error <= tolerances.GOLDEN_HALF["esm2", precision]
 
 
 @pytest.mark.parametrize("kernel", ON_CPU)
 def test_float64_equals_the_formulas(golden, examples, kernel):
-    model = load_esm2(weights(golden), "cpu", "fp32").model.double()
+    model = load_esm2(weights(golden), "cpu", "fp32", plain=True).model.double()
     tensors = load_file(weights(golden))
     for example in examples[:4]:
         plain = plain_encoders.esm2(tensors, example.ids, layers=3, heads=4)
@@ -94,7 +95,7 @@ def test_float64_equals_the_formulas(golden, examples, kernel):
 def test_any_number_of_layers(tmp_path, layers):
     """TRAP N13."""
     tensors = tiny_esm2(tmp_path / "tiny.safetensors", layers)
-    model = load_esm2(tmp_path / "tiny.safetensors").model.double()
+    model = load_esm2(tmp_path / "tiny.safetensors", plain=True).model.double()
     ids = protein_ids("MKTAYIAKQR")
     plain = plain_encoders.esm2(tensors, ids, layers, heads=2)
     hidden_BTC = model(torch.from_numpy(ids)[None])
@@ -178,14 +179,14 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_shows(golden, examples, monkeypatch, mistake):
     """TRAP N3, N4, N5."""
-    encoder = load_esm2(weights(golden), "cpu", "fp32")
+    encoder = load_esm2(weights(golden), "cpu", "fp32", plain=True)
     assert worst_error(encoder, examples) <= tolerances.ESM2_GOLDEN_FP32
     monkeypatch.setattr(*MISTAKES[mistake])
     assert worst_error(encoder, examples) > tolerances.BROKEN * tolerances.ESM2_GOLDEN_FP32
 
 
 def test_unmasked_pads_show(golden, examples, monkeypatch):
-    encoder = load_esm2(weights(golden), "cpu", "fp32")
+    encoder = load_esm2(weights(golden), "cpu", "fp32", plain=True)
     everyone = esm2.mask_of
     monkeypatch.setattr(esm2, "mask_of", lambda keep, *rest: everyone(keep | True, *rest))
     assert worst_error(encoder, examples) > tolerances.BROKEN * tolerances.ESM2_GOLDEN_FP32
@@ -205,7 +206,7 @@ def rounded_inv_freq(golden, path):
 
 def test_inv_freq_comes_from_the_weights(golden, examples, tmp_path):
     tensors = rounded_inv_freq(golden, tmp_path / "rounded.safetensors")
-    model = load_esm2(tmp_path / "rounded.safetensors").model.double()
+    model = load_esm2(tmp_path / "rounded.safetensors", plain=True).model.double()
     plain = plain_encoders.esm2(tensors, examples[3].ids, layers=3, heads=4)
     hidden = model(torch.from_numpy(examples[3].ids)[None])[0].numpy()
     assert np.abs(hidden - plain).max() <= tolerances.FLOAT64
@@ -217,7 +218,7 @@ def test_inv_freq_comes_from_the_weights(golden, examples, tmp_path):
 def test_inv_freq_stays_fp32(golden, precision, cast):
     """TRAP N6."""
     tensors = load_file(weights(golden))
-    model = load_esm2(weights(golden), "cpu", precision).model
+    model = load_esm2(weights(golden), "cpu", precision, plain=True).model
     if cast is not None:
         model = model.to(cast)
     assert model.rotary.inv_freq.dtype == torch.float32
@@ -232,7 +233,7 @@ def test_weights_without_inv_freq(golden, examples, tmp_path):
         metadata = file.metadata()
     tensors = {n: t for n, t in load_file(weights(golden)).items() if "inv_freq" not in n}
     save_file(tensors, tmp_path / "bare.safetensors", metadata=metadata)
-    encoder = load_esm2(tmp_path / "bare.safetensors")
+    encoder = load_esm2(tmp_path / "bare.safetensors", plain=True)
     assert worst_error(encoder, examples) <= tolerances.ESM2_GOLDEN_FP32
 
 
@@ -242,7 +243,7 @@ def test_token_dropout_comes_from_the_config(golden, examples, tmp_path):
     config["token_dropout"] = False
     tensors = load_file(weights(golden, "hf"))
     save_file(tensors, tmp_path / "off.safetensors", metadata={"config": json.dumps(config)})
-    encoder = load_esm2(tmp_path / "off.safetensors")
+    encoder = load_esm2(tmp_path / "off.safetensors", plain=True)
     assert worst_error(encoder, examples) > tolerances.BROKEN * tolerances.ESM2_GOLDEN_FP32
     ids_BT = torch.from_numpy(examples[2].ids)[None]
     bare = encoder.model.embed(ids_BT, ids_BT != 1)
@@ -262,7 +263,7 @@ def test_masked_tokens_are_blank_and_rescale_the_rest(encoders):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_dtypes_outlast_a_forward(golden, examples, precision):
     """TRAP N10."""
-    encoder = load_esm2(weights(golden), "cpu", precision)
+    encoder = load_esm2(weights(golden), "cpu", precision, plain=True)
     before = {name: tensor.dtype for name, tensor in encoder.model.state_dict().items()}
     hidden = encoder.hidden(torch.from_numpy(examples[1].ids)[None])
     assert hidden.dtype == torch.float32

@@ -21,7 +21,7 @@ def fused(golden, name, precision, eight_bit=False):
     """An encoder of a golden model with the layers for GPUs, and the model's golden sequences."""
     weights, examples = MODELS[name]
     load = load_esm2 if name == "esm2" else load_dnabert_s
-    encoder = load(golden / f"{weights}.weights.safetensors", "cpu", precision)
+    encoder = load(golden / f"{weights}.weights.safetensors", "cpu", precision, plain=True)
     plain = encoder.model
     esm2 = name == "esm2"
     layers = range(len(plain.layers)) if eight_bit else ()

@@ -31,6 +31,7 @@ from virnucpro.calls import FRAME_NAMES, Status, chunk_calls
 from virnucpro.classifiers import plan_of
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import Esm2
+from virnucpro.encoders.packed import PackedEsm2
 from virnucpro.errors import BundleError, DeviceError
 from virnucpro.frames import open_frames
 from virnucpro.head import load_head
@@ -314,7 +315,7 @@ def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(directory
     tryptophan = int(protein_ids("WWW")[2])
 
     def before(module, arguments):
-        if type(module) is Esm2 and ((arguments[0] == tryptophan).sum(1) > 90).any():
+        if type(module) in (Esm2, PackedEsm2) and ((arguments[0] == tryptophan).sum(1) > 90).any():
             torch.zeros(2) @ torch.zeros(3)
 
     (tmp_path / "in.fa").write_text(f">a\n{'ATG' * 90}\n>bad\n{'TGG' * 100}\n>c\n{'GCA' * 80}\n")

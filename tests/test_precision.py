@@ -33,11 +33,13 @@ def load(request, tmp_path):
     if request.param == "esm2":
         tiny_esm2(tmp_path / "esm2.safetensors", LAYERS)
         ids = torch.tensor([[0, 20, 15, 7, 5, 2], [0, 4, 4, 9, 9, 2]])  # no pads, so no mask
-        return lambda precision: load_esm2(tmp_path / "esm2.safetensors", "cpu", precision), ids
+        return lambda precision: load_esm2(
+            tmp_path / "esm2.safetensors", "cpu", precision, plain=True
+        ), ids
     golden = request.getfixturevalue("golden")
     publish(tmp_path / "dnabert", *golden_parts(golden / "dnabert_h8.weights.safetensors"))
     ids = torch.tensor([[1, 5, 194, 32, 757, 2, 3], [1, 6, 7, 8, 9, 10, 2]])
-    return lambda precision: load_dnabert_s(tmp_path / "dnabert", "cpu", precision), ids
+    return lambda precision: load_dnabert_s(tmp_path / "dnabert", "cpu", precision, plain=True), ids
 
 
 @pytest.mark.parametrize("precision", HALF)

@@ -8,10 +8,12 @@ case, so that a share of the peak is of the peak that this machine had then.
 B sequences, T tokens.
 """
 
+import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -25,9 +27,10 @@ from virnucpro.encoders import Encoder, dnabert_s_encoder, esm2_encoder
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, why_not
 from virnucpro.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro.encoders.esm2 import Esm2, Esm2Config
+from virnucpro.encoders.layouts import ESM2_HUGGING_FACE
 from virnucpro.encoders.precision import dtype_of, products
 from virnucpro.engine import Engine
-from virnucpro.errors import VirnucproError
+from virnucpro.errors import SettingsError, VirnucproError
 from virnucpro.tokens import (
     NUCLEOTIDE_CLS,
     NUCLEOTIDE_SEP,
@@ -81,8 +84,8 @@ class Reading:
 
     kernels: as observed; seconds: of each repeat; tokens: of one, without pads; tflops: of its
     matrix products and attention, a second, pads not counted; peak_tflops: of a large product in
-    the same precision (in bf16 for fp8) around it; padding: share of pads, None for others' code.
-    refused: why it could not be timed; then all else is empty.
+    the same precision (in bf16 for fp8 and int8) around it; padding: share of pads, None for
+    others' code. refused: why it could not be timed; then all else is empty.
     """
 
     case: Case
@@ -206,7 +209,7 @@ class Bench:
     def peak(self, precision: str) -> float:
         """TFLOP/s of a large matrix product of random numbers."""
         size = PEAK_SIZE[self.device.type]
-        dtype = torch.bfloat16 if precision == "fp8" else dtype_of(precision)
+        dtype = torch.bfloat16 if precision in ("fp8", "int8") else dtype_of(precision)
         a, b = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
 
         def multiply() -> None:
@@ -225,7 +228,8 @@ class Bench:
             check_fp8(str(self.device))
         if case.by in _OTHERS:
             return _OTHERS[case.by](self, case), None
-        encoder = self.encoder(case.encoder, case.precision, case.attention)
+        plain = case.by in ("plain", "compiled")
+        encoder = self.encoder(case.encoder, case.precision, case.attention, plain=plain)
         if case.by == "compiled":
             _compile_layers(encoder)
         elif case.by == "no streams":
@@ -234,17 +238,24 @@ class Bench:
             encoder.pinned = False
         return encoder.rows, encoder
 
-    def encoder(self, name: str, precision: str, attention: str = "auto") -> Encoder:
-        """One of ours with random weights."""
+    def encoder(
+        self, name: str, precision: str, attention: str = "auto", plain: bool = False
+    ) -> Encoder:
+        """One of ours with random weights; plain: by its module as it is written."""
         dtype = dtype_of(products(precision))
-        engine = Engine(attention=attention)
+        words: dict[str, Any] = {
+            "name": "random",
+            "precision": precision,
+            "engine": Engine(attention=attention),
+            "plain": plain,
+        }
         if name == "esm2":
             made = random_weights(lambda: Esm2(ESM2_SIZES[self.esm2]), dtype, self.device)
-            return esm2_encoder(made, name="random", precision=precision, engine=engine)
+            return esm2_encoder(made, **words)
         small = random_weights(
             lambda: DnabertS(DNABERT_S_SIZES[self.dnabert_s]), dtype, self.device
         )
-        return dnabert_s_encoder(small, None, name="random", precision=precision, engine=engine)
+        return dnabert_s_encoder(small, None, **words)
 
 
 def random_weights(make: Callable[[], M], dtype: torch.dtype, device: torch.device) -> M:
@@ -263,8 +274,7 @@ def random_weights(make: Callable[[], M], dtype: torch.dtype, device: torch.devi
 def _compile_layers(encoder: Encoder) -> None:
     """torch.compile of each layer as it is written, for comparison with the layers of fused.py."""
     model: Any = encoder.model
-    encoder.model = getattr(model, "model", model)
-    for layer in model.model.layers:
+    for layer in model.layers:
         layer.compile(dynamic=False)
 
 
@@ -335,11 +345,56 @@ def _transformers(bench: Bench, case: Case) -> Callable[[Sequence[Ids]], object]
     )
 
 
+def _esm_cpp(bench: Bench, case: Case) -> Callable[[Sequence[Ids]], object]:
+    """esm-cpp's engine for processors, with all sequences at once as its manual says; it computes
+    logits, whose head is 1.5 % of the operations at 8M and less above."""
+    if case.precision not in ("fp32", "int8") or bench.device.type != "cpu":
+        raise SettingsError("esm-cpp computes in fp32 and int8, on a CPU")
+    # Read at its first model.
+    os.environ["ESM_NUM_THREADS"] = str(torch.get_num_threads())
+    import esm_cpp
+    from safetensors.torch import save_file
+
+    config = ESM2_SIZES[bench.esm2]
+    weights = random_weights(lambda: Esm2(config), torch.float32, bench.device).state_dict()
+    tensors = {
+        f"esm.{theirs}": part.contiguous()
+        for ours, tensor in weights.items()
+        if ours != "rotary.inv_freq"
+        for theirs, part in _parts(ESM2_HUGGING_FACE.sources(ours), tensor)
+    }
+    pair = torch.arange(0, config.width // config.heads, 2) * config.heads / config.width
+    for layer in range(config.layers):
+        name = f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
+        tensors[name] = 10000**-pair
+    head = nn.ModuleDict(
+        {
+            "dense": nn.Linear(config.width, config.width),
+            "layer_norm": nn.LayerNorm(config.width),
+            "decoder": nn.Linear(config.width, 33, bias=False),
+        }
+    )
+    tensors |= {f"lm_head.{name}": tensor for name, tensor in head.state_dict().items()}
+    tensors["lm_head.bias"] = torch.zeros(33)
+    with TemporaryDirectory() as folder:
+        save_file(tensors, f"{folder}/model.safetensors")
+        model = esm_cpp.Model.load_from_safetensors(f"{folder}/model.safetensors")
+    if case.precision == "int8":
+        model.quantize_weights()
+    return lambda ids: model.forward_scheduled([row.astype(np.int32) for row in ids])
+
+
+def _parts(names: Sequence[str], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    return zip(names, tensor.chunk(len(names)), strict=True)
+
+
 _OTHERS: dict[str, Callable[[Bench, Case], Callable[[Sequence[Ids]], object]]] = {
     "fair-esm": _fair,
     "transformers": _transformers,
+    "esm-cpp": _esm_cpp,
 }
-_OTHERS_TOKENS = {"fair-esm": FAIR_TOKENS, "transformers": TRANSFORMERS_TOKENS}
+# esm-cpp cuts batches itself.
+_OTHERS_TOKENS = {"fair-esm": FAIR_TOKENS, "transformers": TRANSFORMERS_TOKENS, "esm-cpp": 0}
 
 
 def attention_alone(

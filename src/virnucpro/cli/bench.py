@@ -9,7 +9,7 @@ import rich_click as click
 if TYPE_CHECKING:
     from virnucpro.bench import Case, Reading
 
-CASES = "ours, compiled, no streams, not pinned, transformers, fair-esm"
+CASES = "ours, plain, compiled, no streams, not pinned, transformers, fair-esm, esm-cpp"
 
 COLUMNS = "encoder    size  by            precision     tokens/s  share  attention that ran"
 
@@ -57,7 +57,8 @@ def bench(
 
     Each line is the median of several runs over the same random sequences, from ids to embeddings;
     share is of the rate that a large matrix product had around it. transformers and fair-esm are
-    measured beside ours where they are installed.
+    measured beside ours where they are installed; plain is ours without layers made for this kind
+    of device. esm-cpp (fp32 and int8 on a CPU) is only measured when it is asked for.
 
     \b
     virnucpro bench --esm 8M

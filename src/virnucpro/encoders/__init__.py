@@ -18,6 +18,7 @@ from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
 from virnucpro.encoders.fused import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
+from virnucpro.encoders.packed import PackedDnabertS, PackedEsm2, can_pack
 from virnucpro.encoders.precision import device_of, dtype_of, products
 from virnucpro.encoders.weights import find_published
 from virnucpro.engine import DEFAULTS, Engine
@@ -38,16 +39,18 @@ def load_esm2(
     *,
     engine: Engine = DEFAULTS,
     cache: Path | None = None,
+    plain: bool = False,
 ) -> Encoder:
     """ESM-2 of any size from a published directory, or from one file with its config inside.
 
     A directory is Hugging Face's, in safetensors or `.bin`, whole or in shards; a file is
     fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16, fp16,
     or on Hopper GPUs fp8. engine: see engine.Engine. cache: a folder that keeps a copy of
-    the weights in that precision (for fp8 in bf16), which a later call reads instead. Its embed
-    takes proteins of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for
-    files that are not an ESM-2, SettingsError for an unknown precision or an attention that cannot
-    run there, DeviceError for a device that is not there or has no fp8.
+    the weights in that precision (for fp8 in bf16), which a later call reads instead. plain: by the
+    module of esm2.py as it is written, also where there are faster layers. Its embed takes proteins
+    of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for files that are
+    not an ESM-2, SettingsError for an unknown precision or an attention that cannot run there,
+    DeviceError for a device that is not there or has no fp8.
     """
     dtype, place = dtype_of(products(precision)), device_of(device)
     if precision == "fp8":
@@ -58,7 +61,7 @@ def load_esm2(
 
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
     model = load_through(cache, build, find_published(path), layouts, dtype, place)
-    return esm2_encoder(model, name=str(path), precision=precision, engine=engine)
+    return esm2_encoder(model, name=str(path), precision=precision, engine=engine, plain=plain)
 
 
 def load_dnabert_s(
@@ -69,13 +72,14 @@ def load_dnabert_s(
     *,
     engine: Engine = DEFAULTS,
     cache: Path | None = None,
+    plain: bool = False,
 ) -> Encoder:
     """DNABERT-S from a published directory, or from one safetensors file with its config inside.
 
-    A directory holds `pytorch_model.bin`, or safetensors. precision, engine and cache: as in
-    load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where path
-    has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises as
-    load_esm2 does.
+    A directory holds `pytorch_model.bin`, or safetensors. precision, engine, cache and plain: as
+    in load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where
+    path has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises
+    as load_esm2 does.
     """
     dtype, place = dtype_of(products(precision)), device_of(device)
     published = find_published(path)
@@ -94,23 +98,30 @@ def load_dnabert_s(
     model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
     return dnabert_s_encoder(
-        model, tokenize, name=str(path), precision=products(precision), engine=engine
+        model,
+        tokenize,
+        name=str(path),
+        precision=products(precision),
+        engine=engine,
+        plain=plain,
     )
 
 
-def esm2_encoder(model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS) -> Encoder:
-    """An Esm2 where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
+def esm2_encoder(
+    model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS, plain: bool = False
+) -> Encoder:
+    """An Esm2 where its weights lie, by the layers of fused.py or packed.py where those run.
+
+    These are then the only ones to use it: packed.py takes its weights. plain: as in load_esm2.
+    """
     device = model.norm.weight.device
-    fast = _fused(device, model.dtype)
-    return _encoder(
-        FusedEsm2(model, range(len(model.layers) if precision == "fp8" else 0)) if fast else model,
-        _protein_ids,
-        "esm2",
-        device,
-        engine,
-        name=name,
-        precision=precision,
-    )
+    chosen: Model = model
+    if not plain and _can_fuse(device, model.dtype):
+        chosen = FusedEsm2(model, range(len(model.layers) if precision == "fp8" else 0))
+    elif not plain and can_pack(device, model.dtype):
+        chosen = PackedEsm2(model)
+    words = {"name": name, "precision": precision}
+    return _encoder(chosen, _protein_ids, "esm2", device, engine, **words)
 
 
 def dnabert_s_encoder(
@@ -120,18 +131,17 @@ def dnabert_s_encoder(
     name: str,
     precision: str,
     engine: Engine = DEFAULTS,
+    plain: bool = False,
 ) -> Encoder:
-    """A DnabertS where its weights lie, in 16 bit on CUDA by the layers of fused.py."""
+    """A DnabertS where its weights lie, as esm2_encoder."""
     device = model.norm.weight.device
-    return _encoder(
-        FusedDnabertS(model) if _fused(device, model.dtype) else model,
-        tokenize,
-        "dnabert_s",
-        device,
-        engine,
-        name=name,
-        precision=precision,
-    )
+    chosen: Model = model
+    if not plain and _can_fuse(device, model.dtype):
+        chosen = FusedDnabertS(model)
+    elif not plain and can_pack(device, model.dtype):
+        chosen = PackedDnabertS(model)
+    words = {"name": name, "precision": precision}
+    return _encoder(chosen, tokenize, "dnabert_s", device, engine, **words)
 
 
 def _encoder(
@@ -161,7 +171,7 @@ def _encoder(
     return encoder
 
 
-def _fused(device: torch.device, dtype: torch.dtype) -> bool:
+def _can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the layers of fused.py can run: 16 bit, a recent GPU, and torch's Triton."""
     return (
         device.type == "cuda"
