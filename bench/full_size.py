@@ -321,10 +321,16 @@ def measured_load(loading: Loading) -> dict[str, Any]:
             synchronise(device)
             times.append((time.perf_counter() - began, time.process_time() - worked))
     seconds, processor_seconds = min(times)
-    # On CUDA the layers that run are not the module that holds the weights.
-    state = getattr(encoder.model, "model", encoder.model).state_dict().values()
-    size = sum(tensor.nbytes for tensor in state)
-    numbers = sum(tensor.numel() for tensor in state)
+    # The layers that run may not be the module that holds the weights, or hold some of them packed.
+    module = getattr(encoder.model, "model", encoder.model)
+    state = module.state_dict().values()
+    packed = sum(
+        linear.in_features * linear.out_features
+        for linear in module.modules()
+        if isinstance(linear, torch.nn.Linear) and not linear.weight.numel()
+    )
+    size = sum(tensor.nbytes for tensor in state) + packed * module.dtype.itemsize
+    numbers = sum(tensor.numel() for tensor in state) + packed
     source = sum(path.stat().st_size for path in paths)
     found = {
         "encoder": loading.encoder,
