@@ -339,6 +339,28 @@ def test_our_attention_is_that_written_out(dtype, width, tokens, rotary):
         assert torch.equal(attention(*short, alone, backend="triton")[0], found[row, :, :length])
 
 
+def test_more_heads_than_a_grid_has_rows():
+    """As short reads give the embedded bundles: 20,000 rows of 4 heads."""
+    torch.manual_seed(3)
+    q, k, v = (torch.randn(20_000, 4, 5, 16, device=CUDA).half() for _ in range(3))
+    found = attention(q, k, v, Mask(None, None, 5), backend="triton")
+    plain = attention(q[-9:].double(), k[-9:].double(), v[-9:].double(), Mask(None, None, 5),
+                      backend="math")  # fmt: skip
+    assert (found[-9:] - plain).abs().max() <= 0.01
+
+
+def test_what_is_trained_has_gradients():
+    """Our attention has none: auto takes another where one is asked for, a wish is refused."""
+    q = torch.randn(2, 4, 5, 16, device=CUDA, dtype=torch.bfloat16, requires_grad=True)
+    mask = Mask(None, None, 5)
+    attention(q, q, q, mask, backend="auto").sum().backward()
+    assert q.grad is not None
+    with pytest.raises(SettingsError, match="triton has no gradients"):
+        attention(q, q, q, mask, backend="triton")
+    with torch.no_grad():
+        assert kernel_for("auto", q, mask) == "triton"
+
+
 def test_heads_too_wide_for_our_attention():
     """TRAP N2."""
     q = torch.ones(1, 1, 5, 256, device=CUDA, dtype=torch.bfloat16)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import tolerances
 from encoder_examples import ON_CPU, golden_examples, worst_error
-from virnucpro.encoders import load_dnabert_s, load_esm2, packed
+from virnucpro.bench import ESM2_SIZES, random_weights
+from virnucpro.encoders import esm2_encoder, load_dnabert_s, load_esm2, packed
 from virnucpro.encoders.dnabert_s import DnabertS
 from virnucpro.encoders.esm2 import Esm2
 from virnucpro.encoders.packed import PackedDnabertS, PackedEsm2, Product, can_pack
@@ -180,3 +181,10 @@ def test_where_they_run(golden, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not can_pack(CPU, torch.float32)
+
+
+def test_a_model_gives_its_weights_to_one_encoder():
+    model = random_weights(lambda: Esm2(ESM2_SIZES["tiny"]), torch.float32, CPU)
+    esm2_encoder(model, name="first", precision="fp32")
+    with pytest.raises(ValueError, match="were taken by another encoder"):
+        esm2_encoder(model, name="second", precision="fp32")

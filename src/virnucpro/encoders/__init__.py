@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from virnucpro.devices import check_fp8
 from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF, backend_for
@@ -112,9 +113,10 @@ def esm2_encoder(
 ) -> Encoder:
     """An Esm2 where its weights lie, by the layers of fused.py or packed.py where those run.
 
-    These are then the only ones to use it: packed.py takes its weights. plain: as in load_esm2.
+    These are then the only ones to use it: packed.py takes its weights, and so does fused.py in
+    fp8. plain: as in load_esm2. Raises ValueError for a model whose weights were taken before.
     """
-    device = model.norm.weight.device
+    device = _device_of(model)
     chosen: Model = model
     if not plain and _can_fuse(device, model.dtype):
         chosen = FusedEsm2(model, range(len(model.layers) if precision == "fp8" else 0))
@@ -134,7 +136,7 @@ def dnabert_s_encoder(
     plain: bool = False,
 ) -> Encoder:
     """A DnabertS where its weights lie, as esm2_encoder."""
-    device = model.norm.weight.device
+    device = _device_of(model)
     chosen: Model = model
     if not plain and _can_fuse(device, model.dtype):
         chosen = FusedDnabertS(model)
@@ -142,6 +144,14 @@ def dnabert_s_encoder(
         chosen = PackedDnabertS(model)
     words = {"name": name, "precision": precision}
     return _encoder(chosen, tokenize, "dnabert_s", device, engine, **words)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """Where its weights lie."""
+    weights = list(model.parameters())
+    if not all(weight.numel() for weight in weights):
+        raise ValueError("the weights of this model were taken by another encoder; load it again")
+    return weights[0].device
 
 
 def _encoder(

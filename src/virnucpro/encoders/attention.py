@@ -213,6 +213,11 @@ def _triton(
             f"attention kernel triton takes heads of a width up to {TRITON_WIDTH}, these have "
             f"{width}; choose another, or auto"
         )
+    if _trains(q_BHTD):
+        raise SettingsError(
+            "attention kernel triton has no gradients, so nothing is trained with it; choose "
+            "another, or auto"
+        )
     return flash_attention(
         q_BHTD,
         k_BHTD,
@@ -314,9 +319,14 @@ def automatic(q_BHTD: Tensor, mask: Mask) -> str:
     if not q_BHTD.is_cuda:
         return "sdpa"
     place = q_BHTD.device, q_BHTD.dtype, mask.slopes is not None
-    if q_BHTD.shape[-1] <= TRITON_WIDTH and not why_not("triton", *place):
+    fits = q_BHTD.shape[-1] <= TRITON_WIDTH and not _trains(q_BHTD)
+    if fits and not why_not("triton", *place):
         return "triton"
     return "efficient" if why_not("flash", *place) else "flash"
+
+
+def _trains(q_BHTD: Tensor) -> bool:
+    return torch.is_grad_enabled() and q_BHTD.requires_grad
 
 
 def kernel_for(backend: str, q_BHTD: Tensor, mask: Mask) -> str:

@@ -4,7 +4,7 @@ Weights of products lie in the blocks that oneDNN's kernels read, and nowhere el
 they come from are left without. A product adds its residual, multiplies or takes GELU while its
 result is still in a core's registers. ESM-2's rotary pairs (d, d + D/2) are moved next to each
 other, in the weights of q and k alike, which changes no score: turning all heads is then one pass
-over complex numbers. Only CPUs on which this was measured to be faster are offered it.
+over complex numbers. Measured to be faster on one kind of processor, an AMD EPYC with AVX-512.
 
 B sequences, T tokens, N = B * T, C width, F inner width, X width of a product, H heads, D width of
 a head.

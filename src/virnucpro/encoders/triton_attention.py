@@ -50,10 +50,12 @@ def _attend_rows(
     M: tl.constexpr,
     N: tl.constexpr,
 ):
-    b = (tl.program_id(1) // heads).to(tl.int64)
-    h = tl.program_id(1) % heads
+    tiles = (tokens + M - 1) // M
+    head = tl.program_id(0) // tiles
+    b = (head // heads).to(tl.int64)
+    h = head % heads
     end = tl.load(lengths + b) if PADS else tokens
-    i = tl.program_id(0) * M + tl.arange(0, M)
+    i = tl.program_id(0) % tiles * M + tl.arange(0, M)
     half = tl.arange(0, HALF)
     wide = tl.arange(0, WIDE)
     dtype = q.dtype.element_ty
@@ -118,32 +120,35 @@ def _launch(
 ) -> Tensor:
     batch, heads, tokens, width = q_BHTD.shape
     out_BTHD = q_BHTD.new_empty(batch, tokens, heads, width)
-    _attend_rows[(triton.cdiv(tokens, ROWS), batch * heads)](
-        q_BHTD,
-        k_BHTD,
-        v_BHTD,
-        out_BTHD,
-        cos_TD,
-        sin_TD,
-        lengths_B,
-        slopes_H,
-        *q_BHTD.stride()[:3],
-        *k_BHTD.stride()[:3],
-        *v_BHTD.stride()[:3],
-        heads,
-        tokens,
-        scale * LOG2_E,
-        D=width,
-        HALF=max(16, triton.next_power_of_2(width // 2)),
-        WIDE=max(16, triton.next_power_of_2(width)),
-        TURNS=cos_TD is not None,
-        SLOPES=slopes_H is not None,
-        PADS=lengths_B is not None,
-        M=ROWS,
-        N=ROWS,
-        num_warps=4,
-        num_stages=3 if cos_TD is None else 1,
-    )
+    # One dimension, since the second of a grid ends at 65,535.
+    programs = triton.cdiv(tokens, ROWS) * batch * heads
+    with torch.cuda.device(q_BHTD.device):  # Triton launches on the current one
+        _attend_rows[(programs,)](
+            q_BHTD,
+            k_BHTD,
+            v_BHTD,
+            out_BTHD,
+            cos_TD,
+            sin_TD,
+            lengths_B,
+            slopes_H,
+            *q_BHTD.stride()[:3],
+            *k_BHTD.stride()[:3],
+            *v_BHTD.stride()[:3],
+            heads,
+            tokens,
+            scale * LOG2_E,
+            D=width,
+            HALF=max(16, triton.next_power_of_2(width // 2)),
+            WIDE=max(16, triton.next_power_of_2(width)),
+            TURNS=cos_TD is not None,
+            SLOPES=slopes_H is not None,
+            PADS=lengths_B is not None,
+            M=ROWS,
+            N=ROWS,
+            num_warps=4,
+            num_stages=3 if cos_TD is None else 1,
+        )
     return out_BTHD
 
 
