@@ -95,3 +95,12 @@ def test_random_weights_are_the_same_in_every_precision():
         assert torch.equal(ours.bfloat16(), theirs), name
     assert torch.equal(whole.rotary.inv_freq, Esm2(config).rotary.inv_freq)
     assert whole(torch.tensor([[0, 5, 2]])).std() > 0.1
+
+
+def test_json_takes_no_place_of_another_file(tmp_path):
+    sequences = tmp_path / "precious.fasta"
+    sequences.write_text(">a\nACGT\n")
+    done = virnucpro("bench", "--esm", "tiny", "--json", str(sequences))
+    assert done.code == 2
+    assert "a file that is no JSON is there, and is not replaced" in done.error
+    assert sequences.read_text() == ">a\nACGT\n"

@@ -112,7 +112,7 @@ def test_a_run_that_will_fill_its_disk_begins_with_a_warning(bundle, tmp_path, m
     predict(tmp_path / "in.fa", bundle, tmp_path / "run", journal=tmp_path / "journal")
     log = (tmp_path / "run" / "log.txt").read_text()
     assert re.search(r"this may take up to \d\.\d MB of disk\n", log)
-    assert re.search(r"warning: .*: this run may take up to .* GB are free; free some space", log)
+    assert re.search(r"warning: .*: this run may take up to .* MB are free; free some space", log)
     assert log.index("warning: ") < log.index("3,000 records")
 
 

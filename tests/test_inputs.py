@@ -514,7 +514,7 @@ def test_a_folder_is_what_a_pattern_of_the_shell_names(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (found, (note,)) = files_in(tmp_path)
     assert [path.name for path in found] == ["in.fa"]
-    assert note.endswith("1 files of sequences of 3 entries; passed over: gone.fa, pipe")
+    assert note.endswith("1 file of sequences of 3 entries; passed over: gone.fa, pipe")
     (tmp_path / "top" / "lane1").mkdir(parents=True)
     with pytest.raises(InputError, match="in this folder; folders in it, as lane1, are not looked"):
         files_in(tmp_path / "top")

@@ -135,7 +135,13 @@ def shortage(needs: Sequence[tuple[Path, int]]) -> str | None:
         free = shutil.disk_usage(folder).free
         if needed > free:
             return (
-                f"{folder}: this run may take up to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB "
+                f"{folder}: this run may take up to {_size(needed)}, but {_size(free)} "
                 "are free; free some space, or write less with --tables gz or --no-compat-tables"
             )
     return None
+
+
+def _size(count: int) -> str:
+    if count < 1e5:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e8 else f"{count / 1e9:.1f} GB"

@@ -97,7 +97,9 @@ def _files_in(paths: Sequence[Path], faults: list[InputError]) -> tuple[list[Pat
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             passed = f"; passed over: {', '.join(names[:NAMED])}{more}" if names else ""
             own = f"; {len(there) - len(others)} that runs here wrote left out" if written else ""
-            said = f"{len(taken)} files of sequences of {len(there)} entries{own}{passed}"
+            files_of = "file" if len(taken) == 1 else "files"
+            entries = "entry" if len(there) == 1 else "entries"
+            said = f"{len(taken)} {files_of} of sequences of {len(there)} {entries}{own}{passed}"
             notes.append(f"{path}: {said}")
             files += taken
         elif written:

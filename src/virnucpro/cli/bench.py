@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from virnucpro.cli.json_file import check_json_file
+
 if TYPE_CHECKING:
     from virnucpro.bench import Case, Reading
 
@@ -71,6 +73,8 @@ def bench(
     from virnucpro.encoders.attention import BACKENDS
 
     check_present(known_device(device))
+    if json_file is not None:
+        check_json_file(json_file)
     place = torch.device(device)
     cuda = place.type == "cuda"
     size = esm or ("3B" if cuda else "8M")

@@ -1,12 +1,12 @@
 """virnucpro evaluate."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
+from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen, paper
 
@@ -69,7 +69,7 @@ def evaluate(
     from virnucpro.writing import write_json
 
     if json_path is not None:
-        _check_writable(json_path)
+        check_json_file(json_path)
     found = load(bundle)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
@@ -95,18 +95,6 @@ def evaluate(
     if json_path is not None:
         document = {"bundle_sha256": found.sha256, "precision": classifier.precision}
         write_json(json_path, document | evaluation.as_dict())
-
-
-def _check_writable(path: Path) -> None:
-    """Raises SettingsError if a file cannot be written there: sooner than after an hour's work."""
-    from virnucpro.errors import SettingsError
-    from virnucpro.writing import is_special
-
-    folder = path.parent
-    if is_special(path) and os.access(path, os.W_OK):
-        return
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise SettingsError(f"{path}: no file can be written here; name another with --json")
 
 
 def _print(evaluation: "Evaluation") -> None:

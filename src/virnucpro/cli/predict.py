@@ -284,7 +284,8 @@ def predict(
     The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), pairs.tsv (a row
     a pair, if there are any), regions.tsv (viral stretches of long records), viral.fasta,
     viral_names.txt, two tables in the published program's format, log.txt and run.json. A run that
-    was stopped goes on when the same command is given again; one that is finished is left as it is.
+    was stopped goes on when the same command is given again; one that is finished is left as it is,
+    or its tables are made again where the threshold or what to write is another.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.

@@ -48,7 +48,7 @@ def _ending(run: Run, paths: bool) -> Iterator[Note]:
         error = "What ended it is in run.json."
     kept = "The tables hold what was read before that."
     held = kept if run.files.contigs.exists() else "It left no tables."
-    sentence = f"{error[:1].upper()}{error[1:]}"
+    sentence = error  # which may begin with the name of a file
     if sentence and not sentence.endswith("."):
         sentence += "."
     yield Note(f"This run {_BROKEN_OFF[run.status]}.", f"{sentence} {held}".strip(), True)
