@@ -10,19 +10,20 @@ own scale; attention and the stream of residuals keep their precision.
 B sequences, T tokens, N = B * T, C width, F inner width, H heads, D width of a head.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from virnucpro.encoders.attention import TURNING, Mask, attention, kernel_for, mask_of
+from virnucpro.encoders.attention import TURNING, Mask, kernel_for, mask_of
 from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
 from virnucpro.encoders.esm2 import Block as Esm2Block
 from virnucpro.encoders.esm2 import Esm2, check_length
+from virnucpro.encoders.flat import Flat, heads_of, layers_of, mixed, take_weight
 from virnucpro.encoders.precision import WideLayerNorm
 from virnucpro.encoders.rowwise import (
     FP8,
@@ -35,8 +36,6 @@ from virnucpro.encoders.rowwise import (
     norm,
     rotate_,
 )
-
-Block = TypeVar("Block", Esm2Block, DnabertSBlock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +76,14 @@ class _Esm2Layer:
     eight: dict[str, tuple[Tensor, Tensor]] | None
 
 
-class FusedEsm2:
+class FusedEsm2(Flat[Esm2]):
     """Esm2 in 16 bit, with the products of layers eight_bit in fp8; hidden states as Esm2's."""
-
-    biased = False
 
     def __init__(self, model: Esm2, eight_bit: Collection[int] = ()) -> None:
         self.model = model
-        self.pad = model.pad
         self.layers: list[_Esm2Layer] = []
         shift_C = torch.zeros(model.width, device=model.norm.weight.device)
-        for place, block in enumerate(_blocks(model.layers, Esm2Block)):
+        for place, block in enumerate(layers_of(model.layers, Esm2Block)):
             first = _Norm.of(block.attention_norm, shift_C)
             shift_C = shift_C + block.out.bias.float()
             second = _Norm.of(block.ffn_norm, shift_C)
@@ -95,18 +91,6 @@ class FusedEsm2:
             eight = _eight(block) if place in eight_bit else None
             self.layers.append(_Esm2Layer(block, first, second, eight))
         self.norm = _Norm.of(model.norm, shift_C)
-
-    @property
-    def width(self) -> int:
-        return self.model.width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def token_bytes(self) -> int:
-        return self.model.token_bytes
 
     def __call__(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         """Raises ValueError for more than 1024 residues."""
@@ -130,10 +114,6 @@ class FusedEsm2:
             for weight, scale in (layer.eight or {}).values():
                 yield weight
                 yield scale
-
-    def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
-        """As Esm2.pool."""
-        return self.model.pool(hidden_BTC, ids_BT)
 
 
 def _esm2_layer(
@@ -173,34 +153,19 @@ def _esm2_layer_in_fp8(
     return eight_bit_product(activate(up_NF, FP8), eight["down"], None, dtype)
 
 
-class FusedDnabertS:
+class FusedDnabertS(Flat[DnabertS]):
     """DnabertS in 16 bit; hidden states as DnabertS gives them."""
-
-    biased = True
 
     def __init__(self, model: DnabertS) -> None:
         self.model = model
-        self.pad = model.pad
         self.layers = [
             (
                 block,
                 _Norm.of(block.attention_norm, None),
                 _Norm.of(block.ffn_norm, None),
             )
-            for block in _blocks(model.layers, DnabertSBlock)
+            for block in layers_of(model.layers, DnabertSBlock)
         ]
-
-    @property
-    def width(self) -> int:
-        return self.model.width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def token_bytes(self) -> int:
-        return self.model.token_bytes
 
     def __call__(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         keep_BT = ids_BT != self.pad
@@ -209,7 +174,7 @@ class FusedDnabertS:
         mask = mask_of(keep_BT, self.model.slopes, padded)
         for block, attention_norm, ffn_norm in self.layers:
             qkv_NX = F.linear(h_NC, block.qkv.weight, block.qkv.bias)
-            mixed_NC = _mixed(qkv_NX, block.heads, mask, backend)
+            mixed_NC = mixed(qkv_NX, block.heads, mask, backend)
             out_NC = F.linear(mixed_NC, block.out.weight, block.out.bias)
             h_NC, _ = attention_norm(x_NC, self.dtype, out_NC, keep=True)
             inner_NF = gated_product(h_NC, block.gate.weight)
@@ -217,20 +182,15 @@ class FusedDnabertS:
             h_NC, _ = ffn_norm(x_NC, self.dtype, down_NC, keep=True)
         return x_NC.view(*ids_BT.shape, -1).masked_fill(~keep_BT[..., None], 0)
 
-    def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
-        """As DnabertS.pool."""
-        return self.model.pool(hidden_BTC, ids_BT)
-
 
 def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
-    """Attention of rows that hold q, k and v of all heads, (N, C); turns q and k where they lie."""
-    width = qkv_NX.shape[1] // (3 * heads)
-    qkv_BT3HD = qkv_NX.view(-1, mask.tokens, 3, heads, width)
-    q, k, v = qkv_BT3HD.permute(2, 0, 3, 1, 4)
-    if mask.turn is not None and kernel_for(backend, q, mask) not in TURNING:
-        rotate_(qkv_NX, 2 * heads * width, *mask.turn)
-        mask = mask.turned
-    return attention(q, k, v, mask, backend=backend).transpose(1, 2).flatten(0, 1).flatten(1)
+    """As mixed; turns q and k, where they lie, for a kernel that does not."""
+    if mask.turn is not None:
+        q_BHTD, _, _ = heads_of(qkv_NX, heads, mask.tokens)
+        if kernel_for(backend, q_BHTD, mask) not in TURNING:
+            rotate_(qkv_NX, 2 * qkv_NX.shape[1] // 3, *mask.turn)
+            mask = mask.turned
+    return mixed(qkv_NX, heads, mask, backend)
 
 
 def _eight(block: Esm2Block) -> dict[str, tuple[Tensor, Tensor]]:
@@ -239,11 +199,5 @@ def _eight(block: Esm2Block) -> dict[str, tuple[Tensor, Tensor]]:
     found = {}
     for name, linear in products.items():
         found[name] = eight_bit_weight(linear.weight)
-        linear.weight.data = linear.weight.new_empty(0)
+        take_weight(linear)
     return found
-
-
-def _blocks(layers: Iterable[nn.Module], kind: type[Block]) -> Iterator[Block]:
-    for layer in layers:
-        assert isinstance(layer, kind)
-        yield layer

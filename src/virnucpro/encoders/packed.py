@@ -13,20 +13,18 @@ a head.
 import ctypes
 import platform
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from virnucpro.devices import cpu_has_bf16
-from virnucpro.encoders.attention import Mask, attention, mask_of
+from virnucpro.encoders.attention import Mask, mask_of
 from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
 from virnucpro.encoders.esm2 import Block as Esm2Block
 from virnucpro.encoders.esm2 import Esm2, check_length
+from virnucpro.encoders.flat import Flat, layers_of, mixed, take_weight
 
-Block = TypeVar("Block", Esm2Block, DnabertSBlock)
 # By itself glibc keeps what is freed between what is not: at worst as much again as the weights.
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
@@ -101,33 +99,18 @@ class _Esm2Layer:
     ) -> Tensor:
         qkv_NX = self.qkv(self.attention_norm(x_NC).to(dtype))
         _turn_(qkv_NX, turn_TC)
-        x_NC = self.out.add(_mixed(qkv_NX, self.heads, mask, backend), x_NC)
+        x_NC = self.out.add(mixed(qkv_NX, self.heads, mask, backend), x_NC)
         up_NF = self.up.gelu(self.ffn_norm(x_NC).to(dtype))
         return self.down.add(up_NF, x_NC)
 
 
-class PackedEsm2(nn.Module):
+class PackedEsm2(nn.Module, Flat[Esm2]):
     """Esm2 of packed products; hidden states as Esm2 gives them. Takes the weights of model."""
-
-    biased = False
 
     def __init__(self, model: Esm2) -> None:
         super().__init__()
         self.model = model
-        self.pad = model.pad
-        self.layers = [_Esm2Layer(block) for block in _blocks(model.layers, Esm2Block)]
-
-    @property
-    def width(self) -> int:
-        return self.model.width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def token_bytes(self) -> int:
-        return self.model.token_bytes
+        self.layers = [_Esm2Layer(block) for block in layers_of(model.layers, Esm2Block)]
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         """Raises ValueError for more than 1024 residues."""
@@ -143,10 +126,6 @@ class PackedEsm2(nn.Module):
         for layer in self.layers:
             x_NC = layer(x_NC, turn_TC, mask, backend, self.dtype)
         return _hidden(self.model.norm(x_NC), keep_BT, mask)
-
-    def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
-        """As Esm2.pool."""
-        return self.model.pool(hidden_BTC, ids_BT)
 
 
 class _DnabertSLayer:
@@ -164,7 +143,7 @@ class _DnabertSLayer:
 
     def __call__(self, x_NC: Tensor, mask: Mask, backend: str, dtype: torch.dtype) -> Tensor:
         qkv_NX = self.qkv(x_NC.to(dtype))
-        mixed_NC = _mixed(qkv_NX, self.heads, mask, backend)
+        mixed_NC = mixed(qkv_NX, self.heads, mask, backend)
         x_NC = self.attention_norm(self.out.add(mixed_NC, x_NC))
         h_NC = x_NC.to(dtype)
         inner_NF = self.value.times(h_NC, self.gate.gelu(h_NC))
@@ -172,28 +151,13 @@ class _DnabertSLayer:
         return normed
 
 
-class PackedDnabertS(nn.Module):
+class PackedDnabertS(nn.Module, Flat[DnabertS]):
     """DnabertS of packed products; hidden states as DnabertS gives them. Takes its weights."""
-
-    biased = True
 
     def __init__(self, model: DnabertS) -> None:
         super().__init__()
         self.model = model
-        self.pad = model.pad
-        self.layers = [_DnabertSLayer(block) for block in _blocks(model.layers, DnabertSBlock)]
-
-    @property
-    def width(self) -> int:
-        return self.model.width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def token_bytes(self) -> int:
-        return self.model.token_bytes
+        self.layers = [_DnabertSLayer(block) for block in layers_of(model.layers, DnabertSBlock)]
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         keep_BT = ids_BT != self.pad
@@ -202,10 +166,6 @@ class PackedDnabertS(nn.Module):
         for layer in self.layers:
             x_NC = layer(x_NC, mask, backend, self.dtype)
         return _hidden(x_NC, keep_BT, mask)
-
-    def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
-        """As DnabertS.pool."""
-        return self.model.pool(hidden_BTC, ids_BT)
 
 
 def _paired(qkv: nn.Linear, heads: int) -> Product:
@@ -228,13 +188,6 @@ def _turn_(qkv_NX: Tensor, turn_TC: Tensor) -> None:
         qk_BTX.copy_(wide_BTX)
 
 
-def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
-    """Attention of rows that hold q, k and v of all heads, (N, C)."""
-    qkv_BT3HD = qkv_NX.view(-1, mask.tokens, 3, heads, qkv_NX.shape[1] // (3 * heads))
-    q, k, v = qkv_BT3HD.permute(2, 0, 3, 1, 4)
-    return attention(q, k, v, mask, backend=backend).transpose(1, 2).flatten(0, 1).flatten(1)
-
-
 def _hidden(x_NC: Tensor, keep_BT: Tensor, mask: Mask) -> Tensor:
     """Rows as (B, T, C), zero at pads."""
     hidden_BTC = x_NC.view(*keep_BT.shape, -1)
@@ -244,12 +197,6 @@ def _hidden(x_NC: Tensor, keep_BT: Tensor, mask: Mask) -> Tensor:
 
 
 def _empty(linear: nn.Linear) -> None:
-    linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
+    take_weight(linear)
     if _TRIM is not None:
         _TRIM(0)
-
-
-def _blocks(layers: Iterable[nn.Module], kind: type[Block]) -> Iterator[Block]:
-    for layer in layers:
-        assert isinstance(layer, kind)
-        yield layer
