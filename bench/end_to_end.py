@@ -85,7 +85,8 @@ def measured(
     classifier = load(bundle).classifier(device, precision, Engine(attention=attention))
     [source] = open_sources([path])
     contigs = contigs_of([source], [])
-    blocks = list(blocks_of(contigs, load(bundle).chunk_nt, plan.block_nt))
+    sizes = load(bundle).chunk_nt, plan.block_nt, plan.first_nt
+    blocks = list(blocks_of(contigs, *sizes))
     alone(classifier, blocks[:1])()  # loads kernels
     seconds = alone(classifier, blocks)()
     found = sum(len(classifier.preparation(block).chunk) for block in blocks)

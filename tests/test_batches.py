@@ -50,14 +50,14 @@ def chunks_in(block: Block) -> list[tuple[int, int, int, int, bytes]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(LENGTHS, st.integers(1, 2_500))
-@example([3_000], 1)
-@example([0, 0, 0], 10)
-@example([1] * 40, 200)
-def test_every_record_and_every_chunk_once_and_in_order(lengths, block_nt):
+@given(LENGTHS, st.integers(1, 2_500), st.none() | st.integers(1, 2_500))
+@example([3_000], 1, None)
+@example([0, 0, 0], 10, None)
+@example([1] * 40, 200, 50)
+def test_every_record_and_every_chunk_once_and_in_order(lengths, block_nt, first_nt):
     """TRAP D1."""
     contigs = contigs_of_lengths(lengths)
-    blocks = list(blocks_of(contigs, CHUNK_NT, block_nt))
+    blocks = list(blocks_of(contigs, CHUNK_NT, block_nt, first_nt))
     assert [block.number for block in blocks] == list(range(len(blocks)))
     begun = [r for block in blocks for r in block.records if r.begins]
     assert [(r.ordinal, r.record, r.name, r.length_nt) for r in begun] == [
@@ -91,6 +91,14 @@ def test_blocks_are_full_and_never_much_fuller(lengths, block_nt):
             )
             before = weight - RECORD_NT - (int(block.rows.end[-1]) - start)
             assert before + end - start > block_nt or before >= block_nt
+
+
+def test_a_small_first_block_and_each_twice_the_one_before():
+    contigs = contigs_of_lengths([100 - RECORD_NT] * 100)
+    sizes = [len(block.records) for block in blocks_of(contigs, CHUNK_NT, 1_500, 200)]
+    assert sizes == [2, 4, 8, 15, 15, 15, 15, 15, 11]
+    same = blocks_of(contigs, CHUNK_NT, 1_500, 9_999)
+    assert [b.digest for b in same] == [b.digest for b in blocks_of(contigs, CHUNK_NT, 1_500)]
 
 
 def test_a_long_contig_is_cut_between_chunks_and_shares_letters():

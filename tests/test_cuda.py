@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
@@ -121,6 +122,16 @@ def _module(encoder):
     return getattr(encoder.model, "model", encoder.model)
 
 
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_batch_has_the_same_bits_each_time(golden, name, precision):
+    encoder = loaded(golden, name, precision)
+    ids = [e.ids for e in examples_of(golden, name)]
+    ids_BT = torch.from_numpy(padded(ids, encoder.model.pad))
+    first = encoder.hidden(ids_BT)
+    assert all(torch.equal(first, encoder.hidden(ids_BT)) for _ in range(10))
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", ["auto", "flash", "cudnn", "efficient", "math"])
 def test_a_batch_equals_each_row_alone(golden, precision, backend):
@@ -171,6 +182,23 @@ def test_row_kernels_are_torchs_operations(width, dtype):
             2 * x,
         )
         assert (plain - found).abs().max() <= step * plain.abs().max()
+
+
+@pytest.mark.parametrize("width", [20, 48, 80, 320, 768, 2560])
+@pytest.mark.parametrize("keep", [False, True])
+def test_rows_are_read_by_all_before_one_writes_to_them(width, keep):
+    """Pieces of a row that are shorter than a program has threads are read several times."""
+    torch.manual_seed(width)
+    x, delta = (torch.randn(20_000, width, device=CUDA) for _ in range(2))
+    weight, bias = torch.randn(2, width, device=CUDA)
+    delta = delta.bfloat16()
+    expected = F.layer_norm(x + delta, (width,), weight, bias)
+    for _ in range(20):
+        given = x.clone()
+        words = {"delta_NC": delta, "keep": keep}
+        rows, _ = rowwise.norm(given, weight, bias, 1e-5, torch.float32, **words)
+        assert (rows - expected).abs().max() <= 2e-5
+        assert (given - (expected if keep else x + delta)).abs().max() <= 2e-5
 
 
 def ragged(count, seed=3):

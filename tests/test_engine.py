@@ -276,13 +276,14 @@ def test_attention_math_runs_and_is_part_of_the_fingerprint(directory, contigs, 
     )
 
 
-def test_blocks_of_a_gpu_are_larger(directory, monkeypatch):
+def test_blocks_of_a_gpu_are_larger_but_for_the_first(directory):
     from virnucpro import classifiers
 
-    bundle = load(directory)
-    assert classifiers._block_nt(bundle, "cpu") == bundle.block_nt == 20_000
-    assert classifiers._block_nt(bundle, "cuda:0") == 2_000_000
-    assert classifiers._block_nt(load("mini-500"), "cuda:0") == load("mini-500").block_nt
+    bundle, mini = load(directory), load("mini-500")
+    assert bundle.block_nt == 20_000
+    assert classifiers._block_sizes(bundle, "cpu") == (20_000, 20_000)
+    assert classifiers._block_sizes(bundle, "cuda:0") == (250_000, 2_000_000)
+    assert classifiers._block_sizes(mini, "cuda:0") == (mini.block_nt, mini.block_nt)
 
 
 def test_pinning_and_streams_are_of_cuda(monkeypatch):

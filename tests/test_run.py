@@ -75,15 +75,15 @@ class Unwatched:
         pass
 
 
-def tables_of(bundle: Bundle, path: Path, block_nt: int) -> dict[str, bytes]:
-    """The results of a run of this block size."""
+def tables_of(bundle: Bundle, path: Path, *block_nt: int) -> dict[str, bytes]:
+    """The results of a run of this block size, and perhaps of another first one."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)  # a hundred blocks would wait for the disk
         journal = Journal.open(RunFiles(Path(folder)), {})
         runner = SerialRunner(bundle.classifier())
         sources = open_sources([path])
-        sizes = bundle.chunk_nt, block_nt
-        classify(contigs_of(sources, []), runner, journal, *sizes, Unwatched())
+        sizes = bundle.chunk_nt, *block_nt
+        classify(contigs_of(sources, []), runner, journal, sizes, Unwatched())
         seen = [source.seen for source in sources]
         write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), seen)
         return results(Path(folder))
@@ -99,6 +99,7 @@ def test_the_size_of_blocks_does_not_show(short, tmp_path_factory, records, bloc
     path.write_bytes(fasta(sequences(records)))
     whole = tables_of(short, path, 10_000_000)
     assert tables_of(short, path, block_nt) == whole
+    assert tables_of(short, path, block_nt, 1 + block_nt // 8) == whole
 
 
 @settings(max_examples=40, deadline=None)

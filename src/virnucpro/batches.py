@@ -143,23 +143,26 @@ class Block:
         return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
 
 
-def blocks_of(contigs: Iterable[Contig], chunk_nt: int, block_nt: int) -> Iterator[Block]:
-    """Contigs as blocks of about block_nt letters, a function of the input and the two sizes alone.
+def blocks_of(
+    contigs: Iterable[Contig], chunk_nt: int, block_nt: int, first_nt: int | None = None
+) -> Iterator[Block]:
+    """Contigs as blocks of about block_nt letters, a function of the input and the sizes alone.
 
     A long contig goes on in the next block, cut between two chunks; letters that these share stand
-    in both. Every contig is in a block, also one without a chunk.
+    in both. Every contig is in a block, also one without a chunk. first_nt: what the first block
+    holds where that is less; each has twice as much as the one before then, up to block_nt.
     """
-    draft = _Draft(0)
+    draft, full_nt = _Draft(0), min(first_nt or block_nt, block_nt)
     for ordinal, contig in enumerate(contigs):
         text = letters(contig.sequence)
         start, end = _spans(0 if contig.short else len(text), chunk_nt)
         first = 0
         while True:
-            last = draft.room(start, end, first, block_nt)
+            last = draft.room(start, end, first, full_nt)
             draft.add(ordinal, contig, text, start[first:last], end[first:last], first, len(start))
-            if last < len(start) or draft.weight_nt >= block_nt:
+            if last < len(start) or draft.weight_nt >= full_nt:
                 yield draft.finished()
-                draft = _Draft(draft.number + 1)
+                draft, full_nt = _Draft(draft.number + 1), min(2 * full_nt, block_nt)
             first = last
             if last == len(start):
                 break

@@ -64,8 +64,8 @@ class Loaders:
     """Prepares blocks in some processes of its own, or in this one; to be used in a with block.
 
     workers: how many, each of one thread; 0 is this process. Large blocks are prepared in parts,
-    and no block is read while AHEAD times as many parts are on their way, so memory does not grow
-    with the input. The processes are there from the beginning to the end of the with block, and do
+    and beyond the block that comes next none is read while AHEAD times as many parts are on their
+    way, so memory does not grow with the input. The processes are there from the beginning to the end of the with block, and do
     not outlive this process however it ends.
     """
 
@@ -121,7 +121,8 @@ class Loaders:
         for block in _until_broken(blocks, broken):
             parts = [self._threads.submit(self._by_a_worker, part) for part in _parts(block)]
             ahead.append((block, parts))
-            while ahead and (
+            # One stays behind: what the caller sends next is prepared while it waits for this.
+            while len(ahead) > 1 and (
                 all(part.done() for part in ahead[0][1])
                 or sum(len(parts) for _, parts in ahead) >= AHEAD * self._workers
             ):

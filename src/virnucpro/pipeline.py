@@ -13,12 +13,14 @@ def classify(
     contigs: Iterable[Contig],
     runner: Runner,
     journal: Journal,
-    chunk_nt: int,
-    block_nt: int,
+    sizes: tuple[int, ...],
     onlooker: Onlooker,
 ) -> None:
-    """Scores contigs and keeps every finished block in the journal."""
-    blocks = journal.unfinished(blocks_of(contigs, chunk_nt, block_nt), onlooker)
+    """Scores contigs and keeps every finished block in the journal.
+
+    sizes: of a chunk, a block, and the first block, as batches.blocks_of takes them.
+    """
+    blocks = journal.unfinished(blocks_of(contigs, *sizes), onlooker)
     for scored in runner.run(blocks):
         journal.commit(scored)
         onlooker.seen(scored, new=True)

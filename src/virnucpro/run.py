@@ -178,7 +178,7 @@ def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, st
         "attention": ", ".join(f"{name} {by}" for name, by in plan.attention.items()),
         "chunk_nt": str(bundle.chunk_nt),
         "frames": "open" if bundle.kind == "frames" else "none",
-        "block_nt": str(plan.block_nt),
+        "block_nt": "-".join(str(nt) for nt in sorted({plan.first_nt, plan.block_nt})),
         "min_length": str(settings.min_length or "none"),
         "max_length": str(settings.max_length or "none"),
         "max_records": str(settings.max_records or "none"),
@@ -326,14 +326,8 @@ class _Run:
     def _read_and_tabulated(self) -> Counts:
         self._tell()
         with self._timed("blocks_s"):
-            classify(
-                self._contigs(),
-                self,
-                self.journal,
-                self.bundle.chunk_nt,
-                self.plan.block_nt,
-                self,
-            )
+            sizes = self.bundle.chunk_nt, self.plan.block_nt, self.plan.first_nt
+            classify(self._contigs(), self, self.journal, sizes, self)
         if self.journal.reused:
             self.log.line(
                 f"{self.journal.reused:,} of {self.journal.count:,} blocks were finished before"

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULTS", "Ahead", "Classifier", "Plan", "classifier_of", "head_of", "plan_of"]
 
-# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds.
-CUDA_BLOCK_NT = 2_000_000
+# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds. The
+# first block is what a GPU waits for, so it holds less.
+CUDA_BLOCK_NT, CUDA_FIRST_NT = 2_000_000, 250_000
 
 
 class Classifier(Protocol):
@@ -87,12 +88,13 @@ class Plan:
     """What a bundle will compute in, known before its weights are read.
 
     precision, device: as of Classifier; attention: the kernels by which small tensors of each
-    encoder's kind were computed there; block_nt: size of a block.
+    encoder's kind were computed there; first_nt, block_nt: sizes of blocks, see batches.blocks_of.
     """
 
     precision: str
     device: str
     attention: Mapping[str, str]
+    first_nt: int
     block_nt: int
 
 
@@ -105,7 +107,7 @@ def plan_of(
     """How classifier_of would compute. Raises DeviceError and SettingsError as it does."""
     name, chosen = _chosen(bundle, device, precision)
     if bundle.kind == "kmer":
-        return Plan(chosen, name, {}, bundle.block_nt)
+        return Plan(chosen, name, {}, bundle.block_nt, bundle.block_nt)
     from virnucpro.encoders.attention import backend_for, check_backend, kernels_tried
     from virnucpro.encoders.precision import device_of, dtype_of, products
 
@@ -128,14 +130,15 @@ def plan_of(
         )
         for encoder, biased in slopes.items()
     }
-    return Plan(chosen, name, kernels, _block_nt(bundle, name))
+    return Plan(chosen, name, kernels, *_block_sizes(bundle, name))
 
 
-def _block_nt(bundle: Bundle, device: str) -> int:
+def _block_sizes(bundle: Bundle, device: str) -> tuple[int, int]:
     """A GPU needs more at once than what costs a CPU minutes."""
+    least = bundle.block_nt
     if bundle.kind == "frames" and device.startswith("cuda"):
-        return max(bundle.block_nt, CUDA_BLOCK_NT)
-    return bundle.block_nt
+        return max(least, CUDA_FIRST_NT), max(least, CUDA_BLOCK_NT)
+    return least, least
 
 
 def classifier_of(

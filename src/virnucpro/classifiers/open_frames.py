@@ -23,7 +23,7 @@ from virnucpro.encoders.weights import find_published, open_published
 from virnucpro.engine import DEFAULTS, Engine
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames
-from virnucpro.head import Head
+from virnucpro.head import CLASSES, Head
 from virnucpro.preparation import FramePreparation, PreparedFrames
 from virnucpro.texts import Texts
 from virnucpro.tokens import TokenRows
@@ -167,17 +167,17 @@ class FrameClassifier:
         Raises as score does, and both raise DeviceError.
         """
         check_length(int(prepared.protein.lengths.max(initial=0)))
+        cuda = self.device.startswith("cuda")
+        pinned = cuda and self._encoders.esm2.pinned
         with computing(self.name, self.device):
+            # First: page-locking memory waits for the device.
+            widths = (CLASSES, self._encoders.width) if self._keeps else (CLASSES,)
+            on_host = [torch.empty(len(prepared.chunk), c, pin_memory=pinned) for c in widths]
             features = self._encoders.features_of(prepared.nucleotides, prepared.protein)
-            found_M2 = self._head.probabilities(features)
-            cuda = found_M2.is_cuda
-            pinned = cuda and self._encoders.esm2.pinned
-            on_host = [torch.empty(found_M2.shape, pin_memory=pinned)]
-            on_host[0].copy_(found_M2, non_blocking=pinned)
+            on_host[0].copy_(self._head.probabilities(features), non_blocking=pinned)
             if self._keeps:
-                on_host.append(torch.empty(features.shape, pin_memory=pinned))
                 on_host[1].copy_(features, non_blocking=pinned)
-            copied = torch.cuda.current_stream(found_M2.device).record_event() if cuda else None
+            copied = torch.cuda.current_stream(features.device).record_event() if cuda else None
 
         def scores() -> Scores:
             with computing(self.name, self.device):

@@ -99,6 +99,10 @@ class Encoder:
         self.batch_tokens = self._fitted
 
     @property
+    def _page_locks(self) -> bool:
+        return self.device.type == "cuda" and self.pinned
+
+    @property
     def width(self) -> int:
         """Width of a row."""
         return self.model.width
@@ -149,6 +153,8 @@ class Encoder:
         """
         tokens = ids if isinstance(ids, TokenRows) else TokenRows.of(ids)
         distinct, lengths = tokens.distinct(), tokens.lengths.tolist()
+        # Page-locking memory waits for the device, which at the end would have nothing to do.
+        places = torch.empty(len(tokens), dtype=torch.int64, pin_memory=self._page_locks)
         computed: list[int] = []
         parts: list[Tensor] = []
         waiting = deque(token_batches(lengths, self.batch_tokens))
@@ -166,7 +172,8 @@ class Encoder:
             return torch.empty(0, self.width, device=self.device)
         where = np.empty(len(computed), np.int64)
         where[computed] = np.arange(len(computed))
-        return torch.cat(parts)[self._there(torch.from_numpy(where[tokens.place]))]
+        places.copy_(torch.from_numpy(where[tokens.place]))
+        return torch.cat(parts)[places.to(self.device, non_blocking=self._page_locks)]
 
     def _fitting(self, batch: Sequence[NDArray[np.uint16]]) -> Tensor | None:
         """The embeddings of a batch, (B, C), or None where it does not fit: then half of it may."""
@@ -187,12 +194,6 @@ class Encoder:
         if self.cache_clear_interval and self.forwards % self.cache_clear_interval == 0:
             clear_cache(self.device)
         return part
-
-    def _there(self, places: Tensor) -> Tensor:
-        """Places on the device."""
-        if self.device.type == "cuda" and self.pinned:
-            return places.pin_memory().to(self.device, non_blocking=True)
-        return places.to(self.device)
 
     @contextmanager
     def _sent(self, ids_BT: Ids) -> Iterator[Tensor]:

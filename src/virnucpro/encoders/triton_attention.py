@@ -20,6 +20,14 @@ LOG2_E = 1.4426950408889634
 
 
 @triton.jit
+def _turned(x1, x2, cos, sin):
+    """Pairs of numbers, turned in float32."""
+    a1, a2 = x1.to(tl.float32), x2.to(tl.float32)
+    return (a1 * cos - a2 * sin).to(x1.dtype), (a2 * cos + a1 * sin).to(x2.dtype)
+
+
+# One kernel for any number of tokens: a variant for multiples of 16 brings nothing but compiling.
+@triton.jit(do_not_specialize=["tokens"])
 def _attend_rows(
     q,
     k,
@@ -66,11 +74,9 @@ def _attend_rows(
     q2 = tl.load(q_at + D // 2, mask=q_there, other=0.0)
     if TURNS:
         q_turn = i[:, None] * (D // 2) + half[None, :]
-        q_c = tl.load(cos + q_turn, mask=q_there, other=0.0)
-        q_s = tl.load(sin + q_turn, mask=q_there, other=0.0)
-        a1, a2 = q1.to(tl.float32), q2.to(tl.float32)
-        q1 = (a1 * q_c - a2 * q_s).to(dtype)
-        q2 = (a2 * q_c + a1 * q_s).to(dtype)
+        q_cos = tl.load(cos + q_turn, mask=q_there, other=0.0)
+        q_sin = tl.load(sin + q_turn, mask=q_there, other=0.0)
+        q1, q2 = _turned(q1, q2, q_cos, q_sin)
     if SLOPES:
         slope = tl.load(slopes + h) * 1.4426950408889634
 
@@ -85,12 +91,10 @@ def _attend_rows(
         k1 = tl.load(k_at, mask=there, other=0.0)
         k2 = tl.load(k_at + D // 2, mask=there, other=0.0)
         if TURNS:
-            turn = j[:, None] * (D // 2) + half[None, :]
-            c = tl.load(cos + turn, mask=there, other=0.0)
-            s = tl.load(sin + turn, mask=there, other=0.0)
-            x1, x2 = k1.to(tl.float32), k2.to(tl.float32)
-            k1 = (x1 * c - x2 * s).to(dtype)
-            k2 = (x2 * c + x1 * s).to(dtype)
+            k_turn = j[:, None] * (D // 2) + half[None, :]
+            k_cos = tl.load(cos + k_turn, mask=there, other=0.0)
+            k_sin = tl.load(sin + k_turn, mask=there, other=0.0)
+            k1, k2 = _turned(k1, k2, k_cos, k_sin)
         score = tl.dot(q2, k2.T, tl.dot(q1, k1.T)) * scale
         if SLOPES:
             score -= slope * tl.abs(i[:, None] - j[None, :]).to(tl.float32)

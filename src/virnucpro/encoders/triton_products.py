@@ -17,7 +17,7 @@ TILE_WIDTH = 64
 GROUP = 8
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _gated_product(
     x,
     weight,

@@ -83,9 +83,13 @@ def _norm_rows(
     if ADDS:
         xa += tl.load(delta + row * C + a).to(tl.float32)
         xb += tl.load(delta + row * C + b, mask=inside, other=0.0).to(tl.float32)
-        if not KEEPS:
-            tl.store(x + row * C + a, xa)
-            tl.store(x + row * C + b, xb, mask=inside)
+    if ADDS or KEEPS:
+        # Where a piece has fewer numbers than the program has threads, several threads read each,
+        # and none may write to x before all of them have.
+        tl.debug_barrier()
+    if ADDS and not KEEPS:
+        tl.store(x + row * C + a, xa)
+        tl.store(x + row * C + b, xb, mask=inside)
     if SHIFTS:
         xa += tl.load(shift + a)
         xb += tl.load(shift + b, mask=inside, other=0.0)
@@ -131,7 +135,7 @@ def _act_rows(
     _store(out, scales, row, a, b, inside, C, ya, yb, EIGHT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _rotate_rows(
     x,
     cos,
