@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -107,6 +108,13 @@ def names(block, chunk, frame):
         (int(rows.record[c]), int(rows.number[c]), FRAME_NAMES[f])
         for c, f in zip(chunk, frame, strict=True)
     ]
+
+
+def test_a_process_has_read_the_tokenizer_before_the_first_block_comes(preparation):
+    with Loaders(preparation, 1) as loaders:
+        [worker] = loaders._all
+        there, _, _ = select.select([worker._answers], [], [], 60)
+        assert there
 
 
 # Conservation

@@ -216,8 +216,9 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._questions, self._answers = self._process.stdin, self._process.stdout
-        self._description = json.dumps(preparation.described()).encode("ascii")
-        self._told = False
+        # It reads the tokenizer while the device warms up; what comes of that is asked later.
+        self._ask(json.dumps(preparation.described()).encode("ascii"))
+        self._ready = False
 
     @property
     def pid(self) -> int:
@@ -229,14 +230,17 @@ class _Worker:
 
     def prepared(self, block: Block) -> PreparedFrames:
         """Raises _Killed, WorkerError, and what the process says went wrong."""
-        if not self._told:
-            self._asked(self._description)
-            self._told = True
-        return PreparedFrames.from_bytes(self._asked(texts_to_bytes(Texts.of_block(block))))
+        if not self._ready:
+            self._answer()
+            self._ready = True
+        self._ask(texts_to_bytes(Texts.of_block(block)))
+        return PreparedFrames.from_bytes(self._answer())
 
-    def _asked(self, question: bytes) -> bytes:
+    def _ask(self, question: bytes) -> None:
         with suppress(BrokenPipeError):  # an answer may be there all the same
             send(self._questions, ASKED, question)
+
+    def _answer(self) -> bytes:
         answer = received(self._answers)
         if answer is None:
             raise self._end()
