@@ -65,8 +65,8 @@ class Loaders:
 
     workers: how many, each of one thread; 0 is this process. Large blocks are prepared in parts,
     and beyond the block that comes next none is read while AHEAD times as many parts are on their
-    way, so memory does not grow with the input. The processes are there from the beginning to the end of the with block, and do
-    not outlive this process however it ends.
+    way, so memory does not grow with the input. The processes are there from the beginning to the
+    end of the with block, and do not outlive this process however it ends.
     """
 
     def __init__(self, preparation: FramePreparation, workers: int) -> None:
