@@ -108,6 +108,11 @@ class RunFiles:
         """Where tables are put together and sorted; emptied when they are done."""
         return self.hidden / "scratch"
 
+    @property
+    def finished_blocks(self) -> int:
+        """How many blocks are kept there, not counting on their being whole."""
+        return sum(1 for _ in self.blocks.glob("*.block"))
+
     def block(self, number: int) -> Path:
         return self.blocks / f"{number:09d}.block"
 

@@ -31,7 +31,7 @@ FEW = 100
     show_default=True,
     help="As for predict.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
 @click.option(
     "--json",
     "json_path",
@@ -65,6 +65,7 @@ def evaluate(
     """
     from virnucpro.bundle import load
     from virnucpro.devices import use_threads
+    from virnucpro.settings import threads_by_environment
     from virnucpro.train.measure import evaluate as measure
     from virnucpro.writing import write_json
 
@@ -75,7 +76,7 @@ def evaluate(
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
         total, done = sum(len(contig.sequence) for contig in contigs), 0
         if found.kind != "kmer":
-            use_threads(threads)
+            use_threads(threads or threads_by_environment())
         classifier = found.classifier(precision=precision)
         screen.line(f"bundle {found.name} (sha256 {found.sha256}), {classifier.precision}")
 
