@@ -418,7 +418,7 @@ class _Run:
             self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             self._announce_disk(shapes)
         if why_again:
-            say(f"this run was finished before, but {why_again}: the tables are made again")
+            say(f"warning: the run here was finished, but {why_again}: the tables are made again")
         if before := self.journal.files.finished_blocks:
             say(f"goes on from {before:,} block{'s' * (before > 1)} that were finished before")
         for note in self.journal.notes:

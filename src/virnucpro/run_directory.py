@@ -12,6 +12,8 @@ from virnucpro.errors import ResumeError
 from virnucpro.writing import PACKED_SUFFIX, disk_errors
 
 RUN_SCHEMA_VERSION = 1
+# After the name of a result that somebody has edited, where a run put it aside.
+EDITED = ".edited"
 FINISHED = ("complete", "partial")
 
 

@@ -146,7 +146,7 @@ def verify(bundle: str) -> int:
     "one with the published files somewhere in it.",
 )
 @catalogue_option
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
 def download(
     name: str,

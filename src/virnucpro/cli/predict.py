@@ -251,7 +251,7 @@ def _refusing(command: Command) -> Command:
     "the platform's cache folder, and load them from there the next time.",
 )
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option(
     "-v",
     "--verbose",

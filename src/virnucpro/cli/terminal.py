@@ -22,7 +22,7 @@ from rich.text import Text
 
 from virnucpro.cli.stopping import stop
 from virnucpro.devices import peak_memory_bytes
-from virnucpro.progress import Forecast, Position
+from virnucpro.progress import WARNING, Forecast, Position
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
@@ -74,8 +74,8 @@ class _Stderr(Console):
 class Screen:
     """A watcher of runs and of training, for `with`.
 
-    quiet leaves out everything but errors, bar=False only the bar and the periodic lines; verbose
-    adds a line for each block, and what computes it.
+    quiet leaves out everything but warnings and errors, bar=False only the bar and the periodic
+    lines; verbose adds a line for each block, and what computes it.
     """
 
     def __init__(self, *, quiet: bool = False, bar: bool = True, verbose: bool = False) -> None:
@@ -129,7 +129,7 @@ class Screen:
     def line(self, text: str) -> None:
         """One line of the log. Raises what a signal asked for and was not heard."""
         stop.check()
-        if not self._quiet:
+        if not self._quiet or text.startswith(WARNING):
             self._console.say(text)
 
     def detail(self, text: str) -> None:

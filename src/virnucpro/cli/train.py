@@ -26,7 +26,7 @@ def _bundle_options(command: Command) -> Command:
     """Adds what every kind of training asks for."""
     for option in (
         click.option("--no-progress", is_flag=True, help="Print no progress."),
-        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only."),
         click.option(
             "--seed",
             type=click.IntRange(min=0),
