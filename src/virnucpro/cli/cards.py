@@ -114,7 +114,19 @@ def essentials(manifest: Manifest) -> Iterator[Table | Text]:
         rows = [row for row in card.get(name, ()) if row.get("part", "group") == "group"]
         short |= {name: [{n: row[n] for n in columns if n in row} for row in rows]} if rows else {}
     yield from _part("card", short)
+    if {"by_threshold", "by_length"} <= short.keys():
+        yield Text(two_draws(card["fixed_fragments"]))
     yield Text("Sources, training and files: --all, or --json for programs.")
+
+
+def two_draws(fixed: Manifest) -> str:
+    """Why two tables of a card give two numbers for one length and threshold."""
+    fragments = fixed.get("viral", 0) + fixed.get("others", 0)
+    return (
+        f"fixed_fragments, by_threshold and by_part are of {fragments:,} fixed fragments of the "
+        "chunk length; by_length is of others, drawn for each length from the same sequences, so "
+        "the two differ a little."
+    )
 
 
 def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
