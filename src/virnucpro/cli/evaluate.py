@@ -8,7 +8,7 @@ import rich_click as click
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
-from virnucpro.cli.terminal import Screen, paper
+from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 
 if TYPE_CHECKING:
     from virnucpro.train.measure import Evaluation
@@ -99,15 +99,11 @@ def evaluate(
 
 
 def _print(evaluation: "Evaluation") -> None:
-    from rich.table import Table
-
-    console = paper(wide=True)
+    console = paper()
     for rank in ("contig", "chunk"):
         header, rows = evaluation.table(rank)
-        table = Table(*header, title=f"by {rank}", title_justify="left", box=None)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        parts = tables_in_parts(header, rows, console.width, title=f"by {rank}", repeated=2)
+        console.print(*parts)
     for share, precision in evaluation.expected_precision:
         value = "not known" if precision is None else f"{precision:.1%}"
         console.print(
