@@ -205,6 +205,20 @@ def test_options_and_bundles_are_completed(shell):
     assert any(line.startswith("dir") for line in completed(shell, "predict", "--bundle", "x/"))
 
 
+def test_what_can_be_fetched_is_offered_where_it_is_of_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path))
+    published = [f"plain,virnucpro-{nt}" for nt in ("300", "300-v1", "500", "500-v1")]
+    for command in ("show", "download"):
+        assert completed("bash", "bundles", command, "virn") == [*published, ""]
+    assert completed("bash", "bundles", "show", "kmer-3") == [
+        "plain,kmer-300",
+        "plain,kmer-300-v1",
+        "",
+    ]
+    for words in (("predict", "--bundle"), ("bundles", "verify")):
+        assert completed("bash", *words, "virn") == ["dir,virn", ""]
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_bash_takes_the_script():
     code = "import sys; from virnucpro.cli import main; sys.argv = ['virnucpro']; main()"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from command import dna, fasta, interruptible, made_bundle, random_reads
+from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads
 from virnucpro.cli import terminal
 from virnucpro.progress import READ_AHEAD_BYTES, Forecast, Position, Silent
 from virnucpro.run import predict, run
@@ -333,6 +333,36 @@ def test_no_bar_on_request_or_where_it_cannot_move(big, tmp_path, arguments, env
     assert "\x1b[" not in text
     assert "chunks/s" not in text
     assert ("results are in" in text) == ("-q" not in arguments)
+
+
+TABLES = {
+    "bundles list": ["bundles", "list"],
+    "bundles show": ["bundles", "show", "mini-500", "--all"],
+    "evaluate": ["evaluate", "kmer-500", "--positive", "v.fa", "--negative", "o.fa", "-q"],
+}
+
+
+@pytest.mark.parametrize("arguments", TABLES.values(), ids=TABLES)
+def test_tables_fit_into_a_terminal_and_lose_nothing(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    for name in ("v.fa", "o.fa"):
+        Path(name).write_bytes(fasta((f"{name}{i}", dna(500, i)) for i in range(8)))
+    command = [*PROGRAM, *arguments]
+    text, code = seen_in_a_terminal(command, 80, NO_COLOR="1")
+    assert code == 0
+    assert "\x1b" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    piped = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    # A sha256 may be folded.
+    assert {word for word in piped.split() if len(word) < 60} <= set(text.split())
+
+
+def test_the_parts_of_a_wide_table():
+    rows = [["name", "a" * 10, "b" * 10, "c" * 50, "d" * 5], ["x" * 8, "", "", "", ""]]
+    assert terminal.columns_fitting(rows, 200, 1) == [[0, 1, 2, 3, 4]]
+    assert terminal.columns_fitting(rows, 34, 1) == [[0, 1, 2], [0, 3], [0, 4]]
+    assert terminal.columns_fitting(rows, 33, 1) == [[0, 1], [0, 2], [0, 3], [0, 4]]
+    assert terminal.columns_fitting(rows, 34, 2) == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
 
 
 @pytest.mark.parametrize("forced", [{}, {"FORCE_COLOR": "1"}])

@@ -37,6 +37,7 @@ from virnucpro.assembly import copy_checked
 from virnucpro.bundle import Provenance, load
 from virnucpro.catalogue import read_catalogue
 from virnucpro.chunks import chunk_spans
+from virnucpro.cli.completion import bundle_names
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
@@ -190,7 +191,7 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     given = ("--catalogue", catalogue)
     listed = command("bundles", "list", *given)
     assert f"{NAME}  {ALIAS}" in " ".join(listed.out.split()).replace(" ", "  ")
-    assert "known" in listed.out
+    assert "to fetch" in listed.out
     shown = command("bundles", "show", ALIAS, *given).out
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "1" * 40):
         assert words in shown
@@ -206,6 +207,7 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     (row,) = [line for line in listed.splitlines() if NAME in line]
     assert ALIAS in row
     assert "downloaded" in row
+    assert [item.value for item in bundle_names(None, None, "tiny")] == [ALIAS, NAME]
     shown = command("bundles", "show", ALIAS).out
     assert "licence of esm2" in shown
     assert re.search(r"esm2/pytorch_model-00001-of-00002.bin +0\.\d{3} +[0-9a-f]{64}", shown)

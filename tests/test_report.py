@@ -216,6 +216,34 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
 
 
+def test_what_was_measured_on_longer_fragments_is_not_promised_for_reads(tmp_path):
+    reads = [(f"r{i}", [Chunk(0.2, length_nt=148)]) for i in range(9)]
+    files = made_run(tmp_path, reads, settings={"threshold": 0.9})
+    text = parsed(remake([files.run_dir])).text
+    assert (
+        "Half of the chunks of this run have 148 nt or less: on these it does worse, and how much "
+        "at the threshold 0.9 was not measured." in text
+    )
+    assert "of 100 chunks called virus are viral" not in text
+    made_run(tmp_path, reads)
+    text = parsed(remake([files.run_dir])).text
+    assert "On validation fragments of 150 nt this bundle finds 79 %" in text
+    assert "3of 100 chunks called virus are viral, where 1 % of all are" in text
+    assert "it does worse" not in text
+
+
+def test_the_two_sets_of_numbers_are_told_apart(tmp_path):
+    files = made_run(tmp_path, [("a", [Chunk()])])
+    text = parsed(remake([files.run_dir])).text
+    assert "By threshold, fragments of 500 nt" in text
+    assert (
+        "By threshold: on 3,991 fixed fragments of 500 nt. By length: on other fragments, drawn "
+        "for each length from the same sequences; so the two differ a little" in text
+    )
+    done = virnucpro("bundles", "show", "mini-500")
+    assert "are of 3,991 fixed fragments of the chunk length; by_length is of others" in done.out
+
+
 # Words
 
 

@@ -33,6 +33,7 @@ from command import (
 )
 from stub_program import MARK
 from test_outputs_doc import schema
+from virnucpro.ownership import written_in
 from virnucpro.run import predict as whole_run
 from virnucpro.run_directory import RunFiles
 
@@ -308,11 +309,53 @@ def test_a_result_that_is_missing_or_changed_is_made_again(here, keep, name, dam
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-1] + b"!")
-    assert stub("", *flags).code == 0
+    edited, aside = path.exists() and path.read_bytes(), path.with_name(f"{name}.edited")
+    done = stub("", *flags)
+    assert done.code == 0
     check(expected, reused=len(once) if keep else 0)
     assert scored() == (once if keep else once * 2)
+    warned = [
+        f"the run here was finished, but {name} is missing or changed: the tables are made again"
+    ]
+    if damage == "changed":
+        warned.append(
+            f"{Path('run', name)} is not as it was written, so it is kept as {aside.name}"
+        )
+    assert done.err.splitlines() == [f"warning: {line}" for line in warned]
+    assert (aside.exists() and aside.read_bytes()) == edited
     log = (here / "run" / "log.txt").read_text()
-    assert f"finished before, but {name} is missing or was changed" in log
+    assert all(f" warning: {line}\n" in log for line in warned)
+
+
+def test_every_edited_copy_is_kept(here):
+    """Also with --force; in a folder of inputs they are none."""
+    assert stub("", "-q").code == 0
+    path = here / "run" / "contigs.tsv"
+    for edited, flags, name in (
+        (b"one", (), "contigs.tsv.edited"),
+        (b"two", ("--force",), "contigs.tsv.edited2"),
+        (b"three", ("--threshold", 0.9), "contigs.tsv.edited3"),
+    ):
+        path.write_bytes(edited)
+        done = stub("", "-q", *flags)
+        assert done.code == 0
+        assert (
+            f"warning: {path.relative_to(here)} is not as it was written, so it is kept as {name}\n"
+            in done.err
+        )
+        assert path.with_name(name).read_bytes() == edited
+        assert b"virus_chunks" in path.read_bytes()
+    (here / "run" / "viral.fasta").rename(here / "run" / "viral.fasta.edited")
+    assert written_in(here / "run") == {path.name for path in (here / "run").iterdir()}
+
+
+def test_quiet_does_not_hide_that_calls_were_made_again(here):
+    assert stub("", "-q").err == ""
+    done = stub("", "-q", "--threshold", 0.9)
+    assert done.err == (
+        "warning: the run here was finished, but the threshold was 0.5: the tables are made again\n"
+    )
+    assert stub("", "-q", "--threshold", 0.9).err == ""
 
 
 @pytest.mark.parametrize("change", [("--threshold", 0.8), ("--sample", "lake")])
@@ -322,7 +365,7 @@ def test_options_of_the_tables_repeat_only_these(here, change):
     once = scored()
     done = stub("", "--keep-blocks", *change)
     assert done.code == 0
-    assert "was finished before, but the" in done.err
+    assert "warning: the run here was finished, but the" in done.err
     assert scored() == once
     check(expected, reused=len(once))
     assert blocks()

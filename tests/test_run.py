@@ -496,6 +496,21 @@ def test_threads_of_a_bundle_that_uses_one_are_spoken_of(bundle, tmp_path):
         assert said == (threads == 4)
 
 
+@pytest.mark.parametrize(
+    ("asked", "flags", "threads"),
+    [("1", {}, 1), ("1,4", {}, 1), ("1", {"threads": 2}, 2), ("64", {}, 3), ("no", {}, 3)],
+)
+def test_omp_num_threads_is_the_default_of_threads(tmp_path, monkeypatch, asked, flags, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    for module in ("settings", "devices"):
+        monkeypatch.setattr(f"virnucpro.{module}.cpu_count", lambda: 3)
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(300))]))
+    outcome = predict(tmp_path / "in.fa", "mini-300", tmp_path / "run", **flags)
+    assert run_json(outcome.files.run_dir)["settings"]["threads"] == threads
+    said = "OMP_NUM_THREADS" in outcome.files.log.read_text()
+    assert said == (threads == 1)
+
+
 def test_settings_that_cannot_be(bundle, tmp_path):
     fine = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
     for change in (

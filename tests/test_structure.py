@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; a module imports from lower lines only, a package also from itself.
 LEVELS = (
-    ("errors", "calls", "chunks", "progress", "citation"),
+    ("errors", "calls", "chunks", "progress", "citation", "leaving"),
     ("writing",),
     ("run_directory", "reads", "frames", "lock", "cache", "catalogue", "published_head"),
     ("ownership", "batches", "tokens", "disk", "samples"),

@@ -1,8 +1,9 @@
 """Tells which DNA fragments of a sequencing run are viral. Importing this loads no torch."""
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
+
+# As of typing, whose import is long enough for a Ctrl-C that nobody takes yet.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from virnucpro.run import predict
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "predict"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> object:
     if name == "predict":
         from virnucpro.run import predict
 

@@ -85,7 +85,7 @@ def why_again(
     if samples != [source.sample for source in sources]:
         return f"the sample was {', '.join(samples)}"
     if names := missing_or_changed(files, earlier):
-        return f"{', '.join(names)} is missing or was changed"
+        return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing or changed"
     return ""
 
 

@@ -23,6 +23,7 @@ from virnucpro.ownership import (
     claim,
     owner_of,
     owner_there,
+    put_aside_edited,
     refuse_foreign_files,
     refuse_other_owner,
     refuse_other_run,
@@ -126,7 +127,7 @@ class Journal:
         files = self.files
         self._fingerprint = _sha256_of(fingerprint)
         if force:
-            self._clear_results()
+            self.notes += self._clear_results()
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
         if log_json:
@@ -149,20 +150,26 @@ class Journal:
         document = {**fingerprint, "run_dir": owner_of(self.files)}
         write_json(self.files.fingerprint, document, option=self.files.journal_option)
 
-    def _clear_results(self) -> None:
-        """Removes what earlier processes have put under public names, but for the log."""
+    def _clear_results(self) -> list[str]:
+        """Removes what earlier processes have put under public names, but for the log.
+
+        Gives a line on each result that somebody has edited, which stays under another name.
+        """
         self._check_locks()
         self.compared = True
         files, document = self.files, read_run_json(self.files)
         names = results_written(files, document) - self._logs
         claim(files, names)
+        said: list[str] = []
         with disk_errors(files.run_dir):
             # It goes first: where it says complete, every table is there.
             if document is not None:
+                said = put_aside_edited(files, document)
                 files.run_json.unlink()
             for name in names:
                 (files.run_dir / name).unlink(missing_ok=True)
         self.outputs.clear()
+        return said
 
     def unfinished(self, blocks: Iterable[Block], onlooker: Onlooker) -> Iterator[Block]:
         """The blocks that no earlier process finished.
@@ -188,7 +195,8 @@ class Journal:
             if there.get("run_dir") != owner_of(self.files):  # a retry in a new folder
                 self._own(there)
         if not self.compared:
-            self._clear_results()
+            for note in self._clear_results():
+                onlooker.line(note)
 
     def _found(self, block: Block, onlooker: Onlooker) -> Scored | None:
         """What an earlier process kept of this block."""

@@ -3,12 +3,20 @@
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from virnucpro.errors import ResumeError
 from virnucpro.lock import NAME as LOCK
-from virnucpro.run_directory import FINISHED, RunFiles, read_json, read_run_json
+from virnucpro.run_directory import (
+    EDITED,
+    FINISHED,
+    RunFiles,
+    missing_or_changed,
+    read_json,
+    read_run_json,
+)
 from virnucpro.writing import disk_errors, write_json
 
 # What fingerprint.json says of blocks that lie in the run directory itself, wherever it is moved.
@@ -116,7 +124,7 @@ def written_in(folder: Path) -> set[str]:
                 found |= results_written(files, read_run_json(files))
                 logs = (files.run_json, files.log, files.log_json, files.hidden)
                 found |= {path.name for path in logs}
-    return found & there
+    return {name for name in there if name.partition(EDITED)[0] in found}
 
 
 def _noted(files: RunFiles) -> set[str]:
@@ -129,6 +137,20 @@ def claim(files: RunFiles, names: Collection[str]) -> None:
     noted = _noted(files)
     if names and not wanted <= noted:
         write_json(files.written, {"names": sorted(wanted | noted)})
+
+
+def put_aside_edited(files: RunFiles, document: Mapping[str, Any]) -> list[str]:
+    """Renames results that somebody has edited, which nothing would bring back; a line on each."""
+    said = []
+    ours = results_written(files, document)
+    for path in (files.run_dir / name for name in missing_or_changed(files, document)):
+        if path.name not in ours or not path.is_file():
+            continue
+        names = (f"{path.name}{EDITED}{n if n > 1 else ''}" for n in count(1))
+        aside = next(other for other in map(path.with_name, names) if not os.path.lexists(other))
+        path.rename(aside)
+        said.append(f"warning: {path} is not as it was written, so it is kept as {aside.name}")
+    return said
 
 
 def refuse_foreign_files(files: RunFiles, force: bool) -> None:

@@ -4,6 +4,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+# Begins a line that nobody should miss.
+WARNING = "warning: "
+
 # What a forecast looks back on: so many blocks, and so long, for the rate; so much input for what
 # is in it.
 RECENT_BLOCKS = 8

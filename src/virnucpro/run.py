@@ -65,7 +65,7 @@ from virnucpro.run_directory import FINISHED, RUN_SCHEMA_VERSION, RunFiles
 from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import PROBE, SerialRunner
 from virnucpro.scored import Scored
-from virnucpro.settings import Options, Settings, settings_of
+from virnucpro.settings import Options, Settings, settings_of, threads_by_environment
 from virnucpro.tables import Counts, Wanted, write_tables
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def _device(bundle: Bundle, settings: Settings) -> Device:
     if settings.expandable_segments:
         use_expandable_segments()
     index = device_for(settings.gpus)
-    return Device(index, device_name(index), use_threads(settings.threads))
+    threads = settings.threads or threads_by_environment()
+    return Device(index, device_name(index), use_threads(threads))
 
 
 def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, str]:
@@ -329,7 +330,7 @@ class _Run:
             sizes = self.bundle.chunk_nt, self.plan.block_nt, self.plan.first_nt
             classify(self._contigs(), self, self.journal, sizes, self)
         if self.journal.reused:
-            self.log.line(
+            self.log.detail(
                 f"{self.journal.reused:,} of {self.journal.count:,} blocks were finished before"
             )
         self._note_memory("blocks")
@@ -396,6 +397,8 @@ class _Run:
             f"{self.plan.precision} on {self.device.name}, "
             f"{self.device.threads} thread{'s' * (self.device.threads > 1)}"
         )
+        if bundle.kind != "kmer" and not self.settings.threads and threads_by_environment():
+            say("as many threads as OMP_NUM_THREADS says; --threads overrules it")
         if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
             say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
         for sentence in self.settings.without_effect(self.device.index, bundle.kind):
@@ -409,7 +412,9 @@ class _Run:
             self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             self._announce_disk(shapes)
         if why_again:
-            say(f"this run was finished before, but {why_again}: the tables are made again")
+            say(f"warning: the run here was finished, but {why_again}: the tables are made again")
+        if before := self.journal.files.finished_blocks:
+            say(f"goes on from {before:,} block{'s' * (before > 1)} that were finished before")
         for note in self.journal.notes:
             say(note)
 

@@ -12,6 +12,8 @@ from virnucpro.errors import ResumeError
 from virnucpro.writing import PACKED_SUFFIX, disk_errors
 
 RUN_SCHEMA_VERSION = 1
+# After the name of a result that somebody has edited, where a run put it aside.
+EDITED = ".edited"
 FINISHED = ("complete", "partial")
 
 
@@ -107,6 +109,11 @@ class RunFiles:
     def scratch(self) -> Path:
         """Where tables are put together and sorted; emptied when they are done."""
         return self.hidden / "scratch"
+
+    @property
+    def finished_blocks(self) -> int:
+        """How many blocks are kept there, not counting on their being whole."""
+        return sum(1 for _ in self.blocks.glob("*.block"))
 
     def block(self, number: int) -> Path:
         return self.blocks / f"{number:09d}.block"

@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from virnucpro.progress import Watcher
+from virnucpro.progress import WARNING, Watcher
 from virnucpro.run_directory import RunFiles
 from virnucpro.writing import disk_errors
-
-WARNING = "warning: "
 
 
 class RunLog:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from virnucpro.cli.completion import bundle_names
-from virnucpro.cli.terminal import Screen, paper
+from virnucpro.cli.completion import all_names, bundle_names, published_names
+from virnucpro.cli.terminal import PAPER_WIDTH, Screen, paper, tables_in_parts
 
 if TYPE_CHECKING:
     from virnucpro.catalogue import Known
@@ -30,18 +30,14 @@ def bundles() -> None:
 @catalogue_option
 def list_(catalogue: Path | None) -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
-    from rich.table import Table
-    from rich.text import Text
-
     from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
     from virnucpro.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
     from virnucpro.errors import BundleError
 
     known = read_catalogue(catalogue).bundles
-    table = Table(
-        "bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is", box=None
-    )
+    header = ("bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is")
+    rows: list[tuple[str, ...]] = []
     here = [("embedded", bundle.path) for bundle in embedded_bundles()]
     here += [("downloaded", path) for path in downloaded_bundles()]
     for where, path in here:
@@ -49,23 +45,23 @@ def list_(catalogue: Path | None) -> None:
             bundle = load(path)
             numbers = str(bundle.chunk_nt), bundle.kind, contents(bundle)["megabytes"]
         except BundleError as error:
-            table.add_row(path.name, "", "damaged", "", "", "", Text(str(error)))
+            rows.append((path.name, "", "damaged", "", "", "", str(error)))
             continue
-        table.add_row(
-            bundle.name, ", ".join(aliases_of(bundle)), where, *numbers, bundle.description
-        )
+        aliases = ", ".join(aliases_of(bundle))
+        rows.append((bundle.name, aliases, where, *numbers, bundle.description))
     names_here = {path.name for _, path in here}
-    aliases = {name: alias for alias, name in newest(k.name for k in known).items()}
+    alias_of = {name: alias for alias, name in newest(k.name for k in known).items()}
     for model in known:
         if model.name not in names_here:
-            numbers = str(model.chunk_nt), "frames", f"{megabytes(model.size_bytes)} to fetch"
-            alias = aliases.get(model.name, "")
-            table.add_row(model.name, alias, "known", *numbers, model.description)
-    paper(wide=True).print(table)
+            numbers = str(model.chunk_nt), "frames", megabytes(model.size_bytes)
+            alias = alias_of.get(model.name, "")
+            rows.append((model.name, alias, "to fetch", *numbers, model.description))
+    console = paper()
+    console.print(*tables_in_parts(header, rows, console.width))
 
 
 @bundles.command()
-@click.argument("bundle", shell_complete=bundle_names)
+@click.argument("bundle", shell_complete=all_names)
 @click.option("--all", "everything", is_flag=True, help="Print every table of its card.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @catalogue_option
@@ -95,8 +91,8 @@ def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    console = paper(wide=everything or known is not None)
-    for part in (card_tables if everything else essentials)(document):
+    console = paper()
+    for part in (card_tables if everything else essentials)(document, console.width):
         console.print(part)
         console.print()
 
@@ -129,7 +125,7 @@ def verify(bundle: str) -> int:
 
 
 @bundles.command()
-@click.argument("name")
+@click.argument("name", shell_complete=published_names)
 @click.option(
     "--to",
     type=FOLDER,
@@ -146,7 +142,7 @@ def verify(bundle: str) -> int:
     "one with the published files somewhere in it.",
 )
 @catalogue_option
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
 def download(
     name: str,
@@ -172,7 +168,8 @@ def download(
     from virnucpro.cli.cards import card_tables, known_manifest
 
     with Screen(quiet=quiet, bar=not no_progress) as screen:
-        for part in card_tables(known_manifest(known, placed(known, to, source))):
+        manifest = known_manifest(known, placed(known, to, source))
+        for part in card_tables(manifest, PAPER_WIDTH):
             screen.table(part)
         bundle = acquired(known, to, source, screen)
         screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")

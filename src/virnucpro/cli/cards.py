@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from virnucpro.cli.terminal import tables_in_parts
+
 if TYPE_CHECKING:
     from virnucpro.acquire import Placed
     from virnucpro.bundle import Bundle
@@ -97,15 +99,16 @@ def megabytes(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e6:,.{1 if size_bytes >= 1e6 else 3}f}"
 
 
-def essentials(manifest: Manifest) -> Iterator[Table | Text]:
+def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     """What a bundle is, and how well it does; all but its training where nothing was measured."""
     card = manifest.get("card", {})
     if "fixed_fragments" not in card:
-        yield from card_tables({n: value for n, value in manifest.items() if n not in LAST})
+        short = {name: value for name, value in manifest.items() if name not in LAST}
+        yield from card_tables(short, width)
         if any(name in manifest for name in LAST):
             yield Text("How it was trained: --all, or --json for programs.")
         return
-    yield next(card_tables({name: manifest[name] for name in FIRST if name in manifest}))
+    yield next(card_tables({name: manifest[name] for name in FIRST if name in manifest}, width))
     short = {"measured_on": card.get("measured_on", "")}
     for name in ("fixed_fragments", "expected_precision"):
         part = card.get(name)
@@ -113,12 +116,25 @@ def essentials(manifest: Manifest) -> Iterator[Table | Text]:
     for name, columns in OF_CARD.items():
         rows = [row for row in card.get(name, ()) if row.get("part", "group") == "group"]
         short |= {name: [{n: row[n] for n in columns if n in row} for row in rows]} if rows else {}
-    yield from _part("card", short)
-    yield Text("Sources, training and files: --all, or --json for programs.")
+    yield from _part("card", short, width)
+    last = "Sources, training and files: --all, or --json for programs."
+    yield Text("\n".join([*_two_draws(card), last]))
 
 
-def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
-    """All of it: first what the bundle is, then every table of its card."""
+def _two_draws(card: Manifest) -> Iterator[str]:
+    """Why two tables of a card give two numbers for one length and threshold."""
+    if not {"fixed_fragments", "by_threshold", "by_length"} <= card.keys():
+        return
+    fragments = card["fixed_fragments"].get("viral", 0) + card["fixed_fragments"].get("others", 0)
+    yield (
+        f"fixed_fragments, by_threshold and by_part are of {fragments:,} fixed fragments of the "
+        "chunk length; by_length is of others, drawn for each length from the same sequences, so "
+        "the two differ a little."
+    )
+
+
+def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
+    """All of it: first what the bundle is, then every table of its card, for paper so wide."""
     top = Table(box=None, show_header=False)
     for name, value in manifest.items():
         if not isinstance(value, Mapping) and not _is_rows(value):
@@ -126,10 +142,12 @@ def card_tables(manifest: Manifest) -> Iterator[Table | Text]:
     yield top
     parts = {name: value for name, value in manifest.items() if isinstance(value, Mapping)}
     for name in sorted(parts.keys() - {"files"}, key=lambda name: (name in LAST, name)):
-        yield from _part(name, parts[name])
+        yield from _part(name, parts[name], width)
+        if name == "card":
+            yield from map(Text, _two_draws(parts[name]))
 
 
-def _part(title: str, part: Manifest) -> Iterator[Table]:
+def _part(title: str, part: Manifest, width: int) -> Iterator[Table]:
     rows = {name: value for name, value in part.items() if not _is_table(value)}
     if rows:
         table = Table(title=Text(title), box=None, show_header=False, title_justify="left")
@@ -138,19 +156,16 @@ def _part(title: str, part: Manifest) -> Iterator[Table]:
         yield table
     for name, value in part.items():
         if _is_rows(value):
-            yield _rows(f"{title}: {name}", value)
+            yield from _rows(f"{title}: {name}", value, width)
         elif isinstance(value, Mapping):
-            yield from _part(f"{title}: {name}", value)
+            yield from _part(f"{title}: {name}", value, width)
 
 
-def _rows(title: str, rows: Sequence[Manifest]) -> Table:
+def _rows(title: str, rows: Sequence[Manifest], width: int) -> Iterator[Table]:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=Text(title), box=None, title_justify="left")
-    for name in columns:
-        table.add_column(Text(name))
-    for row in rows:
-        table.add_row(*(_folding(row.get(name, "")) for name in columns))
-    return table
+    cells = [[in_line(row.get(name, "")) for name in columns] for row in rows]
+    repeated = len({"part", "value"} & {*columns[:2]}) or 1
+    yield from tables_in_parts(columns, cells, width, title=title, repeated=repeated)
 
 
 def _is_rows(value: object) -> bool:

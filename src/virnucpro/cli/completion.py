@@ -1,5 +1,7 @@
 """What a shell may offer for a bundle."""
 
+from collections.abc import Iterable
+
 import rich_click as click
 from click.shell_completion import CompletionItem
 
@@ -8,6 +10,29 @@ def bundle_names(
     _context: click.Context, _parameter: click.Parameter, begun: str
 ) -> list[CompletionItem]:
     """Bundles that are here, by all their names; else directories."""
+    return _offered(_here(), begun) or [CompletionItem(begun, type="dir")]
+
+
+def published_names(
+    _context: click.Context, _parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Models that can be fetched, here or not."""
+    return _offered(_published(), begun)
+
+
+def all_names(
+    _context: click.Context, _parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Bundles that are here or can be fetched; else directories."""
+    found = _offered({*_here(), *_published()}, begun)
+    return found or [CompletionItem(begun, type="dir")]
+
+
+def _offered(names: Iterable[str], begun: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(begun)]
+
+
+def _here() -> list[str]:
     from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
     from virnucpro.errors import BundleError
 
@@ -17,5 +42,11 @@ def bundle_names(
             names += [path.name, *aliases_of(load(path))]
         except BundleError:  # a damaged one
             continue
-    found = [CompletionItem(name) for name in sorted(names) if name.startswith(begun)]
-    return found or [CompletionItem(begun, type="dir")]
+    return names
+
+
+def _published() -> list[str]:
+    from virnucpro.catalogue import newest, read_catalogue
+
+    names = [known.name for known in read_catalogue().bundles]
+    return [*names, *newest(names)]

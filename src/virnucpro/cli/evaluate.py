@@ -8,7 +8,7 @@ import rich_click as click
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
-from virnucpro.cli.terminal import Screen, paper
+from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 
 if TYPE_CHECKING:
     from virnucpro.train.measure import Evaluation
@@ -31,7 +31,7 @@ FEW = 100
     show_default=True,
     help="As for predict.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
 @click.option(
     "--json",
     "json_path",
@@ -65,6 +65,7 @@ def evaluate(
     """
     from virnucpro.bundle import load
     from virnucpro.devices import use_threads
+    from virnucpro.settings import threads_by_environment
     from virnucpro.train.measure import evaluate as measure
     from virnucpro.writing import write_json
 
@@ -75,7 +76,7 @@ def evaluate(
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
         total, done = sum(len(contig.sequence) for contig in contigs), 0
         if found.kind != "kmer":
-            use_threads(threads)
+            use_threads(threads or threads_by_environment())
         classifier = found.classifier(precision=precision)
         screen.line(f"bundle {found.name} (sha256 {found.sha256}), {classifier.precision}")
 
@@ -98,15 +99,11 @@ def evaluate(
 
 
 def _print(evaluation: "Evaluation") -> None:
-    from rich.table import Table
-
-    console = paper(wide=True)
+    console = paper()
     for rank in ("contig", "chunk"):
         header, rows = evaluation.table(rank)
-        table = Table(*header, title=f"by {rank}", title_justify="left", box=None)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        parts = tables_in_parts(header, rows, console.width, title=f"by {rank}", repeated=2)
+        console.print(*parts)
     for share, precision in evaluation.expected_precision:
         value = "not known" if precision is None else f"{precision:.1%}"
         console.print(

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
@@ -11,6 +11,10 @@ from virnucpro.cli.config import read_config
 from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen
 from virnucpro.errors import Terminated
+from virnucpro.run_directory import RunFiles
+
+if TYPE_CHECKING:
+    from virnucpro.settings import Settings
 
 # Options of the published programs, and what answers to them here.
 ELSEWHERE = {
@@ -236,7 +240,9 @@ def _refusing(command: Command) -> Command:
     "Default: on with a GPU.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads; default: all that are allowed."
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads; default: OMP_NUM_THREADS, else as many as there are processors allowed.",
 )
 @click.option(
     "--cache-weights",
@@ -245,7 +251,7 @@ def _refusing(command: Command) -> Command:
     "the platform's cache folder, and load them from there the next time.",
 )
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option(
     "-v",
     "--verbose",
@@ -310,14 +316,26 @@ def predict(
             outcome = run(settings, screen)
         except (KeyboardInterrupt, Terminated):
             if not quiet:  # the screen is for those who were not interrupted
-                kept = "what is finished is kept: give the same command again, and it goes on"
-                click.echo(kept, err=True)
+                click.echo(_kept_of(settings, sample_sheet), err=True)
             raise
         if outcome.error is None:
             screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
     if outcome.error is not None:
         click.echo(f"virnucpro: {outcome.error}", err=True)
     return outcome.exit_code
+
+
+def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
+    """What a run that was stopped leaves for the next one, in a sentence."""
+    goes_on = "are kept: give the same command again, and it goes on"
+    if sample_sheet is not None:
+        return f"samples that are finished, and finished blocks of the one at hand, {goes_on}"
+    blocks = RunFiles(settings.out, settings.prefix, settings.journal).finished_blocks
+    if not blocks:
+        return "no block was finished yet: the same command begins at the start"
+    if blocks == 1:
+        goes_on = goes_on.replace("are", "is", 1)
+    return f"{blocks:,} finished block{'s' * (blocks > 1)} {goes_on}"
 
 
 predict = _refusing(predict)

@@ -1,7 +1,7 @@
 """What a person sees on stderr meanwhile: a bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
@@ -22,11 +22,12 @@ from rich.text import Text
 
 from virnucpro.cli.stopping import stop
 from virnucpro.devices import peak_memory_bytes
-from virnucpro.progress import Forecast, Position
+from virnucpro.progress import WARNING, Forecast, Position
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
 BAR_WIDTH = 16
+CONTINUED = ", continued"
 
 
 def duration(seconds: float) -> str:
@@ -35,13 +36,54 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def paper(*, wide: bool = False) -> Console:
-    """Standard output for tables.
+def paper(*, stderr: bool = False) -> Console:
+    """Standard output, or error, for tables.
 
-    As wide as a terminal; elsewhere, or on request, so wide that nothing is cut or folded.
+    As wide as a terminal; elsewhere so wide that nothing is cut or folded.
     """
-    width = None if sys.stdout.isatty() and not wide else PAPER_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else PAPER_WIDTH
+    plain: Console = Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    if not plain.no_color:
+        return plain
+    # Rich would still write in bold.
+    return Console(
+        stderr=stderr, width=width, markup=False, emoji=False, highlight=False, color_system=None
+    )
+
+
+def columns_fitting(rows: Sequence[Sequence[str]], width: int, repeated: int) -> list[list[int]]:
+    """The columns of a table in as many parts as it takes to fit a width, by index.
+
+    The first ones, as many as are repeated, stand in each part. A column that is too wide for any
+    has one of its own.
+    """
+    wide = [2 + max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, room = list(range(repeated)), width - sum(wide[:repeated])
+    parts: list[list[int]] = [[]]
+    for column in range(repeated, len(wide)):
+        if parts[-1] and sum(wide[i] for i in parts[-1]) + wide[column] > room:
+            parts.append([])
+        parts[-1].append(column)
+    return [first + part for part in parts]
+
+
+def tables_in_parts(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    title: str = "",
+    repeated: int = 1,
+) -> Iterator[Table]:
+    """A table, in parts to be printed one below the other where it is wider than that."""
+    for part in columns_fitting([header, *rows], width, repeated):
+        table = Table(title=Text(title) if title else None, title_justify="left", box=None)
+        title = f"{title.removesuffix(CONTINUED)}{CONTINUED}" if title else ""
+        for column in part:
+            table.add_column(Text(header[column]), overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in part))
+        yield table
 
 
 class _Left(ProgressColumn):
@@ -74,8 +116,8 @@ class _Stderr(Console):
 class Screen:
     """A watcher of runs and of training, for `with`.
 
-    quiet leaves out everything but errors, bar=False only the bar and the periodic lines; verbose
-    adds a line for each block, and what computes it.
+    quiet leaves out everything but warnings and errors, bar=False only the bar and the periodic
+    lines; verbose adds a line for each block, and what computes it.
     """
 
     def __init__(self, *, quiet: bool = False, bar: bool = True, verbose: bool = False) -> None:
@@ -129,7 +171,7 @@ class Screen:
     def line(self, text: str) -> None:
         """One line of the log. Raises what a signal asked for and was not heard."""
         stop.check()
-        if not self._quiet:
+        if not self._quiet or text.startswith(WARNING):
             self._console.say(text)
 
     def detail(self, text: str) -> None:
@@ -140,8 +182,7 @@ class Screen:
     def table(self, table: Table | Text) -> None:
         """A table before the work begins."""
         if not self._quiet:
-            width = None if sys.stderr.isatty() else PAPER_WIDTH
-            Console(stderr=True, width=width, highlight=False, emoji=False).print(table)
+            paper(stderr=True).print(table)
 
     def position(self, position: Position) -> None:
         """How far a run is. Raises what a signal asked for and was not heard."""

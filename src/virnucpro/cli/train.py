@@ -26,7 +26,7 @@ def _bundle_options(command: Command) -> Command:
     """Adds what every kind of training asks for."""
     for option in (
         click.option("--no-progress", is_flag=True, help="Print no progress."),
-        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only."),
         click.option(
             "--seed",
             type=click.IntRange(min=0),
@@ -146,7 +146,7 @@ def kmer(
     show_default=True,
     help="Most passes over the frames.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
 @click.option(
     "--work",
     type=click.Path(path_type=Path, readable=False),
@@ -178,10 +178,11 @@ def head(
     from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
+    from virnucpro.settings import threads_by_environment
     from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 
     settings = HeadSettings(chunk_nt=chunk_nt, epochs=epochs, seed=seed)
-    use_threads(threads)
+    use_threads(threads or threads_by_environment())
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         check_free(out)
         encoders = load_dnabert_s(dnabert, "cpu", precision), load_esm2(esm, "cpu", precision)
@@ -221,7 +222,7 @@ def head(
     help="Stop at the end of the step then and keep the state; the same command goes on.",
 )
 @click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
 @click.option(
     "--work",
     type=click.Path(path_type=Path, readable=False),
@@ -253,6 +254,7 @@ def encoder(
     from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders.precision import device_of
+    from virnucpro.settings import threads_by_environment
     from virnucpro.train.encoder_fit import (
         EncoderSettings,
         FitProgress,
@@ -261,7 +263,7 @@ def encoder(
     )
 
     settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed)
-    use_threads(threads)
+    use_threads(threads or threads_by_environment())
     place = device_of(device)
     work = work or out.with_name(f"{out.name}.training")
     with Screen(quiet=quiet, bar=not no_progress) as screen:

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 from virnucpro.report.quantities import percent, rounded_percent, several
 from virnucpro.report.runs import Run
-from virnucpro.report.words import NOT_CALLED, model, rates_of, typical_nt
+from virnucpro.report.words import NOT_CALLED, SHORT, model, rates_of, typical_nt
 
-# Chunks shorter than this share of the bundle's length are short for it.
-_SHORT = 0.8
 _SOME = 0.1
 _BROKEN_OFF = {"failed": "failed", "interrupted": "was interrupted"}
 # What follows from whose weights a bundle holds.
@@ -115,7 +113,7 @@ def _calls(run: Run) -> Iterator[Note]:
 def _chunks(run: Run) -> Iterator[Note]:
     chunks, rates = run.lengths_nt.total(), rates_of(run)
     typical, chunk_nt = typical_nt(run), run.bundle.get("chunk_nt")
-    if typical is not None and chunk_nt and typical < _SHORT * chunk_nt:
+    if typical is not None and chunk_nt and typical < SHORT * chunk_nt:
         measured = ""
         if rates is not None and rates.length_nt < chunk_nt:
             measured = (

@@ -9,6 +9,8 @@ from virnucpro.report.card import Accuracy, Rates
 from virnucpro.report.quantities import rounded_percent, several
 from virnucpro.report.runs import Run
 
+# Chunks shorter than this share of a length are short for it.
+SHORT = 0.8
 _METHODS = {
     "frames": "the open reading frames of each chunk were embedded with DNABERT-S and ESM-2, and a "
     "two-layer perceptron scored each frame",
@@ -33,6 +35,12 @@ def rates_of(run: Run) -> Rates | None:
     """What was measured nearest to what this run is made of."""
     accuracy = Accuracy.of(run.bundle)
     return None if accuracy is None else accuracy.at(run.threshold, typical_nt(run))
+
+
+def unlike(run: Run, rates: Rates) -> bool:
+    """Whether most chunks of a run are much shorter than those that these were measured on."""
+    typical = typical_nt(run)
+    return typical is not None and typical < SHORT * rates.length_nt
 
 
 def model(bundle: Mapping[str, Any]) -> str:

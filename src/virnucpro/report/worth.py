@@ -8,7 +8,7 @@ from virnucpro.report.html import element as h
 from virnucpro.report.pieces import columns, row, section, table
 from virnucpro.report.quantities import NOTHING, rounded_percent
 from virnucpro.report.runs import Run
-from virnucpro.report.words import rates_of
+from virnucpro.report.words import rates_of, typical_nt, unlike
 
 
 def worth(run: Run) -> Html | None:
@@ -23,6 +23,7 @@ def worth(run: Run) -> Html | None:
             "right. virnucpro evaluate measures it on sequences of known origin.",
         )
     rates = rates_of(run)
+    drawn = None if rates is None or unlike(run, rates) else rates
     if rates is None:
         lead: object = (
             f"This bundle was not measured at the threshold {run.threshold:g}; these are the "
@@ -34,20 +35,41 @@ def worth(run: Run) -> Html | None:
             h("b", rounded_percent(rates.recall)),
             " of the viral ones and calls ",
             h("b", rounded_percent(rates.false_positive_rate)),
-            " of the others virus. How many of the calls are right depends on how much of the "
-            "sample is viral:",
+            " of the others virus.",
+            _depends(run, rates),
         )
     return section(
         title,
-        rates and h("div", *[_hundred(rates, share) for share in PREVALENCES], class_="hundreds"),
+        drawn and h("div", *[_hundred(drawn, share) for share in PREVALENCES], class_="hundreds"),
         h("div", *_measured(run, accuracy, rates), class_="measured"),
         h(
             "p",
             "Found: of viral fragments, called virus. Wrong: of other fragments, called virus. "
             "Right: of 100 calls, where 1 % of the chunks are viral.",
+            _two_draws(run, accuracy),
             class_="aside",
         ),
         lead=lead,
+    )
+
+
+def _depends(run: Run, rates: Rates) -> str:
+    if not unlike(run, rates):
+        return " How many of the calls are right depends on how much of the sample is viral:"
+    return (
+        f" Half of the chunks of this run have {typical_nt(run):,} nt or less: on these it does "
+        f"worse, and how much at the threshold {rates.threshold:g} was not measured."
+    )
+
+
+def _two_draws(run: Run, accuracy: Accuracy) -> str | None:
+    """Why two tables give two numbers for one length and threshold."""
+    if min(len(accuracy.by_threshold), len(accuracy.by_length)) < 2:
+        return None
+    return (
+        f" By threshold: on {sum(accuracy.fragments):,} fixed fragments of "
+        f"{run.bundle['chunk_nt']:,} nt. By length: on other fragments, drawn for each length from "
+        "the same sequences; so the two differ a little where both have a number."
     )
 
 
@@ -87,8 +109,8 @@ def _of_hundred(precision: float | None) -> str:
 def _measured(run: Run, accuracy: Accuracy, current: Rates | None) -> Iterator[Html]:
     chunk_nt, usual = run.bundle["chunk_nt"], run.bundle["threshold"]
     for title, name, measured in (
-        (f"By threshold, {chunk_nt:,} nt", "threshold", accuracy.by_threshold),
-        (f"By length, threshold {usual:g}", "length_nt", accuracy.by_length),
+        (f"By threshold, fragments of {chunk_nt:,} nt", "threshold", accuracy.by_threshold),
+        (f"By length of fragments, threshold {usual:g}", "length_nt", accuracy.by_length),
     ):
         if len(measured) > 1:
             rows = [
