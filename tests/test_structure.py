@@ -29,7 +29,7 @@ LEVELS = (
     ("sorting", "assembly", "sequences", "parquet"),
     ("names", "acquire", "pairs"),
     ("tables", "runners", "settings"),
-    ("pipeline", "inputs"),
+    ("pipeline", "inputs", "announcing", "run_json"),
     ("inspection", "train", "report", "bench", "doctor", "runlog"),
     ("finished",),
     ("run", "results"),

@@ -1,19 +1,16 @@
 """One run of predict: settings -> a run directory with its tables, log and run.json."""
 
-import hashlib
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-
 from virnucpro import __version__
+from virnucpro.announcing import disk_taken, what_computes, what_runs, what_was_found
 from virnucpro.batches import Batches
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle, load
 from virnucpro.calls import Rule
@@ -25,23 +22,19 @@ from virnucpro.devices import (
     cpu_name,
     device_for,
     device_name,
-    expandable_segments_seen,
     gpu_count,
     memory_of,
     peak_memory_bytes,
     use_expandable_segments,
     use_threads,
 )
-from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.engine import Engine
 from virnucpro.errors import (
     BlockError,
     DeviceError,
     InputError,
-    OutOfMemory,
     ResumeError,
     StreamBroken,
-    Terminated,
     VirnucproError,
 )
 from virnucpro.finished import Outcome, as_before, finished_before, why_again
@@ -62,6 +55,13 @@ from virnucpro.regions import odds_of
 from virnucpro.report import write_reports
 from virnucpro.report.card import about_bundle
 from virnucpro.run_directory import FINISHED, RUN_SCHEMA_VERSION, RunFiles
+from virnucpro.run_json import (
+    device_entry,
+    ending,
+    inputs_digest,
+    settings_entry,
+    versions_entry,
+)
 from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import PROBE, SerialRunner
 from virnucpro.scored import Scored
@@ -77,8 +77,6 @@ if TYPE_CHECKING:
 
 # Classifiers by the sha256 of their bundle, device, precision and engine.
 Kept = dict[tuple[str, str, str, Engine], Classifier]
-
-FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
 
 def predict(
@@ -230,7 +228,7 @@ class _Run:
             if isinstance(error, DeviceError):  # nothing more can be computed with it
                 self.kept.clear()
             if not self.on_record:
-                status, code, sentence = _ending(error)
+                status, code, sentence = ending(error)
                 with suppress(VirnucproError):  # a disk that refuses must not hide it
                     self.log.ended(status, sentence)
                 # What ended the run is what it must end with.
@@ -293,7 +291,11 @@ class _Run:
             self.classifier.score(some)
         self._check_kernels(self.classifier)
         self._note_memory("loaded")
-        self._announce_engine(self.classifier)
+        say = self.log.line if self.device.kind == "cuda" else self.log.detail
+        for line in what_computes(
+            self.classifier, self.device, self.engine, self.settings.attention, self.workers
+        ):
+            say(line)
         self._note_budgets(self.classifier)
         self.warm = dict(self.classifier.batches)
         self.timings["startup_s"] += perf_counter() - clock
@@ -384,33 +386,19 @@ class _Run:
         return self.settings.cut(self.bundle)
 
     def _announce(self, why_again: str) -> None:
-        bundle, say = self.bundle, self.log.line
-        default = self.settings.bundle == DEFAULT_BUNDLE
-        named = f"{bundle.name} (the default)" if default else bundle.name
-        theirs = f"; {FETCH_PUBLISHED}" if default else ""
-        say(
-            f"virnucpro {__version__}, bundle {named}, {bundle.provenance}{theirs}; bundle sha256 "
-            f"{bundle.sha256}"
-        )
-        say(
-            f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {self.threshold:g}; "
-            f"{self.plan.precision} on {self.device.name}, "
-            f"{self.device.threads} thread{'s' * (self.device.threads > 1)}"
-        )
-        if bundle.kind != "kmer" and not self.settings.threads and threads_by_environment():
-            say("as many threads as OMP_NUM_THREADS says; --threads overrules it")
-        if bundle.kind == "kmer" and (self.settings.threads or 1) > 1:
-            say(f"--threads {self.settings.threads} changes nothing: this bundle computes on one")
-        for sentence in self.settings.without_effect(self.device.index, bundle.kind):
-            say(sentence)
+        say = self.log.line
+        for line in what_runs(self.settings, self.bundle, self.plan, self.device):
+            say(line)
         self._say_each(*opening_lines(self.sources))
         faults: list[InputError] = []
-        shapes = shapes_of(self.sources, bundle.chunk_nt, faults)
+        shapes = shapes_of(self.sources, self.bundle.chunk_nt, faults)
         if faults:  # sooner than when hours were spent on what comes before them
             raise InputError.of(faults)
         if not self._streamed:  # else nobody knows how much will come, and of what length
             self._say_other_bundle(sum(s.records for s in shapes), sum(s.letters for s in shapes))
-            self._announce_disk(shapes)
+            self.chunks_expected = sum(shape.chunks for shape in shapes)
+            for line in disk_taken(self.settings, self.bundle, shapes, self.journal.files):
+                say(line)
         if why_again:
             say(f"warning: the run here was finished, but {why_again}: the tables are made again")
         if before := self.journal.files.finished_blocks:
@@ -439,51 +427,6 @@ class _Run:
     def _say_other_bundle(self, records: float, letters: float) -> None:
         if sentence := other_bundle(self.bundle.name, records, letters):
             self.log.line(sentence)
-
-    def _announce_engine(self, classifier: Classifier) -> None:
-        """What computes, each thing as it was observed."""
-        cuda = self.device.kind == "cuda"
-        say = self.log.line if cuda else self.log.detail
-        for name, kernels in classifier.attention.items():
-            say(f"attention of {name}: {kernels}")
-        if self.settings.attention == "flash" and classifier.attention.get("dnabert_s"):
-            say(
-                "--attention flash is met for dnabert_s by a fused kernel that takes ALiBi's bias, "
-                "which PyTorch's FlashAttention-2 does not"
-            )
-        if (ahead := classifier.ahead) is not None:
-            if ahead.in_turns:
-                say("the GPU does not hold both encoders, so they take turns in each block")
-            gpus = f", {gpu_count()} GPU{'s' * (gpu_count() > 1)}" if cuda else ", no GPU"
-            say(f"loader workers: {self.workers} ({cpu_count()} processors{gpus})")
-        engine = self.engine
-        if cuda and engine is not None:
-            segments = expandable_segments_seen(self.device.index)
-            say(f"page-locked buffers: {_on(engine.pin_memory)}")
-            say(f"copies on streams of their own: {_on(engine.cuda_streams)}")
-            say(f"expandable segments, as the allocator has them: {_on(segments)}")
-            interval = engine.cache_clear_interval
-            say(f"the CUDA cache is emptied {f'every {interval} batches' if interval else 'never'}")
-        for name, batches in classifier.batches.items():
-            say(f"batches of {name}: at most {batches.budget:,} tokens")
-
-    def _announce_disk(self, shapes: "Sequence[Shape]") -> None:
-        files = self.journal.files
-        self.chunks_expected = sum(shape.chunks for shape in shapes)
-        need = disk_needed(
-            shapes,
-            frames=self.bundle.kind == "frames",
-            packed=files.packed,
-            compat=self.settings.compat_tables,
-            sequences=self.settings.write,
-            parquet=self.settings.parquet,
-            embeddings=self.settings.save_embeddings,
-        )
-        there = sum(path.stat().st_size for path in files.blocks.iterdir())
-        blocks = max(0, need.blocks - there)
-        self.log.line(f"this may take up to {(blocks + need.tables) / 1e6:,.1f} MB of disk")
-        if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
-            self.log.line(f"warning: {sentence}")
 
     def line(self, text: str) -> None:
         """As journal.Onlooker."""
@@ -526,27 +469,12 @@ class _Run:
         return Outcome(self.journal.files, status, code, error, counts)
 
     def _summarise(self, counts: Counts) -> None:
-        say = self.log.line
         for lines, together in closing_lines(self.sources):
             self._say_each(lines, together)
         if self._streamed:
             self._say_other_bundle(counts.records, counts.bases)
-        say(
-            f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
-            f"{counts.none:,} not called, {counts.failed:,} failed"
-        )
-        say(
-            f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
-            f"others{_not_ok(counts)}"
-        )
-        if counts.pairs:
-            say(
-                f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus, as viral_names.txt has them"
-            )
-        if counts.regions:
-            say(f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records")
-        if counts.incomplete:
-            say(f"what could not be processed is listed in {self.journal.files.failed}")
+        for line in what_was_found(counts, self.journal.files):
+            self.log.line(line)
 
     def _write_json(
         self, status: str, exit_code: int, error: str | None, counts: Counts | None
@@ -557,19 +485,14 @@ class _Run:
             "status": status,
             "exit_code": exit_code,
             "error": error,
-            "versions": _versions(),
+            "versions": versions_entry(),
             "command": list(self.settings.command),
             "inputs": [input_entry(source) for source in self.sources],
             "bundle": about_bundle(self.bundle),
             "settings": self._settings(),
-            "device": {
-                "kind": self.device.kind,
-                "name": self.device.name,
-                "precision": self.plan.precision,
-                "threads": self.device.threads,
-            },
+            "device": device_entry(self.device, self.plan.precision),
             "attention": dict(self.classifier.attention) if self.classifier else {},
-            "fingerprint": self.fingerprint | self._inputs_digest(),
+            "fingerprint": self.fingerprint | ({} if self.broken else inputs_digest(self.sources)),
             "blocks": {
                 "total": self.journal.count,
                 "reused": self.journal.reused,
@@ -592,70 +515,17 @@ class _Run:
         return {name: now[name].since(self.warm[name]) for name in self.warm}
 
     def _settings(self) -> dict[str, Any]:
-        """What was asked for, with what it came to where that is known."""
-        asked = asdict(self.settings)
-        for elsewhere in ("inputs", "out", "bundle", "command"):
-            del asked[elsewhere]
-        engine = self.engine or self.settings.engine.on(self.device.index)
-        resolved = {
-            "dataloader_workers": self.workers,
-            "pin_memory": engine.pin_memory,
-            "cuda_streams": engine.cuda_streams,
-            "threshold": self.threshold,
-            "precision": self.plan.precision,
-            "threads": self.device.threads,
-        }
-        paths = {
-            name: str(asked[name]) for name in ("journal", "mates", "reference") if asked[name]
-        }
-        return asked | resolved | paths
-
-    def _inputs_digest(self) -> dict[str, str]:
-        """The sha256 over those of all inputs, in order, where each was read to its end."""
-        digests = [source.sha256 for source in self.sources]
-        if not all(digests) or self.broken:
-            return {}
-        return {"inputs": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
+        return settings_entry(
+            self.settings,
+            self.engine or self.settings.engine.on(self.device.index),
+            dataloader_workers=self.workers,
+            threshold=self.threshold,
+            precision=self.plan.precision,
+            threads=self.device.threads,
+        )
 
     @contextmanager
     def _timed(self, name: str) -> "Iterator[None]":
         clock = perf_counter()
         yield
         self.timings[name] = self.timings.get(name, 0.0) + perf_counter() - clock
-
-
-def _on(state: bool | None) -> str:
-    return "unknown" if state is None else "on" if state else "off"
-
-
-def _ending(error: BaseException) -> tuple[str, int, str]:
-    """Status, exit code and sentence of a run that this error ends."""
-    if isinstance(error, VirnucproError):
-        return "failed", error.exit_code, str(error)
-    if isinstance(error, Terminated):
-        return "interrupted", error.exit_code, "terminated by a signal"
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130, "interrupted from the keyboard"
-    if isinstance(error, MemoryError):
-        return "failed", OutOfMemory.exit_code, "out of memory"
-    return "failed", 1, f"{type(error).__name__}: {error}"
-
-
-def _not_ok(counts: Counts) -> str:
-    """What stands behind the numbers of calls: chunks whose status is not ok, by status."""
-    reasons = [
-        f"{number:,} {name.replace('_', ' ')}"
-        for name, number in counts.chunk_status.items()
-        if number and name != "ok"
-    ]
-    return f"; {', '.join(reasons)}" if reasons else ""
-
-
-def _versions() -> dict[str, str | None]:
-    torch = sys.modules.get("torch")
-    return {
-        "virnucpro": __version__,
-        "python": sys.version.split()[0],
-        "torch": None if torch is None else str(torch.__version__),
-        "numpy": np.__version__,
-    }
