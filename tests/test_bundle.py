@@ -187,7 +187,9 @@ def test_a_damaged_file_is_named(tmp_path):
     data = (bundle.path / WEIGHTS).read_bytes()
     for damage in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1], b""):
         (bundle.path / WEIGHTS).write_bytes(damage)
-        with pytest.raises(BundleError, match=f"{WEIGHTS}: its content is not what bundle.toml"):
+        with pytest.raises(
+            BundleError, match=f"{WEIGHTS}: its sha256 is not the one that bundle.toml"
+        ):
             bundle.classifier()
     (bundle.path / WEIGHTS).unlink()
     with pytest.raises(BundleError, match=f"{WEIGHTS}: cannot be read"):
@@ -196,7 +198,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_a_file_that_is_not_listed_or_no_safetensors(tmp_path):
     bundle = write_bundle(tmp_path / "b", frames_manifest(), {"a": b"abc"})
-    with pytest.raises(BundleError, match="lists no file b; it is damaged"):
+    with pytest.raises(BundleError, match="lists no file b; the bundle is damaged"):
         bundle.file("b")
     with pytest.raises(BundleError, match="a: not a safetensors file"):
         bundle.arrays("a")

@@ -139,7 +139,7 @@ def test_a_list_that_is_none_is_refused(tmp_path, change, words):
     path.write_text(tomli_w.dumps(change()))
     with pytest.raises(BundleError, match=words) as caught:
         read_catalogue(path)
-    assert str(caught.value).startswith(f"{path}: not a catalogue of bundles; ")
+    assert str(caught.value).startswith(f"{path}: not a catalogue of bundles: ")
 
 
 def test_a_list_that_cannot_be_read(tmp_path):

@@ -129,8 +129,8 @@ def test_what_is_wrong_in_a_file_is_one_sentence(tmp_path, text):
 
 def test_a_file_that_is_not_there(tmp_path):
     done = virnucpro("predict", "--config", "none.toml", *NEEDED, cwd=tmp_path)
-    assert done.code == 2
-    assert "none.toml: cannot be read (No such file or directory)" in done.err
+    assert done.code == 1
+    assert done.error == "none.toml: cannot be read (No such file or directory); check --config"
 
 
 # The log for programs

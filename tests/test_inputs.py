@@ -924,7 +924,14 @@ def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
     [
         ("", "sheet.tsv, line 1: the first line must name the columns sample, path and"),
         ("name\tpath\n", "sheet.tsv, line 1: the first line must name the columns"),
-        ("sample\tpath\n", "sheet.tsv: the sheet names no sample"),
+        ("name\tpath\n", "not 'name\\tpath'; write that line at the top"),
+        (
+            "sample,path\na,x.fa\n",
+            "not 'sample,path'; its columns are commas apart: put tabs instead",
+        ),
+        ("sample;path\na;x.fa\n", "its columns are semicolons apart: put tabs instead"),
+        (">a\nACGT\n", "this looks like an input: name it without --sample-sheet"),
+        ("sample\tpath\n", "sheet.tsv: the sheet names no sample; add a line for each"),
         ("sample\tpath\na\tx.fa\na\tx.fa\n", "line 3: column sample: a stands on line 2, too"),
         ("sample\tpath\na\tno.fa\n", "line 2: column path: no.fa: cannot be read (No such file"),
         ("sample\tpath\n\tx.fa\n", "line 2: column sample: it is empty"),
@@ -944,6 +951,15 @@ def test_mistakes_in_a_sheet(tmp_path, monkeypatch, text, words):
     with pytest.raises(InputError) as caught:
         read_sheet(sheet(tmp_path, text))
     assert words in str(caught.value)
+
+
+def test_an_address_is_no_file(tmp_path, bundle):
+    address = "https://example.org/reads.fa.gz"
+    done = virnucpro("predict", address, "-o", tmp_path / "o", "--bundle", bundle)
+    assert done.code == 1
+    assert done.error == (
+        f"{address}: this is an address, and nothing is fetched here; download it and name the file"
+    )
 
 
 def test_all_mistakes_in_a_sheet_are_named_at_once(tmp_path, bundle):

@@ -380,7 +380,8 @@ def _head(known: Known, target: Path, source: Source, progress: _Progress) -> No
             part.unlink()
             raise BundleError(
                 f"{known.head.file}: what came is not the published head (git blob {blob} instead "
-                f"of {known.head.git_blob}); it was not kept"
+                f"of {known.head.git_blob}), and was not kept; run the same command again, or give "
+                "the file with --from"
             )
         part.replace(target)
 
@@ -413,7 +414,10 @@ def _encoder_file(
         source.encoder_file(encoder, file, part, progress)
         if fault := _fault(encoder, file, part, named=target):
             part.unlink()
-            raise BundleError(f"{fault}; what came was not kept")
+            raise BundleError(
+                f"{fault}; what came was not kept: run the same command again, or give the file "
+                "with --from"
+            )
         part.replace(target)
 
 

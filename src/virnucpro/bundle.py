@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "bundle.toml"
+_DAMAGED = "the bundle is damaged, fetch or make it again"
 KINDS = ("frames", "chunks", "kmer")
 LABELS = ("others", "virus")
 DEFAULT_BUNDLE = "mini-500"
@@ -88,11 +89,10 @@ class Bundle:
         """A file of the bundle, checked against its sha256. Raises BundleError."""
         path = self.path / name
         if name not in self.files:
-            raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; it is damaged")
+            raise BundleError(f"{self.path / MANIFEST}: lists no file {name}; {_DAMAGED}")
         if self.files[name] != file_digest(path):
             raise BundleError(
-                f"{path}: its content is not what {MANIFEST} lists; the bundle is damaged, "
-                "fetch or make it again"
+                f"{path}: its sha256 is not the one that {MANIFEST} lists; {_DAMAGED}"
             )
         return path
 
@@ -102,13 +102,15 @@ class Bundle:
         try:
             return load_arrays(path.read_bytes())
         except SafetensorError as error:
-            raise BundleError(f"{path}: not a safetensors file ({error})") from error
+            raise BundleError(f"{path}: not a safetensors file ({error}); {_DAMAGED}") from error
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Settings of one part. Raises BundleError."""
         found = self.parts.get(name)
         if not isinstance(found, Mapping):
-            raise BundleError(f"{self.path / MANIFEST}: has no table [{name}], as its kind needs")
+            raise BundleError(
+                f"{self.path / MANIFEST}: has no table [{name}], as its kind needs; {_DAMAGED}"
+            )
         return found
 
     @property
@@ -312,9 +314,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror or error}); make it readable, or choose "
+            "another bundle"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not a TOML file ({error})") from error
+        raise BundleError(f"{path}: not a TOML file ({error}); {_DAMAGED}") from error
 
 
 def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -337,7 +342,7 @@ def _read(directory: Path) -> Bundle:
     _check_fields(path, fields)
     for name in ("files", "card"):
         if not isinstance(document.setdefault(name, {}), Mapping):
-            raise BundleError(f"{path}: {name} is {document[name]!r}, not a table")
+            raise BundleError(f"{path}: {name} is {document[name]!r}, not a table; {_DAMAGED}")
     if document.get("labels", [*LABELS]) != [*LABELS]:
         raise BundleError(
             f"{path}: labels are {document['labels']!r}, but scores are kept in the order "
@@ -379,19 +384,21 @@ _RANGES: dict[str, tuple[int, int]] = {
 def _field(path: Path, document: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401
     value: Any = document.get(name)
     if type(value) is not kind or (isinstance(value, int) and value < 0):
-        raise BundleError(f"{path}: {name} is {value!r}, not a usable {kind.__name__}")
+        raise BundleError(f"{path}: {name} is {value!r}, not a usable {kind.__name__}; {_DAMAGED}")
     return value
 
 
 def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
     """Raises BundleError for a kind that is none, and for a number that nothing can run with."""
     if fields["kind"] not in KINDS:
-        raise BundleError(f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}")
+        raise BundleError(
+            f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}; {_DAMAGED}"
+        )
     ranges = {**_RANGES, "min_nt": (0, fields["chunk_nt"])}
     for name, (least, most) in ranges.items():
         if not least <= fields[name] <= most:  # nan lies in no range
             raise BundleError(
-                f"{path}: {name} is {fields[name]}, but must lie in {least} to {most}"
+                f"{path}: {name} is {fields[name]}, but must lie in {least} to {most}; {_DAMAGED}"
             )
 
 

@@ -137,13 +137,17 @@ def read_catalogue(path: Path | None = None) -> Catalogue:
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror or error}); check --catalogue"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not a TOML file ({error})") from error
+        raise BundleError(f"{path}: not a TOML file ({error}); check --catalogue") from error
     try:
         return _catalogue(document)
     except _Wrong as wrong:
-        raise BundleError(f"{path}: not a catalogue of bundles; {wrong}") from wrong
+        raise BundleError(
+            f"{path}: not a catalogue of bundles: {wrong}; correct it, or leave --catalogue out"
+        ) from wrong
 
 
 class _Wrong(Exception):

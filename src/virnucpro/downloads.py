@@ -38,6 +38,10 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 Progress = Callable[[int], None]
 
 
+# What may name another server than was meant.
+_CHECK = "check HF_ENDPOINT and --catalogue"
+
+
 class NoNetwork(BundleError):
     """Nothing could be reached, or nothing may be: reason says which."""
 
@@ -138,7 +142,7 @@ def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
             if None not in (total, size_bytes) and total != size_bytes:
                 raise BundleError(
                     f"{url}: the server has a file of {total:,} bytes there instead of "
-                    f"{size_bytes:,}; it is not the published one"
+                    f"{size_bytes:,}, so it is not the published one; {_CHECK}"
                 )
             for piece in _pieces(answer):
                 file.write(piece)
@@ -146,7 +150,9 @@ def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
                 if file.tell() > (size_bytes or _MOST_BYTES):
                     file.seek(0)
                     file.truncate()
-                    raise BundleError(f"{url}: the server sends more than such a file has")
+                    raise BundleError(
+                        f"{url}: the server sends more than such a file has; {_CHECK}"
+                    )
             arrived = file.tell()
             return None if total in (None, arrived) else "the connection broke off"
     except HTTPError as error:
@@ -212,7 +218,7 @@ def _answered(url: str, error: HTTPError, file: FileIO) -> str:
         return f"the server answers {error.code} {error.reason}"
     raise BundleError(
         f"{url}: the server answers {error.code} {error.reason}; the file is not there, or not for "
-        "everyone"
+        f"everyone; {_CHECK}"
     ) from error
 
 

@@ -58,9 +58,13 @@ def refuse_other_fingerprint(
     """
     for field in fingerprint:
         if there.get(field) != fingerprint[field]:
+            before, now = (str(of.get(field, "unknown")) for of in (there, fingerprint))
+            if field == "bundle":  # whose first figures tell as much
+                before, now = (f"sha256 {sha256[:12]}..." for sha256 in (before, now))
+                now += "; log.txt there has its name"
             raise ResumeError(
                 f"{folder}: this folder holds another run, with another {field} "
-                f"({there.get(field, 'unknown')}; this run: {fingerprint[field]}); choose another "
+                f"({before}; this run: {now}); choose another "
                 f"with {option}{', or replace it with --force' if option == '-o' else ''}"
             )
 

@@ -7,6 +7,7 @@ from virnucpro.errors import InputError
 from virnucpro.reads import open_sources
 
 COLUMNS = ("sample", "path", "mates")
+MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ def read_sheet(path: Path) -> list[Sample]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
     except UnicodeDecodeError as error:
-        raise InputError("the sheet is no UTF-8 text", path) from error
+        raise InputError(
+            "the sheet is no UTF-8 text; export it as text with tabs between its columns", path
+        ) from error
     header = _cells(lines[0])
     if header not in (list(COLUMNS[:2]), list(COLUMNS)):
         raise InputError(
             "the first line must name the columns sample, path and, if wanted, mates, with tabs "
-            f"between them, not {lines[0].strip()!r}",
+            f"between them, not {lines[0].strip()[:MOST_SHOWN]!r}; {_do(lines[0])}",
             path,
             1,
         )
@@ -56,8 +59,20 @@ def read_sheet(path: Path) -> list[Sample]:
     if faults:
         raise InputError.of(faults)
     if not samples:
-        raise InputError("the sheet names no sample", path)
+        raise InputError("the sheet names no sample; add a line for each", path)
     return samples
+
+
+def _do(line: str) -> str:
+    """What to do about a first line that is no header."""
+    if line.startswith((">", "@")):
+        return "this looks like an input: name it without --sample-sheet"
+    apart = next(
+        (word for sign, word in ((",", "commas"), (";", "semicolons")) if sign in line), ""
+    )
+    if apart and "\t" not in line:
+        return f"its columns are {apart} apart: put tabs instead"
+    return "write that line at the top"
 
 
 def _cells(line: str) -> list[str]:
@@ -66,10 +81,13 @@ def _cells(line: str) -> list[str]:
 
 def _sample(cells: list[str], path: Path, line: int, columns: int) -> Sample:
     if len(cells) > columns:
-        raise InputError(f"{len(cells)} columns, but the header has {columns}", path, line)
+        why = (
+            f"{len(cells)} columns, but the header has {columns}; name them there, or take them out"
+        )
+        raise InputError(why, path, line)
     name, file, mates = [*cells, "", ""][:3]
     if not name or name.startswith(".") or "/" in name or not name.isprintable():
-        why = f"{name!r} cannot name a folder" if name else "it is empty"
+        why = f"{name!r} cannot name a folder; choose another" if name else "it is empty"
         raise _wrong("sample", why, path, line)
     if not file:
         raise _wrong("path", "it is empty", path, line)

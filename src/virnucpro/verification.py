@@ -33,7 +33,9 @@ def listed_files(bundle: Bundle) -> Iterator[tuple[Path, str]]:
         part = part if isinstance(part, Mapping) else {}
         path, sums = part.get("path"), part.get("sha256")
         if not isinstance(path, str) or not isinstance(sums, Mapping):
-            raise BundleError(f"{bundle.path}: its manifest names no files of an encoder")
+            raise BundleError(
+                f"{bundle.path}: its manifest names no files of an encoder; make it again"
+            )
         place = bundle.path / path
         for name, sha256 in sums.items():
             # An encoder may be one file, and then path names it.

@@ -11,6 +11,8 @@ from typing import Any
 
 import rich_click as click
 
+from virnucpro.errors import InputError
+
 HELP = """Print the options of {name} as TOML, with the values that they would have.
 
 Takes whatever {name} takes, classifies nothing, and needs neither input nor run directory. Keep
@@ -34,15 +36,16 @@ def settable(command: click.Command) -> dict[str, click.Parameter]:
 
 
 def read_config(context: click.Context, option: click.Parameter, path: Path | None) -> None:
-    """Takes the values of a file where the command line gives none. Raises UsageError."""
+    """Takes the values of a file where the command line gives none.
+
+    Raises UsageError, as for a wrong command line, and InputError for a file that cannot be read.
+    """
     if path is None:
         return
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise click.UsageError(
-            f"{path}: cannot be read ({error.strerror}); check --config."
-        ) from error
+        raise InputError(f"cannot be read ({error.strerror}); check --config", path) from error
     except ValueError as error:  # neither TOML nor UTF-8
         raise click.UsageError(f"{path}: this is no TOML: {error}.") from error
     known = settable(context.command)

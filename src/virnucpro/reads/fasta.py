@@ -8,8 +8,11 @@ from dnaio import FastaReader
 from dnaio.exceptions import FastaFormatError
 
 from virnucpro.errors import InputError
+from virnucpro.reads.compression import READ_BYTES
 from virnucpro.reads.contig import IUPAC, Entries, Entry
 from virnucpro.reads.text import AsciiStream, unescaped
+
+_WRONG = "this is no FASTA: a line that begins with '>' must come before any other text"
 
 
 def entries(text: io.BufferedReader, path: Path) -> Entries:
@@ -19,6 +22,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
     """
     stream = AsciiStream(text)
+    first = next((x for x in text.peek(READ_BYTES).splitlines() if x.strip() and x[:1] not in b"#>"), b"")
     waiting: Entry | None = None
     try:
         for entry in FastaReader(cast("BinaryIO", stream)):
@@ -26,15 +30,20 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
                 yield waiting
             waiting = unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
     except FastaFormatError as error:
-        raise InputError(
-            "this is no FASTA: a line that begins with '>' must come before any other text",
-            path,
-            (error.line or 0) + 1,
-        ) from error
+        raise InputError(_WRONG + _do(first), path, (error.line or 0) + 1) from error
     if stream.broken is not None:
         raise stream.broken
     if waiting is not None:
         yield waiting
+
+
+def _do(line: bytes) -> str:
+    """What to do about a first line that is none of FASTA."""
+    if b"," in line or b"\t" in line:
+        return "; this looks like a table: export its sequences, each below a line '>NAME'"
+    if not line.strip().translate(None, IUPAC):
+        return "; these are letters without a name: put a line '>NAME' before them"
+    return "; give FASTA, FASTQ, BAM or CRAM"
 
 
 def line_of_letter(text: io.BufferedReader, record: int) -> int | None:

@@ -1,6 +1,7 @@
 """One input file or pipe -> its records, whatever its format and compression."""
 
 import io
+import re
 import stat
 from collections import Counter
 from contextlib import closing
@@ -20,19 +21,39 @@ from virnucpro.reads.fastq import line_of_sequence
 from virnucpro.reads.mates import side_by_side
 from virnucpro.reads.streams import STDIN, Spool
 
+# What a file is by its first bytes, and what to do.
+_ANOTHER = "give FASTA, FASTQ, BAM or CRAM"
+_PACKED = "unpack it, and name the files in it"
+_EXPORT = "export its sequences as FASTA"
+_PAGE = "a web page", "the download went wrong, so fetch the file itself"
+_UTF16 = "text in UTF-16", "save it as UTF-8"
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "compressed twice",
-    b"\x1f\x9d": "packed by compress",
-    b"\x04\x22\x4d\x18": "packed by lz4",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"NCBI.sra": "an SRA archive, which fasterq-dump reads",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
+    b"PK\x03\x04": ("a zip archive, or an Office document", _PACKED),
+    b"\x1f\x8b": ("compressed twice", "decompress it once, as with gzip -d"),
+    b"\x1f\x9d": ("packed by compress", "unpack it with uncompress"),
+    b"\x04\x22\x4d\x18": ("packed by lz4", "unpack it with lz4 -d"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _PACKED),
+    b"Rar!": ("a rar archive", _PACKED),
+    b"NCBI.sra": ("an SRA archive", "make FASTQ of it with fasterq-dump"),
+    b"\x89HDF": ("an HDF5 file, as FAST5 is", "give what a basecaller makes of it"),
+    b"\x89PNG": ("a picture (PNG)", _ANOTHER),
+    b"\xff\xd8\xff": ("a picture (JPEG)", _ANOTHER),
+    b"GIF8": ("a picture (GIF)", _ANOTHER),
+    b"%PDF": ("a PDF", _ANOTHER),
+    b"\xd0\xcf\x11\xe0": ("an Office document", _EXPORT),
+    b"LOCUS ": ("a GenBank file", "get or export it as FASTA"),
+    b"ID   ": ("an EMBL or UniProt file", "get or export it as FASTA"),
+    b"##fileformat=VCF": ("a VCF file, of variants", _ANOTHER),
+    b"##gff": ("a GFF file, of annotations", _ANOTHER),
+    b"{": ("JSON", _ANOTHER),
+    b"<!DOCTYPE": _PAGE,
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
 }
 _TAR = (257, b"ustar")
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+(.+)")
 PAIRS = ("auto", "interleaved", "none")
 
 
@@ -65,6 +86,12 @@ def readable_size(path: Path) -> int | None:
             path.open("rb").close()
             return status.st_size
     except OSError as error:
+        if address := _ADDRESS.fullmatch(str(path)):  # a path has no double slash
+            scheme, rest = address.groups()
+            raise InputError(
+                "this is an address, and nothing is fetched here; download it and name the file",
+                f"{scheme}://{rest}",
+            ) from error
         raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
     if stat.S_ISDIR(status.st_mode):
         raise InputError("this is a directory; name the files in it", path)
@@ -214,11 +241,15 @@ def _nothing() -> None:
 
 
 def _refuse_foreign(head: bytes, path: Path) -> None:
-    what = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
+    begins = head.lstrip()
+    found = (found for magic, found in _FOREIGN.items() if begins.startswith(magic))
+    what, do = next(found, ("", ""))
     if head[_TAR[0] :].startswith(_TAR[1]):
-        what = "a tar archive"
-    if what is not None:
-        raise InputError(f"this is {what}; give FASTA, FASTQ, BAM or CRAM", path)
+        what, do = "a tar archive", _PACKED
+    if not what and begins[:1] not in b">@#" and b"\0" in head:
+        what, do = "no text", _ANOTHER
+    if what:
+        raise InputError(f"this is {what}; {do}", path)
 
 
 def _after(record: int, header: str) -> str:
