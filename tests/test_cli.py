@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -161,13 +162,13 @@ def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
     memory = [line for line in logged if line.startswith("memory, ")]
     stages = [line.partition(":")[0].removeprefix("memory, ") for line in memory]
     assert stages == ["start", "loaded", "blocks", "tables"]
-    spoken = [line for line in logged if line not in memory]
-    assert said == [*spoken, "results are in run; begin with run/contigs.tsv"]
-    sha256 = bundle.load(made).sha256
+    in_the_log = {*memory, f"bundle sha256 {bundle.load(made).sha256}"}
+    assert logged[1] in in_the_log
+    spoken = [line for line in logged if line not in in_the_log]
+    assert said == [*spoken, "results are in run; begin with run/report.html or run/contigs.tsv"]
     assert said[0].startswith(
         f"virnucpro {__version__}, bundle km, not the published VirNucPro model: "
     )
-    assert said[0].endswith(sha256)
     assert said[3].startswith("this may take up to")
     assert said[4].startswith("no regions are looked for: the card of km has no")
     assert said[5] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
@@ -181,6 +182,15 @@ def test_the_first_line_says_that_the_default_is_not_the_published_model(here):
     assert "`virnucpro bundles download virnucpro-500` fetches the published one" in first
     help_ = " ".join(virnucpro("predict", "--help").out.split())
     assert "virnucpro-500" in help_
+
+
+def test_pairs_are_pointed_to(here, made):
+    (here / "in.fa").write_bytes(fasta((f"r{i}", dna(200, i)) for i in (1, 1, 2, 2)))
+    flags = ("--interleaved", "--prefix", "p", "--bundle", made)
+    done = virnucpro("predict", "in.fa", "-o", "run", *flags)
+    said = r"\n2 pairs: \d virus, as p.pairs.tsv and p.viral_names.txt have them\n"
+    assert re.search(said, done.err)
+    assert done.err.endswith("; begin with run/p.report.html or run/p.pairs.tsv\n")
 
 
 def test_quiet_says_nothing_but_logs(here, made):

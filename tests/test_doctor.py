@@ -53,4 +53,14 @@ def test_a_wrong_kernel_is_broken(monkeypatch, capsys, wrong, text):
     assert all(f.text.startswith(text) for f in broken)
     monkeypatch.setattr(doctor, "embedded_bundles", list)
     assert command.callback(as_json=False) == 1
-    assert "BROKEN cpu, attention of ESM-2, fp32, auto" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("BROKEN cpu, attention of ESM-2, fp32, auto: ") for line in lines)
+    assert lines[-1] == f"{len(broken)} things are broken: {'; '.join(f.topic for f in broken)}"
+
+
+def test_the_last_line_is_the_verdict(monkeypatch, capsys):
+    for broken, line in ((False, "everything works"), (True, "1 thing is broken: b")):
+        findings = [doctor.Finding("a", "fine"), doctor.Finding("b", "tried", broken=broken)]
+        monkeypatch.setattr(doctor, "examine", lambda findings=findings: iter(findings))
+        assert command.callback(as_json=False) == broken
+        assert capsys.readouterr().out.splitlines()[-1] == line

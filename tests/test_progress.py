@@ -335,6 +335,18 @@ def test_no_bar_on_request_or_where_it_cannot_move(big, tmp_path, arguments, env
     assert ("results are in" in text) == ("-q" not in arguments)
 
 
+def test_lines_are_wrapped_between_words_in_a_terminal(big, tmp_path):
+    run_dir = tmp_path / ("a" * 100)
+    command = slow_program(big, run_dir, "--no-progress")
+    text, code = seen_in_a_terminal(command, 60, NO_COLOR="1")
+    assert code == 0
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert f"{run_dir}/report.html" in lines
+    assert all(len(line) <= 60 or line.startswith(str(tmp_path)) for line in lines)
+    logged = [x.split(" ", 2)[2] for x in (run_dir / "log.txt").read_text().splitlines()]
+    assert logged[0] in " ".join(lines)
+
+
 TABLES = {
     "bundles list": ["bundles", "list"],
     "bundles show": ["bundles", "show", "mini-500", "--all"],

@@ -21,10 +21,7 @@ def what_runs(settings: Settings, bundle: Bundle, plan: Plan, device: Device) ->
     default = settings.bundle == DEFAULT_BUNDLE
     named = f"{bundle.name} (the default)" if default else bundle.name
     theirs = f"; {FETCH_PUBLISHED}" if default else ""
-    yield (
-        f"virnucpro {__version__}, bundle {named}, {bundle.provenance}{theirs}; bundle sha256 "
-        f"{bundle.sha256}"
-    )
+    yield f"virnucpro {__version__}, bundle {named}, {bundle.provenance}{theirs}"
     yield (
         f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {settings.cut(bundle):g}; "
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
@@ -99,7 +96,8 @@ def what_was_found(counts: Counts, files: RunFiles) -> Iterator[str]:
         f"others{_not_ok(counts)}"
     )
     if counts.pairs:
-        yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus, as viral_names.txt has them"
+        names = f"{files.pairs.name} and {files.viral_names.name}"
+        yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus, as {names} have them"
     if counts.regions:
         yield f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
     if counts.incomplete:

@@ -387,7 +387,10 @@ class _Run:
 
     def _announce(self, why_again: str) -> None:
         say = self.log.line
-        for line in what_runs(self.settings, self.bundle, self.plan, self.device):
+        lines = what_runs(self.settings, self.bundle, self.plan, self.device)
+        say(next(lines))
+        self.log.detail(f"bundle sha256 {self.bundle.sha256}")
+        for line in lines:
             say(line)
         self._say_each(*opening_lines(self.sources))
         faults: list[InputError] = []

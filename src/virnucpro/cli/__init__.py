@@ -17,6 +17,7 @@ from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.predict import predict
 from virnucpro.cli.report import report
 from virnucpro.cli.stopping import INTERRUPTED, stop
+from virnucpro.cli.terminal import complain
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
@@ -70,19 +71,17 @@ def _run() -> int:
     except (click.Abort, Terminated) as error:
         return _stopped(error)
     except VirnucproError as error:
-        click.echo(f"virnucpro: {error}", err=True)
+        complain(str(error))
         return error.exit_code
     except OSError as error:
         if not _stdout_failed():
             raise
-        click.echo(
-            f"virnucpro: standard output cannot be written ({error.strerror}); "
-            "send it to where there is room",
-            err=True,
+        complain(
+            f"standard output cannot be written ({error.strerror}); send it to where there is room"
         )
         return FAILED
     except MemoryError:
-        click.echo("virnucpro: out of memory; give the program more", err=True)
+        complain("out of memory; give the program more")
         return OutOfMemory.exit_code
 
 
@@ -100,5 +99,5 @@ def _stdout_failed() -> bool:
 
 
 def _stopped(error: BaseException) -> int:
-    click.echo("virnucpro: stopped before the end", err=True)
+    complain("stopped before the end")
     return Terminated.exit_code if isinstance(error, Terminated) else INTERRUPTED

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from virnucpro.cli.completion import all_names, bundle_names, published_names
-from virnucpro.cli.terminal import PAPER_WIDTH, Screen, paper, tables_in_parts
+from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, paper, tables_in_parts
 
 if TYPE_CHECKING:
     from virnucpro.catalogue import Known
@@ -113,10 +113,9 @@ def verify(bundle: str) -> int:
         if fault:
             wrong.append(checked.path.name)
     if wrong:
-        click.echo(
-            f"virnucpro: {found.path}: {', '.join(wrong)} of bundle {found.name} "
-            f"{'is' if len(wrong) == 1 else 'are'} damaged or missing; fetch or make it again",
-            err=True,
+        complain(
+            f"{found.path}: {', '.join(wrong)} of bundle {found.name} "
+            f"{'is' if len(wrong) == 1 else 'are'} damaged or missing; fetch or make it again"
         )
         return 1
     files = f"{total} file{'s' * (total > 1)}"

@@ -9,7 +9,7 @@ import rich_click as click
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
 from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
-from virnucpro.cli.terminal import Screen
+from virnucpro.cli.terminal import Screen, complain
 from virnucpro.errors import Terminated
 from virnucpro.run_directory import RunFiles
 
@@ -319,9 +319,11 @@ def predict(
                 click.echo(_kept_of(settings, sample_sheet), err=True)
             raise
         if outcome.error is None:
-            screen.line(f"results are in {settings.out}; begin with {outcome.files.contigs}")
+            files = outcome.files
+            first = files.pairs if outcome.counts.pairs else files.contigs
+            screen.line(f"results are in {settings.out}; begin with {files.report} or {first}")
     if outcome.error is not None:
-        click.echo(f"virnucpro: {outcome.error}", err=True)
+        complain(outcome.error)
     return outcome.exit_code
 
 

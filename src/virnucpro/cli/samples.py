@@ -3,9 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import rich_click as click
-
-from virnucpro.cli.terminal import Screen
+from virnucpro.cli.terminal import Screen, complain
 from virnucpro.errors import SettingsError, VirnucproError
 from virnucpro.run import Kept, run
 from virnucpro.samples import Sample, read_sheet
@@ -63,8 +61,8 @@ def _run(settings: Settings, screen: Screen, kept: Kept) -> int:
     try:
         outcome = run(settings, screen, kept)
     except VirnucproError as error:
-        click.echo(f"virnucpro: sample {settings.sample}: {error}", err=True)
+        complain(f"sample {settings.sample}: {error}")
         return error.exit_code
     if outcome.error is not None:
-        click.echo(f"virnucpro: sample {settings.sample}: {outcome.error}", err=True)
+        complain(f"sample {settings.sample}: {outcome.error}")
     return outcome.exit_code

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from textwrap import fill
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
+import rich_click as click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -98,13 +100,29 @@ class _Left(ProgressColumn):
         return Text("" if left is None else f"{duration(left)} left")
 
 
+def folded(text: str) -> str:
+    """Lines for standard error; where it is a terminal, broken between words. Paths stay whole."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return text
+    width = Console(stderr=True).width
+    lines = (
+        fill(x, width, break_long_words=False, break_on_hyphens=False) for x in text.split("\n")
+    )
+    return "\n".join(lines)
+
+
+def complain(text: str) -> None:
+    """Says on standard error what is wrong."""
+    click.echo(folded(f"virnucpro: {text}"), err=True)
+
+
 class _Stderr(Console):
     """Falls silent where nobody reads it any more, or its disk is full: the run goes on."""
 
     def say(self, text: str) -> None:
         """One line."""
         try:
-            self.print(text, markup=False)
+            self.print(folded(text), markup=False)
         except OSError:
             self.quiet = True
 

@@ -8,6 +8,7 @@ import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.reading import FILE, OPTIONS, pairs_of, reading_options
+from virnucpro.cli.terminal import complain, folded
 
 if TYPE_CHECKING:
     from virnucpro.inspection import Inspection
@@ -60,7 +61,7 @@ def validate(
         inspections, notes = inspect(run, loaded)
         found += inspections
         for note in notes:
-            click.echo(note, err=True)
+            click.echo(folded(note), err=True)
     if as_json:
         click.echo(json.dumps([inspection.as_dict() for inspection in found], indent=2))
     else:
@@ -68,7 +69,7 @@ def validate(
             _print(inspection)
     for inspection in found:
         if inspection.broken:
-            click.echo(f"virnucpro: {inspection.broken}", err=True)
+            complain(inspection.broken)
     codes = [inspection.exit_code for inspection in found]
     return 1 if 1 in codes else max(codes)
 

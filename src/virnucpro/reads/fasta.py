@@ -22,7 +22,9 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
     """
     stream = AsciiStream(text)
-    first = next((x for x in text.peek(READ_BYTES).splitlines() if x.strip() and x[:1] not in b"#>"), b"")
+    first = next(
+        (x for x in text.peek(READ_BYTES).splitlines() if x.strip() and x[:1] not in b"#>"), b""
+    )
     waiting: Entry | None = None
     try:
         for entry in FastaReader(cast("BinaryIO", stream)):
