@@ -184,6 +184,25 @@ def test_the_first_line_says_that_the_default_is_not_the_published_model(here):
     assert "virnucpro-500" in help_
 
 
+def test_no_precision_is_promised_where_nothing_was_called_by_mistake(here, made):
+    for name in "vn":
+        (here / f"{name}.fa").write_bytes(fasta((f"{name}{i}", dna(300, i)) for i in range(9)))
+    words = ("evaluate", made, "--positive", "v.fa", "--negative", "n.fa")
+    done = virnucpro(*words, "--threshold", "1")
+    assert "virus at p_virus >= 1\n" in done.err
+    assert (
+        "calls of contigs where 1 % are viral: not known, as none of 9 others was called virus\n"
+        in done.out
+    )
+    assert "where 1 % are viral: 1.0 %\n" in virnucpro(*words, "--threshold", "0").out
+
+
+def test_a_bundle_without_a_card_says_that_nothing_was_measured(made):
+    said = "Nothing was measured of it; `virnucpro evaluate` does that on your data."
+    assert said in virnucpro("bundles", "show", made).out
+    assert said not in virnucpro("bundles", "show", "mini-500").out
+
+
 def test_pairs_are_pointed_to(here, made):
     (here / "in.fa").write_bytes(fasta((f"r{i}", dna(200, i)) for i in (1, 1, 2, 2)))
     flags = ("--interleaved", "--prefix", "p", "--bundle", made)

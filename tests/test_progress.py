@@ -351,6 +351,7 @@ TABLES = {
     "bundles list": ["bundles", "list"],
     "bundles show": ["bundles", "show", "mini-500", "--all"],
     "evaluate": ["evaluate", "kmer-500", "--positive", "v.fa", "--negative", "o.fa", "-q"],
+    "help": ["predict", "--help"],
 }
 
 
@@ -374,6 +375,8 @@ def test_the_parts_of_a_wide_table():
     assert terminal.columns_fitting(rows, 200, 1) == [[0, 1, 2, 3, 4]]
     assert terminal.columns_fitting(rows, 34, 1) == [[0, 1, 2], [0, 3], [0, 4]]
     assert terminal.columns_fitting(rows, 33, 1) == [[0, 1], [0, 2], [0, 3], [0, 4]]
+    parts = list(terminal.tables_in_parts(rows[0], rows[1:], 34, title="t"))
+    assert [part.title.plain for part in parts] == ["t"]  # nothing is in the others
     assert terminal.columns_fitting(rows, 34, 2) == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
 
 

@@ -80,7 +80,7 @@ def disk_taken(
     )
     there = sum(path.stat().st_size for path in files.blocks.iterdir())
     blocks = max(0, need.blocks - there)
-    yield f"this may take up to {(blocks + need.tables) / 1e6:,.1f} MB of disk"
+    yield f"this may take up to {max((blocks + need.tables) / 1e6, 0.1):,.1f} MB of disk"
     if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
         yield f"warning: {sentence}"
 

@@ -6,6 +6,7 @@ Nothing here computes or loads a model.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from virnucpro.bundle import Bundle
@@ -104,8 +105,13 @@ def as_before(
             files.hidden.rmdir()
     status = earlier["status"]
     watcher.line(
-        f"{files.run_dir}: this run was finished on {earlier['finished']} ({status}), and every "
-        "result is as it was written; nothing is done, --force starts over"
+        f"{files.run_dir}: this run was finished on {_day(earlier['finished'])} ({status}), and "
+        "every result is as it was written; nothing is done, --force starts over"
     )
     code = settings.exit_code(status)
     return Outcome(files, status, code, None, Counts(**earlier["counts"]), before=True)
+
+
+def _day(finished: str) -> str:
+    """A time of run.json for a person."""
+    return f"{datetime.fromisoformat(finished).astimezone(UTC):%Y-%m-%d %H:%M} UTC"

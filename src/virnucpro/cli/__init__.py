@@ -6,6 +6,7 @@ from io import TextIOWrapper
 from typing import NoReturn
 
 import rich_click as click
+import rich_click.rich_click as appearance
 
 from virnucpro import __version__
 from virnucpro.cli.bench import bench
@@ -23,6 +24,8 @@ from virnucpro.cli.validate import validate
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
 
 FAILED = 1
+if os.environ.get("NO_COLOR"):
+    appearance.COLOR_SYSTEM = None  # help and usage would still be in bold
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from virnucpro.cli.completion import all_names, bundle_names, published_names
-from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, paper, tables_in_parts
+from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
 
 if TYPE_CHECKING:
     from virnucpro.catalogue import Known
@@ -119,7 +119,8 @@ def verify(bundle: str) -> int:
         )
         return 1
     files = f"{total} file{'s' * (total > 1)}"
-    click.echo(f"{found.name} is whole: {files}; {found.provenance}; sha256 {found.sha256}")
+    whole = f"{found.name} is whole: {files}; {found.provenance}; sha256 {found.sha256}"
+    click.echo(folded(whole, stderr=False))
     return 0
 
 

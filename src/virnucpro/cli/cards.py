@@ -105,6 +105,8 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     if "fixed_fragments" not in card:
         short = {name: value for name, value in manifest.items() if name not in LAST}
         yield from card_tables(short, width)
+        if "accuracy" not in manifest:  # of one that can be fetched it is said there
+            yield Text("Nothing was measured of it; `virnucpro evaluate` does that on your data.")
         if any(name in manifest for name in LAST):
             yield Text("How it was trained: --all, or --json for programs.")
         return

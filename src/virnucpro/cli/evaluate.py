@@ -78,7 +78,11 @@ def evaluate(
         if found.kind != "kmer":
             use_threads(threads or threads_by_environment())
         classifier = found.classifier(precision=precision)
-        screen.line(f"bundle {found.name} (sha256 {found.sha256}), {classifier.precision}")
+        cut = found.threshold if threshold is None else threshold
+        screen.line(
+            f"bundle {found.name} (sha256 {found.sha256}), {classifier.precision}, virus at "
+            f"p_virus >= {cut:g}"
+        )
 
         def advance(bases: int) -> None:
             nonlocal done
@@ -89,7 +93,7 @@ def evaluate(
             classifier,
             contigs,
             chunk_nt=found.chunk_nt,
-            threshold=found.threshold if threshold is None else threshold,
+            threshold=cut,
             progress=advance,
         )
     _print(evaluation)
@@ -104,12 +108,14 @@ def _print(evaluation: "Evaluation") -> None:
         header, rows = evaluation.table(rank)
         parts = tables_in_parts(header, rows, console.width, title=f"by {rank}", repeated=2)
         console.print(*parts)
+    others, rate = evaluation.contig[0].others, evaluation.contig[0].false_positive_rate
     for share, precision in evaluation.expected_precision:
-        value = "not known" if precision is None else f"{precision:.1%}"
+        value = "not known" if precision is None else f"{100 * precision:.1f} %"
+        if rate == 0:
+            value = f"not known, as none of {others} others was called virus"
         console.print(
-            f"expected precision of calls of contigs in a sample with {share:.1%} virus: {value}"
+            f"expected precision of calls of contigs where {100 * share:g} % are viral: {value}"
         )
-    others = evaluation.contig[0].others
     if others < FEW:
         console.print(
             f"only {others} contigs of others were measured, so that how many are called virus by "

@@ -287,11 +287,12 @@ def predict(
     INPUTS are files, compressed or not (gzip, bzip2, xz, zstd), folders of such files, or `-` for
     standard input; what they are is told by their content.
 
-    The run directory gets calls.tsv (a row a chunk), contigs.tsv (a row a record), pairs.tsv (a row
-    a pair, if there are any), regions.tsv (viral stretches of long records), viral.fasta,
-    viral_names.txt, two tables in the published program's format, log.txt and run.json. A run that
-    was stopped goes on when the same command is given again; one that is finished is left as it is,
-    or its tables are made again where the threshold or what to write is another.
+    The run directory gets report.html (what was found, as a page for any browser), contigs.tsv (a
+    row a record), calls.tsv (a row a chunk), pairs.tsv (a row a pair, if there are any),
+    regions.tsv (viral stretches of long records), viral.fasta, viral_names.txt, two tables in the
+    published program's format, virnucpro_mqc.json, log.txt and run.json. A run that was stopped
+    goes on when the same command is given again; one that is finished is left as it is, or its
+    tables are made again where the threshold or what to write is another.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
     directory cannot be used; 4 out of memory; 130, 143 interrupted.

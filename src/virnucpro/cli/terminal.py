@@ -77,8 +77,13 @@ def tables_in_parts(
     title: str = "",
     repeated: int = 1,
 ) -> Iterator[Table]:
-    """A table, in parts to be printed one below the other where it is wider than that."""
-    for part in columns_fitting([header, *rows], width, repeated):
+    """A table, in parts to be printed one below the other where it is wider than that.
+
+    A further part with nothing in it is left out.
+    """
+    for number, part in enumerate(columns_fitting([header, *rows], width, repeated)):
+        if number and not any(row[column] for row in rows for column in part[repeated:]):
+            continue
         table = Table(title=Text(title) if title else None, title_justify="left", box=None)
         title = f"{title.removesuffix(CONTINUED)}{CONTINUED}" if title else ""
         for column in part:
@@ -100,11 +105,12 @@ class _Left(ProgressColumn):
         return Text("" if left is None else f"{duration(left)} left")
 
 
-def folded(text: str) -> str:
-    """Lines for standard error; where it is a terminal, broken between words. Paths stay whole."""
-    if sys.stderr is None or not sys.stderr.isatty():
+def folded(text: str, *, stderr: bool = True) -> str:
+    """Lines for a person; in a terminal broken between words. Paths stay whole."""
+    stream = sys.stderr if stderr else sys.stdout
+    if stream is None or not stream.isatty():
         return text
-    width = Console(stderr=True).width
+    width = Console(stderr=stderr).width
     lines = (
         fill(x, width, break_long_words=False, break_on_hyphens=False) for x in text.split("\n")
     )
