@@ -73,7 +73,7 @@ def test_a_missing_file(tmp_path, bundle):
 def test_a_directory_as_input(tmp_path, bundle):
     done = virnucpro("predict", ".", "-o", "run", "--bundle", bundle, cwd=tmp_path)
     assert done.code == 1
-    assert done.error == ".: there is no file of sequences in this folder"
+    assert done.error == ".: there is no file of sequences in this folder; name one that has some"
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,8 @@ class Folder:
         among = f"none of {', '.join(map(str, seen))} is it" if seen else "no .pth file is there"
         raise BundleError(
             f"{self.path}: the head {known.head.file} of {known.name} (git blob "
-            f"{known.head.git_blob}) is not in this folder; {among}"
+            f"{known.head.git_blob}) is not in this folder; {among}; name the folder that has it "
+            "with --from"
         )
 
     def encoder_file(

@@ -109,7 +109,7 @@ def _files_in(paths: Sequence[Path], faults: list[InputError]) -> tuple[list[Pat
         else:
             folders = [decoded(each.name) for each in there if each.is_dir()][:NAMED]
             deeper = f"; folders in it, as {folders[0]}, are not looked into" if folders else ""
-            said = f"there is no file of sequences in this folder{deeper}"
+            said = f"there is no file of sequences in this folder{deeper}; name one that has some"
             faults.append(InputError(said, path))
     if not files:
         faults += of_runs

@@ -9,7 +9,7 @@ import rich_click as click
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
 from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
-from virnucpro.cli.terminal import Screen, complain
+from virnucpro.cli.terminal import Screen, complain, folded
 from virnucpro.errors import Terminated
 from virnucpro.run_directory import RunFiles
 
@@ -310,19 +310,19 @@ def predict(
         raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
     pairs = pairs_of(interleaved, unpaired)
     settings = Settings(command=tuple(sys.argv), pairs=pairs, **options)
-    with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
-        try:
+    try:
+        with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
             if sample_sheet is not None:
                 return run_samples(sample_sheet, settings, screen)
             outcome = run(settings, screen)
-        except (KeyboardInterrupt, Terminated):
-            if not quiet:  # the screen is for those who were not interrupted
-                click.echo(_kept_of(settings, sample_sheet), err=True)
-            raise
-        if outcome.error is None:
-            files = outcome.files
-            first = files.pairs if outcome.counts.pairs else files.contigs
-            screen.line(f"results are in {settings.out}; begin with {files.report} or {first}")
+            if outcome.error is None:
+                files = outcome.files
+                first = files.pairs if outcome.counts.pairs else files.contigs
+                screen.line(f"results are in {settings.out}; begin with {files.report} or {first}")
+    except (KeyboardInterrupt, Terminated):
+        if not quiet:
+            click.echo(folded(_kept_of(settings, sample_sheet)), err=True)
+        raise
     if outcome.error is not None:
         complain(outcome.error)
     return outcome.exit_code
