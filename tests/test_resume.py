@@ -230,7 +230,7 @@ def test_a_finished_foreign_or_busy_folder_is_known_before_the_weights_are_read(
     assert (done.code, "in use" in done.error) == (3, True)
     done = predict("--force", out="run")
     assert done.code == 1
-    assert "kmer.safetensors: its content is not" in done.error
+    assert "kmer.safetensors: its sha256 is not the one" in done.error
     assert run_json(here / "run")["status"] == "failed"
 
 
