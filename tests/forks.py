@@ -1,0 +1,137 @@
+"""Python programs in processes that begin at once: one process has loaded virnucpro, and forks.
+
+To load what a run needs takes longer than most runs of tests. A fork is a process like any other,
+with an interpreter that ends like any other; only its modules were there before.
+
+    python forks.py SOCKET
+"""
+
+import atexit
+import contextlib
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+SECONDS = 120
+# Read when modules are loaded by none of those that are here.
+HARMLESS = {"PYTEST_CURRENT_TEST", "PYTHONPATH", "VIRNUCPRO_CACHE", "HF_HOME", "HF_HUB_CACHE"}
+
+_ENVIRONMENT = dict(os.environ)  # before any test
+
+
+def run(
+    program: str, arguments: Sequence[str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """What subprocess.run gives for `python -m program`, or `python program` where it is a path."""
+    changed = {key for key, _ in _ENVIRONMENT.items() ^ os.environ.items()} - HARMLESS
+    if changed: open('/tmp/s2_suite/changed.txt','a').write(f"{os.environ['PYTEST_CURRENT_TEST']} {changed}\n")
+    if changed or not hasattr(os, "fork"):
+        how = [program] if program.endswith(".py") else ["-m", program]
+        command = [sys.executable, *how, *arguments]
+        return subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, cwd=cwd)
+    asked = {
+        "program": program,
+        "arguments": list(arguments),
+        "cwd": os.fspath(cwd or Path.cwd()),
+        "environment": dict(os.environ),
+    }
+    pipes = [os.pipe() for _ in range(3)]
+    given = [write for _, write in pipes]
+    socket.send_fds(_server(), [json.dumps(asked).encode() + b"\n"], [0, *given])
+    for write in given:
+        os.close(write)
+    with ThreadPoolExecutor(2) as pool:
+        out, err, end = pool.map(_read, [read for read, _ in pipes])
+    return subprocess.CompletedProcess([program, *arguments], int(end), out, err)
+
+
+def _read(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor is no path)
+        return file.read()
+
+
+@cache
+def _server() -> socket.socket:
+    """Where the process that forks can be asked; it ends with this one."""
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdout=subprocess.PIPE,  # as streams of forks are: of pipes they are made otherwise
+        stderr=subprocess.PIPE,
+        env=_ENVIRONMENT,
+    )
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def serve(connection: socket.socket) -> None:
+    """Forks for what is asked for, until nobody can ask any more. Returns in every fork."""
+    at_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+        if not message:
+            os._exit(0)
+        if os.fork():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            continue
+        connection.close()
+        signal.signal(signal.SIGINT, at_interrupt)
+        *streams, said = descriptors
+        if child := os.fork():
+            for stream in streams:
+                os.close(stream)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os.write(said, str(code).encode())
+            os._exit(0)
+        os.close(said)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        asked = json.loads(message)
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        os.chdir(asked["cwd"])
+        signal.alarm(SECONDS)
+        begin(asked["program"], asked["arguments"])
+        return
+
+
+def begin(program: str, arguments: list[str]) -> None:
+    sys.argv = [program, *arguments]
+    if program.endswith(".py"):
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(ImportError):
+        import numpy.ma  # noqa: F401
+
+    import virnucpro.classifiers.kmers
+    import virnucpro.cli.samples
+    import virnucpro.report.page
+    import virnucpro.run  # noqa: F401
+
+    gc.freeze()
+    serve(socket.socket(fileno=int(sys.argv[1])))
