@@ -22,8 +22,8 @@ from functools import cache
 from pathlib import Path
 
 SECONDS = 120
-# Read when modules are loaded by none of those that are here.
-HARMLESS = {"PYTEST_CURRENT_TEST", "PYTHONPATH", "VIRNUCPRO_CACHE", "HF_HOME", "HF_HUB_CACHE"}
+# Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it.
+HARMLESS = ("PYTEST_", "PYTHONPATH", "VIRNUCPRO_CACHE", "HF_", "KMP_", "TORCHINDUCTOR_")
 
 _ENVIRONMENT = dict(os.environ)  # before any test
 
@@ -32,9 +32,8 @@ def run(
     program: str, arguments: Sequence[str], cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """What subprocess.run gives for `python -m program`, or `python program` where it is a path."""
-    changed = {key for key, _ in _ENVIRONMENT.items() ^ os.environ.items()} - HARMLESS
-    if changed: open('/tmp/s2_suite/changed.txt','a').write(f"{os.environ['PYTEST_CURRENT_TEST']} {changed}\n")
-    if changed or not hasattr(os, "fork"):
+    changed = {name for name, _ in _ENVIRONMENT.items() ^ os.environ.items()}
+    if not all(name.startswith(HARMLESS) for name in changed):
         how = [program] if program.endswith(".py") else ["-m", program]
         command = [sys.executable, *how, *arguments]
         return subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, cwd=cwd)
