@@ -7,7 +7,6 @@ with an interpreter that ends like any other; only its modules were there before
 """
 
 import atexit
-import contextlib
 import gc
 import json
 import os
@@ -16,14 +15,16 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 SECONDS = 120
 # Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it.
-HARMLESS = ("PYTEST_", "PYTHONPATH", "VIRNUCPRO_CACHE", "HF_", "KMP_", "TORCHINDUCTOR_")
+HARMLESS = ("PYTEST_", "PYTHONPATH", "VIRNUCPRO_CACHE", "HF_", "KMP_")
 
 _ENVIRONMENT = dict(os.environ)  # before any test
 
@@ -34,18 +35,17 @@ def run(
     """What subprocess.run gives for `python -m program`, or `python program` where it is a path."""
     changed = {name for name, _ in _ENVIRONMENT.items() ^ os.environ.items()}
     if not all(name.startswith(HARMLESS) for name in changed):
-        how = [program] if program.endswith(".py") else ["-m", program]
-        command = [sys.executable, *how, *arguments]
-        return subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, cwd=cwd)
-    asked = {
-        "program": program,
-        "arguments": list(arguments),
-        "cwd": os.fspath(cwd or Path.cwd()),
-        "environment": dict(os.environ),
-    }
+        command = [sys.executable, *([] if program.endswith(".py") else ["-m"]), program]
+        how = {"capture_output": True, "check": False, "timeout": SECONDS, "cwd": cwd}
+        return subprocess.run([*command, *arguments], **how)
     pipes = [os.pipe() for _ in range(3)]
     given = [write for _, write in pipes]
-    socket.send_fds(_server(), [json.dumps(asked).encode() + b"\n"], [0, *given])
+    with tempfile.TemporaryFile() as asked:
+        request = {"program": program, "arguments": list(arguments)}
+        request |= {"cwd": os.fspath(cwd or Path.cwd()), "environment": dict(os.environ)}
+        asked.write(json.dumps(request).encode())
+        asked.flush()
+        socket.send_fds(_server(), [b"."], [asked.fileno(), 0, *given])
     for write in given:
         os.close(write)
     with ThreadPoolExecutor(2) as pool:
@@ -54,7 +54,7 @@ def run(
 
 
 def _read(descriptor: int) -> bytes:
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor is no path)
+    with open(descriptor, "rb") as file:
         return file.read()
 
 
@@ -65,7 +65,7 @@ def _server() -> socket.socket:
     process = subprocess.Popen(
         [sys.executable, __file__, str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
-        stdout=subprocess.PIPE,  # as streams of forks are: of pipes they are made otherwise
+        stdout=subprocess.PIPE,  # as those of the forks: Python makes others for a file
         stderr=subprocess.PIPE,
         env=_ENVIRONMENT,
     )
@@ -83,49 +83,53 @@ def serve(connection: socket.socket) -> None:
     """Forks for what is asked for, until nobody can ask any more. Returns in every fork."""
     at_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+        message, descriptors, _, _ = socket.recv_fds(connection, 1, 5)
         if not message:
             os._exit(0)
         if os.fork():
             for descriptor in descriptors:
                 os.close(descriptor)
-            with contextlib.suppress(ChildProcessError):
+            with suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             continue
         connection.close()
-        signal.signal(signal.SIGINT, at_interrupt)
-        *streams, said = descriptors
+        asked, *streams, end = descriptors
         if child := os.fork():
             for stream in streams:
                 os.close(stream)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            os.write(said, str(code).encode())
+            os.write(end, str(code).encode())
             os._exit(0)
-        os.close(said)
+        os.close(end)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        asked = json.loads(message)
-        os.environ.clear()
-        os.environ.update(asked["environment"])
-        os.chdir(asked["cwd"])
+        signal.signal(signal.SIGINT, at_interrupt)
         signal.alarm(SECONDS)
-        begin(asked["program"], asked["arguments"])
+        begin(asked)
         return
 
 
-def begin(program: str, arguments: list[str]) -> None:
-    sys.argv = [program, *arguments]
+def begin(asked: int) -> None:
+    """Becomes the program that is asked for."""
+    with open(asked, "rb") as file:
+        file.seek(0)
+        request = json.load(file)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    program = request["program"]
+    sys.argv = [program, *request["arguments"]]
     if program.endswith(".py"):
         runpy.run_path(program, run_name="__main__")
     else:
+        sys.path[0] = request["cwd"]
         runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(ImportError):
-        import numpy.ma  # noqa: F401
+    import numpy.ma  # noqa: F401
 
     import virnucpro.classifiers.kmers
     import virnucpro.cli.samples
