@@ -8,6 +8,7 @@ import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,25 @@ class Nobody:
 
     def line(self, text: str) -> None:
         self.lines.append(text)
+
+
+def test_blocks_behind_a_break_are_marked_whenever_they_are_finished(tmp_path):
+    """Blocks are read ahead: those before the break may be finished after it was met."""
+    blocks = blocks_of_made(CONTIGS, [1, 2, 3, 4])
+    onlooker = Nobody()
+
+    def read():
+        for number in range(len(blocks)):
+            if number == 2:
+                onlooker.unbroken = 1
+            yield SimpleNamespace(number=number)
+
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
+        assert len(list(journal.unfinished(read(), onlooker))) == len(blocks)
+        for scored in reversed(blocks):
+            journal.commit(scored)
+        marks = [scored.unbroken for scored in journal.scored()]
+    assert marks == [None, None] + [1] * (len(blocks) - 2)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
