@@ -40,6 +40,7 @@ def test_pads_are_few_where_batches_are_not_small(lengths, budget):
 def test_a_batch_ends_before_rows_that_are_much_shorter():
     assert list(token_batches([100] * 10 + [60] * 10, 10_000)) == [[*range(10)], [*range(10, 20)]]
     assert list(token_batches([100] * 5 + [60] * 2, 10_000)) == [[*range(7)]]
+    assert list(token_batches([125] * 5 + [60], 10_000)) == [[*range(5)], [5]]  # a sixteenth
 
 
 def test_batches_are_full():
