@@ -233,6 +233,12 @@ def test_what_is_remembered_of_lone_mates_is_bounded():
         list(side_by_side(iter(early), Path("x.bam")))
 
 
+def test_two_first_mates_beside_each_other_are_no_pair():
+    twice = [("q", b"", 1, ""), ("q", b"", 1, ""), ("r", b"", 0, ""), ("q", b"", 2, "")]
+    with pytest.raises(InputError, match="the mates of q are records 1 and 4, not side by side"):
+        list(side_by_side(iter(twice), Path("x.bam")))
+
+
 # Calls of pairs
 
 
