@@ -50,6 +50,7 @@ def run(
         os.close(write)
     with ThreadPoolExecutor(2) as pool:
         out, err, end = pool.map(_read, [read for read, _ in pipes])
+    assert end, "the process that forks has ended"
     return subprocess.CompletedProcess([program, *arguments], int(end), out, err)
 
 
