@@ -88,6 +88,13 @@ def test_rate_is_resolved_by_exactly_one_negative() -> None:
     assert recall_at_false_positive_rate(label[:-1], score[:-1], 0.001) is None
 
 
+def test_a_rate_allows_as_many_as_its_product_means() -> None:
+    """0.29 * 100 is 28.999999999999996 in floating point."""
+    label = np.array([False] * 29 + [True] + [False] * 71)
+    assert recall_at_false_positive_rate(label, np.linspace(1, 0, 101), 0.29) == 1.0
+    assert recall_at_false_positive_rate(label, np.linspace(1, 0, 101), 0.28) == 0.0
+
+
 def test_what_has_no_score_ranks_lowest_and_ties() -> None:
     label = np.array([True, True, False, False])
     assert auroc(label, np.array([np.nan, 0.5, np.nan, 0.1])) == (0.5 + 0 + 1 + 1) / 4
