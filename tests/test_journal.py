@@ -340,6 +340,18 @@ def test_blocks_elsewhere_outlive_the_run_directory(tmp_path):
     assert list((tmp_path / "j").iterdir()) == list((tmp_path / "out2").iterdir()) == []
 
 
+def test_blocks_elsewhere_are_the_retrys_once_it_has_read_the_same_input(tmp_path):
+    first = RunFiles(tmp_path / "out1", journal=tmp_path / "j")
+    second = RunFiles(tmp_path / "out2", journal=tmp_path / "j")
+    with Journal.open(first, FINGERPRINT):
+        pass
+    with Journal.open(second, FINGERPRINT) as journal:
+        list(journal.unfinished((), Nobody()))
+    with pytest.raises(ResumeError, match="holds the blocks of another run .*out2"):
+        Journal.open(first, FINGERPRINT, force=True)
+    Journal.open(second, FINGERPRINT, force=True).close()
+
+
 @pytest.mark.parametrize("how", ["taken", "removed"])
 def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     tmp_path, monkeypatch, how
@@ -360,9 +372,15 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     os.utime(path, (0, 0))
     time.sleep(0.3)
     assert path.stat().st_mtime == 0
+
+    def write_run_json(compared):
+        journal.compared = compared
+        journal.write_run_json({})
+
     for act in (
         lambda: journal.commit(blocks_of_made(CONTIGS, [])[0]),
-        lambda: journal.write_run_json({}),
+        lambda: write_run_json(compared=False),
+        lambda: write_run_json(compared=True),
         journal.finished,
     ):
         with pytest.raises(ResumeError, match="was taken over by"):
@@ -370,6 +388,7 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     journal.close()
     assert path.read_text() == '{"token": "another"}'
     assert not journal.files.block(0).exists()
+    assert not journal.files.run_json.exists()
 
 
 def test_a_beat_that_fails_once_is_tried_again(tmp_path, monkeypatch):
