@@ -347,7 +347,7 @@ def test_blocks_elsewhere_are_the_retrys_once_it_has_read_the_same_input(tmp_pat
         pass
     with Journal.open(second, FINGERPRINT) as journal:
         list(journal.unfinished((), Nobody()))
-    with pytest.raises(ResumeError, match="holds the blocks of another run .*out2"):
+    with pytest.raises(ResumeError, match=r"holds the blocks of another run .*out2"):
         Journal.open(first, FINGERPRINT, force=True)
     Journal.open(second, FINGERPRINT, force=True).close()
 
