@@ -139,6 +139,19 @@ def test_blocks_behind_a_break_are_marked_whenever_they_are_finished(tmp_path):
     assert marks == [None, None] + [1] * (len(blocks) - 2)
 
 
+def test_blocks_that_were_behind_a_break_are_so_no_more_when_the_input_is_whole(tmp_path):
+    blocks = blocks_of_made(CONTIGS, [1, 2])
+    read = [
+        SimpleNamespace(number=b.block_number, digest=b.digest, records=b.records) for b in blocks
+    ]
+    for onlooker, new, mark in ((Nobody(0), len(blocks), 0), (Nobody(), 0, None)):
+        with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
+            assert len(list(journal.unfinished(read, onlooker))) == new
+            for scored in blocks[:new]:
+                journal.commit(scored)
+            assert {scored.unbroken for scored in journal.scored()} == {mark}
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
