@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import forks
 from virnucpro.bundle import Bundle, write_bundle
 from virnucpro.classifiers.kmers import WEIGHTS
 from virnucpro.kmer import MIN_NT, class_count
@@ -65,13 +66,13 @@ def virnucpro(*arguments: object, through: Sequence[str] = (), **options) -> Fin
 
     through: a command that runs commands, put in front; options are those of subprocess.run.
     """
-    command = [*through, *PROGRAM, *map(os.fspath, map(_argument, arguments))]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=120, **options)
+    words = [os.fspath(a) if isinstance(a, Path) else str(a) for a in arguments]
+    if through or options.keys() - {"cwd"}:
+        command = [*through, *PROGRAM, *words]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=120, **options)
+    else:
+        done = forks.run("virnucpro", words, **options)
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def _argument(value: object) -> str | Path:
-    return value if isinstance(value, Path) else str(value)
 
 
 def made_bundle(directory: Path, *, chunk_nt: int = 500, block_nt: int = 1_000_000) -> Bundle:

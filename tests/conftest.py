@@ -32,6 +32,16 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.fixture(autouse=True)
+def environment():
+    """What a test, or what it calls, puts into the environment is gone for the next one."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def shared(request) -> Path:
     folder = REPOSITORY.parent / "shared"

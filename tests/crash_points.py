@@ -1,8 +1,9 @@
 """Runs predict again and again, ends it at every step on the disk, and starts it again.
 
 A process of its own that loads the program once and forks: each run is a real process that a real
-signal ends. A step is a call that changes a file or a folder of the run, or a flush to the disk.
-What a run loads late is loaded here: in each fork it would take most of the time.
+signal ends. A step is a call that changes a file or a folder of the run, or a flush to the disk,
+which is left out, since no signal loses what was written. What a run loads late is loaded here, and
+the page has no scripts: in each fork these would take half of the time.
 
     python crash_points.py FOLDER SIGNAL EVERY [option of predict ...]
 
@@ -11,6 +12,8 @@ are; a run that was ended at a step, started again, ended, and started again mus
 was never disturbed.
 """
 
+import gc
+import importlib.resources.readers  # noqa: F401
 import os
 import shutil
 import signal
@@ -25,6 +28,7 @@ import virnucpro.cli.samples
 import virnucpro.run  # noqa: F401
 from command import WHOLE, interruptible, results, run_json
 from virnucpro import cli
+from virnucpro.report import page
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
@@ -44,13 +48,7 @@ def at_step(number: int, folders: tuple[str, ...], act: Callable[[], None]) -> l
         if event in EVENTS and changes and str(arguments[0]).startswith(folders):
             step()
 
-    flush = os.fsync
-
-    def flushed(descriptor: int) -> None:
-        step()
-        flush(descriptor)
-
-    os.fsync = flushed
+    os.fsync = lambda _: step()
     sys.addaudithook(watch)
     return steps
 
@@ -86,6 +84,8 @@ def check(folder: Path, out: Path, expected: dict[str, bytes], steps: str) -> No
 
 def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> None:
     interruptible()
+    page.SCRIPTS = ()
+    gc.freeze()
     ended = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     # With --force the folder holds another run before.
     before = ["--max-length", "100"] if "--force" in options else None

@@ -68,6 +68,17 @@ def test_dtype_is_kept(qkv, name, dtype):
 
 
 @pytest.mark.parametrize("name", ON_CPU)
+def test_distances_are_not_rounded_to_the_dtype_of_queries(name):
+    """In bf16 0.3 * 63 would be 18.875, and what is seen from so far 2.5 % more."""
+    q, v = torch.zeros(2, 1, 1, 64, 8, dtype=torch.bfloat16)
+    v[..., 0, :] = 1
+    mask = mask_of(torch.ones(1, 64, dtype=torch.bool), torch.tensor([0.3]))
+    found = attention(q, q, v, mask, backend=name)[0, 0, 63, 0].double()
+    expected = (-0.3 * torch.arange(64.0, dtype=torch.float64)).softmax(0)[63]
+    assert abs(found / expected - 1) <= tolerances.ONE_BF16
+
+
+@pytest.mark.parametrize("name", ON_CPU)
 def test_the_named_kernel_is_what_runs(qkv, name):
     """TRAP N1."""
     mask = mask_of(torch.ones(3, 17, dtype=torch.bool), torch.ones(4))

@@ -44,9 +44,11 @@ def test_consensus_is_the_published_one(golden: Path):
 
 
 def test_ids_are_data():
-    """TRAP D13."""
+    """TRAP D13. They are sorted by their bytes: one that is no UTF-8 is less than any letter."""
     ids = ["F1_chunk_1F1", "a b.F2_chunk_1R3", "é_chunk_10F3", "é_chunk_2F3", "z_chunk_1F3"]
-    expected = ["F1_chunk_1", "a b.F2_chunk_1", "z_chunk_1", "é_chunk_10", "é_chunk_2"]
+    ids.append("\udc80_chunk_1F1")
+    expected = ["F1_chunk_1", "a b.F2_chunk_1", "z_chunk_1", "\udc80_chunk_1"]
+    expected += ["é_chunk_10", "é_chunk_2"]
     assert [row[0] for row in chunk_calls([(i, 0.5, 0.5) for i in ids])] == expected
     assert all(virus for _, virus, _, _ in chunk_calls([(i, 0.5, 0.5) for i in ids]))
     with pytest.raises(ValueError, match="c_chunk_1X9"):

@@ -63,6 +63,17 @@ def test_the_script_is_the_same_program():
     assert done.stdout == f"virnucpro {__version__}\n"
 
 
+def test_results_do_not_depend_on_how_strings_are_hashed(here, made):
+    """Most runs of tests are forks of one process, so they hash alike."""
+    (here / "more.fa").write_bytes(random_reads(300, 700))
+    for seed in ("1", "2"):
+        arguments = ("predict", "in.fa", "more.fa", "-o", seed, "--bundle", made, "--write", "all")
+        done = virnucpro(*arguments, env={**os.environ, "PYTHONHASHSEED": seed})
+        assert done.code == 0, done.err
+    assert results(here / "1") == results(here / "2")
+    assert len(results(here / "1")) > 8
+
+
 COMMANDS = [(), ("predict",), ("validate",), ("evaluate",), ("bundles",), ("train",)]
 DEEPER = [("bundles", "list"), ("bundles", "show"), ("train", "kmer"), ("train", "head")]
 

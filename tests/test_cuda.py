@@ -138,7 +138,9 @@ def test_a_batch_equals_each_row_alone(golden, precision, backend):
     """TRAP N8, N9."""
     dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
     if why_not(backend, CUDA, dtype, False):
-        pytest.skip("cannot run")
+        with pytest.raises(SettingsError, match=f"kernel {backend} cannot be used here"):
+            loaded(golden, "esm2", precision, backend)
+        return
     encoder = loaded(golden, "esm2", precision, backend)
     examples = examples_of(golden, "esm2")
     together = encoder.pooled(torch.from_numpy(padded([e.ids for e in examples], 1)))
@@ -310,14 +312,18 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path):
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_name_is_that_of_the_kernel_on_the_device(backend, biased, padded):
     """TRAP N1."""
-    if why_not(backend, CUDA, torch.bfloat16, biased):
-        pytest.skip("cannot run")
     q, k, v = (torch.randn(4, 2, 40, 64, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
     keep_BT = torch.ones(4, 40, dtype=torch.bool, device=CUDA)
     if padded:
         keep_BT[1, 9:] = False
     mask = mask_of(keep_BT, torch.tensor([0.5, 0.1], device=CUDA) if biased else None, padded)
     seen = {}
+    if why_not(backend, CUDA, torch.bfloat16, biased):
+        refused = pytest.raises(SettingsError, match=f"kernel {backend} cannot be used here")
+        with observing(seen), refused:
+            attention(q, k, v, mask, backend=backend)
+        assert not seen
+        return
     with observing(seen):
         found = attention(q, k, v, mask, backend=backend)
     with profile(activities=[ProfilerActivity.CUDA]) as trace:

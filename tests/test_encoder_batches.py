@@ -40,6 +40,7 @@ def test_pads_are_few_where_batches_are_not_small(lengths, budget):
 def test_a_batch_ends_before_rows_that_are_much_shorter():
     assert list(token_batches([100] * 10 + [60] * 10, 10_000)) == [[*range(10)], [*range(10, 20)]]
     assert list(token_batches([100] * 5 + [60] * 2, 10_000)) == [[*range(7)]]
+    assert list(token_batches([125] * 5 + [60], 10_000)) == [[*range(5)], [5]]  # a sixteenth
 
 
 def test_batches_are_full():
@@ -153,6 +154,17 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_so(encoder, monkeypatch, 
     assert max(seen) <= 60
 
 
+def test_no_batch_that_did_not_fit_is_tried_again_as_it_was(encoder, monkeypatch):
+    """Half of a batch that is far smaller than the budget, not half of the budget, comes next."""
+    encoder = load_esm2(encoder.name)
+    seen = limited(encoder, monkeypatch, 60)
+    encoder.batch_tokens = 100_000
+    encoder.embed(PROTEINS)
+    failed = [size for size in seen if size > 60]
+    assert failed
+    assert len(failed) == len(set(failed))
+
+
 def test_one_row_that_does_not_fit_ends_with_a_report(encoder, monkeypatch):
     encoder = load_esm2(encoder.name)
     limited(encoder, monkeypatch, 8)
@@ -174,6 +186,18 @@ def test_another_error_is_not_tried_again(encoder, monkeypatch):
     with pytest.raises(RuntimeError, match="no room"):
         encoder.embed(PROTEINS)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("interval", "cleared"), [(3, [3, 6, 9]), (1, [*range(1, 12)]), (0, [])])
+def test_the_cache_is_cleared_after_so_many_batches(encoder, monkeypatch, interval, cleared):
+    encoder = load_esm2(encoder.name)
+    encoder.batch_tokens, encoder.cache_clear_interval = 9, interval
+    after = []
+    monkeypatch.setattr(
+        "virnucpro.encoders.encoder.clear_cache", lambda _: after.append(encoder.forwards)
+    )
+    encoder.embed(["M" * n for n in range(5, 16)])
+    assert (encoder.forwards, after) == (11, cleared)
 
 
 def test_padding_is_a_share(encoder):

@@ -258,6 +258,8 @@ def test_masked_tokens_are_blank_and_rescale_the_rest(encoders):
     assert not x_BTC[0, 3].any()
     scale = 0.88 / (1 - 1 / 10)
     torch.testing.assert_close(x_BTC[0, 1], model.embedding.weight[20] * scale)
+    longer_BT = torch.nn.functional.pad(ids_BT, (0, 5), value=1)
+    assert torch.equal(model.embed(longer_BT, longer_BT != 1)[:, :10], x_BTC)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

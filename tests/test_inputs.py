@@ -811,8 +811,9 @@ def test_records_after_those_asked_for_may_come_later(tmp_path, bundle, pack):
         assert done.code == code
 
 
-def test_letters_u_are_told_of_once(tmp_path, bundle):
-    rna = [(name, sequence.replace("T", "U")) for name, sequence in READS]
+@pytest.mark.parametrize("case", [str.upper, str.lower])
+def test_letters_u_are_told_of_once(tmp_path, bundle, case):
+    rna = [(name, case(sequence.replace("T", "U"))) for name, sequence in READS]
     (tmp_path / "in.fa").write_bytes(fasta(rna))
     done = virnucpro("predict", tmp_path / "in.fa", "-o", tmp_path / "run", "--bundle", bundle)
     assert done.err.count("letters U (RNA), which were read as T") == 1

@@ -8,6 +8,7 @@ import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,38 @@ class Nobody:
 
     def line(self, text: str) -> None:
         self.lines.append(text)
+
+
+def test_blocks_behind_a_break_are_marked_whenever_they_are_finished(tmp_path):
+    """Blocks are read ahead: those before the break may be finished after it was met."""
+    blocks = blocks_of_made(CONTIGS, [1, 2, 3, 4])
+    onlooker = Nobody()
+
+    def read():
+        for number in range(len(blocks)):
+            if number == 2:
+                onlooker.unbroken = 1
+            yield SimpleNamespace(number=number)
+
+    with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
+        assert len(list(journal.unfinished(read(), onlooker))) == len(blocks)
+        for scored in reversed(blocks):
+            journal.commit(scored)
+        marks = [scored.unbroken for scored in journal.scored()]
+    assert marks == [None, None] + [1] * (len(blocks) - 2)
+
+
+def test_blocks_that_were_behind_a_break_are_so_no_more_when_the_input_is_whole(tmp_path):
+    blocks = blocks_of_made(CONTIGS, [1, 2])
+    read = [
+        SimpleNamespace(number=b.block_number, digest=b.digest, records=b.records) for b in blocks
+    ]
+    for onlooker, new, mark in ((Nobody(0), len(blocks), 0), (Nobody(), 0, None)):
+        with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
+            assert len(list(journal.unfinished(read, onlooker))) == new
+            for scored in blocks[:new]:
+                journal.commit(scored)
+            assert {scored.unbroken for scored in journal.scored()} == {mark}
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -320,6 +353,18 @@ def test_blocks_elsewhere_outlive_the_run_directory(tmp_path):
     assert list((tmp_path / "j").iterdir()) == list((tmp_path / "out2").iterdir()) == []
 
 
+def test_blocks_elsewhere_are_the_retrys_once_it_has_read_the_same_input(tmp_path):
+    first = RunFiles(tmp_path / "out1", journal=tmp_path / "j")
+    second = RunFiles(tmp_path / "out2", journal=tmp_path / "j")
+    with Journal.open(first, FINGERPRINT):
+        pass
+    with Journal.open(second, FINGERPRINT) as journal:
+        list(journal.unfinished((), Nobody()))
+    with pytest.raises(ResumeError, match=r"holds the blocks of another run .*out2"):
+        Journal.open(first, FINGERPRINT, force=True)
+    Journal.open(second, FINGERPRINT, force=True).close()
+
+
 @pytest.mark.parametrize("how", ["taken", "removed"])
 def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     tmp_path, monkeypatch, how
@@ -340,9 +385,15 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     os.utime(path, (0, 0))
     time.sleep(0.3)
     assert path.stat().st_mtime == 0
+
+    def write_run_json(compared):
+        journal.compared = compared
+        journal.write_run_json({})
+
     for act in (
         lambda: journal.commit(blocks_of_made(CONTIGS, [])[0]),
-        lambda: journal.write_run_json({}),
+        lambda: write_run_json(compared=False),
+        lambda: write_run_json(compared=True),
         journal.finished,
     ):
         with pytest.raises(ResumeError, match="was taken over by"):
@@ -350,6 +401,7 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
     journal.close()
     assert path.read_text() == '{"token": "another"}'
     assert not journal.files.block(0).exists()
+    assert not journal.files.run_json.exists()
 
 
 def test_a_beat_that_fails_once_is_tried_again(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
 
 from virnucpro.batches import Block, Rows
 from virnucpro.calls import Scores, Status
@@ -266,10 +265,20 @@ def test_fit_reaches_the_minimum_of_scikit_learn() -> None:
     _standardise(x)
     solution = _newton(x, label, 0.01, np.zeros(x.shape[1] + 1))
     # C of scikit-learn weighs the summed log loss: C = 1 / (rows * l2).
+    from sklearn.linear_model import LogisticRegression  # takes a second to load
+
     oracle = LogisticRegression(C=1 / (1500 * 0.01), tol=1e-8, max_iter=2000)
     oracle.fit(x.astype(np.float64), label)
     np.testing.assert_allclose(solution[:-1], oracle.coef_[0], atol=2e-4)
     assert solution[-1] == pytest.approx(oracle.intercept_[0], abs=2e-4)
+
+
+def test_weights_are_rounded_as_finely_as_promised() -> None:
+    """To 2**-24, so by less than 2**-25: on one k-mer alone, where no other rounding evens it."""
+    n = class_count(5)
+    model = KmerClassifier(weight=np.full(n, 0.3), mean=np.zeros(n), scale=np.ones(n), bias=0.0)
+    (p_virus,) = model.score(["A" * 100]).p_virus
+    assert abs(np.log(p_virus / (1 - p_virus)) - 0.3) < 2**-25
 
 
 @pytest.mark.parametrize(

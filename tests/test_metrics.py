@@ -1,8 +1,9 @@
+from types import ModuleType
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as oracle
 
 from virnucpro.train.metrics import (
     auprc,
@@ -12,6 +13,14 @@ from virnucpro.train.metrics import (
     expected_precision,
     recall_at_false_positive_rate,
 )
+
+
+@pytest.fixture(scope="module")
+def oracle() -> ModuleType:
+    """scikit-learn's; it takes a second to load, so not every process of the suite does."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def rows(data: st.DataObject) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +39,7 @@ def filled(score: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_areas_equal_scikit_learn(data: st.DataObject) -> None:
+def test_areas_equal_scikit_learn(oracle: ModuleType, data: st.DataObject) -> None:
     label, score = rows(data)
     assert auroc(label, score) == pytest.approx(oracle.roc_auc_score(label, filled(score)))
     expected = oracle.average_precision_score(label, filled(score))
@@ -39,7 +48,9 @@ def test_areas_equal_scikit_learn(data: st.DataObject) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from([0.25, 0.5, 0.3]))
-def test_confusion_equals_scikit_learn(data: st.DataObject, threshold: float) -> None:
+def test_confusion_equals_scikit_learn(
+    oracle: ModuleType, data: st.DataObject, threshold: float
+) -> None:
     label, score = rows(data)
     called = filled(score) >= threshold
     found = confusion(label, score, threshold)
@@ -75,6 +86,13 @@ def test_rate_is_resolved_by_exactly_one_negative() -> None:
     score = np.linspace(1, 0, 1005)
     assert recall_at_false_positive_rate(label, score, 0.001) == 1.0
     assert recall_at_false_positive_rate(label[:-1], score[:-1], 0.001) is None
+
+
+def test_a_rate_allows_as_many_as_its_product_means() -> None:
+    """0.29 * 100 is 28.999999999999996 in floating point."""
+    label = np.array([False] * 29 + [True] + [False] * 71)
+    assert recall_at_false_positive_rate(label, np.linspace(1, 0, 101), 0.29) == 1.0
+    assert recall_at_false_positive_rate(label, np.linspace(1, 0, 101), 0.28) == 0.0
 
 
 def test_what_has_no_score_ranks_lowest_and_ties() -> None:

@@ -209,6 +209,8 @@ def test_a_mate_that_is_left_out_or_missing_leaves_the_other(tmp_path, bundle):
             ("failed", 0x8D | 0x200),
             ("swapped", 0x8D),
             ("swapped", 0x4D),
+            ("neither", 0x4D | 0x80),  # first and second at once
+            ("neither", 0x8D),
             ("last", 0x4D),
         ]:
             file.write(alignment(file.header, name, dna(90, f"{name}{flag}"), flag))
@@ -220,7 +222,8 @@ def test_a_mate_that_is_left_out_or_missing_leaves_the_other(tmp_path, bundle):
         ("second", "", "3", "mate_missing"),
         ("failed", "5", "", "mate_missing"),
         ("swapped", "7", "6", "ok"),
-        ("last", "8", "", "mate_missing"),
+        ("neither", "", "9", "mate_missing"),
+        ("last", "10", "", "mate_missing"),
     ]
 
 
@@ -231,6 +234,12 @@ def test_what_is_remembered_of_lone_mates_is_bounded():
     early = [*late, ("q7", b"", 2, "")]
     with pytest.raises(InputError, match="the mates of q7 are records 7 and 51001, not"):
         list(side_by_side(iter(early), Path("x.bam")))
+
+
+def test_two_first_mates_beside_each_other_are_no_pair():
+    twice = [("q", b"", 1, ""), ("q", b"", 1, ""), ("r", b"", 0, ""), ("q", b"", 2, "")]
+    with pytest.raises(InputError, match="the mates of q are records 1 and 4, not side by side"):
+        list(side_by_side(iter(twice), Path("x.bam")))
 
 
 # Calls of pairs
@@ -357,8 +366,11 @@ def test_pairs_in_gz_and_a_threshold(tmp_path, bundle):
     assert not (tmp_path / "run" / "pairs.tsv").exists()
 
 
-def test_whole_pairs_of_a_part(tmp_path):
-    (tmp_path / "x.fq").write_bytes(fastq(PAIRED))
+@pytest.mark.parametrize("names", [[name for name, _ in PAIRED], ["same"] * len(PAIRED)])
+def test_whole_pairs_of_a_part(tmp_path, names):
+    """TRAP D12."""
+    records = [(name, sequence) for name, (_, sequence) in zip(names, PAIRED, strict=True)]
+    (tmp_path / "x.fq").write_bytes(fastq(records))
     reading = Reading(pairs="interleaved", max_records=7)
     (source,) = open_sources([tmp_path / "x.fq"], reading=reading)
     assert [c.record for c in source.contigs()] == [1, 2, 3, 4, 5, 6, 7, 8]

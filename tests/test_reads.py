@@ -238,7 +238,7 @@ def test_a_bad_letter_in_record_100_stops_and_in_101_is_a_fault(fasta):
     contigs = read(fasta, good + b">r100\nA\n>bad\nAC\nGTE-\n>good\nA\n")
     assert [c.record for c in contigs] == list(range(1, 103))
     assert contigs[100].name == "bad"
-    assert contigs[100].sequence == b""
+    assert (contigs[100].sequence, contigs[100].length_nt) == (b"", 6)
     assert contigs[100].fault.startswith("it holds, at base 5, the letter 'E'")
     assert contigs[101] == Contig("reads", 102, "good", b"A", header="good")
 

@@ -16,6 +16,7 @@ from virnucpro.bundle import embedded_bundles, load
 from virnucpro.calls import Call
 from virnucpro.chunks import span_arrays
 from virnucpro.regions import (
+    FEWEST_OF_GROUP,
     FEWEST_VIRUS,
     MOST_EXPECTED,
     Odds,
@@ -108,6 +109,10 @@ def test_bases_that_two_chunks_share_speak_once():
 
 def naive(values: list[float], first: int, last: int) -> float:
     return sum(values[first:last])
+
+
+def test_no_stretch_begins_with_what_sums_up_to_nothing():
+    assert stretches([1.0, -1.0, 2.0], 1.5) == [(2, 3, 2.0)]
 
 
 values = st.lists(st.sampled_from([-1.4, -0.7, 0.9, 0.9, 0.4]), max_size=60)
@@ -224,6 +229,15 @@ def test_no_mistake_among_the_fragments_is_not_no_mistake_at_all():
     card = {"fixed_fragments": {"viral": 100, "others": 199, **rates}}
     odds = odds_of(replace(load("mini-500"), card=card), 0.5)
     assert (odds.false_positive_rate, odds.recall) == (1 / 200, 0.999)
+
+
+@pytest.mark.parametrize(("others", "times"), [(FEWEST_OF_GROUP, 4), (FEWEST_OF_GROUP - 1, 1)])
+def test_the_worst_group_counts_where_it_has_enough_fragments(others, times):
+    fixed = {"viral": 100, "others": 999, "recall": 0.9, "false_positive_rate": 0.1}
+    group = {"part": "group", "others": others, "false_positive_rate": 0.4}
+    card = {"fixed_fragments": fixed, "by_part": [group]}
+    odds = odds_of(replace(load("mini-500"), card=card), 0.5)
+    assert odds.false_positive_rate == pytest.approx(times * (0.1 * 999 + 1) / 1000)
 
 
 def test_a_bundle_without_rates_has_no_regions_and_the_log_says_why(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import forks
 from command import (
     PROGRAM,
     WHOLE,
@@ -60,8 +61,7 @@ def predict(*flags: object, inputs: tuple = ("in.fa",), out: str = "run", **how)
 
 def stub(faults: str, *flags: object) -> Finished:
     """predict with faults; see stub_program."""
-    command = [sys.executable, HERE / "stub_program.py", faults, *arguments(*flags)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=120)
+    done = forks.run(str(HERE / "stub_program.py"), [faults, *arguments(*flags)])
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

@@ -25,14 +25,15 @@ from command import (
     virnucpro,
 )
 from test_outputs_doc import rows, schema, sections, words
+from virnucpro.batches import blocks_of
 from virnucpro.bundle import Bundle, embedded_bundles
 from virnucpro.calls import Rule
 from virnucpro.chunks import chunk_spans
-from virnucpro.errors import InputError, SettingsError, VirnucproError
+from virnucpro.errors import DeviceError, InputError, SettingsError, VirnucproError
 from virnucpro.journal import Journal
 from virnucpro.pipeline import classify, contigs_of
 from virnucpro.progress import Position, Silent
-from virnucpro.reads import open_sources
+from virnucpro.reads import Contig, open_sources
 from virnucpro.run import predict, run
 from virnucpro.run_directory import RunFiles
 from virnucpro.runners import SerialRunner
@@ -100,6 +101,31 @@ def test_the_size_of_blocks_does_not_show(short, tmp_path_factory, records, bloc
     whole = tables_of(short, path, 10_000_000)
     assert tables_of(short, path, block_nt) == whole
     assert tables_of(short, path, block_nt, 1 + block_nt // 8) == whole
+
+
+@pytest.mark.parametrize(("bad", "most"), [([200], 1 + 2 * 8), ([*range(5, 256, 16)], 256)])
+def test_chunks_that_fail_are_found_by_halves(short, monkeypatch, bad, most):
+    """A block may have thousands: it takes two tries for each halving, not one for each chunk.
+
+    However many there are, where others between them are scored, the device is not at fault.
+    """
+    texts = [TEXT[i : i + CHUNK_NT].encode() for i in range(256)]
+    letters = [b"N" * CHUNK_NT if i in bad else text for i, text in enumerate(texts)]
+    contigs = (Contig("in", i, "a", text) for i, text in enumerate(letters, 1))
+    (block,) = blocks_of(contigs, CHUNK_NT, 10_000_000)
+    classifier, tried = short.classifier(), []
+    score = classifier.score_block
+
+    def failing(part):
+        tried.append(len(part.rows))
+        if b"NN" in part.text:
+            raise DeviceError("the device failed")
+        return score(part)
+
+    monkeypatch.setattr(classifier, "score_block", failing)
+    (scored,) = SerialRunner(classifier).run([block])
+    assert scored.failures == dict.fromkeys(bad, "the device failed")
+    assert len(tried) <= most
 
 
 @settings(max_examples=40, deadline=None)
