@@ -109,7 +109,7 @@ def everyone(keep_BT, *rest):
     return _mask_of(keep_BT | True, *rest)
 
 
-_turn, _mask_of = packed._turn_, packed.mask_of
+_turn, _mask_of, _mixed = packed._turn_, packed.mask_of, packed.mixed
 MISTAKES = {
     "esm2 fair": [
         (packed, "_turn_", other_way),
@@ -149,6 +149,44 @@ def test_bf16_is_not_fp32_and_leaves_the_stream_wide(golden, name):
     assert worst_error(encoder, examples) > bound(name, "fp32")
     assert streams == {torch.float32}
     assert {key: tensor.dtype for key, tensor in encoder.model.state_dict().items()} == before
+
+
+@in_bf16
+@pytest.mark.parametrize(("tiles", "attended"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_attention_of_bf16_proteins_is_wide_but_where_there_are_tiles(
+    golden, monkeypatch, tiles, attended
+):
+    encoder, examples = encoder_of(golden, "esm2 fair", "bf16")
+    seen = set()
+
+    def watched(qkv_NX, *rest):
+        seen.add(qkv_NX.dtype)
+        return _mixed(qkv_NX, *rest)
+
+    monkeypatch.setattr(packed, "mixed", watched)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    assert worst_error(encoder, examples) <= bound("esm2 fair", "bf16")
+    assert seen == {attended}
+
+
+@pytest.mark.skipif(packed._OPTION is None, reason="glibc alone has this to set")
+def test_memory_that_a_layer_frees_is_there_for_the_next():
+    """By itself glibc gives it back, and each of its pages is cleared again."""
+    import resource
+
+    model = random_weights(lambda: Esm2(ESM2_SIZES["tiny"]), torch.float32, CPU)
+    esm2_encoder(model, name="any", precision="fp32")
+    size, pieces, rounds = 20 << 20, 4, 5
+
+    def pages_cleared():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        held = [torch.zeros(size, dtype=torch.uint8) for _ in range(pieces)]
+        assert len(held) == pieces
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    pages_cleared()
+    after = sum(pages_cleared() for _ in range(rounds))
+    assert after < rounds * pieces * size // resource.getpagesize() // 10
 
 
 @pytest.mark.parametrize("name", ["esm2 fair", "dnabert_s h12"])

@@ -25,8 +25,13 @@ from virnucpro.encoders.esm2 import Block as Esm2Block
 from virnucpro.encoders.esm2 import Esm2, check_length
 from virnucpro.encoders.flat import Flat, layers_of, mixed, take_weight
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 # By itself glibc keeps what is freed between what is not: at worst as much again as the weights.
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+_TRIM = getattr(_LIBC, "malloc_trim", None)
+# And what a layer frees goes back to the system, for the next layer to have it cleared, page by
+# page, again: a twentieth of the time. So it keeps this much, and pieces up to 32 MiB, its most.
+_OPTION = getattr(_LIBC, "mallopt", None)
+_KEPT = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 128 << 20)}
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
@@ -97,9 +102,9 @@ class _Esm2Layer:
     def __call__(
         self, x_NC: Tensor, turn_TC: Tensor, mask: Mask, backend: str, dtype: torch.dtype
     ) -> Tensor:
-        qkv_NX = self.qkv(self.attention_norm(x_NC).to(dtype))
+        qkv_NX = self.qkv(self.attention_norm(x_NC).to(dtype)).to(_attended(dtype))
         _turn_(qkv_NX, turn_TC)
-        x_NC = self.out.add(mixed(qkv_NX, self.heads, mask, backend), x_NC)
+        x_NC = self.out.add(mixed(qkv_NX, self.heads, mask, backend).to(dtype), x_NC)
         up_NF = self.up.gelu(self.ffn_norm(x_NC).to(dtype))
         return self.down.add(up_NF, x_NC)
 
@@ -111,6 +116,7 @@ class PackedEsm2(nn.Module, Flat[Esm2]):
         super().__init__()
         self.model = model
         self.layers = [_Esm2Layer(block) for block in layers_of(model.layers, Esm2Block)]
+        _keep_freed()
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         """Raises ValueError for more than 1024 residues."""
@@ -158,6 +164,7 @@ class PackedDnabertS(nn.Module, Flat[DnabertS]):
         super().__init__()
         self.model = model
         self.layers = [_DnabertSLayer(block) for block in layers_of(model.layers, DnabertSBlock)]
+        _keep_freed()
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         keep_BT = ids_BT != self.pad
@@ -176,6 +183,12 @@ def _paired(qkv: nn.Linear, heads: int) -> Product:
             halves = rows.view(heads, 2, -1, *rows.shape[1:])
             rows.copy_(halves.transpose(1, 2).flatten(0, 2))
     return Product.of(qkv)
+
+
+def _attended(dtype: torch.dtype) -> torch.dtype:
+    """What attention runs in: fp32, but bf16 as it comes where there are tiles (AMX) for it."""
+    tiles: bool = torch.cpu._is_amx_tile_supported()
+    return dtype if tiles else torch.float32
 
 
 def _turn_(qkv_NX: Tensor, turn_TC: Tensor) -> None:
@@ -200,3 +213,10 @@ def _empty(linear: nn.Linear) -> None:
     take_weight(linear)
     if _TRIM is not None:
         _TRIM(0)
+
+
+def _keep_freed() -> None:
+    """For the whole process: memory that was freed stays for the next batch, up to a bound."""
+    if _OPTION is not None:
+        for option, value in _KEPT.values():
+            _OPTION(option, value)
