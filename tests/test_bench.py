@@ -59,6 +59,12 @@ def test_a_reading_adds_up(bench):
     assert reading.padding == 0
 
 
+def test_a_case_can_be_run_by_itself(bench):
+    ids = bench.ids("esm2")
+    rows = bench.runner(Case("esm2", "ours", "fp32"), ids)()
+    assert torch.equal(rows, bench.encoder("esm2", "fp32").rows(ids))
+
+
 def test_others_are_run_as_they_come(bench):
     pytest.importorskip("transformers")
     pytest.importorskip("esm")

@@ -142,9 +142,7 @@ class Bench:
         some = ids[: max(1, len(ids) // 10)]
         warm_up_s = self._timed(lambda: encode(some))
         ids = ids[: max(1, int(len(some) * MOST_S / self._timed(lambda: encode(some))))]
-        run: Callable[[], object] = partial(encode, ids)
-        if encoder is not None:  # ids come to ours as whoever prepared a block has them
-            run = partial(encoder.rows, TokenRows.of(ids))
+        run = _over(encode, encoder, ids)
         self._timed(run)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -167,6 +165,10 @@ class Bench:
             memory_bytes=torch.cuda.max_memory_allocated(self.device) if cuda else None,
             warm_up_s=warm_up_s,
         )
+
+    def runner(self, case: Case, ids: Sequence[Ids]) -> Callable[[], object]:
+        """What a case computes of these ids. Raises where it cannot be computed here."""
+        return _over(*self._made(case), ids)
 
     def _timed(self, run: Callable[[], object]) -> float:
         self._wait()
@@ -256,6 +258,13 @@ class Bench:
             lambda: DnabertS(DNABERT_S_SIZES[self.dnabert_s]), dtype, self.device
         )
         return dnabert_s_encoder(small, None, **words)
+
+
+def _over(
+    encode: Callable[[Sequence[Ids]], object], encoder: Encoder | None, ids: Sequence[Ids]
+) -> Callable[[], object]:
+    """Ids come to ours as whoever prepared a block has them."""
+    return partial(encode, ids) if encoder is None else partial(encoder.rows, TokenRows.of(ids))
 
 
 def random_weights(make: Callable[[], M], dtype: torch.dtype, device: torch.device) -> M:
