@@ -186,7 +186,7 @@ def _paired(qkv: nn.Linear, heads: int) -> Product:
 
 
 def _attended(dtype: torch.dtype) -> torch.dtype:
-    """What attention runs in: fp32, but bf16 as it comes where there are tiles (AMX) for it."""
+    """What proteins attend in: fp32 is the faster, but where there are tiles (AMX) for bf16."""
     tiles: bool = torch.cpu._is_amx_tile_supported()
     return dtype if tiles else torch.float32
 
