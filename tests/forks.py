@@ -24,7 +24,7 @@ from pathlib import Path
 
 SECONDS = 120
 # Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it.
-HARMLESS = ("PYTEST_", "PYTHONPATH", "VIRNUCPRO_CACHE", "HF_", "KMP_")
+HARMLESS = ("PYTEST_", "VIRNUCPRO_CACHE", "HF_", "KMP_")
 
 _ENVIRONMENT = dict(os.environ)  # before any test
 
@@ -97,6 +97,9 @@ def serve(connection: socket.socket) -> None:
         connection.close()
         asked, *streams, end = descriptors
         if child := os.fork():
+            # Not in the program, which has a use of its own for this signal.
+            signal.signal(signal.SIGALRM, lambda *_, child=child: os.kill(child, signal.SIGKILL))
+            signal.alarm(SECONDS)
             for stream in streams:
                 os.close(stream)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -107,7 +110,6 @@ def serve(connection: socket.socket) -> None:
             os.dup2(stream, number)
             os.close(stream)
         signal.signal(signal.SIGINT, at_interrupt)
-        signal.alarm(SECONDS)
         begin(asked)
         return
 

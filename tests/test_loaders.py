@@ -3,6 +3,7 @@
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,18 @@ def test_a_process_has_read_the_tokenizer_before_the_first_block_comes(preparati
         [worker] = loaders._all
         there, _, _ = select.select([worker._answers], [], [], 60)
         assert there
+
+
+def test_a_process_without_a_tokenizer_says_so_each_time(tmp_path, preparation):
+    path = tmp_path / "tokenizer.json"
+    shutil.copy(preparation.described()["tokenizer"], path)
+    broken = FramePreparation(path)
+    path.write_text("{}")
+    with Loaders(broken, 1) as loaders:
+        [worker] = loaders._all
+        for block in some_blocks(2):
+            with pytest.raises(BundleError, match=r"not a tokenizer\.json"):
+                worker.prepared(block)
 
 
 # Conservation

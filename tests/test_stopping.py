@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads, run_json
+from virnucpro.cli.stopping import SIGNALS, Stop
 
 ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 EARLY = "virnucpro: stopped before it began\n"
@@ -74,7 +75,8 @@ def test_a_signal_in_an_import_before_a_run_ends_it_at_once(here, how, code, lib
     env = {**os.environ, "PYTHONPATH": path, "HOW": str(int(how))}
     process = started("predict", "in.fa", "-o", "run", env=env)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, EARLY)
+    end = EARLY if library == "rich_click" else "virnucpro: stopped before the end\n"
+    assert (process.returncode, err) == (code, end)
     assert not (here / "run").exists()
 
 
@@ -203,3 +205,19 @@ def test_that_nothing_was_finished_is_said(here):
     assert process.returncode == 130
     assert "no block was finished yet: the same command begins at the start\n" in err
     assert "kept" not in err
+
+
+def test_what_was_there_is_put_back(monkeypatch):
+    """Signals stay ignored, since Python is about to end; an alarm may be somebody else's."""
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    stop = Stop()
+    try:
+        stop.begin()
+        assert signal.getsignal(signal.SIGALRM) == stop._later
+        stop.end()
+        assert signal.getsignal(signal.SIGALRM) == before[signal.SIGALRM]
+        assert sys.unraisablehook is sys.__unraisablehook__
+        assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -219,6 +219,7 @@ class _Worker:
         # It reads the tokenizer while the device warms up; what comes of that is asked later.
         self._ask(json.dumps(preparation.described()).encode("ascii"))
         self._ready = False
+        self._fault: VirnucproError | None = None
 
     @property
     def pid(self) -> int:
@@ -230,8 +231,14 @@ class _Worker:
 
     def prepared(self, block: Block) -> PreparedFrames:
         """Raises _Killed, WorkerError, and what the process says went wrong."""
+        if self._fault is not None:
+            raise self._fault
         if not self._ready:
-            self._answer()
+            try:
+                self._answer()
+            except VirnucproError as error:  # there is no second answer
+                self._fault = error
+                raise
             self._ready = True
         self._ask(texts_to_bytes(Texts.of_block(block)))
         return PreparedFrames.from_bytes(self._answer())

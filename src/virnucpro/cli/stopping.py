@@ -4,7 +4,7 @@ import signal
 import sys
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from virnucpro.errors import Terminated
 from virnucpro.leaving import SIGNALS, leave
@@ -29,10 +29,11 @@ class Stop:
         self._number: int = signal.SIGINT
         self._begun = False
         self._waits = False
+        self._alarm: Any = signal.SIG_DFL
 
     def begin(self) -> None:
         """Takes them from now on, but none that is ignored, as SIGINT is under nohup."""
-        signal.signal(signal.SIGALRM, self._later)
+        self._alarm = signal.signal(signal.SIGALRM, self._later)
         sys.unraisablehook = self._unraisable
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -40,8 +41,12 @@ class Stop:
 
     def end(self) -> None:
         """Ignores them: Python would put all handlers but this one back while it ends."""
-        for number in (signal.SIGALRM, *SIGNALS):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        if self._waits:  # nobody else's alarm
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._alarm)
+        sys.unraisablehook = sys.__unraisablehook__
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._first is None:
@@ -60,7 +65,7 @@ class Stop:
         if not _is_importing(frame):
             self._raise()
         if not self._begun:
-            leave(self._number)
+            leave(self._number, said="before the end")
         signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
 
     def _raise(self) -> NoReturn:

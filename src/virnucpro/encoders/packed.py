@@ -11,6 +11,7 @@ a head.
 """
 
 import ctypes
+import os
 import platform
 import sys
 
@@ -29,9 +30,10 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 # By itself glibc keeps what is freed between what is not: at worst as much again as the weights.
 _TRIM = getattr(_LIBC, "malloc_trim", None)
 # And what a layer frees goes back to the system, for the next layer to have it cleared, page by
-# page, again: a twentieth of the time. So it keeps this much, and pieces up to 32 MiB, its most.
+# page, again: a twentieth of the time. So it keeps this much, and pieces up to 32 MiB, its most,
+# but where the user has said otherwise in the environment.
 _OPTION = getattr(_LIBC, "mallopt", None)
-_KEPT = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 128 << 20)}
+_KEPT = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20), "MALLOC_TRIM_THRESHOLD_": (-1, 128 << 20)}
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
@@ -102,7 +104,8 @@ class _Esm2Layer:
     def __call__(
         self, x_NC: Tensor, turn_TC: Tensor, mask: Mask, backend: str, dtype: torch.dtype
     ) -> Tensor:
-        qkv_NX = self.qkv(self.attention_norm(x_NC).to(dtype)).to(_attended(dtype))
+        # In fp32 whatever the dtype: most processors attend faster so, and all alike.
+        qkv_NX = self.qkv(self.attention_norm(x_NC).to(dtype)).float()
         _turn_(qkv_NX, turn_TC)
         x_NC = self.out.add(mixed(qkv_NX, self.heads, mask, backend).to(dtype), x_NC)
         up_NF = self.up.gelu(self.ffn_norm(x_NC).to(dtype))
@@ -185,12 +188,6 @@ def _paired(qkv: nn.Linear, heads: int) -> Product:
     return Product.of(qkv)
 
 
-def _attended(dtype: torch.dtype) -> torch.dtype:
-    """What proteins attend in: fp32 is the faster, but where there are tiles (AMX) for bf16."""
-    tiles: bool = torch.cpu._is_amx_tile_supported()
-    return dtype if tiles else torch.float32
-
-
 def _turn_(qkv_NX: Tensor, turn_TC: Tensor) -> None:
     """Turns the pairs of q and k, in fp32, where they lie."""
     tokens, width = turn_TC.shape
@@ -217,6 +214,6 @@ def _empty(linear: nn.Linear) -> None:
 
 def _keep_freed() -> None:
     """For the whole process: memory that was freed stays for the next batch, up to a bound."""
-    if _OPTION is not None:
-        for option, value in _KEPT.values():
+    for name, (option, value) in _KEPT.items():
+        if _OPTION is not None and name not in os.environ:
             _OPTION(option, value)
