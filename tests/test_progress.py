@@ -347,6 +347,31 @@ def test_lines_are_wrapped_between_words_in_a_terminal(big, tmp_path):
     assert logged[0] in " ".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        ("0", ["/a/long/path-of-no-blank/x.fa: cannot be read"]),
+        ("1", ["/a/long/path-of-no-blank/x.fa: cannot be read"]),
+        ("20", ["/a/long/path-of-no-blank/x.fa:", "cannot be read"]),
+        ("40", ["/a/long/path-of-no-blank/x.fa: cannot be", "read"]),
+        ("80", ["/a/long/path-of-no-blank/x.fa: cannot be read"]),
+    ],
+)
+def test_where_a_line_is_broken(monkeypatch, columns, lines):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", columns)
+    assert terminal.folded(" ".join(lines)).split("\n") == lines
+
+
+@pytest.mark.parametrize("arguments", [["bundles", "list"], ["cite", "--help"], ["cite", "no"]])
+def test_a_terminal_of_no_columns_by_the_environment(arguments):
+    """The terminal's own width counts then."""
+    command = [*PROGRAM, *arguments]
+    expected = seen_in_a_terminal(command, 80)
+    assert expected[0].strip()
+    assert seen_in_a_terminal(command, 80, COLUMNS="0") == expected
+
+
 TABLES = {
     "bundles list": ["bundles", "list"],
     "bundles show": ["bundles", "show", "mini-500", "--all"],
@@ -378,6 +403,16 @@ def test_the_parts_of_a_wide_table():
     parts = list(terminal.tables_in_parts(rows[0], rows[1:], 34, title="t"))
     assert [part.title.plain for part in parts] == ["t"]  # nothing is in the others
     assert terminal.columns_fitting(rows, 34, 2) == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[], []]])
+def test_a_table_without_columns_has_no_parts(rows):
+    assert terminal.columns_fitting([[], *rows], 80, 1) == []
+    assert list(terminal.tables_in_parts([], rows, 80, title="t")) == []
+
+
+def test_a_table_of_fewer_columns_than_are_repeated():
+    assert terminal.columns_fitting([["a"], ["b"]], 80, 2) == [[0]]
 
 
 @pytest.mark.parametrize("forced", [{}, {"FORCE_COLOR": "1"}])

@@ -26,6 +26,8 @@ from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
 FAILED = 1
 if os.environ.get("NO_COLOR"):
     appearance.COLOR_SYSTEM = None  # help and usage would still be in bold
+if os.environ.get("COLUMNS") == "0":
+    del os.environ["COLUMNS"]  # tables and help would have no width, and so be empty
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

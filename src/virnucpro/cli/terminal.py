@@ -28,6 +28,7 @@ from virnucpro.progress import WARNING, Forecast, Position
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
+NARROWEST = 20  # of a terminal that lines are broken for
 BAR_WIDTH = 16
 CONTINUED = ", continued"
 
@@ -57,9 +58,12 @@ def columns_fitting(rows: Sequence[Sequence[str]], width: int, repeated: int) ->
     """The columns of a table in as many parts as it takes to fit a width, by index.
 
     The first ones, as many as are repeated, stand in each part. A column that is too wide for any
-    has one of its own.
+    has one of its own. Without columns there is no part.
     """
+    if not rows[0]:
+        return []
     wide = [2 + max(map(len, column)) for column in zip(*rows, strict=True)]
+    repeated = min(repeated, len(wide))
     first, room = list(range(repeated)), width - sum(wide[:repeated])
     parts: list[list[int]] = [[]]
     for column in range(repeated, len(wide)):
@@ -106,11 +110,17 @@ class _Left(ProgressColumn):
 
 
 def folded(text: str, *, stderr: bool = True) -> str:
-    """Lines for a person; in a terminal broken between words. Paths stay whole."""
+    """Lines for a person; in a terminal broken at blanks, unless it is very narrow.
+
+    Nothing else is broken, so a path without blanks stays whole, however long; a tab becomes
+    blanks.
+    """
     stream = sys.stderr if stderr else sys.stdout
     if stream is None or not stream.isatty():
         return text
     width = Console(stderr=stderr).width
+    if width < NARROWEST:
+        return text
     lines = (
         fill(x, width, break_long_words=False, break_on_hyphens=False) for x in text.split("\n")
     )
