@@ -106,6 +106,12 @@ def test_a_device_that_is_not_there(monkeypatch):
         devices.precision_for("auto", "cuda:2", False)
 
 
+def test_all_gpus_of_a_machine_without_one(monkeypatch):
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    with pytest.raises(DeviceError, match="sees no CUDA device here; compute on the CPU by --gpus"):
+        devices.device_for("all")
+
+
 def test_threads():
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()

@@ -171,7 +171,10 @@ def device_for(gpus: str | None) -> str:
         check_present(name)
         return name
     if gpus == "all" and not here:
-        raise DeviceError("all GPUs were asked for, but torch sees no CUDA device here")
+        raise DeviceError(
+            "all GPUs were asked for, but torch sees no CUDA device here; compute on the CPU by "
+            "--gpus none, or see with virnucpro doctor what is there"
+        )
     return "cuda:0" if here else "cpu"
 
 
