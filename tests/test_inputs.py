@@ -199,6 +199,11 @@ def test_malformed_fastq_after_whole_records_keeps_these(tmp_path, bad):
     assert ", line 1" in str(error)
 
 
+def test_a_fastq_whose_first_line_looks_like_an_alignment(tmp_path):
+    header = "r\t0\tc\t1\t60\t4M\t*\t0\t0\tACGT\tIIII"
+    assert told(source_of(tmp_path / "in.fq", fastq([(header, "ACGT")]))) == [(header, "ACGT")]
+
+
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\r\n"])
 def test_line_ends_and_blank_last_lines_are_nothing_to_fastq(tmp_path, end):
     data = fastq(READS[:5])
@@ -954,8 +959,9 @@ def test_mistakes_in_a_sheet(tmp_path, monkeypatch, text, words):
     assert words in str(caught.value)
 
 
-def test_an_address_is_no_file(tmp_path, bundle):
-    address = "https://example.org/reads.fa.gz"
+@pytest.mark.parametrize("scheme", ["https", "HTTP", "S3"])
+def test_an_address_is_no_file(tmp_path, bundle, scheme):
+    address = f"{scheme}://example.org/reads.fa.gz"
     done = virnucpro("predict", address, "-o", tmp_path / "o", "--bundle", bundle)
     assert done.code == 1
     assert done.error == (

@@ -53,6 +53,11 @@ def test_records_in_order(fasta):
         (b">a\tb c\nACGT\n", [("a", b"ACGT")]),
         (b">a\nA\n>a\nC\n", [("a", b"A"), ("a", b"C")]),
         (b"# comment\n>a\nA\n#C\nG\n", [("a", b"AG")]),
+        (b"##gff-version 3\n>a\nACGT", [("a", b"ACGT")]),
+        (b"##gff-version 3\r\n\r\n##FASTA\r\n >a\r\nACGT\r\n", [("a", b"ACGT")]),
+        (b"##gff-version 3\r##FASTA\r>a\rACGT\r", [("a", b"ACGT")]),
+        (b"#r\t0\tc\t1\t60\t4M\t*\t0\t0\tACGT\t*\n>a\nA\n", [("a", b"A")]),
+        (b">r\t0\tc\t1\t60\t4M\t*\t0\t0\tACGT\t*\nA\n", [("r", b"A")]),
         (b">a>b;c|d\nA\n", [("a>b;c|d", b"A")]),
         (b"\xef\xbb\xbf>a\nA\n", [("a", b"A")]),
         (b">a Bact\xc3\xa9riophage \xce\xbb\nA\n", [("a", b"A")]),
@@ -176,6 +181,16 @@ def test_no_locale_matters(fasta):
 # Bad input
 
 
+BARE_SAM = "a SAM without its header; write it with `samtools view -h`"
+BARE_SAMS = [
+    name + b"\t0\tchr1\t7\t60\t2S2=\t*\t0\t0\tACGT\tIIII\tNM:i:0\n"
+    for name in (b"r1", b"{r", b"ID   r", b"NCBI.sra.1", b"\nr1")
+] + [
+    b"r1\t77\t*\t0\t0\t*\t*\t0\t0\tAC\t*\r\n",
+    b"r1\t4\t*\t0\t0\t*\t*\t0\t0\t" + b"ACGT" * 40_000 + b"\t*\n",
+]
+
+
 @pytest.mark.parametrize(
     ("data", "line", "words"),
     [
@@ -189,6 +204,11 @@ def test_no_locale_matters(fasta):
         (b"\x89PNG\r\n", None, "this is a picture (PNG); give FASTA, FASTQ, BAM or CRAM"),
         (b"%PDF-1.4", None, "this is a PDF; give"),
         (b"##fileformat=VCFv4.2\n#CHROM\n", None, "this is a VCF file, of variants; give FASTA"),
+        (b"##gff-version 3\n", None, "this is a GFF file, of annotations; give FASTA"),
+        (b"##gff-version 3\nc\t.\tgene\n##FASTA\n>c\nA\n", None, "this is a GFF file, of"),
+        *((sam, None, f"this is {BARE_SAM}") for sam in BARE_SAMS),
+        (b"c\t1\t9\tn\t0\t+\t1\t9\t0\t1\t9\t1\n", 1, "; this looks like a table: export"),
+        (b"q\t7\t98.5\t150\t2\t0\t1\t150\t9\t158\t1e-70\t270\n", 1, "looks like a table"),
         (b"LOCUS       NC_1\n", None, "this is a GenBank file; get or export it as FASTA"),
         (
             b" \n<html>",

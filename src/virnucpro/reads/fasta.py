@@ -22,9 +22,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
     """
     stream = AsciiStream(text)
-    first = next(
-        (x for x in text.peek(READ_BYTES).splitlines() if x.strip() and x[:1] not in b"#>"), b""
-    )
+    first = first_line(text.peek(READ_BYTES))
     waiting: Entry | None = None
     try:
         for entry in FastaReader(cast("BinaryIO", stream)):
@@ -37,6 +35,15 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
         raise stream.broken
     if waiting is not None:
         yield waiting
+
+
+def first_line(head: bytes) -> bytes:
+    """The first line that is neither blank nor a comment, without blanks around it; empty if none.
+
+    head: the first bytes of a text.
+    """
+    lines = map(bytes.strip, head.splitlines())
+    return next((line for line in lines if line and not line.startswith(b"#")), b"")
 
 
 def _do(line: bytes) -> str:

@@ -15,7 +15,7 @@ from virnucpro.reads.bam import form_of
 from virnucpro.reads.compression import DAMAGE, READ_BYTES, Hashed, is_damage, text_of
 from virnucpro.reads.contig import Entries, first_word
 from virnucpro.reads.fasta import entries as of_fasta
-from virnucpro.reads.fasta import line_of_letter
+from virnucpro.reads.fasta import first_line, line_of_letter
 from virnucpro.reads.fastq import entries as of_fastq
 from virnucpro.reads.fastq import line_of_sequence
 from virnucpro.reads.mates import side_by_side
@@ -53,7 +53,11 @@ _FOREIGN = {
     b"\xfe\xff": _UTF16,
 }
 _TAR = (257, b"ustar")
-_ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+(.+)")
+# Name, flag, reference, position, quality, CIGAR and what follows, in letters that may be cut off.
+_BARE_SAM = re.compile(
+    rb"[^\t@>][^\t]*\t\d+\t[^\t]+\t\d+\t\d+\t(\*|(\d+[MIDNSHP=X])+)(\t[^\t]+){4}"
+)
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+(.+)", re.IGNORECASE)
 PAIRS = ("auto", "interleaved", "none")
 
 
@@ -241,9 +245,13 @@ def _nothing() -> None:
 
 
 def _refuse_foreign(head: bytes, path: Path) -> None:
-    begins = head.lstrip()
+    begins, first = head.lstrip(), first_line(head)
     found = (found for magic, found in _FOREIGN.items() if begins.startswith(magic))
     what, do = next(found, ("", ""))
+    if begins.startswith(b"#") and first.startswith(b">"):
+        what = ""  # FASTA below such comments, as the end of a GFF has it
+    elif _BARE_SAM.match(first):
+        what, do = "a SAM without its header", "write it with `samtools view -h`"
     if head[_TAR[0] :].startswith(_TAR[1]):
         what, do = "a tar archive", _PACKED
     if not what and begins[:1] not in b">@#" and b"\0" in head:
