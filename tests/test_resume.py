@@ -350,6 +350,33 @@ def test_every_edited_copy_is_kept(here):
     assert written_in(here / "run") == {path.name for path in (here / "run").iterdir()}
 
 
+def test_a_prefix_with_edited_in_it_is_a_prefix_and_a_users_file_is_none_of_ours(here):
+    assert predict("-q", "--prefix", "s.edited", "--write", "all").code == 0
+    assert predict("-q").code == 0
+    ours = {path.name for path in (here / "run").iterdir()}
+    (here / "run" / "s.edited.viral.fasta.edited2").write_bytes(b"")
+    (here / "run" / "viral.fasta.edited-by-me.fa").write_bytes(fasta(RECORDS))
+    assert written_in(here / "run") == ours | {"s.edited.viral.fasta.edited2"}
+
+
+@pytest.mark.parametrize("how", ["--force", "broken"])
+def test_an_edited_copy_is_spoken_of_also_where_the_run_fails(here, how):
+    data = (here / "in.fa").read_bytes()
+    (here / "in.fa").write_bytes(gzip.compress(data)[:1_000] if how == "broken" else data)
+    assert predict("-q").code == (1 if how == "broken" else 0)
+    (here / "run" / "contigs.tsv").write_bytes(b"mine")
+    (here / "in.fa").write_bytes(b"no FASTA\n")
+    done = predict("-q", *["--force"] * (how == "--force"))
+    assert done.code == 1
+    warned = (
+        f"warning: {Path('run', 'contigs.tsv')} is not as it was written, so it is kept as "
+        "contigs.tsv.edited\n"
+    )
+    assert done.err.startswith(warned)
+    assert (here / "run" / "contigs.tsv.edited").read_bytes() == b"mine"
+    assert f" {warned}" in (here / "run" / "log.txt").read_text()
+
+
 def test_quiet_does_not_hide_that_calls_were_made_again(here):
     assert stub("", "-q").err == ""
     done = stub("", "-q", "--threshold", 0.9)

@@ -1,6 +1,7 @@
 """Whose a run directory is: which run lies there, and what of it another run may replace."""
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import count
@@ -21,6 +22,7 @@ from virnucpro.writing import disk_errors, write_json
 
 # What fingerprint.json says of blocks that lie in the run directory itself, wherever it is moved.
 _HERE = "."
+_ASIDE = re.compile(rf"(.+){re.escape(EDITED)}\d*", re.DOTALL)
 
 
 def refuse_other_run(
@@ -128,7 +130,8 @@ def written_in(folder: Path) -> set[str]:
                 found |= results_written(files, read_run_json(files))
                 logs = (files.run_json, files.log, files.log_json, files.hidden)
                 found |= {path.name for path in logs}
-    return {name for name in there if name.partition(EDITED)[0] in found}
+    aside = {name: _ASIDE.fullmatch(name) for name in there}
+    return {name for name, of in aside.items() if name in found or (of and of[1] in found)}
 
 
 def _noted(files: RunFiles) -> set[str]:
