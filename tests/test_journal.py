@@ -178,7 +178,8 @@ def earlier(folder: Path, finished: bool, *, results: bool = True) -> RunFiles:
                     "status": "complete",
                     "fingerprint": FINGERPRINT,
                     "outputs": journal.outputs,
-                }
+                },
+                Nobody(),
             )
             journal.finished()
     return journal.files
@@ -204,7 +205,7 @@ def test_an_unfinished_run_is_refused_without_resume_and_else_goes_on(tmp_path):
     with Journal.open(files, FINGERPRINT) as journal:
         assert files.block(0).exists()
         assert files.calls.exists()  # until all that was kept is known to be of the same input
-        journal.write_run_json({"schema_version": 1, "fingerprint": FINGERPRINT})
+        journal.write_run_json({"schema_version": 1, "fingerprint": FINGERPRINT}, Nobody())
         assert not files.calls.exists()
         files.run_json.unlink()
         files.log.unlink()
@@ -266,7 +267,7 @@ def test_force_needs_a_run_or_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "new"):
         with Journal.open(RunFiles(tmp_path / folder), FINGERPRINT, force=True) as journal:
-            journal.write_run_json({"schema_version": 1, "fingerprint": {}})
+            journal.write_run_json({"schema_version": 1, "fingerprint": {}}, Nobody())
     with Journal.open(RunFiles(tmp_path / "new", "other"), FINGERPRINT, force=True):
         assert (tmp_path / "new" / "run.json").exists()
 
@@ -275,7 +276,7 @@ def test_force_needs_a_run_or_nothing(tmp_path):
 @pytest.mark.parametrize("how", [{"force": True}, {"again": True}])
 def test_files_that_a_run_here_never_wrote_are_refused(tmp_path, name, how):
     with Journal.open(RunFiles(tmp_path), FINGERPRINT) as journal:
-        journal.write_run_json({"schema_version": 1, "fingerprint": FINGERPRINT})
+        journal.write_run_json({"schema_version": 1, "fingerprint": FINGERPRINT}, Nobody())
         journal.finished()
     (tmp_path / name).write_text("mine")
     before = files_in(tmp_path)
@@ -388,7 +389,7 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(
 
     def write_run_json(compared):
         journal.compared = compared
-        journal.write_run_json({})
+        journal.write_run_json({}, Nobody())
 
     for act in (
         lambda: journal.commit(blocks_of_made(CONTIGS, [])[0]),

@@ -9,7 +9,7 @@ into its place. This module knows no column and no score.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +127,7 @@ class Journal:
         files = self.files
         self._fingerprint = _sha256_of(fingerprint)
         if force:
-            self.notes += self._clear_results()
+            self._clear_results(self.notes.append)
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
         if log_json:
@@ -150,26 +150,25 @@ class Journal:
         document = {**fingerprint, "run_dir": owner_of(self.files)}
         write_json(self.files.fingerprint, document, option=self.files.journal_option)
 
-    def _clear_results(self) -> list[str]:
+    def _clear_results(self, say: Callable[[str], None]) -> None:
         """Removes what earlier processes have put under public names, but for the log.
 
-        Gives a line on each result that somebody has edited, which stays under another name.
+        say: takes a line on each result that somebody has edited, which stays under another name.
         """
         self._check_locks()
         self.compared = True
         files, document = self.files, read_run_json(self.files)
         names = results_written(files, document) - self._logs
         claim(files, names)
-        said: list[str] = []
         with disk_errors(files.run_dir):
             # It goes first: where it says complete, every table is there.
             if document is not None:
-                said = put_aside_edited(files, document)
+                for line in put_aside_edited(files, document):
+                    say(line)
                 files.run_json.unlink()
             for name in names:
                 (files.run_dir / name).unlink(missing_ok=True)
         self.outputs.clear()
-        return said
 
     def unfinished(self, blocks: Iterable[Block], onlooker: Onlooker) -> Iterator[Block]:
         """The blocks that no earlier process finished.
@@ -195,8 +194,7 @@ class Journal:
             if there.get("run_dir") != owner_of(self.files):  # a retry in a new folder
                 self._own(there)
         if not self.compared:
-            for note in self._clear_results():
-                onlooker.line(note)
+            self._clear_results(onlooker.line)
 
     def _found(self, block: Block, onlooker: Onlooker) -> Scored | None:
         """What an earlier process kept of this block."""
@@ -277,10 +275,10 @@ class Journal:
             return None
         return embeddings_from_file(self.files.block_embeddings(scored.block_number), scored)
 
-    def write_run_json(self, document: Mapping[str, Any]) -> None:
+    def write_run_json(self, document: Mapping[str, Any], onlooker: Onlooker) -> None:
         """Puts run.json into its place, after everything that it speaks of."""
         if not self.compared:
-            self._clear_results()
+            self._clear_results(onlooker.line)
         self._check_locks()
         write_json(self.files.run_json, document, self.files.hidden)
 

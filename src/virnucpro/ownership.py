@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -146,9 +146,8 @@ def claim(files: RunFiles, names: Collection[str]) -> None:
         write_json(files.written, {"names": sorted(wanted | noted)})
 
 
-def put_aside_edited(files: RunFiles, document: Mapping[str, Any]) -> list[str]:
+def put_aside_edited(files: RunFiles, document: Mapping[str, Any]) -> Iterator[str]:
     """Renames results that somebody has edited, which nothing would bring back; a line on each."""
-    said = []
     ours = results_written(files, document)
     for path in (files.run_dir / name for name in missing_or_changed(files, document)):
         if path.name not in ours or not path.is_file():
@@ -156,8 +155,7 @@ def put_aside_edited(files: RunFiles, document: Mapping[str, Any]) -> list[str]:
         names = (f"{path.name}{EDITED}{n if n > 1 else ''}" for n in count(1))
         aside = next(other for other in map(path.with_name, names) if not os.path.lexists(other))
         path.rename(aside)
-        said.append(f"warning: {path} is not as it was written, so it is kept as {aside.name}")
-    return said
+        yield f"warning: {path} is not as it was written, so it is kept as {aside.name}"
 
 
 def refuse_foreign_files(files: RunFiles, force: bool) -> None:

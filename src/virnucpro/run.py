@@ -392,6 +392,8 @@ class _Run:
         self.log.detail(f"bundle sha256 {self.bundle.sha256}")
         for line in lines:
             say(line)
+        for note in self.journal.notes:  # before anything that may end the run
+            say(note)
         self._say_each(*opening_lines(self.sources))
         faults: list[InputError] = []
         shapes = shapes_of(self.sources, self.bundle.chunk_nt, faults)
@@ -406,8 +408,6 @@ class _Run:
             say(f"warning: the run here was finished, but {why_again}: the tables are made again")
         if before := self.journal.files.finished_blocks:
             say(f"goes on from {before:,} block{'s' * (before > 1)} that were finished before")
-        for note in self.journal.notes:
-            say(note)
 
     def _say_each(self, lines: Sequence[str], together: str) -> None:
         """Lines on single inputs; where they are many, those go to the files alone."""
@@ -510,7 +510,7 @@ class _Run:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self.journal.write_run_json(document)
+        self.journal.write_run_json(document, self)
         self.on_record = True
 
     def _batches(self) -> "Mapping[str, Batches]":
