@@ -250,8 +250,8 @@ def test_the_difference_of_another_run_is_named(predict, tmp_path):
     done = predict(GOOD, "in.fa", "--bundle", other)
     assert done.code == 3
     assert re.search(
-        r"another run, with another bundle \(sha256 [0-9a-f]{12}\.\.\.; this run: sha256 "
-        r"[0-9a-f]{12}\.\.\.; log.txt there has its name\); choose another with -o, or",
+        r"another run, with another bundle \(sha256 [0-9a-f]{12}\.\.\., named in log.txt there; "
+        r"this run: sha256 [0-9a-f]{12}\.\.\.\); choose another with -o, or",
         done.error,
     )
 

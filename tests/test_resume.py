@@ -694,6 +694,25 @@ def test_another_bundle_is_refused_and_named(here, change, field):
     assert len(blocks()) == 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "where", "option"),
+    [
+        (("--prefix", "p"), ", named in p.log.txt there", "-o"),
+        (("--journal", "j"), "", "--journal"),
+    ],
+)
+def test_another_bundle_is_looked_up_where_its_name_is(here, flags, where, option):
+    assert stub("memory=1", *flags).code == 4
+    made_bundle(here / "km", chunk_nt=300, block_nt=BLOCK_NT)
+    done = predict(*flags)
+    assert done.code == 3
+    assert re.search(
+        rf"another bundle \(sha256 \w{{12}}\.\.\.{re.escape(where)}; this run: sha256 \w{{12}}"
+        rf"\.\.\.\); choose another with {option}\b",
+        done.error,
+    )
+
+
 @pytest.mark.parametrize("field", ["version", "attention", "precision", "device"])
 def test_another_version_or_machine_is_refused_and_named(here, field):
     stopped_after(2)

@@ -47,7 +47,7 @@ def finished_before(
     document = read_run_json(files)
     if document is None or document.get("status") not in FINISHED:
         return None
-    refuse_other_fingerprint(document["fingerprint"], fingerprint, files.run_dir)
+    refuse_other_fingerprint(document["fingerprint"], fingerprint, files)
     inputs = document.get("inputs", [])
     if len(inputs) != len(sources):
         raise ResumeError(

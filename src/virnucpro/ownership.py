@@ -36,9 +36,9 @@ def refuse_other_run(
     unfinished = files.fingerprint.exists()
     if unfinished:
         there = read_json(files.fingerprint)
-        refuse_other_fingerprint(there, fingerprint, files.kept.parent, files.journal_option)
+        refuse_other_fingerprint(there, fingerprint, files, files.journal_option)
     if document is not None:
-        refuse_other_fingerprint(document["fingerprint"], fingerprint, files.run_dir)
+        refuse_other_fingerprint(document["fingerprint"], fingerprint, files)
         unfinished = document.get("status") not in FINISHED
     if document is not None and not unfinished and not again:
         raise ResumeError(
@@ -52,18 +52,19 @@ def refuse_other_run(
 
 
 def refuse_other_fingerprint(
-    there: Mapping[str, Any], fingerprint: Mapping[str, str], folder: Path, option: str = "-o"
+    there: Mapping[str, Any], fingerprint: Mapping[str, str], files: RunFiles, option: str = "-o"
 ) -> None:
-    """Raises ResumeError, naming the first field that differs, if a folder's run has another.
+    """Raises ResumeError, naming the first field that differs, if the run there has another.
 
-    option: what a user names the folder with.
+    option: what a user names its folder with, --journal if that is all that it has here.
     """
+    folder = files.run_dir if option == "-o" else files.kept.parent
     for field in fingerprint:
         if there.get(field) != fingerprint[field]:
             before, now = (str(of.get(field, "unknown")) for of in (there, fingerprint))
             if field == "bundle":  # whose first figures tell as much
                 before, now = (f"sha256 {sha256[:12]}..." for sha256 in (before, now))
-                now += "; log.txt there has its name"
+                before += f", named in {files.log.name} there" if option == "-o" else ""
             raise ResumeError(
                 f"{folder}: this folder holds another run, with another {field} "
                 f"({before}; this run: {now}); choose another "
