@@ -703,8 +703,8 @@ def test_another_bundle_is_refused_and_named(here, change, field):
 )
 def test_another_bundle_is_looked_up_where_its_name_is(here, flags, where, option):
     assert stub("memory=1", *flags).code == 4
-    made_bundle(here / "km", chunk_nt=300, block_nt=BLOCK_NT)
-    done = predict(*flags)
+    made_bundle(here / "other", chunk_nt=300, block_nt=BLOCK_NT)
+    done = predict(*flags, "--bundle", "other")
     assert done.code == 3
     assert re.search(
         rf"another bundle \(sha256 \w{{12}}\.\.\.{re.escape(where)}; this run: sha256 \w{{12}}"

@@ -56,7 +56,7 @@ def refuse_other_fingerprint(
 ) -> None:
     """Raises ResumeError, naming the first field that differs, if the run there has another.
 
-    option: what a user names its folder with, --journal if that is all that it has here.
+    option: what a user names its folder with; in that of --journal lie blocks alone.
     """
     folder = files.run_dir if option == "-o" else files.kept.parent
     for field in fingerprint:
