@@ -3,13 +3,14 @@
     python stub_program.py FAULT[=VALUE],... [argument of virnucpro ...]
 
 slow=S: sleeps S seconds a block. memory=N: out of memory from block N on. kill=N: killed there.
-device: the device fails on every chunk that holds MARK. dead: it fails always. gone: after its
-first failure it computes nothing more. nan: a chunk that holds MARK has no score. torch: an
-operation of torch fails in a codon network on a chunk of one letter. hang: writing run.json takes a
-minute. read=N: reading an input fails behind N bytes. no-flock=S: the file system has no locks, and
-a lock file is stale after S seconds. The numbers of the blocks scored are appended to the file
-scored.txt of the working directory. damage: the first block is cut short before tables are made,
-once.
+stop=N: SIGINT there; stop=compared: while the input is compared with that of a finished run;
+stop=said: while the last line is said. device: the device fails on every chunk that holds MARK.
+dead: it fails always. gone: after its first failure it computes nothing more. nan: a chunk that
+holds MARK has no score. torch: an operation of torch fails in a codon network on a chunk of one
+letter. hang: writing run.json takes a minute. read=N: reading an input fails behind N bytes.
+no-flock=S: the file system has no locks, and a lock file is stale after S seconds. The numbers of
+the blocks scored are appended to the file scored.txt of the working directory. damage: the first block
+is cut short before tables are made, once.
 """
 
 import errno
@@ -25,8 +26,10 @@ from virnucpro import cli, lock, run
 from virnucpro.batches import Block
 from virnucpro.bundle import Bundle
 from virnucpro.calls import Scores
+from virnucpro.cli.terminal import Screen
 from virnucpro.errors import DeviceError, OutOfMemory
 from virnucpro.journal import Journal
+from virnucpro.reads import Source
 from virnucpro.reads.compression import Hashed
 
 MARK = b"ACGTACGTTTTTTTTTTGGGGGGGGGG"
@@ -51,6 +54,8 @@ class Stub:
             raise OutOfMemory("one row does not fit; run again with --batch-tokens 64")
         if block.number >= int(self._faults.get("kill", 1 << 30)):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._faults.get("stop") == str(block.number):
+            os.kill(os.getpid(), signal.SIGINT)
         marked = [row for row in range(len(block.rows)) if MARK in block.chunk(row)]
         if "dead" in self._faults or ("device" in self._faults and marked):
             self._gone = "gone" in self._faults
@@ -86,6 +91,17 @@ def main() -> None:
         fail_in_torch()
     if "hang" in faults:
         Journal.write_run_json = lambda *_: time.sleep(60)
+    if faults.get("stop") == "compared":
+        Source.whole_sha256 = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    if faults.get("stop") == "said":
+        line = Screen.line
+
+        def stopping(screen, text: str) -> None:
+            line(screen, text)
+            if text.startswith("results are in"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        Screen.line = stopping
     if "damage" in faults:
         write = run.write_tables
 

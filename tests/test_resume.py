@@ -998,6 +998,63 @@ def test_a_signal_drops_the_block_at_hand_and_leaves_no_process(here, how, code)
     check(expected, reused=0)
 
 
+@pytest.mark.parametrize(
+    ("number", "flags", "said"),
+    [
+        (1, ("--force",), "1 finished block is kept: give the same command again without --force"),
+        (2, ("--no-resume",), "2 finished blocks are kept: give the same command again without "),
+        (0, ("--no-resume",), "no block was finished yet: the same command without --no-resume "),
+        (0, ("--force",), "no block was finished yet: the same command begins at the start\n"),
+    ],
+)
+def test_what_is_said_at_a_signal_is_what_the_next_command_does(here, number, flags, said):
+    done = stub(f"stop={number}", *flags)
+    assert (done.code, f"\n{said}" in done.err) == (130, True), done.err
+    assert (predict(*flags).code == 3) == ("without --no-resume" in done.err)
+    assert stub(f"stop={number}", "--force").code == 130
+    done = predict()
+    there = f"finished blocks of an earlier start: {number}; what fits the input is taken over\n"
+    assert (done.code, there in done.err) == (0, number > 0)
+    assert run_json(here / "run")["blocks"]["reused"] == number
+
+
+@pytest.mark.parametrize(
+    ("stop", "flags", "more"),
+    [
+        ("compared", (), ""),
+        ("compared", ("--no-resume",), ""),
+        ("0", ("--threshold", 0.9), ""),
+        ("1", ("--threshold", 0.9), "; 1 finished block is kept, too"),
+        ("2", ("--threshold", 0.9), "; 2 finished blocks are kept, too"),
+        ("said", ("--force",), ""),
+    ],
+)
+def test_a_signal_says_that_a_finished_run_stays(here, stop, flags, more):
+    assert predict("-q").code == 0
+    before = results(here / "run")
+    done = stub(f"stop={stop}", *flags)
+    assert done.code == 130
+    assert f"\nthe run in run is finished, and stays as it is{more}\n" in f"\n{done.err}"
+    assert "same command" not in done.err
+    assert results(here / "run") == before
+    assert run_json(here / "run")["status"] == "complete"
+
+
+def test_a_signal_in_a_sheet_says_what_to_leave_out(here):
+    (here / "sheet.tsv").write_text("sample\tpath\na\tin.fa\n")
+    flags = ("--sample-sheet", "sheet.tsv", "-o", "run", "--bundle", "km", "--force", "--no-resume")
+    done = forks.run(str(HERE / "stub_program.py"), ["stop=1", "predict", *flags])
+    assert done.returncode == 130
+    assert b"again without --force and --no-resume, and it goes on\n" in done.stderr
+
+
+def test_blocks_are_not_spoken_of_where_only_tables_are_made_again(here):
+    assert predict("-q", "--keep-blocks").code == 0
+    done = predict("--threshold", 0.9)
+    assert (done.code, "earlier start" in done.err) == (0, False)
+    assert run_json(here / "run")["blocks"]["reused"] == 8
+
+
 def test_a_second_signal_ends_a_run_that_hangs(here):
     expected = clean()
     process = started("slow=30,hang")

@@ -406,8 +406,11 @@ class _Run:
                 say(line)
         if why_again:
             say(f"warning: the run here was finished, but {why_again}: the tables are made again")
-        if before := self.journal.files.finished_blocks:
-            say(f"goes on from {before:,} block{'s' * (before > 1)} that were finished before")
+        elif before := self.journal.files.finished_blocks:
+            say(
+                f"finished blocks of an earlier start: {before:,}; what fits the input is taken "
+                "over"
+            )
 
     def _say_each(self, lines: Sequence[str], together: str) -> None:
         """Lines on single inputs; where they are many, those go to the files alone."""

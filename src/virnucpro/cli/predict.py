@@ -1,6 +1,7 @@
 """virnucpro predict."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,8 +11,8 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
 from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen, complain, folded
-from virnucpro.errors import Terminated
-from virnucpro.run_directory import RunFiles
+from virnucpro.errors import Terminated, VirnucproError
+from virnucpro.run_directory import FINISHED, RunFiles, read_run_json
 
 if TYPE_CHECKING:
     from virnucpro.settings import Settings
@@ -330,15 +331,32 @@ def predict(
 
 def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
     """What a run that was stopped leaves for the next one, in a sentence."""
-    goes_on = "are kept: give the same command again, and it goes on"
+    flags = {"--force": settings.force, "--no-resume": not settings.resume}
+    given = " and ".join(flag for flag, is_given in flags.items() if is_given)
+    without = f" without {given}" if given else ""
+    goes_on = f": give the same command again{without}, and it goes on"
     if sample_sheet is not None:
-        return f"samples that are finished, and finished blocks of the one at hand, {goes_on}"
-    blocks = RunFiles(settings.out, settings.prefix, settings.journal).finished_blocks
-    if not blocks:
-        return "no block was finished yet: the same command begins at the start"
-    if blocks == 1:
-        goes_on = goes_on.replace("are", "is", 1)
-    return f"{blocks:,} finished block{'s' * (blocks > 1)} {goes_on}"
+        return (
+            f"samples that are finished, and finished blocks of the one at hand, are kept{goes_on}"
+        )
+    files = RunFiles(settings.out, settings.prefix, settings.journal)
+    blocks = files.finished_blocks
+    kept = f"{blocks:,} finished block{'s are' if blocks > 1 else ' is'} kept"
+    if _is_finished(files):
+        return f"the run in {settings.out} is finished, and stays as it is" + (
+            f"; {kept}, too" if blocks else ""
+        )
+    if blocks:
+        return f"{kept}{goes_on}"
+    without = "" if settings.force else without
+    return f"no block was finished yet: the same command{without} begins at the start"
+
+
+def _is_finished(files: RunFiles) -> bool:
+    with suppress(VirnucproError):  # run.json of another program
+        document = read_run_json(files)
+        return document is not None and document.get("status") in FINISHED
+    return False
 
 
 predict = _refusing(predict)
