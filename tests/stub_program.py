@@ -9,8 +9,8 @@ dead: it fails always. gone: after its first failure it computes nothing more. n
 holds MARK has no score. torch: an operation of torch fails in a codon network on a chunk of one
 letter. hang: writing run.json takes a minute. read=N: reading an input fails behind N bytes.
 no-flock=S: the file system has no locks, and a lock file is stale after S seconds. The numbers of
-the blocks scored are appended to the file scored.txt of the working directory. damage: the first block
-is cut short before tables are made, once.
+the blocks scored are appended to the file scored.txt of the working directory. damage: the first
+block is cut short before tables are made, once.
 """
 
 import errno

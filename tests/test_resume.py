@@ -350,6 +350,23 @@ def test_every_edited_copy_is_kept(here):
     assert written_in(here / "run") == {path.name for path in (here / "run").iterdir()}
 
 
+def test_only_what_run_json_lists_is_kept_when_edited(here):
+    """As docs/outputs.md has it."""
+    every = ("-q", "--write", "all", "--parquet", "--log-json", "--max-length", 2_000)
+    assert predict(*every).code == 2
+    outputs = set(run_json(here / "run")["outputs"])
+    made = {"report.html", "virnucpro_mqc.json", "run.json", "log.txt", "log.jsonl"}
+    assert {path.name for path in files()} == outputs | made
+    assert {Path(name).suffix for name in outputs} == {
+        *(".tsv", ".bed", ".parquet", ".txt", ".csv", ".fasta")
+    }
+    for name in (outputs | made) - {"run.json"}:
+        (here / "run" / name).write_bytes(b"mine")
+    assert predict(*every, "--force").code == 2
+    kept = {path.name for path in files()} - outputs - made
+    assert kept == {f"{name}.edited" for name in outputs}
+
+
 def test_a_prefix_with_edited_in_it_is_a_prefix_and_a_users_file_is_none_of_ours(here):
     assert predict("-q", "--prefix", "s.edited", "--write", "all").code == 0
     assert predict("-q").code == 0
