@@ -75,6 +75,9 @@ class Unwatched:
     def seen(self, scored: Scored, *, new: bool) -> None:
         pass
 
+    def line(self, text: str) -> None:
+        pass
+
 
 def tables_of(bundle: Bundle, path: Path, *block_nt: int) -> dict[str, bytes]:
     """The results of a run of this block size, and perhaps of another first one."""
