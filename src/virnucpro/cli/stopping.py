@@ -29,6 +29,7 @@ class Stop:
         self._number: int = signal.SIGINT
         self._begun = False
         self._waits = False
+        self._timed = False
         self._alarm: Any = signal.SIG_DFL
 
     def begin(self) -> None:
@@ -43,7 +44,7 @@ class Stop:
         """Ignores them: Python would put all handlers but this one back while it ends."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        if self._waits:  # nobody else's alarm
+        if self._timed:  # nobody else's alarm; ours may still come where check was sooner
             signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._alarm)
         sys.unraisablehook = sys.__unraisablehook__
@@ -66,6 +67,7 @@ class Stop:
             self._raise()
         if not self._begun:
             leave(self._number, said="before the end")
+        self._timed = True
         signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
 
     def _raise(self) -> NoReturn:
