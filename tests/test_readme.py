@@ -8,7 +8,24 @@ from conftest import REPOSITORY
 from virnucpro.bundle import load, read_manifest
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
+THRESHOLDS = (REPOSITORY / "docs" / "before-after.md").read_text("utf-8")
 CARD = read_manifest(load("mini-500").path)["card"]
+
+
+def found_and_wrong(records: str, *cuts: float) -> list[float]:
+    """Per cent of the viral records found and of the others called, as docs/before-after.md says.
+
+    In the order of the sentence: a cut behind each share found, "none" for no record called.
+    """
+    table = re.findall(r"^\|.*\|$", THRESHOLDS, re.MULTILINE)
+    header, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    at = [header.index(f"{cut:g}") for cut in cuts]
+    (found, wrong) = (row for row in rows if row[0] == records)
+    shares = [[re.fullmatch(r"(\d+) % \((\d+)\)", row[i]) for i in at] for row in (found, wrong)]
+    numbers: list[float] = []
+    for share, cut in zip(shares[0], cuts, strict=True):
+        numbers += [int(share[1]), cut]
+    return numbers + [int(share[1]) for share in shares[1] if share[2] != "0"]
 
 
 def row_of(measured) -> str:
@@ -38,6 +55,8 @@ def test_what_a_call_means():
         *(float(f"{fixed['auroc_low']:.3f}"), float(f"{fixed['auroc_high']:.3f}")),
         *(1, round(100 * CARD["expected_precision"]["at_1_percent_virus"]), 100),
         *(0.9, round(100 * cut["precision_at_1_percent"]), 100, round(100 * cut["recall"])),
+        # By `python bench/contigs.py`: no card has it.
+        *(3000, *found_and_wrong("over 3,000 nt", 0.5, 0.6, 0.9)),
         *(2000, round(100 * longest["false_positive_rate"])),
         *(round(100 * rates[group]) for group in groups),
         500,

@@ -232,6 +232,21 @@ def test_what_was_measured_on_longer_fragments_is_not_promised_for_reads(tmp_pat
     assert "it does worse" not in text
 
 
+@pytest.mark.parametrize(
+    ("chunks", "threshold", "said"), [(3, 0.9, True), (1, 0.9, False), (3, 0.5, False)]
+)
+def test_rates_of_chunks_are_not_promised_for_long_records(tmp_path, chunks, threshold, said):
+    contig = [Chunk(0.2) for _ in range(chunks)]
+    files = made_run(tmp_path, [("a", contig)], settings={"threshold": threshold})
+    text = parsed(remake([files.run_dir])).text
+    told = (
+        "of the others virus. This is of single chunks: the score of a longer record is the mean "
+        "of its chunks, and reaches 0.9 more rarely, so fewer are found. How many of"
+    )
+    assert (told in text) == said
+    assert ("of the others virus. How many of" in text) != said
+
+
 def test_the_two_sets_of_numbers_are_told_apart(tmp_path):
     files = made_run(tmp_path, [("a", [Chunk()])])
     text = parsed(remake([files.run_dir])).text

@@ -35,7 +35,8 @@ def worth(run: Run) -> Html | None:
             h("b", rounded_percent(rates.recall)),
             " of the viral ones and calls ",
             h("b", rounded_percent(rates.false_positive_rate)),
-            " of the others virus.",
+            " of the others virus",
+            _of_chunks(run, rates),
             _depends(run, rates),
         )
     return section(
@@ -50,6 +51,16 @@ def worth(run: Run) -> Html | None:
             class_="aside",
         ),
         lead=lead,
+    )
+
+
+def _of_chunks(run: Run, rates: Rates) -> str:
+    """What becomes of the rates at a raised threshold, where records have several chunks."""
+    if rates.threshold <= run.bundle["threshold"] or run.longest_nt <= run.bundle["chunk_nt"]:
+        return "."
+    return (
+        f". This is of single chunks: the score of a longer record is the mean of its chunks, and "
+        f"reaches {rates.threshold:g} more rarely, so fewer are found."
     )
 
 
