@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import rich_click as click
 from click.testing import CliRunner
+from click.types import StringParamType
 
 from command import dna, fasta, made_bundle, run_json, virnucpro
 from virnucpro.cli import program
@@ -98,8 +99,8 @@ WRONG = {
     "treshold = 1": "'treshold' is no option of this command; `virnucpro config` writes a file",
     "config = 'x'": "'config' is no option",
     "model-type = 500": "'model-type' is no option",
-    "threshold = 'high'": "threshold: 'high' is not a valid float range.",
-    "threshold = 3": "threshold: 3.0 is not in the range 0<=x<=1.",
+    "threshold = 'high'": "threshold: 'high' is no number from 0 to 1, as 0.5",
+    "threshold = 3": "threshold: 3 is no number from 0 to 1, as 0.5",
     "threads = true": "threads must be a value, not true or false.",
     "force = 1": "force must be true or false.",
     "tables = ['gz']": "tables must be one value.",
@@ -111,7 +112,9 @@ WRONG = {
     "max-records = 2.7": "max-records: 2.7 is no whole number.",
     "cache-clear-interval = 2.0": "cache-clear-interval: 2.0 is no whole number.",
     "[predict]\nthreads = 1": "'predict' is no option",
-    "threads = ": "this is no TOML: Invalid value (at line 1, column 11).",
+    "threads = ": "this is no TOML: Invalid value (at line 1, column 11); `virnucpro config",
+    "mates = ''": "mates: it is empty; is a shell variable unset?",
+    "threshold = nan": "threshold: nan is no number from 0 to 1, as 0.5",
 }
 
 
@@ -125,6 +128,85 @@ def test_what_is_wrong_in_a_file_is_one_sentence(tmp_path, text):
     assert WRONG[text] in flat, flat
     assert "c.toml" in flat
     assert not (tmp_path / "run").exists()
+
+
+def commands_under(group: click.Group, above: str = "") -> dict[str, click.Command]:
+    found = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands_under(command, f"{above}{name} ")
+        else:
+            found[above + name] = command
+    return found
+
+
+COMMANDS = commands_under(program)
+# Texts that say the same as nothing where they are empty, and those that are refused anyway.
+MAY_BE_EMPTY = {"--prefix", "--description", "--case"}
+TAKE_A_TEXT = [
+    pytest.param(command, parameter, id=f"{name} {parameter.opts[0]}")
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if not getattr(parameter, "hidden", False)
+    and not _is_switch(parameter)
+    and isinstance(parameter.type, click.Path | StringParamType)
+    and not MAY_BE_EMPTY.intersection(parameter.opts)
+]
+
+
+def test_there_are_texts_to_leave_empty():
+    assert len(TAKE_A_TEXT) > 60
+
+
+@pytest.mark.parametrize(("command", "parameter"), TAKE_A_TEXT)
+def test_an_empty_path_or_name_is_refused(command, parameter):
+    words = [""] if parameter.param_type_name == "argument" else [parameter.opts[0], ""]
+    with pytest.raises(click.BadParameter, match="it is empty; is a shell variable unset\\?") as no:
+        command.make_context(command.name, words)
+    assert (no.value.param, no.value.exit_code) == (parameter, 2)
+
+
+def refused(*words: str) -> str:
+    """What the program says of a command line, with its frame and line breaks taken out."""
+    done = CliRunner().invoke(program, [*words])
+    assert (done.exit_code, done.stdout) == (2, "")
+    return " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_an_unset_variable_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in.fa").write_bytes(fasta([("a", dna(900))]))
+    assert "'[INPUTS]...': it is empty; is a" in refused("predict", "", "-o", "run")
+    assert "'-o' / '--out': it is empty; is a" in refused("predict", "in.fa", "-o", "")
+    assert "command: it is empty; is a" in refused("")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.fa"]
+
+
+@pytest.mark.parametrize("share", ["50%", "0,5", "1.5", "-0.1", "nan", "high"])
+@pytest.mark.parametrize("command", [["predict", "in.fa", "-o", "run"], ["evaluate", "mini-500"]])
+def test_a_threshold_is_a_number_from_0_to_1(command, share):
+    said = refused(*command, f"--threshold={share}")
+    assert f"'--threshold': '{share}' is no number from 0 to 1, as 0.5" in said
+
+
+def test_a_file_in_the_place_of_a_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my viral.fa").write_bytes(fasta([("a", dna(900))]))
+    assert (
+        "No such command 'my viral.fa'; to classify what is in it, give `virnucpro predict 'my "
+        "viral.fa' -o run`."
+    ) in refused("my viral.fa")
+    assert "predict" not in refused("other.fa").partition("No such command")[2]
+
+
+def test_a_bundle_of_the_program_needs_no_download():
+    done = CliRunner().invoke(program, ["bundles", "download", "mini-500"])
+    said = "mini-500 comes with the program, so it is here: use it with --bundle mini-500"
+    assert (done.exit_code, done.stdout, " ".join(done.stderr.split())) == (0, "", said)
+    done = CliRunner().invoke(program, ["bundles", "download", "kmer-500-v1", "--quiet"])
+    assert (done.exit_code, done.output) == (0, "")
+    said = refused("bundles", "download", "mini-500", "--to", "carried")
+    assert "mini-500 comes with the program; leave out --to and --from." in said
 
 
 def test_a_file_that_is_not_there(tmp_path):

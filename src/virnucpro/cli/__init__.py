@@ -1,8 +1,10 @@
 """The command line: argv -> frozen settings, exceptions -> exit codes. Imports no torch."""
 
 import os
+import shlex
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn
 
 import rich_click as click
@@ -21,6 +23,7 @@ from virnucpro.cli.stopping import INTERRUPTED, stop
 from virnucpro.cli.terminal import complain
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
+from virnucpro.cli.values import EMPTY
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
 
 FAILED = 1
@@ -30,7 +33,24 @@ if os.environ.get("COLUMNS") == "0":
     del os.environ["COLUMNS"]  # tables and help would have no width, and so be empty
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.RichGroup):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError; for a file in the place of a command with what reads it."""
+        name = args[0]
+        if not name:
+            raise click.UsageError(f"The command: {EMPTY}", ctx)
+        if name not in self.commands and Path(name).exists():
+            raise click.UsageError(
+                f"No such command {name!r}; to classify what is in it, give "
+                f"`virnucpro predict {shlex.quote(name)} -o run`.",
+                ctx,
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.rich_config({"text_paragraph_linebreaks": "\n\n"})
 @click.command_panel("Classify", commands=["predict", "validate", "config"])
 @click.command_panel("Results", commands=["report", "cite"])

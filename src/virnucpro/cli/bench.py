@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from virnucpro.cli.json_file import check_json_file
+from virnucpro.cli.values import NAME, FilePath
 
 if TYPE_CHECKING:
     from virnucpro.bench import Case, Reading
@@ -17,7 +18,7 @@ COLUMNS = "encoder    size  by            precision     tokens/s  share  attenti
 
 
 @click.command()
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--device", type=NAME, default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option(
     "--encoder",
     "encoders",
@@ -45,7 +46,7 @@ COLUMNS = "encoder    size  by            precision     tokens/s  share  attenti
     metavar="ENCODER:BY:PRECISION[:ATTENTION]",
     help=f"Only this, may be given again; BY is one of {CASES}.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Keep all figures here.")
+@click.option("--json", "json_file", type=FilePath(path_type=Path), help="Keep all figures here.")
 def bench(
     device: str,
     encoders: tuple[str, ...],

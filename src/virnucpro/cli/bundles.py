@@ -8,14 +8,14 @@ import rich_click as click
 
 from virnucpro.cli.completion import all_names, bundle_names, published_names
 from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
+from virnucpro.cli.values import FILE, NAME
 
 if TYPE_CHECKING:
     from virnucpro.catalogue import Known
 
-FOLDER = click.Path(path_type=Path, readable=False)
 catalogue_option = click.option(
     "--catalogue",
-    type=FOLDER,
+    type=FILE,
     metavar="FILE",
     help="List of known bundles to use instead of the package's own, as for a mirror.",
 )
@@ -61,7 +61,7 @@ def list_(catalogue: Path | None) -> None:
 
 
 @bundles.command()
-@click.argument("bundle", shell_complete=all_names)
+@click.argument("bundle", type=NAME, shell_complete=all_names)
 @click.option("--all", "everything", is_flag=True, help="Print every table of its card.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @catalogue_option
@@ -98,7 +98,7 @@ def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -
 
 
 @bundles.command()
-@click.argument("bundle", shell_complete=bundle_names)
+@click.argument("bundle", type=NAME, shell_complete=bundle_names)
 def verify(bundle: str) -> int:
     """Compute every checksum of a bundle anew; exit code 1 if one is not what it should be."""
     from virnucpro.bundle import load
@@ -125,10 +125,10 @@ def verify(bundle: str) -> int:
 
 
 @bundles.command()
-@click.argument("name", shell_complete=published_names)
+@click.argument("name", type=NAME, shell_complete=published_names)
 @click.option(
     "--to",
-    type=FOLDER,
+    type=FILE,
     metavar="DIR",
     help="Put all of it into this directory, which can be carried and used with --bundle DIR; "
     "default: the cache (VIRNUCPRO_CACHE; encoders in HF_HOME or HF_HUB_CACHE where set).",
@@ -136,7 +136,7 @@ def verify(bundle: str) -> int:
 @click.option(
     "--from",
     "source",
-    type=FOLDER,
+    type=FILE,
     metavar="DIR",
     help="Take everything from this folder, without any network: one made with --to elsewhere, or "
     "one with the published files somewhere in it.",
@@ -162,6 +162,13 @@ def download(
     virnucpro bundles download virnucpro-500 --to carried
     virnucpro bundles download virnucpro-500 --from carried
     """
+    if catalogue is None and _is_embedded(name):
+        if to is not None or source is not None:
+            raise click.UsageError(f"{name} comes with the program; leave out --to and --from.")
+        if not quiet:
+            here = f"{name} comes with the program, so it is here: use it with --bundle {name}"
+            click.echo(folded(here), err=True)
+        return
     known = _known(name, catalogue)
     from virnucpro.acquire import download as acquired
     from virnucpro.acquire import placed
@@ -174,6 +181,12 @@ def download(
         bundle = acquired(known, to, source, screen)
         screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")
         screen.line(f"use it with --bundle {to or known.name}")
+
+
+def _is_embedded(name: str) -> bool:
+    from virnucpro.bundle import aliases_of, embedded_bundles
+
+    return any(name in (bundle.name, *aliases_of(bundle)) for bundle in embedded_bundles())
 
 
 def _known(name: str, catalogue: Path | None) -> "Known":
@@ -191,8 +204,8 @@ def _known(name: str, catalogue: Path | None) -> "Known":
 
 
 @bundles.command("import")
-@click.argument("head", type=FOLDER, metavar="HEAD.pth")
-@click.option("-o", "--out", type=FOLDER, required=True, metavar="DIR", help="New bundle.")
+@click.argument("head", type=FILE, metavar="HEAD.pth")
+@click.option("-o", "--out", type=FILE, required=True, metavar="DIR", help="New bundle.")
 @click.option(
     "--chunk",
     type=click.IntRange(min=3),
@@ -200,8 +213,8 @@ def _known(name: str, catalogue: Path | None) -> "Known":
     metavar="N",
     help="Length of the chunks that the head was trained on, in nt.",
 )
-@click.option("--esm", type=FOLDER, metavar="PATH", help="ESM-2, in any published layout.")
-@click.option("--dnabert", type=FOLDER, metavar="PATH", help="DNABERT-S, as published.")
+@click.option("--esm", type=FILE, metavar="PATH", help="ESM-2, in any published layout.")
+@click.option("--dnabert", type=FILE, metavar="PATH", help="DNABERT-S, as published.")
 @click.option("--copy", is_flag=True, help="Copy the encoders into the bundle.")
 def import_(
     head: Path, out: Path, chunk: int, esm: Path | None, dnabert: Path | None, copy: bool

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import rich_click as click
 
+from virnucpro.cli.values import FilePath
+
 
 @click.command()
-@click.argument("run_dir", required=False, type=click.Path(path_type=Path))
+@click.argument("run_dir", required=False, type=FilePath(path_type=Path))
 @click.option("--bibtex", "as_bibtex", is_flag=True, help="Print BibTeX alone.")
 def cite(run_dir: Path | None, as_bibtex: bool) -> None:
     """Print how to cite the program and its method: a paragraph, references, BibTeX.

@@ -47,7 +47,10 @@ def read_config(context: click.Context, option: click.Parameter, path: Path | No
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); check --config", path) from error
     except ValueError as error:  # neither TOML nor UTF-8
-        raise click.UsageError(f"{path}: this is no TOML: {error}.") from error
+        raise click.UsageError(
+            f"{path}: this is no TOML: {error}; `virnucpro config > FILE.toml` writes a file of "
+            "options, and inputs are named without --config."
+        ) from error
     known = settable(context.command)
     context.default_map = {}
     for key, value in values.items():

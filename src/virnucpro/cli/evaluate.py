@@ -9,6 +9,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen, paper, tables_in_parts
+from virnucpro.cli.values import FILE, NAME, SHARE
 
 if TYPE_CHECKING:
     from virnucpro.train.measure import Evaluation
@@ -18,12 +19,12 @@ FEW = 100
 
 
 @click.command()
-@click.argument("bundle", shell_complete=bundle_names)
+@click.argument("bundle", type=NAME, shell_complete=bundle_names)
 @click.option_panel("Labelled sequences", options=OPTIONS)
 @click.option_panel("Classifier", options=["--threshold", "--precision", "--threads"])
 @click.option_panel("Output", options=["--json", "--quiet", "--no-progress"])
 @labelled_options
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Default: the bundle's.")
+@click.option("--threshold", type=SHARE, help="Default: the bundle's.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -35,7 +36,7 @@ FEW = 100
 @click.option(
     "--json",
     "json_path",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     help="Also write everything as JSON.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print the tables only.")

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
+from virnucpro.cli.values import FILE
+
 if TYPE_CHECKING:
     from virnucpro.progress import Stages
     from virnucpro.train.labels import Labelled
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path, readable=False)
 OPTIONS = ["--fasta", "--labels", "--positive", "--negative"]
 
 

@@ -11,6 +11,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
 from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen, complain, folded
+from virnucpro.cli.values import FILE, NAME, SHARE
 from virnucpro.errors import Terminated, VirnucproError
 from virnucpro.run_directory import FINISHED, RunFiles, read_run_json
 
@@ -52,7 +53,7 @@ def _refusing(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path, readable=False))
+@click.argument("inputs", nargs=-1, type=FILE)
 @click.option_panel("Input", options=["--sample-sheet", *OPTIONS])
 @click.option_panel("Output", options=["--out", "--prefix"])
 @click.option_panel(
@@ -90,13 +91,13 @@ def _refusing(command: Command) -> Command:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     required=True,
     help="Run directory; with --sample-sheet the folder for one run directory a sample.",
 )
 @click.option(
     "--sample-sheet",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     help="Instead of INPUTS: a tab-separated table with the columns sample and path, and mates if "
     "wanted. Each sample is a run of its own in OUT/SAMPLE; the bundle is loaded once.",
 )
@@ -150,12 +151,13 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--journal",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     help="Folder for what is finished of the run, so that a retry with another run directory goes "
     "on from it; default: the run directory.",
 )
 @click.option(
     "--bundle",
+    type=NAME,
     default="mini-500",
     show_default=True,
     shell_complete=bundle_names,
@@ -164,7 +166,7 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     help="Least p_virus of a call `virus`; default: the bundle's.",
 )
 @click.option(
@@ -178,6 +180,7 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--gpus",
+    type=NAME,
     metavar="all|none|N",
     help="all, none, or the number of a GPU; default: the first, if there is one. A run computes "
     "on one GPU only, so all is for machines with one.",
@@ -267,7 +270,7 @@ def _refusing(command: Command) -> Command:
 @click.option("--log-json", is_flag=True, help="Write log.jsonl, too: the log for programs.")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     is_eager=True,
     expose_value=False,
     callback=read_config,

@@ -1,13 +1,13 @@
 """The options that say how inputs are read, the same for predict and validate."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
 
+from virnucpro.cli.values import FILE, NAME
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path, readable=False)
 OPTIONS = [
     "--sample",
     "--mates",
@@ -66,6 +66,7 @@ def reading_options(command: Command) -> Command:
         ),
         click.option(
             "--sample",
+            type=NAME,
             help="Name in the column sample, for one input only; otherwise made from the file's "
             "name.",
         ),

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import rich_click as click
 
+from virnucpro.cli.values import FilePath
+
 
 @click.command()
-@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("run_dirs", nargs=-1, required=True, type=FilePath(path_type=Path))
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="The page; needed for several runs. Default: report.html in the run directory.",
 )
 @click.option("--no-paths", is_flag=True, help="Leave out paths of files and the command line.")

@@ -8,6 +8,7 @@ import rich_click as click
 
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen
+from virnucpro.cli.values import FILE, NAME
 
 if TYPE_CHECKING:
     from virnucpro.bundle import Bundle
@@ -43,11 +44,11 @@ def _bundle_options(command: Command) -> Command:
             help="Length of a chunk, nt.",
         ),
         click.option("--description", default="", help="One line for `bundles list`."),
-        click.option("--name", help="Name of the bundle; default: the directory's."),
+        click.option("--name", type=NAME, help="Name of the bundle; default: the directory's."),
         click.option(
             "-o",
             "--out",
-            type=click.Path(path_type=Path, readable=False),
+            type=FILE,
             required=True,
             help="Directory of the new bundle.",
         ),
@@ -121,13 +122,13 @@ def kmer(
 @_bundle_options
 @click.option(
     "--dnabert",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     required=True,
     help="Directory of DNABERT-S: config.json, model.safetensors, tokenizer.json.",
 )
 @click.option(
     "--esm",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     required=True,
     help="Directory of an ESM-2 of any size: config.json, model.safetensors.",
 )
@@ -149,7 +150,7 @@ def kmer(
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
 @click.option(
     "--work",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     help="Keeps embeddings and state here, so that a second call goes on from them.",
 )
 def head(
@@ -221,11 +222,13 @@ def head(
     type=click.FloatRange(min=0),
     help="Stop at the end of the step then and keep the state; the same command goes on.",
 )
-@click.option("--device", default="cpu", show_default=True, help="As torch names it: cpu, cuda:0.")
+@click.option(
+    "--device", type=NAME, default="cpu", show_default=True, help="As torch names it: cpu, cuda:0."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
 @click.option(
     "--work",
-    type=click.Path(path_type=Path, readable=False),
+    type=FILE,
     help="Folder of the training's state; default: the output directory's name with .training.",
 )
 def encoder(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
-from virnucpro.cli.reading import FILE, OPTIONS, pairs_of, reading_options
+from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import complain, folded
+from virnucpro.cli.values import FILE, NAME
 
 if TYPE_CHECKING:
     from virnucpro.inspection import Inspection
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @reading_options
 @click.option(
     "--bundle",
+    type=NAME,
     default="mini-500",
     show_default=True,
     shell_complete=bundle_names,

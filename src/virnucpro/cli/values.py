@@ -1,0 +1,62 @@
+"""What arguments and options may be: paths, names, shares. An empty one is refused everywhere.
+
+An empty path would be the current folder, and is what an unset variable of a shell comes to.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from click.types import StringParamType
+
+EMPTY = "it is empty; is a shell variable unset?"
+
+
+class FilePath(click.Path):
+    """A path that is not empty."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """Raises BadParameter."""
+        if not os.fspath(value):
+            self.fail(EMPTY, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Name(StringParamType):
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        if value == "":
+            self.fail(EMPTY, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Share(click.FloatRange):
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        try:
+            share = super().convert(value, param, ctx)
+        except click.BadParameter:
+            share = None
+        if share is None or share != share:
+            why = f"{value!r} is no number from 0 to 1, as 0.5" if value != "" else EMPTY
+            self.fail(why, param, ctx)
+        return share
+
+
+FILE = FilePath(path_type=Path, readable=False)
+NAME = _Name()
+SHARE = _Share(0, 1)
