@@ -10,7 +10,6 @@ import pytest
 from command import dna, fasta, frames_manifest, made_bundle, run_json, table, virnucpro
 from made_reads import ubam
 from virnucpro.bundle import embedded_bundles, load, write_bundle
-from virnucpro.errors import InputError
 from virnucpro.frames import open_frames
 from virnucpro.inspection import NAMED, Inspection, inspect
 from virnucpro.settings import Settings
@@ -120,11 +119,12 @@ def test_it_ends_as_predict_would(tmp_path, bundle):
 
 def test_the_same_sample_twice(tmp_path, bundle):
     (tmp_path / "in.fa").write_bytes(fasta(MIXED))
-    with pytest.raises(InputError, match=r"this file was named twice, also as .*; name it once"):
-        inspected(tmp_path / "in.fa", tmp_path, bundle=bundle)
+    first, again = inspected(tmp_path / "in.fa", tmp_path, bundle=bundle)
+    assert (first.records, first.broken, again.sample) == (len(MIXED), None, None)
+    assert "this file was named twice, also as" in again.broken
     (tmp_path / "in.fasta").write_bytes(fasta(MIXED))
-    with pytest.raises(InputError, match="would carry the same sample name, in,"):
-        inspected(tmp_path / "in.fa", tmp_path / "in.fasta", bundle=bundle)
+    first, again = inspected(tmp_path / "in.fa", tmp_path / "in.fasta", bundle=bundle)
+    assert "would carry the same sample name, in," in again.broken
 
 
 def test_it_reads_pairs_and_limits_as_predict_does(tmp_path, bundle):
@@ -179,6 +179,21 @@ def test_a_sheet_is_inspected_sample_by_sample(tmp_path, bundle):
     assert [(f["sample"], f["pairs"]) for f in json.loads(done.out)] == [("lake", 0), ("sea", 1)]
 
 
+def test_all_that_is_wrong_with_a_row_of_a_sheet_is_named(tmp_path, bundle):
+    (tmp_path / "good.fa").write_bytes(fasta(MIXED))
+    rows = "sample\tpath\nlake\tno.fa\nlake\tgood.fa\nlake\tnor.fa\n"
+    (tmp_path / "sheet.tsv").write_text(rows)
+    done = virnucpro("validate", "--sample-sheet", "sheet.tsv", "--bundle", bundle, cwd=tmp_path)
+    assert done.code == 1
+    for words in (
+        "sheet.tsv, line 2: column path: no.fa: cannot be read",
+        "sheet.tsv, line 3: column sample: lake stands on line 2, too; give it one line",
+        "sheet.tsv, line 4: column sample: lake stands on line 2, too; give it one line",
+        "sheet.tsv, line 4: column path: nor.fa: cannot be read",
+    ):
+        assert words in done.error
+
+
 def test_what_is_wrong_with_one_input_hides_no_other(tmp_path, bundle):
     (tmp_path / "text").write_bytes(b"hello")
     (tmp_path / "protein.fa").write_bytes(b">p\nMKLEFPQ\n")
@@ -189,4 +204,21 @@ def test_what_is_wrong_with_one_input_hides_no_other(tmp_path, bundle):
     assert ["text" in done.err, "protein.fa, line 2" in done.err] == [True, True]
     done = virnucpro("validate", "no.fa", "protein.fa", "nor.fa", "--bundle", bundle, cwd=tmp_path)
     for name in ("no.fa: cannot", "nor.fa: cannot", "protein.fa, line 2: record 1"):
-        assert name in done.error
+        assert f"virnucpro: {name}" in done.err
+
+
+def test_what_cannot_be_opened_keeps_no_other_from_being_read(tmp_path, bundle):
+    late = fasta([*((f"r{i}", dna(90, i)) for i in range(200)), ("odd", "ACGT!" * 30)])
+    (tmp_path / "late.fa").write_bytes(late)
+    arguments = ("validate", "no.fa", "late.fa", "--bundle", bundle)
+    done = virnucpro(*arguments, cwd=tmp_path)
+    assert done.code == 1
+    assert done.error.startswith("no.fa: cannot be read")
+    assert "  failing  1 record\n    record 201 (odd): " in done.out
+    assert done.out.endswith("\nno.fa: could not be opened\n")
+    found = json.loads(virnucpro(*arguments, "--json", cwd=tmp_path).out)
+    assert [(f["path"], f["sample"], f["faulty"]) for f in found] == [
+        ("late.fa", "late", 1),
+        ("no.fa", None, 0),
+    ]
+    assert found[1]["broken"].startswith("no.fa: cannot be read")

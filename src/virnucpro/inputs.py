@@ -22,19 +22,23 @@ SHORT_AND_LONG = {"mini-300": "mini-500", "virnucpro-300": "virnucpro-500"}
 
 
 def open_inputs(
-    paths: Sequence[Path], sample: str | None, reading: Reading, chunk_nt: int
+    paths: Sequence[Path],
+    sample: str | None,
+    reading: Reading,
+    chunk_nt: int,
+    faults: list[InputError] | None = None,
 ) -> tuple[list[Source], list[str]]:
     """The inputs, with the files in it for each folder, and a line on each folder.
 
     Raises InputError that says all that is wrong with them, as far as their first records tell, if
-    one of them cannot even be opened.
+    one of them cannot even be opened. faults: takes these instead, and the others are opened.
     """
-    faults: list[InputError] = []
-    files, notes = _files_in(paths, faults)
-    sources = open_sources(files, sample, reading, faults)
-    if faults:
-        shapes_of(sources, chunk_nt, faults)
-        raise InputError.of(faults)
+    found: list[InputError] = [] if faults is None else faults
+    files, notes = _files_in(paths, found)
+    sources = open_sources(files, sample, reading, found)
+    if found and faults is None:
+        shapes_of(sources, chunk_nt, found)
+        raise InputError.of(found)
     return sources, [*notes, *_mates_apart(sources)]
 
 

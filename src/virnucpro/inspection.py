@@ -25,16 +25,17 @@ NAMED = 5
 class Inspection:
     """One input: counts of its records and chunks, and what is wrong with it.
 
-    mates: the second file. short: records of fewer letters than asked for; pairs: rows that
-    pairs.tsv would have, of which without_mate lack one. chunk_status counts chunks by the status
-    that predict would give them; open_frames is None for bundles that score whole chunks.
-    shortest_nt, longest_nt: of the records that have letters. faults: the first few sentences, of
-    faulty records in all. broken: why the input ends early or is refused.
+    mates: the second file. sample: None where the input could not be opened. short: records of
+    fewer letters than asked for; pairs: rows that pairs.tsv would have, of which without_mate lack
+    one. chunk_status counts chunks by the status that predict would give them; open_frames is None
+    for bundles that score whole chunks. shortest_nt, longest_nt: of the records that have letters.
+    faults: the first few sentences, of faulty records in all. broken: why the input ends early or
+    is refused.
     """
 
     path: str
     mates: str | None
-    sample: str
+    sample: str | None
     records: int = 0
     empty: int = 0
     short: int = 0
@@ -63,12 +64,15 @@ class Inspection:
 def inspect(settings: Settings, bundle: Bundle) -> tuple[list[Inspection], list[str]]:
     """Reads every input to its end; with them a line on each folder among the inputs.
 
-    Raises SettingsError, and InputError that names all inputs that cannot be opened.
+    Those that cannot be opened come last. Raises SettingsError, and InputError for options that do
+    not go with the inputs.
     """
     settings.check()
     reading = replace(settings.reading, spool=None)
-    sources, notes = open_inputs(settings.inputs, settings.sample, reading, bundle.chunk_nt)
-    return [_inspect(source, bundle, settings) for source in sources], notes
+    faults: list[InputError] = []
+    sources, notes = open_inputs(settings.inputs, settings.sample, reading, bundle.chunk_nt, faults)
+    closed = [Inspection(str(e.path), None, None, broken=str(e)) for e in faults]
+    return [*(_inspect(source, bundle, settings) for source in sources), *closed], notes
 
 
 def _inspect(source: Source, bundle: Bundle, settings: Settings) -> Inspection:

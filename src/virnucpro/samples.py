@@ -1,5 +1,6 @@
 """A sheet of samples: a tab-separated table of names and files. Knows no run."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +47,16 @@ def read_sheet(path: Path) -> list[Sample]:
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
-        try:
-            sample = _sample(_cells(line), path, number, len(header))
-            if sample.name in seen:
-                why = f"{sample.name} stands on line {seen[sample.name]}, too; give it one line"
-                raise _wrong("sample", why, path, number)
-        except InputError as error:
-            faults.append(error)
-        else:
-            seen[sample.name] = number
-            samples.append(sample)
+        cells = _cells(line)
+        wrong = [
+            InputError(why, path, number)
+            for why in (_wrong_columns(cells, len(header)) or _wrong_cells(cells, seen))
+        ]
+        seen.setdefault(cells[0], number)
+        faults += wrong
+        if not wrong:
+            name, file, mates = [*cells, ""][:3]
+            samples.append(Sample(name, Path(file), Path(mates) if mates else None))
     if faults:
         raise InputError.of(faults)
     if not samples:
@@ -79,28 +80,30 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("\t")]
 
 
-def _sample(cells: list[str], path: Path, line: int, columns: int) -> Sample:
-    if len(cells) > columns:
-        why = (
-            f"{len(cells)} columns, but the header has {columns}; name them there, or take them out"
-        )
-        raise InputError(why, path, line)
+def _wrong_columns(cells: list[str], columns: int) -> list[str]:
+    if len(cells) <= columns:
+        return []
+    return [
+        f"{len(cells)} columns, but the header has {columns}; name them there, or take them out"
+    ]
+
+
+def _wrong_cells(cells: list[str], seen: Mapping[str, int]) -> Iterator[str]:
+    """What is wrong with each cell of a row; seen: the lines of the samples above it."""
     name, file, mates = [*cells, "", ""][:3]
-    if not name or name.startswith(".") or "/" in name or not name.isprintable():
-        why = f"{name!r} cannot name a folder; choose another" if name else "it is empty"
-        raise _wrong("sample", why, path, line)
+    if not name:
+        yield "column sample: it is empty"
+    elif name.startswith(".") or "/" in name or not name.isprintable():
+        yield f"column sample: {name!r} cannot name a folder; choose another"
+    elif name in seen:
+        yield f"column sample: {name} stands on line {seen[name]}, too; give it one line"
     if not file:
-        raise _wrong("path", "it is empty", path, line)
+        yield "column path: it is empty"
     for column, named in (("path", file), ("mates", mates)):
         if named == "-":
-            raise _wrong(column, "standard input cannot be in a sheet", path, line)
-        if named:
+            yield f"column {column}: standard input cannot be in a sheet"
+        elif named:
             try:
                 open_sources([Path(named)])
             except InputError as error:
-                raise _wrong(column, str(error), path, line) from error
-    return Sample(name, Path(file), Path(mates) if mates else None)
-
-
-def _wrong(column: str, why: str, path: Path, line: int) -> InputError:
-    return InputError(f"column {column}: {why}", path, line)
+                yield f"column {column}: {error}"

@@ -77,6 +77,9 @@ def validate(
 
 
 def _print(found: "Inspection") -> None:
+    if found.sample is None:
+        click.echo(f"{found.path}: could not be opened")
+        return
     mates = f" and {found.mates}" if found.mates else ""
     click.echo(f"{found.path}{mates}, sample {found.sample}")
     lengths = "" if found.longest_nt is None else f", {found.shortest_nt:,} to {found.longest_nt:,}"
@@ -90,7 +93,7 @@ def _print(found: "Inspection") -> None:
     click.echo(f"  chunks   {found.chunks:,}{': ' if status else ''}{status}")
     if found.open_frames is not None:
         click.echo(f"  frames   {found.open_frames:,} open")
-    click.echo(f"  failing  {found.faulty:,} records")
+    click.echo(f"  failing  {found.faulty:,} record{'s' * (found.faulty != 1)}")
     for fault in found.faults:
         click.echo(f"    {fault}")
     if found.broken:
