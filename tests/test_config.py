@@ -199,6 +199,17 @@ def test_a_file_in_the_place_of_a_command(tmp_path, monkeypatch):
     assert "predict" not in refused("other.fa").partition("No such command")[2]
 
 
+def test_one_sample_is_no_samples(tmp_path):
+    bundle = made_bundle(tmp_path / "km").path
+    for name in "ab":
+        (tmp_path / f"{name}.fa").write_bytes(fasta([(name, dna(900))]))
+    words = ("predict", "--sample-sheet", "sheet.tsv", "-o", "runs", "--bundle", bundle)
+    for rows, said in (("a\ta.fa\n", "1 sample: "), ("a\ta.fa\nb\tb.fa\n", "2 samples: ")):
+        (tmp_path / "sheet.tsv").write_text(f"sample\tpath\n{rows}")
+        last = virnucpro(*words, cwd=tmp_path).err.splitlines()[-1]
+        assert last == f"{said}results are in runs, a folder for each"
+
+
 def test_a_bundle_of_the_program_needs_no_download():
     done = CliRunner().invoke(program, ["bundles", "download", "mini-500"])
     said = "mini-500 comes with the program, so it is here: use it with --bundle mini-500"

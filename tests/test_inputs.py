@@ -830,7 +830,7 @@ def test_letters_u_are_told_of_once(tmp_path, bundle, case):
 @pytest.mark.parametrize(
     ("bundle_name", "length_nt", "other"),
     [
-        ("mini-500-v1", 150, "mini-300"),
+        ("mini-500-v1", 150, None),
         ("mini-500-v1", 2_000, None),
         ("mini-300-v1", 2_000, "mini-500"),
         ("mini-300-v1", 150, None),

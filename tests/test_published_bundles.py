@@ -315,6 +315,20 @@ def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
     assert command("bundles", "verify", NAME).code == 0
 
 
+@pytest.mark.parametrize("to", [(), ("--to", "carried")])
+def test_a_download_of_which_nothing_came_leaves_no_folder(catalogue, command, tmp_path, to):
+    (tmp_path / "nothing").mkdir()
+    given = ("--from", tmp_path / "nothing", "--catalogue", catalogue)
+    to = [tmp_path / word if word == "carried" else word for word in to]
+    assert "no .pth file is there" in command("bundles", "download", NAME, *given, *to).error
+    assert not (tmp_path / "cache" / "bundles" / NAME).exists()
+    assert not (tmp_path / "carried").exists()
+    if to:  # one that the user made stays
+        to[1].mkdir()
+        assert command("bundles", "download", NAME, *given, *to).code == 1
+        assert [*to[1].iterdir()] == []
+
+
 def test_another_config_than_the_published_one(published, catalogue, command, tmp_path):
     config = json.loads((published / "esm" / "config.json").read_text())
     data = json.dumps({**config, "num_hidden_layers": 7}).encode()

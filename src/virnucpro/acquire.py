@@ -12,7 +12,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -292,7 +292,11 @@ def _whole(known: Known, directory: Path) -> Bundle | None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """While this download alone is at work in the directory of a bundle, which is made."""
+    """While this download alone is at work in the directory of a bundle, which is made.
+
+    Where nothing came, it is not left behind.
+    """
+    new = not directory.exists()
     try:
         lock = Lock(directory / _LOCKED)
     except ResumeError as error:
@@ -303,6 +307,9 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.remove()
+        if new:
+            with suppress(OSError):  # something lies there
+                directory.rmdir()
 
 
 class _Progress:

@@ -20,7 +20,7 @@ what it prints: `virnucpro {name} --config FILE` takes it, and what stands on th
 over the file. Paths are taken from where the command is given, as on the command line.
 
 \b
-    virnucpro config --bundle mini-300 --threshold 0.6 > strict.toml
+    virnucpro config --threshold 0.6 --tables gz > strict.toml
     virnucpro {name} --config strict.toml reads.fasta -o run
 """
 

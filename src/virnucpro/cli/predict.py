@@ -303,7 +303,7 @@ def predict(
 
     \b
     virnucpro predict contigs.fasta -o run
-    virnucpro predict reads.fasta.gz -o run --bundle mini-300 --threshold 0.9
+    virnucpro predict contigs.fasta -o run --threshold 0.6
     virnucpro predict contigs.fasta -o run --prefix lake --tables gz --threads 4
     """
     from virnucpro.cli.samples import run_samples

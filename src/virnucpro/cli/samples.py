@@ -28,7 +28,8 @@ def run_samples(sheet: Path, settings: Settings, screen: Screen) -> int:
     failed = [str(sample.sample) for sample, code in zip(samples, codes, strict=True) if code]
     if failed:
         screen.line(f"not complete: {', '.join(failed)}")
-    screen.line(f"{len(samples):,} samples: results are in {settings.out}, a folder for each")
+    many = f"{len(samples):,} sample{'s' * (len(samples) > 1)}"
+    screen.line(f"{many}: results are in {settings.out}, a folder for each")
     return max(codes, key=CODES.index)
 
 
