@@ -133,6 +133,10 @@ def _two_draws(card: Manifest) -> Iterator[str]:
         "chunk length; by_length is of others, drawn for each length from the same sequences, so "
         "the two differ a little."
     )
+    yield (
+        "by_threshold is of single chunks: the score of a longer sequence is the mean of its "
+        "chunks, and reaches a high threshold far more rarely."
+    )
 
 
 def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
