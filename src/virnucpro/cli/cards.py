@@ -130,12 +130,8 @@ def _two_draws(card: Manifest) -> Iterator[str]:
     fragments = card["fixed_fragments"].get("viral", 0) + card["fixed_fragments"].get("others", 0)
     yield (
         f"fixed_fragments, by_threshold and by_part are of {fragments:,} fixed fragments of the "
-        "chunk length; by_length is of others, drawn for each length from the same sequences, so "
-        "the two differ a little."
-    )
-    yield (
-        "by_threshold is of single chunks: the score of a longer sequence is the mean of its "
-        "chunks, and reaches a high threshold far more rarely."
+        "chunk length; by_length is of others, drawn for each length, so they differ a little. A "
+        "longer sequence, whose score is a mean, rarely reaches a high threshold."
     )
 
 
