@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import NoReturn
 
 import rich_click as click
@@ -41,7 +40,8 @@ class _Program(click.RichGroup):
         name = args[0]
         if not name:
             raise click.UsageError(f"The command: {EMPTY}", ctx)
-        if name not in self.commands and Path(name).exists():
+        # Path.exists raises where a name is too long to be one.
+        if name not in self.commands and os.path.exists(name):  # noqa: PTH110
             raise click.UsageError(
                 f"No such command {name!r}; to classify what is in it, give "
                 f"`virnucpro predict {shlex.quote(name)} -o run`.",
