@@ -147,7 +147,7 @@ def cpu_has_bf16() -> bool:
 def device_for(gpus: str | None) -> str:
     """The device of a run: cpu, or cuda:N.
 
-    gpus: all, none, or numbers as 0,1; None takes the first GPU if there is one. Raises DeviceError
+    gpus: all, none, or the number of one; None takes the first GPU if there is one. Raises DeviceError
     for a GPU that is not there, SettingsError for what means nothing, and for several, on which a
     run cannot compute yet.
     """
@@ -155,7 +155,7 @@ def device_for(gpus: str | None) -> str:
         return "cpu"
     words = [] if gpus in (None, "all") else str(gpus).split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise SettingsError(f"gpus is {gpus!r}, but must be all, none, or numbers as 0 or 0,1")
+        raise SettingsError(f"gpus is {gpus!r}, but must be all, none, or the number of one")
     if len(words) > 1:
         raise SettingsError(
             f"a run computes on one GPU only, not on {len(words)}; name one, as --gpus "
@@ -227,7 +227,7 @@ def check_present(device: str) -> None:
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= here:
         raise DeviceError(
             f"device {device} was asked for, but torch sees {here or 'no'} CUDA "
-            f"device{'s' * (here > 1)} here"
+            f"device{'s' * (here > 1)} here; virnucpro doctor shows what there is"
         )
 
 
