@@ -147,9 +147,9 @@ def cpu_has_bf16() -> bool:
 def device_for(gpus: str | None) -> str:
     """The device of a run: cpu, or cuda:N.
 
-    gpus: all, none, or the number of one; None takes the first GPU if there is one. Raises DeviceError
-    for a GPU that is not there, SettingsError for what means nothing, and for several, on which a
-    run cannot compute yet.
+    gpus: all, none, or the number of one; None takes the first GPU if there is one. Raises
+    DeviceError for a GPU that is not there, SettingsError for what means nothing, and for several,
+    on which a run cannot compute yet.
     """
     if gpus == "none":
         return "cpu"
