@@ -14,6 +14,7 @@ import ctypes
 import os
 import platform
 import sys
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -119,10 +120,10 @@ class PackedEsm2(nn.Module, Flat[Esm2]):
         super().__init__()
         self.model = model
         self.layers = [_Esm2Layer(block) for block in layers_of(model.layers, Esm2Block)]
-        _keep_freed()
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         """Raises ValueError for more than 1024 residues."""
+        _keep_freed()
         tokens = ids_BT.shape[1]
         check_length(tokens)
         keep_BT = ids_BT != self.pad
@@ -167,9 +168,9 @@ class PackedDnabertS(nn.Module, Flat[DnabertS]):
         super().__init__()
         self.model = model
         self.layers = [_DnabertSLayer(block) for block in layers_of(model.layers, DnabertSBlock)]
-        _keep_freed()
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
+        _keep_freed()
         keep_BT = ids_BT != self.pad
         x_NC = self.model.embed(ids_BT).flatten(0, 1)
         mask = mask_of(keep_BT, self.model.slopes, padded)
@@ -212,8 +213,12 @@ def _empty(linear: nn.Linear) -> None:
         _TRIM(0)
 
 
+@cache
 def _keep_freed() -> None:
-    """For the whole process: memory that was freed stays for the next batch, up to a bound."""
+    """For the whole process: memory that was freed stays for the next batch, up to a bound.
+
+    Not before the first batch: what loading frees is to go back.
+    """
     for name, (option, value) in _KEPT.items():
         if _OPTION is not None and name not in os.environ:
             _OPTION(option, value)
