@@ -112,9 +112,10 @@ def test_all_gpus_of_a_machine_without_one(monkeypatch):
         devices.device_for("all")
 
 
-def test_threads():
+def test_threads(monkeypatch):
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     try:
         assert devices.use_threads(1) == torch.get_num_threads() == 1
         assert devices.use_threads(None) == devices.cpu_count()

@@ -531,8 +531,7 @@ def test_threads_of_a_bundle_that_uses_one_are_spoken_of(bundle, tmp_path):
 )
 def test_omp_num_threads_is_the_default_of_threads(tmp_path, monkeypatch, asked, flags, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    for module in ("settings", "devices"):
-        monkeypatch.setattr(f"virnucpro.{module}.cpu_count", lambda: 3)
+    monkeypatch.setattr("virnucpro.devices.cpu_count", lambda: 3)
     (tmp_path / "in.fa").write_bytes(fasta([("a", dna(300))]))
     outcome = predict(tmp_path / "in.fa", "mini-300", tmp_path / "run", **flags)
     assert run_json(outcome.files.run_dir)["settings"]["threads"] == threads

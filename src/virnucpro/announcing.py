@@ -6,11 +6,17 @@ from virnucpro import __version__
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
 from virnucpro.calls import Status
 from virnucpro.classifiers import Classifier, Plan
-from virnucpro.devices import Device, cpu_count, expandable_segments_seen, gpu_count
+from virnucpro.devices import (
+    Device,
+    cpu_count,
+    expandable_segments_seen,
+    gpu_count,
+    threads_by_environment,
+)
 from virnucpro.disk import Shape, disk_needed, shortage
 from virnucpro.engine import Engine
 from virnucpro.run_directory import RunFiles
-from virnucpro.settings import Settings, threads_by_environment
+from virnucpro.settings import Settings
 from virnucpro.tables import Counts
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"

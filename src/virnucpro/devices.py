@@ -106,13 +106,23 @@ def peak_memory_bytes() -> int:
 
 
 def use_threads(threads: int | None) -> int:
-    """Sets how many threads torch computes with on the CPU; None means every processor allowed."""
+    """Sets how many threads torch computes with on the CPU, and says how many these are.
+
+    None: as many as threads_by_environment says, else every processor allowed.
+    """
     import torch
 
     if threads is not None and threads < 1:
         raise SettingsError(f"{threads} threads cannot compute; give 1 or more")
-    torch.set_num_threads(threads or cpu_count())
+    torch.set_num_threads(threads or threads_by_environment() or cpu_count())
     return torch.get_num_threads()
+
+
+def threads_by_environment() -> int | None:
+    """OMP_NUM_THREADS, where it is fewer threads than the processors that may be used."""
+    # For nested work it may be a list, of which the first is meant for the outermost.
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and 0 < int(asked) < cpu_count() else None
 
 
 def each_on_one_thread(compute: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:

@@ -65,7 +65,7 @@ from virnucpro.run_json import (
 from virnucpro.runlog import RunLog, open_log
 from virnucpro.runners import PROBE, SerialRunner
 from virnucpro.scored import Scored
-from virnucpro.settings import Options, Settings, settings_of, threads_by_environment
+from virnucpro.settings import Options, Settings, settings_of
 from virnucpro.tables import Counts, Wanted, write_tables
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ def _device(bundle: Bundle, settings: Settings) -> Device:
     if settings.expandable_segments:
         use_expandable_segments()
     index = device_for(settings.gpus)
-    threads = settings.threads or threads_by_environment()
-    return Device(index, device_name(index), use_threads(threads))
+    return Device(index, device_name(index), use_threads(settings.threads))
 
 
 def _fingerprint(bundle: Bundle, plan: Plan, settings: Settings) -> dict[str, str]:

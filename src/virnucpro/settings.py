@@ -1,13 +1,11 @@
 """What a user may ask of predict, and whether it makes sense. Importing this loads no torch."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from virnucpro.bundle import DEFAULT_BUNDLE, Bundle
-from virnucpro.devices import cpu_count
 from virnucpro.engine import CACHE_CLEAR_INTERVAL, Engine
 from virnucpro.errors import SettingsError
 from virnucpro.parquet import check_pyarrow
@@ -67,7 +65,7 @@ class Settings:
     prefix: put before the name of each file written, with a dot.
     threshold: least p_virus of a call virus, 0 to 1.
     precision: fp32, bf16, fp16, fp8 or auto.
-    threads: of the CPU; None: as threads_by_environment says, else every processor allowed.
+    threads: of the CPU; None: as devices.threads_by_environment says, else every processor allowed.
     gpus: all, none, or the number of one; None: the first there is.
     attention, batch_tokens, cache_weights and the other wishes of an engine: see engine.Engine.
     dataloader_workers: processes that translate and tokenize ahead; None: 0 on a CPU.
@@ -214,13 +212,6 @@ class Settings:
     def exit_code(self, status: str) -> int:
         """The exit code of a run that ended so."""
         return 2 if status == "partial" and not self.allow_partial else 0
-
-
-def threads_by_environment() -> int | None:
-    """OMP_NUM_THREADS, where it is fewer threads than the processors that may be used."""
-    # For nested work it may be a list, of which the first is meant for the outermost.
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(asked) if asked.isdecimal() and 0 < int(asked) < cpu_count() else None
 
 
 def settings_of(

@@ -66,7 +66,6 @@ def evaluate(
     """
     from virnucpro.bundle import load
     from virnucpro.devices import use_threads
-    from virnucpro.settings import threads_by_environment
     from virnucpro.train.measure import evaluate as measure
     from virnucpro.writing import write_json
 
@@ -77,7 +76,7 @@ def evaluate(
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
         total, done = sum(len(contig.sequence) for contig in contigs), 0
         if found.kind != "kmer":
-            use_threads(threads or threads_by_environment())
+            use_threads(threads)
         classifier = found.classifier(precision=precision)
         cut = found.threshold if threshold is None else threshold
         screen.line(

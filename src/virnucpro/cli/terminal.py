@@ -1,5 +1,6 @@
 """What a person sees on stderr meanwhile: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from textwrap import fill
@@ -45,12 +46,14 @@ def paper(*, stderr: bool = False) -> Console:
     As wide as a terminal; elsewhere so wide that nothing is cut or folded.
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else PAPER_WIDTH
-    plain: Console = Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
-    if not plain.no_color:
-        return plain
-    # Rich would still write in bold.
     return Console(
-        stderr=stderr, width=width, markup=False, emoji=False, highlight=False, color_system=None
+        stderr=stderr,
+        width=width,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        # In NO_COLOR Rich would still write in bold.
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
     )
 
 

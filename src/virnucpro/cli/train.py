@@ -179,11 +179,10 @@ def head(
     from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
-    from virnucpro.settings import threads_by_environment
     from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 
     settings = HeadSettings(chunk_nt=chunk_nt, epochs=epochs, seed=seed)
-    use_threads(threads or threads_by_environment())
+    use_threads(threads)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         check_free(out)
         encoders = load_dnabert_s(dnabert, "cpu", precision), load_esm2(esm, "cpu", precision)
@@ -257,7 +256,6 @@ def encoder(
     from virnucpro.bundle import check_free
     from virnucpro.devices import use_threads
     from virnucpro.encoders.precision import device_of
-    from virnucpro.settings import threads_by_environment
     from virnucpro.train.encoder_fit import (
         EncoderSettings,
         FitProgress,
@@ -266,7 +264,7 @@ def encoder(
     )
 
     settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed)
-    use_threads(threads or threads_by_environment())
+    use_threads(threads)
     place = device_of(device)
     work = work or out.with_name(f"{out.name}.training")
     with Screen(quiet=quiet, bar=not no_progress) as screen:

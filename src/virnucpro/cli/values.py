@@ -3,7 +3,6 @@
 An empty path would be the current folder, and is what an unset variable of a shell comes to.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,25 @@ from click.types import StringParamType
 EMPTY = "it is empty; is a shell variable unset?"
 
 
-class FilePath(click.Path):
-    """A path that is not empty."""
-
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:  # noqa: ANN401
-        """Raises BadParameter."""
-        if not os.fspath(value):
-            self.fail(EMPTY, param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class _Name(StringParamType):
+class _NotEmpty(click.ParamType):  # type: ignore[type-arg]  # older versions have none
     def convert(
         self,
         value: Any,  # noqa: ANN401
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401
+        """Raises BadParameter."""
         if value == "":
             self.fail(EMPTY, param, ctx)
         return super().convert(value, param, ctx)
+
+
+class FilePath(_NotEmpty, click.Path):
+    """A path that is not empty."""
+
+
+class _Name(_NotEmpty, StringParamType):
+    """A text that is not empty."""
 
 
 class _Share(click.FloatRange):

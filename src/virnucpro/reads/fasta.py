@@ -22,7 +22,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
     """
     stream = AsciiStream(text)
-    first = first_line(text.peek(READ_BYTES))
+    head = text.peek(READ_BYTES)
     waiting: Entry | None = None
     try:
         for entry in FastaReader(cast("BinaryIO", stream)):
@@ -30,7 +30,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
                 yield waiting
             waiting = unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
     except FastaFormatError as error:
-        raise InputError(_WRONG + _do(first), path, (error.line or 0) + 1) from error
+        raise InputError(_WRONG + _do(first_line(head)), path, (error.line or 0) + 1) from error
     if stream.broken is not None:
         raise stream.broken
     if waiting is not None:
@@ -50,7 +50,7 @@ def _do(line: bytes) -> str:
     """What to do about a first line that is none of FASTA."""
     if b"," in line or b"\t" in line:
         return "; this looks like a table: export its sequences, each below a line '>NAME'"
-    if not line.strip().translate(None, IUPAC):
+    if not line.translate(None, IUPAC):
         return "; these are letters without a name: put a line '>NAME' before them"
     return "; give FASTA, FASTQ, BAM or CRAM"
 
