@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from figures import table
-from virnucpro.bench import Bench
-from virnucpro.devices import clear_cache
-from virnucpro.encoders.fused import FusedEsm2
+from virnucpro.devices.memory import clear_cache
+from virnucpro.encoders.gpu import FusedEsm2
 from virnucpro.frames import open_frames
+from virnucpro.measure.speed import Bench
 from virnucpro.reads import letters, open_sources
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 

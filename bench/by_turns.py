@@ -16,7 +16,7 @@ from time import perf_counter, thread_time
 import torch
 
 from figures import machine, table
-from virnucpro.bench import ESM2_SIZES, Bench, Case
+from virnucpro.measure.speed import ESM2_SIZES, Bench, Case
 
 OURS = ("ours", "fp32")
 CONTESTANTS = (OURS, ("transformers", "fp32"), ("plain", "fp32"), ("ours", "bf16"))

@@ -11,8 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from figures import markdown
-from virnucpro.results import contigs
-from virnucpro.run import predict
+from virnucpro.results.read import contigs
+from virnucpro.run.predict import predict
 
 # Least and most nt of a class; chunks of the default bundle have 500.
 LENGTHS = ((0, 500), (501, 1_000), (1_001, 3_000), (3_001, None))

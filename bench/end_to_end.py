@@ -27,13 +27,13 @@ import torch
 from figures import markdown
 from full_size import TOKENIZERS, Esm2Size, Maker, make_bundle, write_dnabert_s
 from full_size import write_hugging_face_esm2 as write_esm2
-from virnucpro.batches import blocks_of
+from virnucpro.blocks import blocks_of
 from virnucpro.bundle import load
-from virnucpro.classifiers import plan_of
-from virnucpro.engine import Engine
-from virnucpro.pipeline import contigs_of
+from virnucpro.classifiers.plan import plan_of
+from virnucpro.devices.compute import Compute
 from virnucpro.reads import open_sources
-from virnucpro.run import predict
+from virnucpro.run.pipeline import contigs_of
+from virnucpro.run.predict import predict
 
 LENGTHS = {"chunks of 500 nt": 500, "reads of 150 nt": 150}
 SIZES = {"3B": Esm2Size(36, 2560, 40), "650M": Esm2Size(33, 1280, 20), "8M": Esm2Size(6, 320, 20)}
@@ -82,7 +82,7 @@ def measured(
         attention=attention,
     )
     document = json.loads(outcome.files.run_json.read_text())
-    classifier = load(bundle).classifier(device, precision, Engine(attention=attention))
+    classifier = load(bundle).classifier(device, precision, Compute(attention=attention))
     [source] = open_sources([path])
     contigs = contigs_of([source], [])
     sizes = load(bundle).chunk_nt, plan.block_nt, plan.first_nt

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from virnucpro.devices import cpu_count, cpu_name
+from virnucpro.devices.machine import cpu_count, cpu_name
 
 
 def processor_seconds(work: Callable[[], object], repeats: int) -> float:

@@ -35,10 +35,11 @@ import torch
 from torch import Tensor
 
 from figures import machine, markdown
-from virnucpro.bundle import load, write_bundle
-from virnucpro.classifiers.open_frames import encoder_files, encoder_sums
+from virnucpro.bundle import load
+from virnucpro.bundle.encoder_files import encoder_files, encoder_sums
+from virnucpro.bundle.write import write_bundle
+from virnucpro.classifiers.head import Head
 from virnucpro.encoders import load_dnabert_s, load_esm2
-from virnucpro.head import Head
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOKENIZERS = [

@@ -2,9 +2,9 @@
 
     python bench/fuzz.py [--minutes 20] [--seed 0] [--only reader|predict|command] [--guided]
 
-Each input is a function of its seed (tests/damaged_fasta.py): FASTA of a few or of more than a
-hundred records, plain or gzipped, with up to eight damages. Nineteen of twenty go through the
-reader alone, the others through a whole run, one in a hundred of these as a process of its own.
+Each input is a function of its seed (tests/support/damaged_fasta.py): FASTA of a few or of more
+than a hundred records, plain or gzipped, with up to eight damages. Nineteen of twenty go through
+the reader alone, the others through a whole run, one in a hundred of these as a process of its own.
 What comes out is compared with a plain parser: every record is there, or one sentence says why
 not; no traceback, and no input takes longer than the limit. --guided lets atheris (pip install
 atheris; Linux) look for bytes that reach new code of the reader instead. Ends with 1 and the seeds
@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
 
 CHUNK_NT = 80
 BLOCK_NT = 2_000

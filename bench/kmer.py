@@ -11,8 +11,8 @@ import sys
 import numpy as np
 
 from figures import processor_seconds
-from virnucpro.batches import Block, Record, Rows
-from virnucpro.kmer import KmerClassifier, class_count
+from virnucpro.blocks import Block, Record, Rows
+from virnucpro.classifiers.kmer import KmerClassifier, class_count
 
 
 def random_block(reads: int, length_nt: int, unknown: float, rng: np.random.Generator) -> Block:

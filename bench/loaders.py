@@ -17,12 +17,11 @@ from pathlib import Path
 
 from figures import machine, processor_seconds, table
 from padding import CHUNK_NT, LENGTHS, VALIDATION, contigs
-from virnucpro.batches import Block, blocks_of
+from virnucpro.blocks import Block, Texts, blocks_of
 from virnucpro.classifiers.open_frames import BLOCK_NT
+from virnucpro.classifiers.prefetch import Loaders
+from virnucpro.classifiers.prepared import FramePreparation
 from virnucpro.frames import OpenFrames, open_frames_of
-from virnucpro.loaders import Loaders
-from virnucpro.preparation import FramePreparation
-from virnucpro.texts import Texts
 from virnucpro.tokens import NucleotideTokenizer, protein_rows
 
 WORKERS = (0, 1, 2)

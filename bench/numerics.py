@@ -5,8 +5,8 @@
 Measures the encoders and the head on the golden vectors, and every bundle that scores whole chunks
 on the fixed fragments of val: bf16 against fp32, and one strand against the other. --write puts
 the tables into docs/numerics.md, between its two markers, so that the page holds no number that was
-typed. Float64 readings are the plain formulas of tests/plain_encoders.py. The golden part takes
-half a minute, a bundle some minutes.
+typed. Float64 readings are the plain formulas of tests/support/plain_encoders.py. The golden part
+takes half a minute, a bundle some minutes.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from figures import machine, markdown
-from virnucpro.bundle import Bundle, embedded_bundles, load
+from virnucpro.bundle import embedded_bundles, load
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.pickled_head import read_head
+from virnucpro.classifiers.head import head_of_state
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
-from virnucpro.head import load_published_head
 from virnucpro.reads import letters, open_sources
 from virnucpro.tokens import padded
 
@@ -37,7 +39,7 @@ MARKS = ("<!-- begin: bench/numerics.py -->", "<!-- end: bench/numerics.py -->")
 HALF = ("bf16", "fp16")
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
 
 import plain_encoders  # noqa: E402
 import tolerances  # noqa: E402
@@ -159,7 +161,9 @@ def head_rows() -> Iterator[list[str]]:
     """Rows of the table of heads: both containers of the published head."""
     examples = load_file(GOLDEN / "legacy_model.examples.safetensors")
     for name in ("legacy_model.pth", "legacy_model_prezip.pth"):
-        found = load_published_head(GOLDEN / name).probabilities(examples["features"])
+        found = head_of_state(
+            {k: torch.from_numpy(v) for k, v in read_head(GOLDEN / name).arrays.items()}
+        ).probabilities(examples["features"])
         error = float(np.abs(found - examples["probabilities"]).max())
         same = (found.argmax(1) == examples["probabilities"].argmax(1)).all()
         yield [name, f"{len(found)}", f"{error:.1e}", f"{tolerances.HEAD_FP32:g}", f"{same}"]

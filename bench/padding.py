@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from figures import table
-from virnucpro.batches import Block, blocks_of, token_batches
+from virnucpro.blocks import Block, Texts, blocks_of
 from virnucpro.classifiers.open_frames import BLOCK_NT
 from virnucpro.encoders import CUDA_TOKENS
+from virnucpro.encoders.batching import token_batches
 from virnucpro.encoders.encoder import BATCH_TOKENS
 from virnucpro.frames import open_frames_of
 from virnucpro.reads import Contig, letters, open_sources
-from virnucpro.texts import Texts
 from virnucpro.tokens import NucleotideTokenizer, protein_ids
 
 VALIDATION = Path(__file__).resolve().parents[2] / "shared" / "data" / "val"

@@ -19,8 +19,8 @@ import numpy as np
 
 from figures import table
 from virnucpro.bundle import load
-from virnucpro.regions import Odds, odds_of
-from virnucpro.run import predict
+from virnucpro.results.regions import Odds, odds_of
+from virnucpro.run.predict import predict
 
 PLACE = 10_000
 LEAST_HOST, LEAST_WINDOW, LEAST_VIRUS = 5_000, 15_000, 10_000

@@ -18,9 +18,20 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from virnucpro.bundle import Bundle, load, read_manifest, write_manifest
+from virnucpro.bundle import load
+from virnucpro.bundle.manifest import Bundle, read_manifest
+from virnucpro.bundle.write import write_manifest
 from virnucpro.classifiers import Classifier
-from virnucpro.encoders.codon import CodonConfig, codon_network
+from virnucpro.classifiers.codon import CodonConfig, codon_network
+from virnucpro.measure.accuracy import (
+    PREVALENCES,
+    Performance,
+    evaluate,
+    performance_by_length,
+    score_contigs,
+)
+from virnucpro.measure.labels import Labelled, LabelledContig, read_two_sided, read_with_labels
+from virnucpro.measure.metrics import confusion, expected_precision
 from virnucpro.train.encoder_fit import (
     EncoderSettings,
     FitProgress,
@@ -30,15 +41,6 @@ from virnucpro.train.encoder_fit import (
 )
 from virnucpro.train.fragments import Augmentation
 from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
-from virnucpro.train.labels import Labelled, LabelledContig, read_two_sided, read_with_labels
-from virnucpro.train.measure import (
-    PREVALENCES,
-    Performance,
-    evaluate,
-    performance_by_length,
-    score_contigs,
-)
-from virnucpro.train.metrics import confusion, expected_precision
 
 CHUNKS_NT = (500, 300)
 DESCRIPTION = (

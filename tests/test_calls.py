@@ -12,13 +12,13 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores
 from virnucpro.calls import (
     FRAME_NAMES,
     Call,
-    ContigCalls,
     Rule,
     Status,
     chunk_calls,
     consensus,
     frame_scores_to_chunks,
 )
+from virnucpro.results.contig_calls import ContigCalls
 
 
 def table(text: str) -> list[list[str]]:

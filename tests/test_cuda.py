@@ -16,9 +16,10 @@ import tolerances
 from command import dna, table
 from encoder_examples import golden_examples, tiny_esm2, worst_error
 from frame_bundles import CHUNK_NT, genes, small_bundle, written
-from virnucpro import devices
 from virnucpro.bundle import load
-from virnucpro.encoders import load_dnabert_s, load_esm2, rowwise
+from virnucpro.devices import memory
+from virnucpro.devices.compute import Compute
+from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.encoders.attention import (
     BACKENDS,
     Mask,
@@ -29,10 +30,10 @@ from virnucpro.encoders.attention import (
     observing,
     why_not,
 )
-from virnucpro.encoders.staging import SLOTS, Staging
-from virnucpro.engine import Engine
+from virnucpro.encoders.copies import SLOTS, Staging
+from virnucpro.encoders.kernels import rows as rowwise
 from virnucpro.errors import OutOfMemory, SettingsError
-from virnucpro.run import predict
+from virnucpro.run.predict import predict
 from virnucpro.tokens import padded, protein_ids
 
 pytestmark = [
@@ -67,7 +68,7 @@ def gpu(request):
 def loaded(golden, name, precision, attention="auto"):
     load, weights = MODELS[name]
     path = golden / f"{weights}.weights.safetensors"
-    return load(path, "cuda", precision, engine=Engine(attention=attention))
+    return load(path, "cuda", precision, compute=Compute(attention=attention))
 
 
 def examples_of(golden, name):
@@ -419,25 +420,25 @@ def test_a_gated_product_is_torchs(dtype, rows, width, inner):
 
 def test_memory_is_known_and_fragments_have_a_share():
     held = torch.empty(1 << 28, dtype=torch.uint8, device=CUDA)
-    memory = devices.memory_of("cuda")
-    assert memory.allocated >= held.numel()
-    assert memory.free > 0
-    assert 0 <= memory.fragmentation < 1
+    before = memory.memory_of("cuda")
+    assert before.allocated >= held.numel()
+    assert before.free > 0
+    assert 0 <= before.fragmentation < 1
     del held
-    after = devices.memory_of("cuda")
-    assert after.fragmentation > memory.fragmentation
-    assert after.peak >= memory.allocated
-    devices.clear_cache("cuda")
-    assert devices.memory_of("cuda").reserved < after.reserved
+    after = memory.memory_of("cuda")
+    assert after.fragmentation > before.fragmentation
+    assert after.peak >= before.allocated
+    memory.clear_cache("cuda")
+    assert memory.memory_of("cuda").reserved < after.reserved
 
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_expandable_segments_are_seen(wanted):
     program = (
-        "from virnucpro import devices\n"
-        + "devices.use_expandable_segments()\n" * wanted
+        "from virnucpro.devices import memory\n"
+        + "memory.use_expandable_segments()\n" * wanted
         + "import torch; x = torch.empty(1 << 20, device='cuda')\n"
-        "print(devices.expandable_segments_seen('cuda'))"
+        "print(memory.expandable_segments_seen('cuda'))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.stdout.strip() == str(wanted), run.stderr

@@ -13,7 +13,7 @@ from virnucpro.calls import chunk_calls
 from virnucpro.chunks import chunk_spans
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.frames import open_frames
-from virnucpro.settings import Options, Settings
+from virnucpro.run.settings import Options, Settings
 
 
 def test_chunks_frames_and_calls():

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from conftest import REPOSITORY
-from virnucpro.bundle import load, read_manifest
+from virnucpro.bundle import load
+from virnucpro.bundle.manifest import read_manifest
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 THRESHOLDS = (REPOSITORY / "docs" / "before-after.md").read_text("utf-8")

@@ -6,14 +6,14 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from virnucpro.run import predict
+    from virnucpro.run.predict import predict
 
 __all__ = ["__version__", "predict"]
 
 
 def __getattr__(name: str) -> object:
     if name == "predict":
-        from virnucpro.run import predict
+        from virnucpro.run.predict import predict
 
         return predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

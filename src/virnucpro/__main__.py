@@ -1,11 +1,18 @@
 """`python -m virnucpro`, which is the program `virnucpro`."""
 
-from virnucpro.leaving import take_early
+import os
+import signal
 
 
 def main() -> None:
-    """Runs the program and exits; what takes its time is imported when signals are taken."""
-    take_early()
+    """Run the program and exit; what takes its time is imported here."""
+    # A descriptor that is missing would be given to the next file that is opened.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    # No traceback of a Ctrl-C while nothing has begun; cli.signals takes it later.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from virnucpro.cli import main
 
     main()

@@ -54,6 +54,10 @@ class ResumeError(VirnucproError):
     exit_code = 3
 
 
+class OtherRun(ResumeError):
+    """A run directory that holds a run of another input, bundle, precision or version."""
+
+
 class BlockError(ResumeError):
     """A finished block that is missing, damaged or of another run; it can be computed again."""
 
@@ -79,3 +83,16 @@ class Terminated(BaseException):
     """
 
     exit_code: ClassVar[int] = 143
+
+
+def ending(error: BaseException) -> tuple[str, int, str]:
+    """Return status, exit code and sentence of a run that this error ends."""
+    if isinstance(error, VirnucproError):
+        return "failed", error.exit_code, str(error)
+    if isinstance(error, Terminated):
+        return "interrupted", error.exit_code, "terminated by a signal"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130, "interrupted from the keyboard"
+    if isinstance(error, MemoryError):
+        return "failed", OutOfMemory.exit_code, "out of memory"
+    return "failed", 1, f"{type(error).__name__}: {error}"

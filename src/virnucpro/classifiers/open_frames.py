@@ -11,21 +11,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from virnucpro.batches import Batches, Block
-from virnucpro.bundle import MANIFEST, Bundle
-from virnucpro.cache import cache_dir, file_digest
+from virnucpro.blocks import Batches, Block, Texts
 from virnucpro.calls import Embeddings, Scores, frame_scores_to_chunks
-from virnucpro.devices import computing, is_out_of_memory
+from virnucpro.classifiers.head import CLASSES, Head, load_head
+from virnucpro.classifiers.model import Model
+from virnucpro.classifiers.prepared import FramePreparation, PreparedFrames
+from virnucpro.devices.compute import DEFAULTS, Compute
+from virnucpro.devices.out_of_memory import computing, is_out_of_memory
 from virnucpro.encoders import Encoder, load_dnabert_s, load_esm2
 from virnucpro.encoders.esm2 import MAX_RESIDUES, check_length
 from virnucpro.encoders.turns import Visitor
-from virnucpro.encoders.weights import find_published, open_published
-from virnucpro.engine import DEFAULTS, Engine
+from virnucpro.encoders.weights.load import find_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames
-from virnucpro.head import CLASSES, Head
-from virnucpro.preparation import FramePreparation, PreparedFrames
-from virnucpro.texts import Texts
 from virnucpro.tokens import TokenRows
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
@@ -83,27 +81,33 @@ class FrameClassifier:
     """
 
     def __init__(
-        self, bundle: Bundle, device: str, precision: str, engine: Engine = DEFAULTS
+        self,
+        model: Model,
+        device: str,
+        precision: str,
+        compute: Compute = DEFAULTS,
+        *,
+        embeddings: bool = False,
     ) -> None:
-        if bundle.chunk_nt // 3 > MAX_RESIDUES:
+        if model.chunk_nt // 3 > MAX_RESIDUES:
             raise BundleError(
-                f"{bundle.path / MANIFEST}: chunk_nt is {bundle.chunk_nt}, but ESM-2 takes "
+                f"{model.path}: chunk_nt is {model.chunk_nt}, but ESM-2 takes "
                 f"proteins of at most {MAX_RESIDUES} residues; the bundle cannot be used"
             )
-        self.name = bundle.name
+        self.name = model.name
         self.precision = precision
         self.device = device
-        self._keeps = engine.save_embeddings
-        paths = {name: _checked(bundle, name) for name in (DNABERT_S, ESM2)}
+        self._keeps = embeddings
+        paths = {name: model.encoder(name) for name in (DNABERT_S, ESM2)}
         with computing(self.name, device):
-            self._encoders = _loaded(paths, device, precision, engine)
+            self._encoders = _loaded(paths, device, precision, compute)
         tokenizer = find_published(paths[DNABERT_S]).tokenizer
         assert tokenizer is not None  # FrameEncoders.of has said otherwise
         self._preparation = FramePreparation(tokenizer)
-        self._head: Head = bundle.head.to(device)
+        self._head: Head = load_head(model.file(HEAD)).to(device)
         if self._head.features != self._encoders.width:
             raise BundleError(
-                f"{bundle.path}: the head takes {self._head.features} numbers, the encoders give "
+                f"{model.path}: the head takes {self._head.features} numbers, the encoders give "
                 f"{self._encoders.width}; they do not belong together"
             )
 
@@ -199,11 +203,10 @@ class FrameClassifier:
 
 
 def _loaded(
-    paths: Mapping[str, Path], device: str, precision: str, engine: Engine
+    paths: Mapping[str, Path], device: str, precision: str, compute: Compute
 ) -> FrameEncoders:
     """Both encoders; where only one fits the device at a time, in turns."""
-    cache = cache_dir() if engine.cache_weights else None
-    words: dict[str, Any] = {"engine": engine, "cache": cache}
+    words: dict[str, Any] = {"compute": compute}
     dnabert_s = load_dnabert_s(paths[DNABERT_S], device, precision, **words)
     try:
         esm2 = load_esm2(paths[ESM2], device, precision, **words)
@@ -217,50 +220,3 @@ def _loaded(
     esm2 = load_esm2(paths[ESM2], device, precision, **words)
     both = FrameEncoders.of(dnabert_s, esm2)
     return replace(both, turns=(first, Visitor(esm2)))
-
-
-def encoder_files(path: Path | str) -> dict[str, Path]:
-    """The files that a published encoder is read from, by name; raises BundleError."""
-    return {file.name: file for file in find_published(path).files}
-
-
-def encoder_config(path: Path | str) -> Mapping[str, Any]:
-    """The config that a published encoder came with; raises BundleError."""
-    return open_published(find_published(path)).config
-
-
-def encoder_sums(path: Path | str) -> dict[str, str]:
-    """The sha256 of each of these files, by name. Raises BundleError."""
-    return {name: file_digest(file) for name, file in encoder_files(path).items()}
-
-
-def _checked(bundle: Bundle, name: str) -> Path:
-    """Where an encoder of a bundle lies, its files found to be those that the manifest names."""
-    parts = bundle.parts.get("encoders")
-    if not isinstance(parts, Mapping) or name not in parts:
-        raise BundleError(
-            f"{bundle.path}: holds a head, but no encoder {name}; make a bundle of both encoders "
-            "with `virnucpro bundles import HEAD.pth -o DIR --chunk N --esm PATH --dnabert PATH`"
-        )
-    part = parts[name]
-    path = part.get("path") if isinstance(part, Mapping) else None
-    sums = part.get("sha256") if isinstance(part, Mapping) else None
-    if not isinstance(path, str) or not isinstance(sums, Mapping):
-        raise BundleError(
-            f"{bundle.path / MANIFEST}: names no path and sha256 for the encoder {name}; "
-            "it is damaged"
-        )
-    place = bundle.path / path
-    if not place.exists():
-        raise BundleError(
-            f"{place}: the encoder {name} of bundle {bundle.name} is not there any more; put it "
-            "back, or make or download the bundle again"
-        )
-    found = encoder_sums(place)
-    wrong = sorted(file for file in {*found, *sums} if found.get(file) != sums.get(file))
-    if wrong:
-        raise BundleError(
-            f"{place}: {', '.join(wrong)} of the encoder {name} is not what the bundle's "
-            f"{MANIFEST} names; put the files there that its head was fitted on"
-        )
-    return place

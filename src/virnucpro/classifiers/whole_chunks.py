@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.batches import Batches, Block
-from virnucpro.bundle import Bundle
+from virnucpro.blocks import Batches, Block, Texts
 from virnucpro.calls import FRAME_NAMES, Scores, is_called
-from virnucpro.devices import computing, each_on_one_thread, fitting
-from virnucpro.encoders.attention import observing
-from virnucpro.encoders.codon import (
+from virnucpro.classifiers.chunk_status import chunk_status, whole_chunk_scores
+from virnucpro.classifiers.codon import (
     CodonNetwork,
     canonical_codes,
     frame_codons,
@@ -25,13 +23,16 @@ from virnucpro.encoders.codon import (
     padded_codons,
     unflip_frames,
 )
+from virnucpro.classifiers.model import Model
+from virnucpro.devices.compute import DEFAULTS, Compute
+from virnucpro.devices.machine import each_on_one_thread
+from virnucpro.devices.out_of_memory import computing, fitting
+from virnucpro.encoders.attention import observing
 from virnucpro.encoders.precision import device_of, dtype_of
-from virnucpro.engine import DEFAULTS, Engine
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
-from virnucpro.texts import Texts, chunk_status, whole_chunk_scores
 
 CODON = "codon"
-WEIGHTS = "codon.safetensors"
+CODON_WEIGHTS = "codon.safetensors"
 ALL_FRAMES = (1 << len(FRAME_NAMES)) - 1
 # Codons of a batch, of all six frames: 32 chunks of 500 nt on a CPU, where more gains nothing.
 BATCH_CODONS = {"cpu": 32_256, "cuda": 2_064_384}
@@ -47,17 +48,17 @@ class ChunkClassifier:
     ahead = None
 
     def __init__(
-        self, bundle: Bundle, device: str, precision: str, engine: Engine = DEFAULTS
+        self, model: Model, device: str, precision: str, compute: Compute = DEFAULTS
     ) -> None:
-        self.name = bundle.name
+        self.name = model.name
         self.precision = precision
         self.device = device
-        self._min_nt = bundle.min_nt
-        self._validated_nt = bundle.validated_nt
-        self._budget = engine.batch_tokens or BATCH_CODONS[torch.device(device).type]
+        self._min_nt = model.min_nt
+        self._validated_nt = model.validated_nt
+        self._budget = compute.batch_tokens or BATCH_CODONS[torch.device(device).type]
         self._least = self._budget
         self._count = self._positions = self._pads = 0
-        self._network = codon_network_of(bundle, device, precision, engine.attention)
+        self._network = codon_network_of(model, device, precision, compute.attention)
         self._kernels_seen: dict[Any, str] = {}
 
     @property
@@ -159,10 +160,10 @@ class ChunkClassifier:
 
 
 def codon_network_of(
-    bundle: Bundle, device: str, precision: str, attention: str = "auto"
+    model: Model, device: str, precision: str, attention: str = "auto"
 ) -> CodonNetwork:
     """The network of a bundle of kind chunks. Raises BundleError, DeviceError, SettingsError."""
-    weights, part = bundle.file(WEIGHTS), bundle.part(CODON)
+    weights, part = model.file(CODON_WEIGHTS), model.part(CODON)
     return load_codon_network(weights, part, dtype_of(precision), device_of(device), attention)
 
 

@@ -16,9 +16,10 @@ from virnucpro.cli.cite import cite
 from virnucpro.cli.config import config_of
 from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
+from virnucpro.cli.merge import merge
 from virnucpro.cli.predict import predict
 from virnucpro.cli.report import report
-from virnucpro.cli.stopping import INTERRUPTED, stop
+from virnucpro.cli.signals import INTERRUPTED, stop
 from virnucpro.cli.terminal import complain
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
@@ -52,7 +53,7 @@ class _Program(click.RichGroup):
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.rich_config({"text_paragraph_linebreaks": "\n\n"})
-@click.command_panel("Classify", commands=["predict", "validate", "config"])
+@click.command_panel("Classify", commands=["predict", "merge", "validate", "config"])
 @click.command_panel("Results", commands=["report", "cite"])
 @click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
 @click.command_panel("This machine", commands=["doctor", "bench"])
@@ -66,14 +67,25 @@ def program() -> None:
 
 
 config = config_of(predict)
-for command in (predict, validate, config, report, cite, bundles, evaluate, train, bench, doctor):
+for command in (
+    predict,
+    merge,
+    validate,
+    config,
+    report,
+    cite,
+    bundles,
+    evaluate,
+    train,
+    bench,
+    doctor,
+):
     program.add_command(command)
 
 
 def main() -> NoReturn:
-    """Runs the program and exits."""
+    """Run the program and exit."""
     try:
-        stop.begin()
         # A path need not be UTF-8; stderr escapes by itself.
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")

@@ -10,7 +10,7 @@ from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.values import NAME, FilePath
 
 if TYPE_CHECKING:
-    from virnucpro.bench import Case, Reading
+    from virnucpro.measure.speed import Case, Reading
 
 CASES = "ours, plain, compiled, no streams, not pinned, transformers, fair-esm, esm-cpp"
 
@@ -69,9 +69,9 @@ def bench(
     """
     import torch
 
-    from virnucpro.bench import Bench, attention_alone, default_cases, machine
-    from virnucpro.devices import check_present, known_device
+    from virnucpro.devices.choice import check_present, known_device
     from virnucpro.encoders.attention import BACKENDS
+    from virnucpro.measure.speed import Bench, attention_alone, default_cases, machine
 
     check_present(known_device(device))
     if json_file is not None:
@@ -109,7 +109,7 @@ def bench(
 
 
 def _case(text: str) -> "Case":
-    from virnucpro.bench import Case
+    from virnucpro.measure.speed import Case
 
     encoder, by, precision, *attention = [*text.split(":"), "", ""][:4]
     if encoder not in ("esm2", "dnabert_s") or by not in CASES.split(", ") or not precision:

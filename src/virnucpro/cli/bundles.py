@@ -11,7 +11,7 @@ from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper,
 from virnucpro.cli.values import FILE, NAME
 
 if TYPE_CHECKING:
-    from virnucpro.catalogue import Known
+    from virnucpro.bundle.catalogue import Known
 
 catalogue_option = click.option(
     "--catalogue",
@@ -31,7 +31,7 @@ def bundles() -> None:
 def list_(catalogue: Path | None) -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
     from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
-    from virnucpro.catalogue import newest, read_catalogue
+    from virnucpro.bundle.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
     from virnucpro.errors import BundleError
 
@@ -74,8 +74,9 @@ def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -
     virnucpro bundles show mini-500
     virnucpro bundles show mini-500 --all
     """
-    from virnucpro.bundle import find, load, read_manifest
-    from virnucpro.catalogue import read_catalogue
+    from virnucpro.bundle import find, load
+    from virnucpro.bundle.catalogue import read_catalogue
+    from virnucpro.bundle.manifest import read_manifest
     from virnucpro.cli.cards import card_tables, contents, essentials, known_manifest
 
     known = read_catalogue(catalogue).find(bundle)
@@ -102,7 +103,7 @@ def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -
 def verify(bundle: str) -> int:
     """Compute every checksum of a bundle anew; exit code 1 if one is not what it should be."""
     from virnucpro.bundle import load
-    from virnucpro.verification import verified
+    from virnucpro.bundle.verify import verified
 
     found = load(bundle)
     wrong, total = [], 0
@@ -170,8 +171,8 @@ def download(
             click.echo(folded(here), err=True)
         return
     known = _known(name, catalogue)
-    from virnucpro.acquire import download as acquired
-    from virnucpro.acquire import placed
+    from virnucpro.bundle.download import download as acquired
+    from virnucpro.bundle.download import placed
     from virnucpro.cli.cards import card_tables, known_manifest
 
     with Screen(quiet=quiet, bar=not no_progress) as screen:
@@ -190,7 +191,7 @@ def _is_embedded(name: str) -> bool:
 
 
 def _known(name: str, catalogue: Path | None) -> "Known":
-    from virnucpro.catalogue import read_catalogue
+    from virnucpro.bundle.catalogue import read_catalogue
     from virnucpro.errors import BundleError
 
     listed = read_catalogue(catalogue)
@@ -230,7 +231,7 @@ def import_(
     encoders = {part: path for part, path in (("dnabert_s", dnabert), ("esm2", esm)) if path}
     if copy and not encoders:
         raise click.UsageError("--copy copies encoders; name them with --esm and --dnabert.")
-    from virnucpro.assembly import import_head
+    from virnucpro.bundle.assemble import import_head
 
     made = import_head(head, out, chunk, encoders, copy=copy)
     for line in made.found:

@@ -9,9 +9,9 @@ from rich.text import Text
 from virnucpro.cli.terminal import tables_in_parts
 
 if TYPE_CHECKING:
-    from virnucpro.acquire import Placed
-    from virnucpro.bundle import Bundle
-    from virnucpro.catalogue import Known
+    from virnucpro.bundle.catalogue import Known
+    from virnucpro.bundle.download import Placed
+    from virnucpro.bundle.manifest import Bundle
 
 Manifest = Mapping[str, Any]
 # What few will read to its end.
@@ -77,7 +77,7 @@ def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, 
 
 def contents(bundle: "Bundle") -> dict[str, Any]:
     """The files of a bundle, those of its encoders too, with their sizes as they lie there."""
-    from virnucpro.verification import listed_files
+    from virnucpro.bundle.verify import listed_files
 
     rows, total = [], 0
     for path, sha256 in listed_files(bundle):

@@ -20,15 +20,16 @@ def cite(run_dir: Path | None, as_bibtex: bool) -> None:
     virnucpro cite run
     virnucpro cite --bibtex > virnucpro.bib
     """
-    from virnucpro import citation
+    from virnucpro.report import citation
 
     if as_bibtex:
         click.echo(citation.bibtex(), nl=False)
         return
     from virnucpro.errors import InputError
-    from virnucpro.report.runs import read_run, run_files
+    from virnucpro.report.runs import read_run
     from virnucpro.report.words import methods, references
-    from virnucpro.run_directory import FINISHED
+    from virnucpro.results.read import run_files
+    from virnucpro.results.record import FINISHED
 
     runs = [read_run(files) for files in run_files(run_dir)] if run_dir is not None else [None]
     for run in runs:

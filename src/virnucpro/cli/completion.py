@@ -46,7 +46,7 @@ def _here() -> list[str]:
 
 
 def _published() -> list[str]:
-    from virnucpro.catalogue import newest, read_catalogue
+    from virnucpro.bundle.catalogue import newest, read_catalogue
 
     names = [known.name for known in read_catalogue().bundles]
     return [*names, *newest(names)]

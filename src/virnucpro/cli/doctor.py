@@ -15,7 +15,7 @@ def doctor(as_json: bool) -> int:
     bundles on two fixed sequences. The last line says whether everything works; exits 1 where
     something that should work does not.
     """
-    from virnucpro.doctor import examine
+    from virnucpro.measure.doctor import examine
 
     findings = []
     for finding in examine():

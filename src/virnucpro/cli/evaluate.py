@@ -10,9 +10,10 @@ from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
+from virnucpro.progress import Position
 
 if TYPE_CHECKING:
-    from virnucpro.train.measure import Evaluation
+    from virnucpro.measure.accuracy import Evaluation
 
 # Fewer say little of a false-positive rate of a few per cent.
 FEW = 100
@@ -65,9 +66,9 @@ def evaluate(
     virnucpro evaluate my-bundle --fasta all.fasta --labels labels.tsv
     """
     from virnucpro.bundle import load
-    from virnucpro.devices import use_threads
-    from virnucpro.train.measure import evaluate as measure
-    from virnucpro.writing import write_json
+    from virnucpro.devices.machine import use_threads
+    from virnucpro.measure.accuracy import evaluate as measure
+    from virnucpro.storage.atomic import write_json
 
     if json_path is not None:
         check_json_file(json_path)
@@ -87,7 +88,7 @@ def evaluate(
         def advance(bases: int) -> None:
             nonlocal done
             done += bases
-            screen.step(min(done, total), total, f"{done:,} nt scored")
+            screen.advance(Position(min(done, total), total, f"{done:,} nt scored"))
 
         evaluation = measure(
             classifier,

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from virnucpro.errors import SettingsError
-from virnucpro.writing import is_special
+from virnucpro.storage.atomic import is_special
 
 
 def check_json_file(path: Path) -> None:

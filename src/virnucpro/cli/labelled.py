@@ -9,8 +9,8 @@ import rich_click as click
 from virnucpro.cli.values import FILE
 
 if TYPE_CHECKING:
-    from virnucpro.progress import Stages
-    from virnucpro.train.labels import Labelled
+    from virnucpro.measure.labels import Labelled
+    from virnucpro.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 OPTIONS = ["--fasta", "--labels", "--positive", "--negative"]
@@ -46,10 +46,10 @@ def read_labelled(
     labels: tuple[Path, ...],
     positive: tuple[Path, ...],
     negative: tuple[Path, ...],
-    stages: "Stages",
+    stages: "Progress",
 ) -> "Labelled":
     """The labelled contigs that the four options name."""
-    from virnucpro.train.labels import read_two_sided, read_with_labels
+    from virnucpro.measure.labels import read_two_sided, read_with_labels
 
     one, two = bool(fasta and labels), bool(positive and negative)
     if one == two or bool(fasta) != bool(labels) or bool(positive) != bool(negative):

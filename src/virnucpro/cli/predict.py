@@ -9,14 +9,15 @@ import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
-from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
+from virnucpro.cli.options import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen, complain, folded
 from virnucpro.cli.values import FILE, NAME, SHARE
-from virnucpro.errors import Terminated, VirnucproError
-from virnucpro.run_directory import FINISHED, RunFiles, read_run_json
+from virnucpro.errors import ResumeError, Terminated, VirnucproError
+from virnucpro.results.files import RunFiles
+from virnucpro.results.record import RunRecord
 
 if TYPE_CHECKING:
-    from virnucpro.settings import Settings
+    from virnucpro.run.settings import Settings
 
 # Options of the published programs, and what answers to them here.
 ELSEWHERE = {
@@ -54,28 +55,25 @@ def _refusing(command: Command) -> Command:
 
 @click.command()
 @click.argument("inputs", nargs=-1, type=FILE)
-@click.option_panel("Input", options=["--sample-sheet", *OPTIONS])
-@click.option_panel("Output", options=["--out", "--prefix"])
 @click.option_panel(
-    "Tables",
-    options=["--tables", "--no-compat-tables", "--write", "--parquet", "--save-embeddings"],
-)
-@click.option_panel("Starting again", options=["--resume", "--force", "--keep-blocks", "--journal"])
-@click.option_panel("Classifier", options=["--bundle", "--threshold", "--cache-weights"])
-@click.option_panel(
-    "Device", options=["--gpus", "--precision", "--attention", "--threads", "--batch-tokens"]
+    "Most used", options=["--out", "--bundle", "--threshold", "--mates", "--gpus", "--threads"]
 )
 @click.option_panel(
-    "Memory and speed",
+    "Input", options=["--sample-sheet", *(name for name in OPTIONS if name != "--mates")]
+)
+@click.option_panel(
+    "Output",
     options=[
-        "--dataloader-workers",
-        "--pin-memory",
-        "--expandable-segments",
-        "--cache-clear-interval",
-        "--cuda-streams",
-        "--esm-batch-size",
-        "--dnabert-batch-size",
+        "--prefix",
+        "--tables",
+        "--no-compat-tables",
+        "--write",
+        "--parquet",
+        "--save-embeddings",
     ],
+)
+@click.option_panel(
+    "Starting again", options=["--resume", "--rerun", "--force", "--keep-blocks", "--journal"]
 )
 @click.option_panel(
     "Behaviour",
@@ -86,6 +84,21 @@ def _refusing(command: Command) -> Command:
         "--no-progress",
         "--log-json",
         "--config",
+    ],
+)
+@click.option_panel("Several workers", options=["--workers", "--scheduler", "--part"])
+@click.option_panel("Numerics", options=["--precision", "--attention"])
+@click.option_panel(
+    "Memory and speed",
+    options=[
+        "--batch-tokens",
+        "--esm-batch-size",
+        "--dnabert-batch-size",
+        "--dataloader-workers",
+        "--pin-memory",
+        "--expandable-segments",
+        "--cache-clear-interval",
+        "--cuda-streams",
     ],
 )
 @click.option(
@@ -143,6 +156,12 @@ def _refusing(command: Command) -> Command:
     show_default=True,
     help="Go on with an unfinished run in the run directory, or refuse it.",
 )
+@click.option(
+    "--rerun",
+    is_flag=True,
+    help="Go on with an unfinished run of this input, and replace a run of another input, bundle "
+    "or version: for workflow engines, which give the same command for whatever has changed.",
+)
 @click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
 @click.option(
     "--keep-blocks",
@@ -154,6 +173,12 @@ def _refusing(command: Command) -> Command:
     type=FILE,
     help="Folder for what is finished of the run, so that a retry with another run directory goes "
     "on from it; default: the run directory.",
+)
+@click.option(
+    "--part",
+    type=NAME,
+    metavar="i/n",
+    help="Score part i of n, without tables; `virnucpro merge` of all parts makes the results.",
 )
 @click.option(
     "--bundle",
@@ -181,9 +206,21 @@ def _refusing(command: Command) -> Command:
 @click.option(
     "--gpus",
     type=NAME,
-    metavar="all|none|N",
-    help="all, none, or the number of a GPU; default: the first, if there is one. A run computes "
-    "on one GPU only, so all is for machines with one.",
+    metavar="all|none|N,...",
+    help="all, none, or numbers of GPUs as 0,1; default: the first, if there is one. Several need "
+    "pip install 'virnucpro[cluster]'.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Compute in this many processes on the CPU; needs pip install 'virnucpro[cluster]'.",
+)
+@click.option(
+    "--scheduler",
+    type=NAME,
+    metavar="ADDRESS|FILE.json",
+    help="Compute on the workers of a running Dask scheduler. Anybody who reaches an open "
+    "scheduler can run code on its workers: see docs/scale.md.",
 )
 @click.option(
     "--attention",
@@ -248,12 +285,6 @@ def _refusing(command: Command) -> Command:
     type=click.IntRange(min=1),
     help="CPU threads; default: OMP_NUM_THREADS, else as many as there are processors allowed.",
 )
-@click.option(
-    "--cache-weights",
-    is_flag=True,
-    help="Keep a copy of the published encoders as they lie in memory, under VIRNUCPRO_CACHE or "
-    "the platform's cache folder, and load them from there the next time.",
-)
 @click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option(
@@ -306,20 +337,20 @@ def predict(
     virnucpro predict contigs.fasta -o run --threshold 0.6
     virnucpro predict contigs.fasta -o run --prefix lake --tables gz --threads 4
     """
-    from virnucpro.cli.samples import run_samples
-    from virnucpro.run import run
-    from virnucpro.settings import Settings
+    from virnucpro.run.predict import run
+    from virnucpro.run.samples import run_samples
+    from virnucpro.run.settings import Settings
 
     if sample_sheet is None and not options["inputs"]:
         raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
     pairs = pairs_of(interleaved, unpaired)
-    settings = Settings(command=tuple(sys.argv), pairs=pairs, **options)
+    settings = Settings.of(command=sys.argv, pairs=pairs, **options)
     try:
         with Screen(quiet=quiet, bar=not no_progress, verbose=verbose) as screen:
             if sample_sheet is not None:
-                return run_samples(sample_sheet, settings, screen)
+                return run_samples(sample_sheet, settings, screen, complain)
             outcome = run(settings, screen)
-            if outcome.error is None:
+            if outcome.error is None and outcome.counts is not None:
                 files = outcome.files
                 first = files.pairs if outcome.counts.pairs else files.contigs
                 screen.line(f"results are in {settings.out}; begin with {files.report} or {first}")
@@ -334,7 +365,8 @@ def predict(
 
 def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
     """What a run that was stopped leaves for the next one, in a sentence."""
-    flags = {"--force": settings.force, "--no-resume": not settings.resume}
+    restart = settings.restart
+    flags = {"--force": restart.force, "--no-resume": not restart.resume}
     given = " and ".join(flag for flag, is_given in flags.items() if is_given)
     without = f" without {given}" if given else ""
     goes_on = f": give the same command again{without}, and it goes on"
@@ -342,7 +374,7 @@ def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
         return (
             f"samples that are finished, and finished blocks of the one at hand, are kept{goes_on}"
         )
-    files = RunFiles(settings.out, settings.prefix, settings.journal)
+    files = settings.files
     blocks = files.finished_blocks
     kept = f"{blocks:,} finished block{'s are' if blocks > 1 else ' is'} kept"
     if _is_finished(files):
@@ -351,14 +383,14 @@ def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
         )
     if blocks:
         return f"{kept}{goes_on}"
-    without = "" if settings.force else without
+    without = "" if restart.force else without
     return f"no block was finished yet: the same command{without} begins at the start"
 
 
 def _is_finished(files: RunFiles) -> bool:
     with suppress(VirnucproError):  # run.json of another program
-        document = read_run_json(files)
-        return document is not None and document.get("status") in FINISHED
+        record = RunRecord.read(files.run_json, ResumeError)
+        return record is not None and record.is_finished
     return False
 
 

@@ -23,9 +23,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from virnucpro.cli.stopping import stop
-from virnucpro.devices import peak_memory_bytes
-from virnucpro.progress import WARNING, Forecast, Position
+from virnucpro.cli.forecast import Forecast
+from virnucpro.cli.signals import stop
+from virnucpro.devices.memory import peak_memory_bytes
+from virnucpro.progress import WARNING, Position
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
@@ -151,7 +152,7 @@ class _Stderr(Console):
 
 
 class Screen:
-    """A watcher of runs and of training, for `with`.
+    """Progress in a terminal or a file, for `with`.
 
     quiet leaves out everything but warnings and errors, bar=False only the bar and the periodic
     lines; verbose adds a line for each block, and what computes it.
@@ -163,9 +164,7 @@ class Screen:
         self._console = _Stderr(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._started = monotonic()
         self._forecast = Forecast()
-        self._share: float | None = None
         self._note = ""
-        self._left_s: Callable[[], float | None] = lambda: None
         self._progress: Progress | None = None
         self._ended = Event()
         self._lines: Thread | None = None
@@ -178,7 +177,7 @@ class Screen:
                 TaskProgressColumn(),
                 TextColumn("{task.description}", markup=False),
                 TimeElapsedColumn(),
-                _Left(lambda: self._left_s()),
+                _Left(lambda: self._forecast.left_s(monotonic())),
                 console=self._console,
                 transient=True,
             )
@@ -221,38 +220,33 @@ class Screen:
         if not self._quiet:
             paper(stderr=True).print(table)
 
-    def position(self, position: Position) -> None:
-        """How far a run is. Raises what a signal asked for and was not heard."""
+    def advance(self, position: Position) -> None:
+        """Show how far work is. Raises what a signal asked for and was not heard."""
         stop.check()
         forecast = self._forecast
         forecast.take(monotonic(), position)
-        rate = "" if forecast.rate is None else f"{_few_digits(forecast.rate)} chunks/s, "
-        memory = f"{peak_memory_bytes() / 2**30:.2f} GiB"
-        chunks = f"{position.chunks:,} chunks, {rate}{memory}"
-        self._left_s = lambda: forecast.left_s(monotonic())
-        self._show(forecast.share, f"{position.records:,} records, {chunks}", chunks)
-        if self._verbose and position.chunks:
-            self.line(self.now())
-
-    def step(self, done: int, total: int, note: str) -> None:
-        """How far any other work is."""
-        now = monotonic()
-        share, spent = done / total if total else 0.0, now - self._started
-        whole = spent / share if share else None
-        self._left_s = lambda: whole and max(0.0, whole - (monotonic() - self._started))
-        self._show(share, note, note)
-
-    def _show(self, share: float | None, note: str, short: str) -> None:
-        self._share, self._note = share, note
+        details = [position.note]
+        if position.unit and forecast.rate is not None:
+            details.append(f"{_few_digits(forecast.rate)} {position.unit}/s")
+        if position.unit:
+            details.append(f"{peak_memory_bytes() / 2**30:.2f} GiB")
+        self._note = ", ".join(details)
         if self._progress is not None:
-            total = None if share is None else 1.0
-            self._progress.update(self._task, completed=share or 0, total=total, description=short)
+            share = forecast.share
+            self._progress.update(
+                self._task,
+                completed=share or 0,
+                total=None if share is None else 1.0,
+                description=self._note,
+            )
+        if self._verbose and position.count:
+            self.line(self.now())
 
     def now(self) -> str:
         """How far the work is at this moment, in one line."""
-        left = self._left_s()
+        left, share = self._forecast.left_s(monotonic()), self._forecast.share
         parts = (
-            "" if self._share is None else f"{self._share:.0%}",
+            "" if share is None else f"{share:.0%}",
             self._note or "starting",
             f"{duration(monotonic() - self._started)} elapsed",
             "" if left is None else f"{duration(left)} left",

@@ -9,9 +9,10 @@ import rich_click as click
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen
 from virnucpro.cli.values import FILE, NAME
+from virnucpro.progress import Position
 
 if TYPE_CHECKING:
-    from virnucpro.bundle import Bundle
+    from virnucpro.bundle.manifest import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHORTEST_CHUNK_NT = 60
@@ -91,7 +92,7 @@ def kmer(
     \b
     virnucpro train kmer --positive viral.fasta --negative host.fasta -o mine
     """
-    from virnucpro.bundle import check_free
+    from virnucpro.bundle.write import check_free
     from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 
     settings = KmerSettings(k=k, fragments=fragments, seed=seed)
@@ -102,7 +103,7 @@ def kmer(
             data.contigs,
             settings,
             data.sha256,
-            lambda what, share: screen.step(round(100 * share), 100, what),
+            lambda what, share: screen.advance(Position(share, 1, what)),
         )
         bundle = write_kmer_bundle(
             out,
@@ -176,8 +177,8 @@ def head(
     virnucpro train head --dnabert DNABERT --esm ESM -o mine \\
           --positive viral.fasta --negative host.fasta
     """
-    from virnucpro.bundle import check_free
-    from virnucpro.devices import use_threads
+    from virnucpro.bundle.write import check_free
+    from virnucpro.devices.machine import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
     from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 
@@ -253,8 +254,8 @@ def encoder(
     \b
     virnucpro train encoder --positive viral.fasta --negative host.fasta -o mine
     """
-    from virnucpro.bundle import check_free
-    from virnucpro.devices import use_threads
+    from virnucpro.bundle.write import check_free
+    from virnucpro.devices.machine import use_threads
     from virnucpro.encoders.precision import device_of
     from virnucpro.train.encoder_fit import (
         EncoderSettings,
@@ -272,7 +273,7 @@ def encoder(
 
         def tell(now: FitProgress) -> None:
             area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
-            screen.step(now.step, now.steps, f"loss {now.loss:.4f}{area}")
+            screen.advance(Position(now.step, now.steps, f"loss {now.loss:.4f}{area}"))
 
         data = read_labelled(**labelled, stages=screen)
         screen.line(f"training in {work}, {steps:,} steps of {batch_nt:,} nt")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
-from virnucpro.cli.reading import OPTIONS, pairs_of, reading_options
+from virnucpro.cli.options import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import complain, folded
 from virnucpro.cli.values import FILE, NAME
 
 if TYPE_CHECKING:
-    from virnucpro.inspection import Inspection
+    from virnucpro.run.validate import Inspection
 
 
 @click.command()
@@ -51,11 +51,11 @@ def validate(
         raise click.UsageError("no input was named; give files, folders, - or --sample-sheet.")
     pairs = pairs_of(interleaved, unpaired)
     from virnucpro.bundle import load
-    from virnucpro.cli.samples import settings_of_samples
-    from virnucpro.inspection import inspect
-    from virnucpro.settings import Settings
+    from virnucpro.run.samples import settings_of_samples
+    from virnucpro.run.settings import Settings
+    from virnucpro.run.validate import inspect
 
-    settings = Settings(out=Path(), bundle=bundle, pairs=pairs, **options)
+    settings = Settings.of(out=Path(), bundle=bundle, pairs=pairs, **options)
     runs = [settings] if sample_sheet is None else settings_of_samples(sample_sheet, settings)
     loaded = load(bundle)
     found: list[Inspection] = []

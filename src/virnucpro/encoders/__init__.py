@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from virnucpro.devices import check_fp8
+from virnucpro.devices.choice import check_fp8
+from virnucpro.devices.compute import DEFAULTS, Compute
 from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF, backend_for
-from virnucpro.encoders.converted import load_through
+from virnucpro.encoders.cpu import PackedDnabertS, PackedEsm2, can_pack
 from virnucpro.encoders.dnabert_s import DnabertS, dnabert_s_config
 from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
-from virnucpro.encoders.fused import FusedDnabertS, FusedEsm2
-from virnucpro.encoders.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
-from virnucpro.encoders.packed import PackedDnabertS, PackedEsm2, can_pack
+from virnucpro.encoders.gpu import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.precision import device_of, dtype_of, products
-from virnucpro.encoders.weights import find_published
-from virnucpro.engine import DEFAULTS, Engine
+from virnucpro.encoders.weights.converted import load_through
+from virnucpro.encoders.weights.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
+from virnucpro.encoders.weights.load import find_published
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 
@@ -38,7 +38,7 @@ def load_esm2(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
     *,
-    engine: Engine = DEFAULTS,
+    compute: Compute = DEFAULTS,
     cache: Path | None = None,
     plain: bool = False,
 ) -> Encoder:
@@ -46,7 +46,7 @@ def load_esm2(
 
     A directory is Hugging Face's, in safetensors or `.bin`, whole or in shards; a file is
     fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16, fp16,
-    or on Hopper GPUs fp8. engine: see engine.Engine. cache: a folder that keeps a copy of
+    or on Hopper GPUs fp8. compute: see compute.Compute. cache: a folder that keeps a copy of
     the weights in that precision (for fp8 in bf16), which a later call reads instead. plain: by the
     module of esm2.py as it is written, also where there are faster layers. Its embed takes proteins
     of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for files that are
@@ -62,7 +62,7 @@ def load_esm2(
 
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
     model = load_through(cache, build, find_published(path), layouts, dtype, place)
-    return esm2_encoder(model, name=str(path), precision=precision, engine=engine, plain=plain)
+    return esm2_encoder(model, name=str(path), precision=precision, compute=compute, plain=plain)
 
 
 def load_dnabert_s(
@@ -71,13 +71,13 @@ def load_dnabert_s(
     precision: str = "fp32",
     tokenizer: Path | str | None = None,
     *,
-    engine: Engine = DEFAULTS,
+    compute: Compute = DEFAULTS,
     cache: Path | None = None,
     plain: bool = False,
 ) -> Encoder:
     """DNABERT-S from a published directory, or from one safetensors file with its config inside.
 
-    A directory holds `pytorch_model.bin`, or safetensors. precision, engine, cache and plain: as
+    A directory holds `pytorch_model.bin`, or safetensors. precision, compute, cache and plain: as
     in load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where
     path has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises
     as load_esm2 does.
@@ -103,13 +103,13 @@ def load_dnabert_s(
         tokenize,
         name=str(path),
         precision=products(precision),
-        engine=engine,
+        compute=compute,
         plain=plain,
     )
 
 
 def esm2_encoder(
-    model: Esm2, *, name: str, precision: str, engine: Engine = DEFAULTS, plain: bool = False
+    model: Esm2, *, name: str, precision: str, compute: Compute = DEFAULTS, plain: bool = False
 ) -> Encoder:
     """An Esm2 where its weights lie, by the layers of fused.py or packed.py where those run.
 
@@ -123,7 +123,7 @@ def esm2_encoder(
     elif not plain and can_pack(device, model.dtype):
         chosen = PackedEsm2(model)
     words = {"name": name, "precision": precision}
-    return _encoder(chosen, _protein_ids, "esm2", device, engine, **words)
+    return _encoder(chosen, _protein_ids, "esm2", device, compute, **words)
 
 
 def dnabert_s_encoder(
@@ -132,7 +132,7 @@ def dnabert_s_encoder(
     *,
     name: str,
     precision: str,
-    engine: Engine = DEFAULTS,
+    compute: Compute = DEFAULTS,
     plain: bool = False,
 ) -> Encoder:
     """A DnabertS where its weights lie, as esm2_encoder."""
@@ -143,7 +143,7 @@ def dnabert_s_encoder(
     elif not plain and can_pack(device, model.dtype):
         chosen = PackedDnabertS(model)
     words = {"name": name, "precision": precision}
-    return _encoder(chosen, tokenize, "dnabert_s", device, engine, **words)
+    return _encoder(chosen, tokenize, "dnabert_s", device, compute, **words)
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -159,21 +159,21 @@ def _encoder(
     tokenize: Tokenize | None,
     kind: str,
     device: torch.device,
-    engine: Engine,
+    compute: Compute,
     **words: Any,  # noqa: ANN401
 ) -> Encoder:
     """An encoder as wished, its budget of tokens halved until a batch fits its device."""
     constant = CUDA_TOKENS[kind] if device.type == "cuda" else BATCH_TOKENS
-    chosen = engine.on(str(device))
+    chosen = compute.on(str(device))
     encoder = Encoder(
         model,
         tokenize,
         device=device,
-        batch_tokens=engine.tokens(kind) or constant,
-        attention=backend_for(engine.attention, model.biased),
+        batch_tokens=compute.tokens(kind) or constant,
+        attention=backend_for(compute.attention, model.biased),
         pinned=bool(chosen.pin_memory),
         streams=bool(chosen.cuda_streams),
-        cache_clear_interval=engine.cache_clear_interval,
+        cache_clear_interval=compute.cache_clear_interval,
         **words,
     )
     if device.type == "cuda":

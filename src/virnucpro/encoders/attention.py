@@ -206,7 +206,7 @@ def _flash(
 def _triton(
     q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
 ) -> Tensor:
-    from virnucpro.encoders.triton_attention import flash_attention
+    from virnucpro.encoders.kernels.triton_attention import flash_attention
 
     if (width := q_BHTD.shape[-1]) > TRITON_WIDTH:
         raise SettingsError(

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.batches import Batches, token_batches
-from virnucpro.devices import budget_that_fits, clear_cache, fitting
+from virnucpro.blocks import Batches
+from virnucpro.devices.compute import CACHE_CLEAR_INTERVAL
+from virnucpro.devices.memory import budget_that_fits, clear_cache
+from virnucpro.devices.out_of_memory import fitting
 from virnucpro.encoders.attention import check_backend, observing
-from virnucpro.encoders.staging import Staging
-from virnucpro.engine import CACHE_CLEAR_INTERVAL
+from virnucpro.encoders.batching import token_batches
+from virnucpro.encoders.copies import Staging
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, TokenRows, padded
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from virnucpro.encoders.attention import Mask, attention, mask_of
 from virnucpro.encoders.precision import WideLayerNorm, wide
-from virnucpro.encoders.weights import field_of
+from virnucpro.encoders.weights.load import field_of
 from virnucpro.errors import BundleError
 from virnucpro.tokens import (
     PROTEIN_ALPHABET,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from virnucpro.devices import check_present, known_device
+from virnucpro.devices.choice import check_present, known_device
 from virnucpro.errors import SettingsError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

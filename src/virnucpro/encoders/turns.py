@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from virnucpro.devices import clear_cache
+from virnucpro.devices.memory import clear_cache
 from virnucpro.encoders.encoder import Encoder
-from virnucpro.encoders.fused import FusedEsm2
+from virnucpro.encoders.gpu import FusedEsm2
 
 
 class Visitor:

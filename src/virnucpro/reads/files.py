@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from virnucpro.errors import InputError, StreamBroken
+from virnucpro.errors import InputError, SettingsError, StreamBroken
 from virnucpro.reads.ahead import ahead
 from virnucpro.reads.bam import entries as of_alignments
 from virnucpro.reads.bam import form_of
@@ -65,19 +65,46 @@ PAIRS = ("auto", "interleaved", "none")
 class Reading:
     """How inputs are read.
 
-    mates: the file of the second mates, for one input. pairs: "auto" takes mates of a BAM by their
-    flags, "interleaved" each two records that follow each other, "none" none. read_groups: whether
-    the read groups of a BAM name the samples. reference: FASTA that a CRAM was made with.
-    max_records: of each input, no more. spool: folder, there when reading begins, for a copy of
-    what comes through a pipe; None allows one pass over it.
+    sample: the name in the column sample, for one input; None: made from the file's name. mates:
+    the file of the second mates, for one input. pairs: "auto" takes mates of a BAM by their flags,
+    "interleaved" each two records that follow each other, "none" none. read_groups: whether the
+    read groups of a BAM name the samples. reference: FASTA that a CRAM was made with. min_length:
+    records of fewer nt are listed, but not classified; max_length: records of more nt are listed
+    as failed. max_records: of each input, no more. spool: folder, there when reading begins, for a
+    copy of what comes through a pipe; None allows one pass over it.
     """
 
+    sample: str | None = None
     mates: Path | None = None
     pairs: str = "auto"
     read_groups: bool = False
     reference: Path | None = None
+    min_length: int | None = None
+    max_length: int | None = None
     max_records: int | None = None
     spool: Path | None = None
+
+    def check(self, inputs: int) -> None:
+        """Raise SettingsError for settings that contradict each other. inputs: their number."""
+        if self.sample is not None and inputs > 1:
+            raise SettingsError(
+                f"the sample name {self.sample} was given for {inputs} inputs, but rows are told "
+                "apart by it; run them one by one, or leave it out"
+            )
+        if self.pairs not in PAIRS:
+            raise SettingsError(f"pairs must be {', '.join(PAIRS)}, got {self.pairs!r}")
+        if self.mates is not None and self.pairs == "interleaved":
+            raise SettingsError("mates lie in a file of their own or interleaved, not both")
+        if self.mates is not None and self.pairs == "none":
+            raise SettingsError(
+                "--mates and --unpaired contradict each other; to read both files without pairs, "
+                "name both as inputs"
+            )
+        for name in ("min_length", "max_length", "max_records"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise SettingsError(f"{option} must be 1 or more, got {number}")
 
 
 def readable_size(path: Path) -> int | None:

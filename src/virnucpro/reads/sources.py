@@ -23,6 +23,8 @@ from virnucpro.reads.text import unescaped
 
 # A letter outside IUPAC in one of so many first records means that the file is no DNA.
 TRIAL_RECORDS = 100
+# Readers hold this much of a file that no contig was made of yet.
+READ_AHEAD_BYTES = 1 << 18
 _U = b"Uu"
 
 
@@ -117,7 +119,7 @@ class Source:
             file.begin()
         self.rna = False
         self.whole = True
-        self._records = self._crc = 0
+        self._records = self._crc = self._letters = 0
         self._sha256 = ""
         self._text = hashlib.sha256()
 
@@ -136,6 +138,12 @@ class Source:
     def bytes_read(self) -> int:
         """How much of the files, as they lie on the disk, was read so far."""
         return sum(file.bytes_read for file in self.files)
+
+    @property
+    def bytes_used(self) -> int:
+        """How much of the files the contigs so far were made of; readers are ahead of them."""
+        read = self.bytes_read
+        return max(read - READ_AHEAD_BYTES, min(read, self._letters))
 
     @property
     def sha256(self) -> str:
@@ -192,6 +200,7 @@ class Source:
         for contig in contigs:
             self._crc = zlib.crc32(contig.sequence, zlib.crc32(_first_line(contig), self._crc))
             self._records = contig.record
+            self._letters += len(contig.header) + len(contig.sequence)
             yield contig
             del contig  # its letters; the next is read meanwhile
         self._sha256 = self.sha256 if self.reading.max_records is None else self._text.hexdigest()

@@ -7,9 +7,10 @@ from pathlib import Path
 from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.report.multiqc import multiqc_table
 from virnucpro.report.page import GENERATOR, page_of
-from virnucpro.report.runs import read_run, run_files
-from virnucpro.run_directory import RunFiles
-from virnucpro.writing import disk_errors, write_atomic
+from virnucpro.report.runs import read_run
+from virnucpro.results.files import RunFiles
+from virnucpro.results.read import run_files
+from virnucpro.storage.atomic import disk_errors, write_atomic
 
 MOST_RUNS = 100
 

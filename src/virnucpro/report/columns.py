@@ -11,7 +11,7 @@ import numpy as np
 
 from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
-from virnucpro.writing import PACKED_SUFFIX
+from virnucpro.storage.atomic import PACKED_SUFFIX
 
 BLOCK_ROWS = 10_000
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from virnucpro.report.called import record_parts
 from virnucpro.report.html import Html, joined
 from virnucpro.report.html import element as h
 from virnucpro.report.notes import notes
 from virnucpro.report.pieces import bar, legend, noted, row, status_mark, table
 from virnucpro.report.quantities import NOTHING, duration, several, share_of
 from virnucpro.report.runs import BINS, Run
+from virnucpro.report.sections import record_parts
 
 # The columns besides the run itself, and the class of each.
 _COLUMNS = {

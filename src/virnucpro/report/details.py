@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from virnucpro.report.called import MOST_SAMPLES
 from virnucpro.report.html import Html, joined
 from virnucpro.report.html import element as h
 from virnucpro.report.pieces import columns, more_of, row, section, table
 from virnucpro.report.quantities import instant, several, size
 from virnucpro.report.runs import Run
+from virnucpro.report.sections import MOST_SAMPLES
 
 
 def details(run: Run, paths: bool) -> Html | None:

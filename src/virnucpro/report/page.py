@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from virnucpro import __version__
-from virnucpro.citation import bibtex
-from virnucpro.report.called import overview
+from virnucpro.report.citation import bibtex
 from virnucpro.report.comparison import comparison
 from virnucpro.report.data import data_of
 from virnucpro.report.details import details
@@ -22,6 +21,7 @@ from virnucpro.report.pieces import copied, noted, section, status_mark
 from virnucpro.report.plots import record_table, score_plot, track_plot
 from virnucpro.report.quantities import instant, several
 from virnucpro.report.runs import Run
+from virnucpro.report.sections import overview
 from virnucpro.report.words import methods, model, references
 from virnucpro.report.worth import worth
 

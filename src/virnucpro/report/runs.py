@@ -8,7 +8,7 @@ module knows no HTML.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ import numpy as np
 
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.errors import InputError
-from virnucpro.lock import holder_of
 from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.complexity import Complexity, complexities
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
 from virnucpro.report.tracks import Track
-from virnucpro.run_directory import RunFiles
+from virnucpro.results.files import RunFiles
 
 BINS = 50
 # Of a longer record of viral.fasta no more is looked at for low complexity.
@@ -111,62 +110,6 @@ class Run:
         """Where p_virus was cut; None where run.json does not say."""
         found = self.settings.get("threshold")
         return None if found is None else float(found)
-
-
-def run_files(folder: Path) -> list[RunFiles]:
-    """The runs whose files lie in a folder, by prefix.
-
-    Raises InputError if there is none, or one of them is at work.
-    """
-    if not folder.is_dir():
-        raise InputError("there is no such folder; name the run directory of predict", folder)
-    plain, packed = RunFiles(Path()), RunFiles(Path(), packed=True)
-    names = [path.name for path in (plain.run_json, plain.contigs, packed.contigs)]
-    found = {
-        path.name.removesuffix(name).removesuffix(".")
-        for name in names
-        for path in folder.iterdir()
-        if path.name == name or path.name.endswith(f".{name}")
-    }
-    if not found:
-        for path in filter(_is_hidden, folder.iterdir()):
-            _refuse_at_work(path, folder)
-            raise InputError(
-                "the run here was stopped before it had results; give the same predict command "
-                "again",
-                folder,
-            )
-        inside = sorted(path.parent.name for path in folder.glob(f"*/*{names[0]}"))
-        deeper = f", or those in it, as {inside[0]}" if inside else ""
-        raise InputError(
-            f"this folder holds no run: there is neither {names[0]} nor {names[1]} in it; name "
-            f"the run directory of predict{deeper}",
-            folder,
-        )
-    for prefix in found:
-        _refuse_at_work(RunFiles(folder, prefix).hidden, folder, surely=True)
-    return [_in_its_form(RunFiles(folder, prefix)) for prefix in sorted(found)]
-
-
-def _refuse_at_work(hidden: Path, folder: Path, *, surely: bool = False) -> None:
-    """Raises InputError where a process works on a run; surely: only if it is known to live."""
-    who, lives = holder_of(hidden) or ("", False)
-    if who and (lives or not surely):
-        stopped = "" if lives else "; if it was stopped there, give the same predict command again"
-        raise InputError(f"a run is at work here, {who}; wait for its end{stopped}", folder)
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether this is the hidden folder of a run."""
-    hidden = RunFiles(Path()).hidden.name
-    return path.is_dir() and path.name.startswith(".") and path.name.endswith(hidden)
-
-
-def _in_its_form(files: RunFiles) -> RunFiles:
-    """With names of gzipped tables where these are what is there."""
-    packed = replace(files, packed=True)
-    there = [form for form in (files, packed) if form.contigs.exists() or form.calls.exists()]
-    return there[0] if there else files
 
 
 def read_run(files: RunFiles, share: int = 1) -> Run:

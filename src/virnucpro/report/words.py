@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from virnucpro import __version__
-from virnucpro.citation import article_reference, program_reference
-from virnucpro.report.card import Accuracy, Rates
+from virnucpro.bundle.card import Accuracy, Rates
+from virnucpro.report.citation import article_reference, program_reference
 from virnucpro.report.quantities import rounded_percent, several
 from virnucpro.report.runs import Run
 

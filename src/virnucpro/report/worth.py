@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from virnucpro.report.card import PREVALENCES, Accuracy, Rates
+from virnucpro.bundle.card import PREVALENCES, Accuracy, Rates
 from virnucpro.report.html import Html, joined
 from virnucpro.report.html import element as h
 from virnucpro.report.pieces import columns, row, section, table

@@ -20,15 +20,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.batches import Block, blocks_of
+from virnucpro.blocks import Block, Texts, blocks_of
 from virnucpro.chunks import span_arrays
 from virnucpro.classifiers.open_frames import BLOCK_NT, FrameEncoders
 from virnucpro.errors import ResumeError
 from virnucpro.frames import open_frames_of
-from virnucpro.progress import Stages
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.progress import Position, Progress
 from virnucpro.reads import Contig
-from virnucpro.texts import Texts
-from virnucpro.train.labels import LabelledContig
 
 FEATURES = "features.f32"
 INDEX = "features.jsonl"
@@ -71,7 +70,7 @@ def embed_contigs(
     encoders: FrameEncoders,
     sums: Mapping[str, Mapping[str, str]],
     folder: Path,
-    stages: Stages,
+    stages: Progress,
 ) -> Embedded:
     """Embeds every open frame of every chunk into files of folder.
 
@@ -91,7 +90,8 @@ def embed_contigs(
             chunk_parts.append(done + row)
             done += len(block.rows)
             frames += len(row)
-            stages.step(done, int(chunks.sum()), f"{frames:,} open frames embedded")
+            note = f"{frames:,} open frames embedded"
+            stages.advance(Position(done, int(chunks.sum()), note))
         if file.reused:
             stages.line(f"{file.reused:,} embedded blocks were there already, and were used")
     contig, chunk = np.concatenate(contig_parts), np.concatenate(chunk_parts)

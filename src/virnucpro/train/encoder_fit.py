@@ -22,23 +22,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.bundle import LABELS, Bundle, write_bundle
+from virnucpro.bundle.manifest import LABELS, Bundle
+from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
-from virnucpro.classifiers.whole_chunks import WEIGHTS
-from virnucpro.encoders.codon import (
+from virnucpro.classifiers.chunk_status import MIN_NT
+from virnucpro.classifiers.codon import (
     CodonConfig,
     CodonNetwork,
     frame_codons,
     padded_codons,
 )
+from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
 from virnucpro.errors import InputError, ResumeError
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
-from virnucpro.texts import MIN_NT
+from virnucpro.measure.accuracy import fragments_at
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.measure.metrics import auroc
+from virnucpro.storage.atomic import disk_errors
 from virnucpro.train.checks import check_finite, check_least
 from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
-from virnucpro.train.labels import LabelledContig
-from virnucpro.train.measure import fragments_at
-from virnucpro.train.metrics import auroc
 from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
 from virnucpro.train.state import (
     load_optimiser,
@@ -49,7 +51,6 @@ from virnucpro.train.state import (
     write_state,
 )
 from virnucpro.train.units import contig_weights
-from virnucpro.writing import disk_errors
 
 STATE = "training-state.safetensors"
 # About 2,000 chunks of 500 nt, some seconds of work on a CPU.
@@ -194,7 +195,7 @@ def write_chunk_bundle(
         "codon": fit.network.part(),
         "training": fit.record,
     }
-    return write_bundle(directory, manifest, {WEIGHTS: arrays})
+    return write_bundle(directory, manifest, {CODON_WEIGHTS: arrays})
 
 
 def learning_rate_at(settings: EncoderSettings, step: int) -> float:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.encoders.codon import (
+from virnucpro.classifiers.codon import (
     AMBIGUOUS_CODON,
     padded_codons,
     reverse_complement,

@@ -26,18 +26,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from virnucpro import __version__
-from virnucpro.assembly import EncoderFiles, frames_manifest, put_together
-from virnucpro.bundle import Bundle, check_free
-from virnucpro.classifiers.open_frames import DNABERT_S, ESM2, FrameEncoders, encoder_sums
+from virnucpro.bundle.assemble import EncoderFiles, frames_manifest, put_together
+from virnucpro.bundle.encoder_files import encoder_sums
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.write import check_free
+from virnucpro.classifiers.head import Head
+from virnucpro.classifiers.open_frames import DNABERT_S, ESM2, FrameEncoders
 from virnucpro.encoders import Encoder
 from virnucpro.encoders.esm2 import MAX_RESIDUES
 from virnucpro.errors import BundleError, InputError, SettingsError
-from virnucpro.head import Head
-from virnucpro.progress import Stages
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.measure.metrics import auroc
+from virnucpro.progress import Position, Progress
+from virnucpro.storage.atomic import disk_errors
 from virnucpro.train.checks import check_finite, check_least
 from virnucpro.train.embedding import Embedded, embed_contigs
-from virnucpro.train.labels import LabelledContig
-from virnucpro.train.metrics import auroc
 from virnucpro.train.slices import contigs_digest, judging_slice
 from virnucpro.train.state import (
     load_optimiser,
@@ -47,7 +50,6 @@ from virnucpro.train.state import (
     under,
     write_state,
 )
-from virnucpro.writing import disk_errors
 
 STATE = "head-state.safetensors"
 JUDGED_AT_ONCE = 4096
@@ -101,7 +103,7 @@ def fit_head(
     dnabert_s: Encoder,
     esm2: Encoder,
     workdir: Path | None,
-    stages: Stages,
+    stages: Progress,
     data_sha256: Mapping[str, str] | None = None,
 ) -> HeadFit:
     """Fits the head.
@@ -254,7 +256,7 @@ class _Training:
         head.load_state_dict(self._best, assign=True)
         return head.requires_grad_(False).eval()
 
-    def run(self, stages: Stages) -> None:
+    def run(self, stages: Progress) -> None:
         """Trains to the end, from the state on disk if there is one of this very training."""
         if self._resume():
             stages.line(f"going on after epoch {len(self.history)}")
@@ -263,7 +265,7 @@ class _Training:
             self._save()
             last = self.history[-1]
             note = f"loss {last['loss']:.4f}, slice AUROC {last['slice_auroc']:.4f}"
-            stages.step(last["epoch"], self._settings.epochs, note)
+            stages.advance(Position(last["epoch"], self._settings.epochs, note))
         stages.line(
             f"kept epoch {self.best['epoch']} of {len(self.history)}, "
             f"slice AUROC {self.best['slice_auroc']:.4f}"

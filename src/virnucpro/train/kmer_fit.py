@@ -13,14 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle import LABELS, Bundle, write_bundle
+from virnucpro.bundle.manifest import LABELS, Bundle
+from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
-from virnucpro.classifiers.kmers import WEIGHTS
-from virnucpro.kmer import KmerClassifier, class_count, kmer_frequencies, logistic
-from virnucpro.texts import MIN_NT
+from virnucpro.classifiers.chunk_status import MIN_NT
+from virnucpro.classifiers.kmer import (
+    KMER_WEIGHTS,
+    KmerClassifier,
+    class_count,
+    kmer_frequencies,
+    logistic,
+)
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.measure.metrics import auroc
 from virnucpro.train.checks import check_finite, check_least
-from virnucpro.train.labels import LabelledContig
-from virnucpro.train.metrics import auroc
 from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
 from virnucpro.train.units import contig_weights
 
@@ -164,7 +170,7 @@ def write_kmer_bundle(
         "kmer": {"k": fit.k},
         "training": fit.record,
     }
-    return write_bundle(directory, manifest, {WEIGHTS: fit.arrays()})
+    return write_bundle(directory, manifest, {KMER_WEIGHTS: fit.arrays()})
 
 
 def _draw(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.errors import InputError
-from virnucpro.train.labels import LabelledContig
+from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.units import held_out_slice
 
 Bool = NDArray[np.bool_]

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from virnucpro.writing import disk_errors, write_atomic
+from virnucpro.storage.atomic import disk_errors, write_atomic
 
 TRAINING = "training"
 OPTIMISER = "optimiser"

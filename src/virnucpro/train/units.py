@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.train.labels import LabelledContig
+from virnucpro.measure.labels import LabelledContig
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]

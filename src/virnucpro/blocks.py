@@ -1,0 +1,389 @@
+"""Contigs -> blocks, and the values that travel with blocks.
+
+A block is the one unit of memory, device work, progress, resume and distribution. This module
+knows no file and no network.
+"""
+
+import hashlib
+import operator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.calls import Scores
+from virnucpro.chunks import span_arrays
+from virnucpro.devices.memory import Memory
+from virnucpro.reads import Contig, letters
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Value = TypeVar("Value")
+
+# What a contig weighs in a block besides its letters, so that empty ones fill blocks too.
+RECORD_NT = 64
+# Reads are of few lengths, so their spans are worth keeping; those of a genome would be megabytes.
+KEPT_SPANS_NT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a block keeps of a contig that begins in it or goes on in it.
+
+    ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
+    why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
+    letters in this block, which finds the record where the digests of two blocks differ. mate,
+    short: as of the contig; a short one has no chunk, whatever its length.
+    """
+
+    ordinal: int
+    sample: str
+    record: int
+    name: str
+    length_nt: int
+    begins: bool
+    ends: bool
+    fault: str = ""
+    letters_crc: int = 0
+    mate: int = 0
+    short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The chunks of a block, n rows in contig order.
+
+    record: (n,) index into Block.records; number: (n,) k of the chunk, from 1; start, end: (n,)
+    0-based half-open on the contig.
+    """
+
+    record: Int32
+    number: Int32
+    start: Int64
+    end: Int64
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @property
+    def length_nt(self) -> Int64:
+        """Chunk lengths, (n,)."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of the input: records, their chunks, and the text that the chunks lie in.
+
+    text holds upper-case letters with U read as T; chunk i is
+    text[offset[i] : offset[i] + rows.length_nt[i]]. digest is the sha256 over names, lengths and
+    letters, not over samples, which are but names of files: equal blocks, and only they, have equal
+    digests.
+    """
+
+    number: int
+    records: tuple[Record, ...]
+    rows: Rows
+    offset: Int64
+    text: bytes = field(repr=False)
+    digest: str
+
+    def chunk(self, row: int) -> bytes:
+        """The letters of one chunk."""
+        start = int(self.offset[row])
+        return self.text[start : start + int(self.rows.length_nt[row])]
+
+    def part(self, first: int, last: int) -> "Block":
+        """The same block with its chunks [first, last) alone, and no more text than theirs."""
+        rows = Rows(*(getattr(self.rows, name)[first:last] for name in Rows.__slots__))
+        offset = self.offset[first:last]
+        begin = int(offset.min(initial=len(self.text)))
+        end = int((offset + rows.length_nt).max(initial=begin))
+        return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches of one encoder.
+
+    budget: most tokens of a batch, as it should be; least: as memory allowed; count: how many
+    there were; tokens: of all of them, of which pads were pads.
+    """
+
+    budget: int
+    least: int
+    count: int
+    tokens: int
+    pads: int
+
+    @property
+    def padding(self) -> float | None:
+        """Share of pads among the tokens, 0 to 1; None before the first."""
+        return self.pads / self.tokens if self.tokens else None
+
+    def since(self, before: "Batches") -> "Batches":
+        """Return the batches that came after others."""
+        return replace(
+            self,
+            count=self.count - before.count,
+            tokens=self.tokens - before.tokens,
+            pads=self.pads - before.pads,
+        )
+
+    def __add__(self, other: "Batches") -> "Batches":
+        return Batches(
+            budget=max(self.budget, other.budget),
+            least=min(self.least, other.least),
+            count=self.count + other.count,
+            tokens=self.tokens + other.tokens,
+            pads=self.pads + other.pads,
+        )
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """Return plain values for run.json."""
+        padding = None if self.padding is None else round(self.padding, 4)
+        return {
+            "budget_tokens": self.budget,
+            "least_tokens": self.least,
+            "count": self.count,
+            "padding": padding,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of a run that one worker computed. seconds: spent on blocks."""
+
+    host: str
+    device: str
+    blocks: int
+    chunks: int
+    seconds: float
+
+    def __add__(self, other: "Share") -> "Share":
+        return replace(
+            self,
+            blocks=self.blocks + other.blocks,
+            chunks=self.chunks + other.chunks,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """Observations made while blocks were scored, or a classifier loaded; they add up with +.
+
+    scoring_s: seconds spent on blocks. kernels: names of the attention kernels that ran, by
+    encoder. batches: by encoder. memory: of the device, by stage; of several devices, the fullest.
+    embedding_widths: of nucleotides and protein. in_turns: whether a device holds only one of both
+    encoders at a time. expandable_segments: as the allocator has them; None: unknown. shares: of
+    several workers, by name.
+    """
+
+    scoring_s: float = 0.0
+    kernels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    batches: Mapping[str, Batches] = field(default_factory=dict)
+    memory: Mapping[str, Memory] = field(default_factory=dict)
+    embedding_widths: tuple[int, int] | None = None
+    in_turns: bool = False
+    expandable_segments: bool | None = None
+    shares: Mapping[str, Share] = field(default_factory=dict)
+
+    def __add__(self, other: "Telemetry") -> "Telemetry":
+        segments = self.expandable_segments
+        return Telemetry(
+            scoring_s=self.scoring_s + other.scoring_s,
+            kernels=_joined(self.kernels, other.kernels, operator.or_),
+            batches=_joined(self.batches, other.batches, operator.add),
+            memory=_joined(self.memory, other.memory, Memory.fuller),
+            embedding_widths=self.embedding_widths or other.embedding_widths,
+            in_turns=self.in_turns or other.in_turns,
+            expandable_segments=other.expandable_segments if segments is None else segments,
+            shares=_joined(self.shares, other.shares, operator.add),
+        )
+
+    def with_memory(self, stage: str, memory: Memory) -> "Telemetry":
+        """Return the same with the memory of the device at a stage."""
+        return self + Telemetry(memory={stage: memory})
+
+    @property
+    def attention(self) -> dict[str, str]:
+        """The attention kernels that ran, with commas, by encoder."""
+        return {name: ",".join(sorted(seen)) for name, seen in self.kernels.items() if seen}
+
+
+def _joined(
+    one: Mapping[str, Value], other: Mapping[str, Value], join: Callable[[Value, Value], Value]
+) -> dict[str, Value]:
+    """Return both mappings in one; join makes one value of two under the same name."""
+    both = one.keys() & other.keys()
+    return {**one, **other, **{name: join(one[name], other[name]) for name in both}}
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A block with its scores: all that comes back from a device.
+
+    scores has as many rows as rows. failures: why a chunk could not be scored, by its row.
+    telemetry: observations made while this block was scored; empty for a block read from disk.
+    """
+
+    block_number: int
+    digest: str
+    records: tuple[Record, ...]
+    rows: Rows
+    scores: Scores
+    failures: Mapping[int, str] = field(default_factory=dict)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.scores):
+            raise ValueError(f"{len(self.scores)} scores for {len(self.rows)} chunks")
+
+
+def blocks_of(
+    contigs: Iterable[Contig], chunk_nt: int, block_nt: int, first_nt: int | None = None
+) -> Iterator[Block]:
+    """Contigs as blocks of about block_nt letters, a function of the input and the sizes alone.
+
+    A long contig goes on in the next block, cut between two chunks; letters that these share stand
+    in both. Every contig is in a block, also one without a chunk. first_nt: what the first block
+    holds where that is less; each has twice as much as the one before then, up to block_nt.
+    """
+    draft, full_nt = _Draft(0), min(first_nt or block_nt, block_nt)
+    for ordinal, contig in enumerate(contigs):
+        text = letters(contig.sequence)
+        start, end = _spans(0 if contig.short else len(text), chunk_nt)
+        first = 0
+        while True:
+            last = draft.room(start, end, first, full_nt)
+            draft.add(ordinal, contig, text, start[first:last], end[first:last], first, len(start))
+            if last < len(start) or draft.weight_nt >= full_nt:
+                yield draft.finished()
+                draft, full_nt = _Draft(draft.number + 1), min(2 * full_nt, block_nt)
+            first = last
+            if last == len(start):
+                break
+    if draft.records:
+        yield draft.finished()
+
+
+def _spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
+    """chunks.span_arrays, from memory for short contigs; not to be written to."""
+    return (_kept_spans if length_nt <= KEPT_SPANS_NT else span_arrays)(length_nt, chunk_nt)
+
+
+@lru_cache(maxsize=1024)
+def _kept_spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
+    start, end = span_arrays(length_nt, chunk_nt)
+    start.flags.writeable = end.flags.writeable = False
+    return start, end
+
+
+class _Draft:
+    """A block in the making."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.weight_nt = 0
+        self.records: list[Record] = []
+        self._starts: list[Int64] = []
+        self._ends: list[Int64] = []
+        self._first: list[int] = []
+        self._texts: list[bytes] = []
+
+    def room(self, start: Int64, end: Int64, first: int, block_nt: int) -> int:
+        """One past the last of a contig's chunks that still fits, of those from first on."""
+        if first == len(start):
+            return first
+        free = int(start[first]) + max(0, block_nt - self.weight_nt)
+        return max(first + 1, int(np.searchsorted(end, free, side="right")))
+
+    def add(
+        self,
+        ordinal: int,
+        contig: Contig,
+        text: bytes,
+        start: Int64,
+        end: Int64,
+        first: int,
+        chunks: int,
+    ) -> None:
+        """Takes in the chunks [first, first + len(start)) of a contig that has so many in all."""
+        ends = first + len(start) == chunks
+        part = text[int(start[0]) : int(end[-1])] if len(start) else b""
+        self.records.append(
+            Record(
+                ordinal=ordinal,
+                sample=contig.sample,
+                record=contig.record,
+                name=contig.name,
+                length_nt=contig.length_nt,
+                begins=first == 0,
+                ends=ends,
+                fault=contig.fault,
+                letters_crc=zlib.crc32(text if contig.short else part),
+                mate=contig.mate,
+                short=contig.short,
+            )
+        )
+        self._starts.append(start)
+        self._ends.append(end)
+        self._first.append(first)
+        self._texts.append(part)
+        self.weight_nt += len(part) + RECORD_NT
+
+    def finished(self) -> Block:
+        count = np.array([len(start) for start in self._starts], np.int64)
+        begin = np.cumsum(count) - count
+        text_begin = np.cumsum([0, *map(len, self._texts[:-1])], dtype=np.int64)
+        from_start = np.array([int(s[0]) if len(s) else 0 for s in self._starts], np.int64)
+        start = np.concatenate(self._starts)
+        row = np.arange(len(start), dtype=np.int64)
+        text = b"".join(self._texts)
+        rows = Rows(
+            record=np.repeat(np.arange(len(count), dtype=np.int32), count),
+            number=(row - np.repeat(begin - self._first, count) + 1).astype(np.int32),
+            start=start,
+            end=np.concatenate(self._ends),
+        )
+        offset = start + np.repeat(text_begin - from_start, count)
+        digest = _digest(self.records, count, text)
+        return Block(self.number, tuple(self.records), rows, offset, text, digest)
+
+
+def _digest(records: Sequence[Record], chunks: Int64, text: bytes) -> str:
+    lines = [
+        f"{r.record}\t{r.name}\t{r.length_nt}\t{r.begins}\t{n}\t"
+        f"{r.letters_crc if r.short else r.fault}\n"
+        for r, n in zip(records, chunks.tolist(), strict=True)
+    ]
+    return hashlib.sha256("".join(lines).encode() + b"\0" + text).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T."""
+
+    text: bytes
+    offset: Int64
+    length_nt: Int64
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    @classmethod
+    def of_block(cls, block: Block) -> "Texts":
+        """The chunks of a block."""
+        return cls(block.text, block.offset, block.rows.length_nt)
+
+    @classmethod
+    def of_strings(cls, chunks: Sequence[str]) -> "Texts":
+        """Chunks given one by one."""
+        parts = [letters(chunk.encode("ascii", "replace")) for chunk in chunks]
+        length_nt = np.array([len(part) for part in parts], np.int64)
+        return cls(b"".join(parts), np.cumsum(length_nt) - length_nt, length_nt)

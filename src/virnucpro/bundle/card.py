@@ -1,0 +1,104 @@
+"""What a bundle's card says of its calls: an excerpt for run.json, and what follows from it.
+
+This module knows no table and no page.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from virnucpro.bundle.manifest import Bundle
+
+PREVALENCES = (0.001, 0.01, 0.1)
+_RATES = ("recall", "false_positive_rate")
+
+
+def about_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What run.json tells of a bundle, so that a report needs nothing but the run."""
+    card = bundle.card
+    fixed = card.get("fixed_fragments", {})
+    accuracy = {
+        "measured_on": card.get("measured_on"),
+        **{name: fixed.get(name) for name in ("viral", "others", "auroc", *_RATES)},
+        "by_threshold": _rows(card.get("by_threshold", ()), "threshold"),
+        "by_length": _rows(card.get("by_length", ()), "length_nt"),
+        "by_group": [
+            {"group": row["value"], "false_positive_rate": row["false_positive_rate"]}
+            for row in card.get("by_part", ())
+            if row.get("part") == "group" and "false_positive_rate" in row
+        ],
+    }
+    return {
+        "name": bundle.name,
+        "sha256": bundle.sha256,
+        "kind": bundle.kind,
+        "chunk_nt": bundle.chunk_nt,
+        "provenance": bundle.provenance.name.lower(),
+        "description": bundle.description,
+        "threshold": bundle.threshold,
+        "validated_nt": bundle.validated_nt,
+        "accuracy": accuracy if fixed else None,
+    }
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, float]]:
+    names = (key, *_RATES)
+    return [{n: row[n] for n in names} for row in rows if all(n in row for n in names)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Of chunks of one length at one threshold: share of virus found, share of others called."""
+
+    length_nt: int
+    threshold: float
+    recall: float
+    false_positive_rate: float
+
+    def precision(self, prevalence: float) -> float | None:
+        """Share of calls virus that are right where this share of the chunks is viral."""
+        found = self.recall * prevalence
+        wrong = self.false_positive_rate * (1 - prevalence)
+        return found / (found + wrong) if found + wrong else None
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """What was measured of a run's bundle, from its run.json."""
+
+    by_threshold: tuple[Rates, ...]
+    by_length: tuple[Rates, ...]
+    by_group: tuple[tuple[str, float], ...]
+    auroc: float | None
+    fragments: tuple[int, int]
+
+    @classmethod
+    def of(cls, bundle: Mapping[str, Any] | None) -> "Accuracy | None":
+        """From the bundle as it stands in run.json; None where nothing was measured."""
+        found = (bundle or {}).get("accuracy")
+        if bundle is None or not found:
+            return None
+        chunk_nt, usual = bundle["chunk_nt"], bundle["threshold"]
+
+        def rates(row: Mapping[str, Any]) -> Rates:
+            place = row.get("length_nt", chunk_nt), row.get("threshold", usual)
+            return Rates(*place, row["recall"], row["false_positive_rate"])
+
+        own = [] if found["recall"] is None else [rates(found)]
+        return cls(
+            by_threshold=tuple(map(rates, found["by_threshold"] or ())) or tuple(own),
+            by_length=tuple(map(rates, found["by_length"])),
+            by_group=tuple((row["group"], row["false_positive_rate"]) for row in found["by_group"]),
+            auroc=found["auroc"],
+            fragments=(found["viral"] or 0, found["others"] or 0),
+        )
+
+    def at(self, threshold: float | None, length_nt: int | None) -> Rates | None:
+        """The rates measured nearest to chunks of a length; None if not at this threshold.
+
+        Other lengths than the bundle's own were measured at its own threshold only.
+        """
+        near = [r for r in (*self.by_threshold, *self.by_length) if r.threshold == threshold]
+        if length_nt is None:
+            return near[0] if near else None
+        return min(near, key=lambda r: abs(r.length_nt - length_nt), default=None)

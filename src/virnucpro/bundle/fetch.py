@@ -1,0 +1,229 @@
+"""The one door to the network: files of published models, over https, on request only.
+
+A file comes under the name NAME.part and goes on from there after whatever stopped it, also another
+day: huggingface_hub, from which addresses, caches and the offline switch are taken, begins a file
+of 10 GB anew (its own downloads keep nothing of a file that was stopped). Proxies are those of the
+environment. Nothing here knows what a bundle is.
+"""
+
+import http.client
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPMessage
+from io import FileIO
+from pathlib import Path
+from socket import gaierror
+from typing import IO
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from virnucpro import __version__
+from virnucpro.bundle.catalogue import KnownEncoder
+from virnucpro.errors import BundleError
+
+PART = ".part"
+_TIMEOUT_S = 30
+_PIECE_BYTES = 2**20
+# Of a file whose size is not known: heads and tables of contents.
+_MOST_BYTES = 2**30
+# Attempts in a row that bring no byte; between them 0.5, 1, 2 seconds.
+_TRIES = 4
+_FIRST_WAIT_S = 0.5
+_TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+Progress = Callable[[int], None]
+
+
+# What may name another server than was meant.
+_CHECK = "check HF_ENDPOINT and --catalogue"
+
+
+class NoNetwork(BundleError):
+    """Nothing could be reached, or nothing may be: reason says which."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def address(encoder: KnownEncoder, name: str) -> str:
+    """Where the hub, or the mirror in HF_ENDPOINT, has a file of an encoder, at its revision."""
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(encoder.repository, name, revision=encoder.revision)
+
+
+def chosen_hub_folder(encoder: KnownEncoder) -> Path | None:
+    """Where the hub's own cache keeps an encoder, if HF_HOME or HF_HUB_CACHE say where that is."""
+    if not (os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE")):
+        return None
+    from huggingface_hub import constants
+
+    repository = f"models--{encoder.repository.replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE) / repository / "snapshots" / encoder.revision
+
+
+def in_hub_cache(encoder: KnownEncoder, name: str) -> Path | None:
+    """A file of an encoder that other programs have fetched into the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(encoder.repository, name, revision=encoder.revision)
+    return Path(found).resolve() if isinstance(found, str) else None
+
+
+def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> None:
+    """Downloads a file to part, after what lies there already; progress is told of new bytes.
+
+    A connection that breaks is taken up again. Raises NoNetwork where nothing can be reached, and
+    BundleError with what is wrong otherwise; what has arrived stays.
+    """
+    if offline():
+        raise NoNetwork("HF_HUB_OFFLINE is set")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab", buffering=0) as file:
+        _fill(url, file, size_bytes, progress)
+
+
+def offline() -> bool:
+    """Whether the environment forbids the network, as HF_HUB_OFFLINE=1 does."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> None:
+    """Request after request, until all is there.
+
+    A server that was there and is gone may be back in a second.
+    """
+    tries = 0
+    while not _whole(file, size_bytes):
+        before = file.tell()
+        try:
+            reason = _more(url, file, size_bytes, progress)
+        except NoNetwork as error:
+            if not tries:
+                raise
+            reason = error.reason
+        if reason is None:
+            return
+        tries = 1 if file.tell() > before else tries + 1
+        if tries == _TRIES:
+            raise BundleError(
+                f"{url}: {reason}; run the same command again, and it goes on after the "
+                f"{file.tell():,} bytes that are here"
+            )
+        time.sleep(_FIRST_WAIT_S * 2 ** (tries - 1))
+
+
+def _whole(file: FileIO, size_bytes: int | None) -> bool:
+    """Whether all is there; what is longer than it may be is thrown away."""
+    have = file.seek(0, os.SEEK_END)
+    if size_bytes is not None and have > size_bytes:
+        file.truncate(0)
+        have = 0
+    return size_bytes is not None and have == size_bytes
+
+
+def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> str | None:
+    """One request for the rest of a file; None when all has come, else why it has not."""
+    have = file.seek(0, os.SEEK_END)
+    headers = {"User-Agent": f"virnucpro/{__version__}"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        request = Request(url, headers=headers)
+        with build_opener(_StaysSafe()).open(request, timeout=_TIMEOUT_S) as answer:
+            total = _begin(answer, file, have)
+            if None not in (total, size_bytes) and total != size_bytes:
+                raise BundleError(
+                    f"{url}: the server has a file of {total:,} bytes there instead of "
+                    f"{size_bytes:,}, so it is not the published one; {_CHECK}"
+                )
+            for piece in _pieces(answer):
+                file.write(piece)
+                progress(len(piece))
+                if file.tell() > (size_bytes or _MOST_BYTES):
+                    file.seek(0)
+                    file.truncate()
+                    raise BundleError(
+                        f"{url}: the server sends more than such a file has; {_CHECK}"
+                    )
+            arrived = file.tell()
+            return None if total in (None, arrived) else "the connection broke off"
+    except HTTPError as error:
+        return _answered(url, error, file)
+    except ssl.SSLError as error:
+        raise BundleError(_unsafe(url, error)) from error
+    except URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            raise BundleError(_unsafe(url, error.reason)) from error
+        if isinstance(error.reason, TimeoutError | ConnectionResetError):
+            return f"no answer ({error.reason})"
+        if isinstance(error.reason, gaierror | OSError):
+            reason = error.reason.strerror or error.reason
+            raise NoNetwork(f"{url} cannot be reached ({reason})") from error
+        return f"no answer ({error.reason})"
+    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        return f"the connection broke off ({type(error).__name__})"
+
+
+class _StaysSafe(HTTPRedirectHandler):
+    """Follows a server elsewhere, but not out of an encrypted connection."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        """The next request. Raises BundleError for one that would not be encrypted."""
+        if req.type == "https" and not newurl.lower().startswith("https://"):
+            raise BundleError(
+                f"{req.full_url}: the server refers to {newurl}, which is not encrypted; nothing "
+                "is fetched from there"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body as it comes. Raises HTTPException where the connection breaks, however it does."""
+    try:
+        while piece := answer.read1(_PIECE_BYTES):
+            yield piece
+    except OSError as error:
+        raise http.client.HTTPException(error.strerror or str(error)) from error
+
+
+def _begin(answer: http.client.HTTPResponse, file: FileIO, have: int) -> int | None:
+    """Puts the file to where the answer begins; the size of the whole, where the server tells."""
+    if answer.status == http.client.PARTIAL_CONTENT:
+        range_ = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if range_ and int(range_[1]) == have:
+            return None if range_[2] == "*" else int(range_[2])
+        raise http.client.HTTPException("another range than was asked for")
+    file.truncate(0)  # the server knows no ranges, and sends the whole
+    file.seek(0)
+    length = answer.headers.get("Content-Length")
+    return int(length) if length is not None and length.isdecimal() else None
+
+
+def _answered(url: str, error: HTTPError, file: FileIO) -> str:
+    """What an error that the server answers with means; raises BundleError for a final one."""
+    if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        file.truncate(0)  # more is here than the server has: begin anew
+        return "the server has less than what is here"
+    if error.code in _TRY_AGAIN:
+        return f"the server answers {error.code} {error.reason}"
+    raise BundleError(
+        f"{url}: the server answers {error.code} {error.reason}; the file is not there, or not for "
+        f"everyone; {_CHECK}"
+    ) from error
+
+
+def _unsafe(url: str, error: ssl.SSLError) -> str:
+    return (
+        f"{url}: the connection is not safe ({error.reason or error}); if your institute has its "
+        "own certificate, name its file in SSL_CERT_FILE"
+    )

@@ -1,0 +1,317 @@
+"""The codon network of the embedded bundles: a whole chunk, all six frames, to one embedding.
+
+Every frame is read as codons from end to end, a stop being a token like any other, by one shared
+stack of convolutions; the frames are then combined by attention. Nothing here depends on the order
+of the frames, so both strands of a chunk carry the same information; canonical_codes makes even
+the rounding the same.
+
+Shapes: B chunks, 6 frames, L letters, T codons, C channels, E embedding width. A batch holds chunks
+of one padded length only, padded_codons(length_nt); letters beyond the end of a chunk count as N,
+so no mask is needed, and what a chunk gets does not depend on its neighbours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from virnucpro.classifiers.head import Head, misfits, state_of
+from virnucpro.encoders.attention import Mask, attention
+from virnucpro.encoders.precision import WideLayerNorm, wide
+from virnucpro.errors import BundleError
+from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
+
+CODONS = 64
+AMBIGUOUS_CODON = 64
+CODON_BUCKET = 8
+# Codes of A C G T N in the order of their letters, A < C < G < N < T.
+_LETTER_RANK = (0, 1, 2, 4, 3)
+_COMPLEMENT = (3, 2, 1, 0, 4)
+# The amino acid of each codon 16a+4b+c over A C G T, by number, and that of the unknown codon.
+_AMINO_NAMES = "ACDEFGHIKLMNPQRSTVWY*X"
+AMINO_OF_CODON = tuple(_AMINO_NAMES.index(amino) for amino in AMINO_ACIDS + "X")
+
+
+def padded_codons(length_nt: int) -> int:
+    """Codons that a chunk is padded to: a function of its own length alone."""
+    return CODON_BUCKET * max(1, -(-(length_nt // 3) // CODON_BUCKET))
+
+
+def reverse_complement(codes_BL: Tensor, length_B: Tensor) -> Tensor:
+    """Reverse complements of codes (A0 C1 G2 T3, else 4), each within its own length."""
+    position_L = torch.arange(codes_BL.shape[1], device=codes_BL.device)
+    source_BL = length_B[:, None] - 1 - position_L
+    inside_BL = source_BL >= 0
+    gathered_BL = codes_BL.gather(1, source_BL.clamp(min=0))
+    complement = torch.tensor(_COMPLEMENT, dtype=codes_BL.dtype, device=codes_BL.device)
+    return torch.where(inside_BL, complement[gathered_BL.long()], UNKNOWN_LETTER)
+
+
+def canonical_codes(codes_BL: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The lexicographically smaller strand of each chunk; whether it is the reverse one, (B,)."""
+    reverse_BL = reverse_complement(codes_BL, length_B)
+    rank = torch.tensor(_LETTER_RANK, dtype=torch.int8, device=codes_BL.device)
+    difference_BL = rank[codes_BL.long()] - rank[reverse_BL.long()]
+    first_B = (difference_BL != 0).to(torch.uint8).argmax(dim=1, keepdim=True)
+    flipped_B = difference_BL.gather(1, first_B).squeeze(1) > 0
+    return torch.where(flipped_B[:, None], reverse_BL, codes_BL), flipped_B
+
+
+def frame_codons(codes_BL: Tensor, length_B: Tensor) -> Tensor:
+    """Codons 16a+4b+c, or 64 with any letter but ACGT, of F1 F2 F3 R1 R2 R3: (B, 6, T).
+
+    L must be 3 * T + 2.
+    """
+    strands_B2L = torch.stack([codes_BL, reverse_complement(codes_BL, length_B)], dim=1).int()
+    first, second, third = strands_B2L[..., :-2], strands_B2L[..., 1:-1], strands_B2L[..., 2:]
+    known = (first < 4) & (second < 4) & (third < 4)
+    codon = torch.where(known, 16 * first + 4 * second + third, AMBIGUOUS_CODON)
+    batch, _, positions = codon.shape
+    return codon.view(batch, 2, positions // 3, 3).transpose(2, 3).reshape(batch, 6, positions // 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodonConfig:
+    """Shape of the network: per stage its channels, residual blocks and kernel.
+
+    Each stage after the first halves the number of positions. Then attention layers of that many
+    heads, each "frame": over the positions of one frame. embedding is E. dropout
+    acts in training only, on channels inside a residual block and on what an attention layer adds.
+    """
+
+    channels: tuple[int, ...] = (64, 128)
+    blocks: tuple[int, ...] = (1, 3)
+    kernels: tuple[int, ...] = (5, 5)
+    attention: tuple[str, ...] = ("frame",)
+    heads: int = 4
+    embedding: int = 256
+    dropout: float = 0.15
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a bundle's manifest."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "CodonConfig":
+        """The inverse of to_dict."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**plain)
+
+
+class Convolution(nn.Module):
+    """Convolution along the codons and batch normalisation, which fold() merges for inference."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        padding = (0, (kernel - 1) // 2)
+        self.convolution = nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), padding, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+
+    def forward(self, x_BCFT: Tensor) -> Tensor:
+        normed: Tensor = self.norm(self.convolution(x_BCFT))
+        return normed
+
+    def fold(self) -> None:
+        """Merge the normalisation's running statistics into the weights."""
+        norm = self.norm
+        if not isinstance(norm, nn.BatchNorm2d):
+            return
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.convolution.weight = nn.Parameter(self.convolution.weight * scale[:, None, None, None])
+        self.convolution.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+        self.norm = nn.Identity()
+
+
+class Residual(nn.Module):
+    """Two convolutions and the way around them."""
+
+    def __init__(self, channels: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.first = Convolution(channels, channels, kernel)
+        self.second = Convolution(channels, channels, kernel)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x_BCFT: Tensor) -> Tensor:
+        inner = F.relu(self.first(x_BCFT), inplace=True)
+        return F.relu(x_BCFT + self.second(self.dropout(inner)), inplace=True)
+
+
+class Attention(nn.Module):
+    """A transformer layer, LayerNorm first, over the positions of each frame.
+
+    It knows no order: neighbours have been mixed by the convolutions before it.
+    """
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.backend = "auto"
+        self.attention_norm = WideLayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.mix = nn.Linear(channels, channels)
+        self.feed_norm = WideLayerNorm(channels)
+        self.widen = nn.Linear(channels, 2 * channels)
+        self.narrow = nn.Linear(2 * channels, channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BFTC: Tensor) -> Tensor:
+        dtype = self.mix.weight.dtype
+        mixed_BFTC = self._mixed(self.qkv(self.attention_norm(x_BFTC).to(dtype)))
+        x_BFTC = x_BFTC + self.dropout(self.mix(mixed_BFTC))
+        hidden = F.relu(self.widen(self.feed_norm(x_BFTC).to(dtype)), inplace=True)
+        fed_BFTC: Tensor = x_BFTC + self.dropout(self.narrow(hidden))
+        return fed_BFTC
+
+    def _mixed(self, qkv_BFT3C: Tensor) -> Tensor:
+        batch, frames, positions, width = qkv_BFT3C.shape
+        q, k, v = qkv_BFT3C.view(
+            batch * frames, positions, 3, self.heads, width // 3 // self.heads
+        ).permute(2, 0, 3, 1, 4)
+        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend=self.backend)
+        return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
+
+
+class CodonEncoder(nn.Module):
+    """Codons (B, 6, T) -> embeddings (B, E) and frame weights (B, 6) that sum to 1."""
+
+    def __init__(self, config: CodonConfig) -> None:
+        super().__init__()
+        if other := set(config.attention) - {"frame"}:
+            raise ValueError(f"attention reaches over a frame, not {other.pop()!r}")
+        self.config = config
+        channels = config.channels
+        self.codon = nn.Embedding(CODONS + 1, channels[0])
+        self.amino: nn.Embedding | None = nn.Embedding(len(_AMINO_NAMES), channels[0])
+        layers: list[nn.Module] = []
+        before = channels[0]
+        for stage, (width, blocks, kernel) in enumerate(
+            zip(channels, config.blocks, config.kernels, strict=True)
+        ):
+            if stage:
+                layers += [Convolution(before, width, 2, stride=2), nn.ReLU(inplace=True)]
+            layers += [Residual(width, kernel, config.dropout) for _ in range(blocks)]
+            before = width
+        self.stack = nn.Sequential(*layers)
+        self.attention = nn.ModuleList(
+            Attention(before, config.heads, config.dropout) for _ in config.attention
+        )
+        self.project = nn.Linear(2 * before, config.embedding)
+        self.weigh = nn.Linear(config.embedding, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, codons_B6T: Tensor) -> tuple[Tensor, Tensor]:
+        x_BCFT = self.stack(F.embedding(codons_B6T, self._codon_table()).permute(0, 3, 1, 2))
+        x_BFTC = self._attended(x_BCFT.permute(0, 2, 3, 1))
+        mean_B6C = x_BFTC.mean(2, dtype=wide(x_BFTC.dtype)).to(x_BFTC.dtype)
+        pooled_B6C = torch.cat([mean_B6C, x_BFTC.amax(2)], 2)
+        frame_B6E = F.relu(self.project(pooled_B6C.to(self.project.weight.dtype)))
+        weight_B6 = self.weigh(frame_B6E).squeeze(2).to(wide(frame_B6E.dtype)).softmax(1)
+        embedding_BE = (weight_B6[:, :, None].to(frame_B6E.dtype) * frame_B6E).sum(1)
+        return embedding_BE, weight_B6
+
+    def _codon_table(self) -> Tensor:
+        """A codon is its own vector and that of its amino acid, so that synonyms are alike."""
+        if self.amino is None:
+            return self.codon.weight
+        amino = torch.tensor(AMINO_OF_CODON, device=self.codon.weight.device)
+        together: Tensor = self.codon.weight + self.amino(amino)
+        return together
+
+    def _attended(self, x_BFTC: Tensor) -> Tensor:
+        """Through the attention layers, on a wide residual stream."""
+        if len(self.attention):
+            x_BFTC = x_BFTC.to(wide(x_BFTC.dtype))
+        for layer in self.attention:
+            x_BFTC = layer(x_BFTC)
+        return x_BFTC
+
+    def fold(self) -> None:
+        """Merge what training keeps apart (normalisations, amino acids), for inference only."""
+        self.codon.weight = nn.Parameter(self._codon_table().detach())
+        self.amino = None
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                module.fold()
+
+
+class CodonNetwork(nn.Module):
+    """The encoder and its head: codons (B, 6, T) -> logits (B, 2) of others and virus."""
+
+    def __init__(self, config: CodonConfig, hidden: int) -> None:
+        super().__init__()
+        self.encoder = CodonEncoder(config)
+        self.head = Head(config.embedding, hidden)
+
+    def forward(self, codons_B6T: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(codons_B6T)[0])
+        return logits
+
+    def probabilities(self, codons_B6T: Tensor) -> tuple[Tensor, Tensor]:
+        """P(virus), float32 (B,), and frame weights (B, 6) that sum to 1."""
+        with torch.inference_mode():
+            embedding_BE, weight_B6 = self.encoder(codons_B6T)
+            return self.head.probabilities(embedding_BE)[:, 1], weight_B6
+
+    def part(self) -> dict[str, Any]:
+        """What a manifest keeps of the network besides its weights."""
+        return {**self.encoder.config.to_dict(), "hidden": self.head.hidden.out_features}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The weights by name, as a bundle keeps them."""
+        return {k: v.detach().cpu().contiguous().numpy() for k, v in self.state_dict().items()}
+
+    def for_inference(self) -> "CodonNetwork":
+        """Itself, folded, in eval mode and without gradients."""
+        self.eval()
+        self.encoder.fold()
+        return self.requires_grad_(False)
+
+
+def codon_network(part: Mapping[str, Any], where: Path | str = "bundle.toml") -> CodonNetwork:
+    """The network that part() describes, with random weights. Raises BundleError."""
+    values = dict(part)
+    try:
+        hidden = int(values.pop("hidden"))
+        return CodonNetwork(CodonConfig.from_dict(values), hidden)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{where}: does not describe a codon network ({error})") from error
+
+
+def load_codon_network(
+    path: Path,
+    part: Mapping[str, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str = "auto",
+) -> CodonNetwork:
+    """A network ready to score. Raises BundleError where file and description do not fit.
+
+    attention: see attention.BACKENDS.
+    """
+    network = codon_network(part, path)
+    state = state_of(path)
+    if wrong := misfits(network, state):
+        raise BundleError(f"{path}: not the weights that its bundle describes; see {wrong[0]}")
+    network.load_state_dict(state)
+    network.for_inference().to(device=device, dtype=dtype)
+    for layer in network.encoder.attention:
+        assert isinstance(layer, Attention)
+        layer.backend = attention
+    # In bf16 the head would leave a few hundred distinct scores, and ties among them.
+    network.head.float()
+    return network
+
+
+def unflip_frames(weight_B6: Tensor, flipped_B: Tensor) -> Tensor:
+    """Frame weights of the strand that was scored -> those of the chunk as it was given."""
+    other_B6 = weight_B6[:, [3, 4, 5, 0, 1, 2]]
+    return torch.where(flipped_B[:, None], other_B6, weight_B6)

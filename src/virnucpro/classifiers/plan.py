@@ -1,0 +1,94 @@
+"""The plan of a run: what a bundle will compute in on this machine, before its weights are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virnucpro.classifiers.model import Model
+from virnucpro.devices.choice import check_fp8, known_device, precision_for
+from virnucpro.errors import DeviceError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds. The
+# first block is what a GPU waits for, so it holds less.
+CUDA_BLOCK_NT = 2_000_000
+CUDA_FIRST_NT = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bundle will compute in, known before its weights are read.
+
+    precision, device: as of Classifier; attention: the kernels by which small tensors of each
+    encoder's kind were computed there; first_nt, block_nt: sizes of blocks, see batches.blocks_of.
+    """
+
+    precision: str
+    device: str
+    attention: Mapping[str, str]
+    first_nt: int
+    block_nt: int
+
+
+def plan_of(
+    model: Model,
+    device: "str | torch.device" = "cpu",
+    precision: str = "auto",
+    attention: str = "auto",
+) -> Plan:
+    """How classifier_of would compute. Raises DeviceError and SettingsError as it does."""
+    name, resolved = chosen(model, device, precision)
+    if model.kind == "kmer":
+        return Plan(resolved, name, {}, model.block_nt, model.block_nt)
+    from virnucpro.encoders.attention import backend_for, check_backend, kernels_tried
+    from virnucpro.encoders.precision import device_of, dtype_of, products
+
+    place = device_of(name)
+    if resolved == "fp8":
+        check_fp8(name)
+    dtype = dtype_of(products(resolved))
+    check_backend(attention, place, dtype, biased=False)
+    if model.kind == "frames":
+        slopes = {"dnabert_s": True, "esm2": False}
+    else:
+        slopes = {"codon": False} if model.part("codon").get("attention") else {}
+    kernels = {
+        encoder: kernels_tried(
+            place,
+            dtype,
+            slopes=biased,
+            pads=model.kind == "frames",
+            backend=backend_for(attention, biased),
+        )
+        for encoder, biased in slopes.items()
+    }
+    return Plan(resolved, name, kernels, *_block_sizes(model, name))
+
+
+def _block_sizes(model: Model, device: str) -> tuple[int, int]:
+    """A GPU needs more at once than what costs a CPU minutes."""
+    least = model.block_nt
+    if model.kind == "frames" and device.startswith("cuda"):
+        return max(least, CUDA_FIRST_NT), max(least, CUDA_BLOCK_NT)
+    return least, least
+
+
+def chosen(model: Model, device: "str | torch.device", precision: str) -> tuple[str, str]:
+    """Device and precision by name. Raises DeviceError, and SettingsError."""
+    name = known_device(device)
+    if model.kind == "kmer":
+        if not name.startswith("cpu"):
+            raise DeviceError(f"bundle {model.name} computes on the cpu only, not on {name}")
+        if precision not in ("auto", "fp64"):
+            raise SettingsError(f"bundle {model.name} computes in fp64 only, not in {precision}")
+        return name, "fp64"
+    if precision == "fp8" and model.kind != "frames":
+        raise SettingsError(
+            f"precision fp8 is for published encoders on a Hopper GPU; bundle {model.name} "
+            "computes in fp32, bf16 or fp16"
+        )
+    agrees = "bf16" in model.parts.get("agreement", {})
+    return name, precision_for(precision, name, agrees)

@@ -1,0 +1,1 @@
+"""Accuracy on labelled data, speed of encoders, and `doctor`. Knows no run."""

@@ -1,0 +1,228 @@
+"""The inputs that a user named, and what a run says of them: in its log, and in run.json."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from virnucpro.errors import InputError
+from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open_sources
+from virnucpro.reads.estimate import Shape
+
+# More names than these are not told one by one.
+NAMED = 10
+_FASTQ = re.compile(r"\.(fastq|fq)(\.|$)")
+_FIRST = re.compile(r"([._-]R?)1((?:_\d+)?)$")
+
+# Records of so many letters on average are reads, which the bundles of shorter chunks are for.
+READS_NT = 300
+FOR_LONGER = {"mini-300": "mini-500", "virnucpro-300": "virnucpro-500"}
+# mini-500 gives reads the very scores of mini-300, and states the same accuracy of them.
+FOR_READS = {"virnucpro-500": "virnucpro-300"}
+
+
+def open_inputs(
+    paths: Sequence[Path],
+    sample: str | None,
+    reading: Reading,
+    chunk_nt: int,
+    results_in: Callable[[Path], set[str]],
+    faults: list[InputError] | None = None,
+) -> tuple[list[Source], list[str]]:
+    """The inputs, with the files in it for each folder, and a line on each folder.
+
+    Raises InputError that says all that is wrong with them, as far as their first records tell, if
+    one of them cannot even be opened. results_in: names what runs have written into a folder,
+    which is no input. faults: takes these instead, and the others are opened.
+    """
+    found: list[InputError] = [] if faults is None else faults
+    files, notes = _files_in(paths, results_in, found)
+    sources = open_sources(files, sample, reading, found)
+    if found and faults is None:
+        shapes_of(sources, chunk_nt, found)
+        raise InputError.of(found)
+    return sources, [*notes, *_mates_apart(sources)]
+
+
+def _mates_apart(sources: Sequence[Source]) -> Iterator[str]:
+    """A line where two FASTQ files are read by themselves whose names are those of mates."""
+    named = {s.sample: s.path for s in sources if _FASTQ.search(s.path.name.lower())}
+    first = (name for name in named if sources[0].reading.pairs == "auto" and _FIRST.search(name))
+    for name in first:
+        other = named.get(_FIRST.sub(r"\g<1>2\g<2>", name))
+        if other is not None:
+            yield (
+                f"{named[name]} and {other} are read as samples of their own; if these are the "
+                "mates of pairs, name the second file with --mates, or both in a --sample-sheet, "
+                "and if not, --unpaired says so"
+            )
+            return
+
+
+def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]) -> list[Shape]:
+    """What the inputs hold that do not come through a pipe, from a look at the head of each.
+
+    faults: takes what ends a run that comes to read it.
+    """
+    shapes: list[Shape] = []
+    for source in sources:
+        if not source.streamed:
+            try:
+                shapes.append(Shape.of(source, chunk_nt))
+            except InputError as error:
+                error.__cause__ = error.__context__ = None
+                # Its frames hold the reader, and htslib's thread with it.
+                faults.append(error.with_traceback(None))
+    return shapes
+
+
+def _files_in(
+    paths: Sequence[Path], results_in: Callable[[Path], set[str]], faults: list[InputError]
+) -> tuple[list[Path], list[str]]:
+    """The same paths with the sequence files in it, by name, for each folder; a line on each.
+
+    What runs have written there is no input: a folder of nothing else is passed over, as a pattern
+    of the shell names it beside others. faults: takes one for each folder without sequences, and
+    for each that cannot be read.
+    """
+    files: list[Path] = []
+    notes: list[str] = []
+    of_runs: list[InputError] = []
+    for path in paths:
+        if path == STDIN or not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            there = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+            written = results_in(path)
+            others = [each for each in there if each.name not in written]
+            taken = [each for each in others if each.is_file() and _is_input(each, faults)]
+        except OSError as error:
+            faults.append(InputError(f"cannot be read ({error.strerror}); check it", path))
+            continue
+        if taken:
+            names = [decoded(each.name) for each in others if each not in set(taken)]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            passed = f"; passed over: {', '.join(names[:NAMED])}{more}" if names else ""
+            own = f"; {len(there) - len(others)} that runs here wrote left out" if written else ""
+            files_of = "file" if len(taken) == 1 else "files"
+            entries = "entry" if len(there) == 1 else "entries"
+            said = f"{len(taken)} {files_of} of sequences of {len(there)} {entries}{own}{passed}"
+            notes.append(f"{path}: {said}")
+            files += taken
+        elif written:
+            said = "this folder holds but a run of virnucpro, whose results are no input"
+            notes.append(f"{path}: {said}; passed over")
+            of_runs.append(InputError(f"{said}; to classify one of them, name the file", path))
+        else:
+            folders = [decoded(each.name) for each in there if each.is_dir()][:NAMED]
+            deeper = f"; folders in it, as {folders[0]}, are not looked into" if folders else ""
+            said = f"there is no file of sequences in this folder{deeper}; name one that has some"
+            faults.append(InputError(said, path))
+    if not files:
+        faults += of_runs
+    return files, notes
+
+
+def _is_input(path: Path, faults: list[InputError]) -> bool:
+    """Whether a file of a folder is one of sequences, and can be read."""
+    try:
+        return holds_records(path)
+    except InputError as error:
+        faults.append(error)
+        return False
+
+
+# Lines on single inputs, and one that says as much of them together where they are many.
+Each = tuple[list[str], str]
+
+
+def opening_lines(sources: Sequence[Source]) -> Each:
+    """What is going to be read."""
+    most = sources[0].reading.max_records
+    part = "" if most is None else f", of which {most:,} records at most"
+    lines: list[str] = []
+    for source in sources:
+        names = " and ".join(str(file.path) for file in source.files)
+        size = "a pipe" if source.streamed else f"{source.size_bytes:,} bytes"
+        lines.append(f"reading {names} as sample {source.sample}, {size}{part}")
+    size_bytes = sum(source.size_bytes for source in sources)
+    each = "" if most is None else f", of each {most:,} records at most"
+    return lines, f"reading {len(sources):,} inputs, {size_bytes:,} bytes{each}"
+
+
+def closing_lines(sources: Sequence[Source]) -> Iterator[Each]:
+    """What of the inputs is not in the tables, and what was read as something else."""
+    aligned = [source for source in sources if source.left_out is not None]
+    yield [_alignments([source]) for source in aligned], _alignments(aligned)
+    parts = [source for source in sources if not source.whole]
+    why = "were read, as --max-records asks; these results are not those of the whole"
+    lines = [f"{s.path}: only its first {s.seen.records:,} records {why}" for s in parts]
+    yield lines, f"only the first records of {len(parts):,} inputs {why}"
+    empty = [source for source in sources if source.sha256 and not source.seen.records]
+    if len(empty) == len(sources):
+        yield ["warning: no record was read, so every table has its header alone"], ""
+    else:
+        lines = [f"warning: {source.path}: no record was read" for source in empty]
+        yield lines, f"warning: no record was read from {len(empty):,} of {len(sources):,} inputs"
+    yield list(_without_effect(sources)), ""
+    if any(source.rna for source in sources):
+        yield ["there are letters U (RNA), which were read as T"], ""
+
+
+def _alignments(sources: Sequence[Source]) -> str:
+    read = sum(source.seen.records for source in sources)
+    left_out = Counter[str]()
+    for source in sources:
+        left_out.update(source.left_out or {})
+    counts = [f"{n:,} {name.replace('_', '-')}" for name, n in left_out.items()]
+    where = str(sources[0].path) if len(sources) == 1 else f"{len(sources):,} inputs"
+    return (
+        f"{where}: {read + left_out.total():,} alignments, of which {read:,} were read; left out: "
+        f"{', '.join(counts)}"
+    )
+
+
+def _without_effect(sources: Sequence[Source]) -> Iterator[str]:
+    """What of the reading was asked for and is for other formats."""
+    reading = sources[0].reading
+    forms = [file.form for source in sources for file in source.files]
+    if not all(forms):  # one broke off before it was known
+        return
+    if reading.reference is not None and not any(form.startswith("CRAM") for form in forms):
+        yield "--reference changes nothing: no input is a CRAM"
+    if reading.read_groups and not any(form.startswith(("BAM", "CRAM", "SAM")) for form in forms):
+        yield f"--read-groups changes nothing: {sources[0].path} is {forms[0]}, which has none"
+
+
+def other_bundle(name: str, records: float, letters: float) -> str | None:
+    """Which bundle suits so many records and letters, if another; name: of the one in use."""
+    if not records:
+        return None
+    mean_nt = letters / records
+    alias = name.rpartition("-v")[0] or name
+    others = FOR_LONGER if mean_nt > READS_NT else FOR_READS
+    if alias not in others:
+        return None
+    other = others[alias]
+    return (
+        f"records are of {mean_nt:,.0f} nt on average: {other} would suit them better, which is "
+        f"made for chunks of {other.rpartition('-')[2]} nt and states its accuracy on such"
+    )
+
+
+def input_entry(source: Source) -> dict[str, Any]:
+    """An element of inputs in run.json."""
+    mates = [str(file.path) for file in source.files[1:]]
+    return {
+        "path": str(source.path),
+        "mates": mates[0] if mates else None,
+        "sample": source.sample,
+        "format": source.files[0].form,
+        "sha256": source.sha256 or None,
+        "bytes": source.bytes_read if source.streamed else source.size_bytes,
+        "records": source.seen.records,
+        "whole": source.whole and bool(source.sha256),
+        "left_out": source.left_out,
+    }

@@ -1,0 +1,169 @@
+"""Calls of mates -> calls of pairs, and the names of what was called virus.
+
+Works on the records of a run in their order and holds one of them, besides names that are sorted
+on the disk. This module knows no encoder and no format of reads.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.blocks import Record
+from virnucpro.calls import CALL_NAMES, Call, Rule
+from virnucpro.reads import template_of
+from virnucpro.results.contig_calls import Contigs
+from virnucpro.storage.sorting import SortedLines
+
+PAIRS_COLUMNS = (
+    "sample",
+    "template",
+    "record_1",
+    "record_2",
+    "p_virus_1",
+    "p_virus_2",
+    "p_virus",
+    "call",
+    "status",
+)
+PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mate:
+    """A contig of a pair; p_virus is nan and called_nt 0 where it has no call."""
+
+    record: Record
+    p_virus: float
+    called_nt: float
+
+
+class PairedCalls:
+    """Takes contigs as they end, in the order of the input, and finds mates that follow each other.
+
+    The p_virus of a pair is the mean of its mates' weighted by the bases that were called, so that
+    of a contig made of both. count: rows given so far; virus: of these, called virus.
+    """
+
+    def __init__(self, rule: Rule, scratch: Path) -> None:
+        self._rule = rule
+        self._names = SortedLines(scratch, "viral_names")
+        self.count = self.virus = 0
+        self._waiting: _Mate | None = None
+
+    def add(self, records: Sequence[Record], contigs: Contigs, called: NDArray[np.uint8]) -> bytes:
+        """Rows of pairs.tsv that are known by now.
+
+        called: (r,) Call of each of the r contigs.
+        """
+        if self._waiting is None and not any(record.mate for record in records):
+            virus = np.flatnonzero(called == Call.VIRUS).tolist()
+            self._names.add(_lines([records[i].name for i in virus]))
+            return b""
+        found: list[_Pair] = []
+        columns = (contigs.p_virus.tolist(), contigs.called_nt.tolist(), called.tolist())
+        for record, p_virus, called_nt, call in zip(records, *columns, strict=True):
+            if not record.mate:
+                found += self._alone()
+                self._names.add(_lines([record.name] if call == Call.VIRUS else []))
+                continue
+            mate = _Mate(record, p_virus, called_nt)
+            template = self._template_with(mate)
+            if self._waiting is not None and template is not None:
+                found.append((template, (self._waiting, mate)))
+                self._waiting = None
+            else:
+                found += self._alone()
+                self._waiting = mate
+        return self._rows(found)
+
+    def rest(self) -> bytes:
+        """The row of a mate that waits in vain."""
+        return self._rows(self._alone())
+
+    def viral_names(self) -> Iterator[bytes]:
+        """The names of records called virus, and of both mates of such pairs, each once.
+
+        As lines, in the order of their bytes. Nothing may be added any more.
+        """
+        return (line for line, _ in groupby(self._names.sorted()))
+
+    def _template_with(self, mate: _Mate) -> str | None:
+        if self._waiting is None:
+            return None
+        before, here = self._waiting.record, mate.record
+        follows = (before.sample, before.record + 1) == (here.sample, here.record)
+        if not follows or {before.mate, here.mate} != {1, 2}:
+            return None
+        first, second = sorted((before, here), key=lambda record: record.mate)
+        return template_of(first.name, second.name)
+
+    def _alone(self) -> "list[_Pair]":
+        mate, self._waiting = self._waiting, None
+        return [] if mate is None else [(mate.record.name, (mate,))]
+
+    def _rows(self, found: "Sequence[_Pair]") -> bytes:
+        p_virus = [_mean(mates) for _, mates in found]
+        calls = self._rule.contigs(np.array(p_virus, np.float64)).tolist()
+        viral = [
+            mate.record.name
+            for (_, mates), call in zip(found, calls, strict=True)
+            if call == Call.VIRUS
+            for mate in mates
+        ]
+        self._names.add(_lines(viral))
+        self.count += len(found)
+        self.virus += calls.count(Call.VIRUS)
+        lines = map(_row, found, p_virus, calls)
+        return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+# A template, and its mates in the order of the input.
+_Pair = tuple[str, tuple[_Mate, ...]]
+
+
+def _row(pair: _Pair, p_virus: float, call: int) -> str:
+    template, mates = pair
+    first, second = sorted(mates, key=_number) if len(mates) > 1 else _apart(mates[0])
+    called = sum(mate.called_nt > 0 for mate in mates)
+    status = PAIR_STATUSES[2 - called if len(mates) > 1 else 3]
+    return (
+        f"{mates[0].record.sample}\t{template}\t{first.record.record if first else ''}\t"
+        f"{second.record.record if second else ''}\t{_score(first)}\t{_score(second)}\t"
+        f"{_decimals(p_virus)}\t{CALL_NAMES[call]}\t{status}\n"
+    )
+
+
+def _number(mate: _Mate) -> int:
+    return mate.record.mate
+
+
+def _apart(mate: _Mate) -> tuple[_Mate | None, _Mate | None]:
+    return (mate, None) if mate.record.mate == 1 else (None, mate)
+
+
+def _mean(mates: Sequence[_Mate]) -> float:
+    """Of the called ones; nan if there is none."""
+    called = [mate for mate in mates if mate.called_nt]
+    scores = [mate.p_virus for mate in called]
+    if len(scores) < 2:
+        return scores[0] if scores else float("nan")
+    weight = sum(mate.called_nt for mate in called)
+    mean = sum(mate.p_virus * mate.called_nt for mate in called) / weight
+    return min(max(mean, min(scores)), max(scores))  # rounding must not carry it past its terms
+
+
+def _score(mate: _Mate | None) -> str:
+    return "" if mate is None else _decimals(mate.p_virus)
+
+
+def _decimals(p_virus: float) -> str:
+    return "" if isnan(p_virus) else f"{p_virus:.6f}"
+
+
+def _lines(names: Sequence[str]) -> Iterator[bytes]:
+    return (f"{name}\n".encode("utf-8", "surrogateescape") for name in names if name)

@@ -1,0 +1,234 @@
+"""run.json as one typed value: the record of a run, written and read by this module alone.
+
+run.schema.json beside it describes the file. Fields are only ever added, so unknown fields of a
+file are ignored.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from virnucpro import __version__
+from virnucpro.errors import VirnucproError
+from virnucpro.reads import Source
+from virnucpro.results.counts import Counts
+from virnucpro.storage.atomic import disk_errors, write_json
+
+SCHEMA_VERSION = 1
+# The status of a run that has come to its end.
+FINISHED = ("complete", "partial")
+RUNNING = "running"
+# A part of a run is finished, and virnucpro merge makes the results.
+PART = "part"
+STATUSES = (*FINISHED, PART, "failed", "interrupted", RUNNING)
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRecord:
+    """An input as it was read; see run.schema.json."""
+
+    path: str
+    mates: str | None = None
+    sample: str
+    format: str = ""
+    sha256: str | None
+    bytes: int
+    records: int
+    whole: bool = True
+    left_out: Mapping[str, int] | None = None
+
+    @classmethod
+    def of(cls, source: Source) -> Self:
+        """Return the record of an input, as far as it was read."""
+        mates = [str(file.path) for file in source.files[1:]]
+        return cls(
+            path=str(source.path),
+            mates=mates[0] if mates else None,
+            sample=source.sample,
+            format=source.files[0].form,
+            sha256=source.sha256 or None,
+            bytes=source.bytes_read if source.streamed else source.size_bytes,
+            records=source.seen.records,
+            whole=source.whole and bool(source.sha256),
+            left_out=source.left_out,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRecord:
+    """Where a run computed. kind: cpu or cuda; threads: of the CPU."""
+
+    kind: str
+    name: str
+    precision: str
+    threads: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockCounts:
+    """Blocks of a run so far; reused ones were finished by an earlier process.
+
+    damaged: files of an earlier process that could not be used.
+    """
+
+    total: int = 0
+    reused: int = 0
+    damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The content of run.json; see run.schema.json.
+
+    bundle: as Bundle.about gives it. outputs: sha256 of each result by name, None before it is
+    written. output_bytes: sizes of the same. counts: None where no tables were written. timings:
+    seconds by stage of the run. workers: shares of several workers. part: what a merge must know of
+    a part. parts: of a merged run, with their hosts and times.
+    """
+
+    status: str
+    exit_code: int | None
+    error: str | None
+    versions: Mapping[str, str | None]
+    command: Sequence[str]
+    inputs: Sequence[InputRecord]
+    bundle: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
+    device: DeviceRecord | None
+    attention: Mapping[str, str]
+    fingerprint: Mapping[str, str]
+    blocks: BlockCounts
+    outputs: Mapping[str, str | None]
+    output_bytes: Mapping[str, int] = field(default_factory=dict)
+    counts: Counts | None
+    timings: Mapping[str, float]
+    batches: Mapping[str, Mapping[str, Any]]
+    memory: Mapping[str, Any]
+    started: str
+    finished: str | None
+    workers: Sequence[Mapping[str, Any]] = ()
+    part: Mapping[str, Any] | None = None
+    parts: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end, with all results."""
+        return self.status in FINISHED
+
+    @property
+    def samples(self) -> list[str]:
+        """The sample of each input."""
+        return [entry.sample for entry in self.inputs]
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the run ended, in UTC."""
+        return None if self.finished is None else datetime.fromisoformat(self.finished)
+
+    def write(self, path: Path, scratch: Path | None = None) -> None:
+        """Put run.json into its place, whole or not at all. Raises VirnucproError."""
+        document = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        document["counts"] = None if self.counts is None else self.counts.as_dict()
+        for name in ("workers", "part", "parts"):
+            if not document[name]:
+                del document[name]
+        write_json(path, document, scratch)
+
+    @classmethod
+    def read(cls, path: Path, raising: type[VirnucproError]) -> Self | None:
+        """Read run.json; None if there is none.
+
+        raising: the kind of error for a file that is damaged or was not written by virnucpro.
+        """
+        with disk_errors(path.parent):
+            if not path.exists():
+                return None
+        try:
+            return cls._of(json.loads(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise raising(
+                f"{path}: this file is damaged, or was not written by virnucpro ({error}); remove "
+                "it, or choose another folder"
+            ) from error
+
+    @classmethod
+    def _of(cls, document: object) -> Self:
+        """Return the record in a document. Raises ValueError for another document."""
+        values = _mapping(document, "the document")
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"its schema_version must be {SCHEMA_VERSION}, got {version!r}")
+        given: dict[str, Any] = {f.name: values.get(f.name) for f in fields(cls)}
+        status = given["status"]
+        if status not in STATUSES:
+            raise ValueError(f"its status must be one of {', '.join(STATUSES)}, got {status!r}")
+        for name in ("settings", "attention", "timings", "batches", "memory", "versions"):
+            given[name] = _mapping(given[name], name)
+        for name in ("fingerprint", "outputs", "output_bytes"):
+            given[name] = _mapping(given[name] or {}, name)
+        given["inputs"] = [_made(InputRecord, entry, "inputs") for entry in _list(given["inputs"])]
+        given["part"] = given["part"] and _mapping(given["part"], "part")
+        for name in ("workers", "parts"):
+            given[name] = [_mapping(entry, name) for entry in given[name] or ()]
+        given["command"] = [str(word) for word in _list(given["command"])]
+        given["bundle"] = given["bundle"] and _mapping(given["bundle"], "bundle")
+        given["device"] = given["device"] and _made(DeviceRecord, given["device"], "device")
+        given["blocks"] = _made(BlockCounts, given["blocks"], "blocks")
+        given["counts"] = given["counts"] and _made(Counts, given["counts"], "counts")
+        if status in FINISHED and None in (given["counts"], given["finished"]):
+            raise ValueError(f"a run that is {status} must have counts and an end")
+        for name in ("started", "finished"):
+            if given[name] is not None:
+                datetime.fromisoformat(str(given[name]))
+        return cls(**given)
+
+
+def _mapping(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"its {name} must be an object, got {value!r}")
+    return dict(value)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list, got {value!r}")
+    return value
+
+
+def _made(kind: type[Kind], value: object, name: str) -> Kind:
+    """Return a dataclass with the fields that a mapping gives it. Raises ValueError."""
+    values = _mapping(value, name)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    try:
+        return kind(**{key: each for key, each in values.items() if key in known})
+    except (TypeError, KeyError, AssertionError) as error:
+        raise ValueError(f"its {name} cannot be used: {error}") from error
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of what computes."""
+    torch = sys.modules.get("torch")
+    return {
+        "virnucpro": __version__,
+        "python": sys.version.split()[0],
+        "torch": None if torch is None else str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def now() -> datetime:
+    """Return the time of day in UTC."""
+    return datetime.now(UTC)
+
+
+def instant(time: datetime) -> str:
+    """Return a time as run.json has it, to the second."""
+    return time.isoformat(timespec="seconds")

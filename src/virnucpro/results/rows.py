@@ -1,0 +1,149 @@
+"""Lines of our tables, formatted by columns; docs/outputs.md explains each."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.blocks import Record, Scored
+from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
+from virnucpro.results.contig_calls import Contigs
+from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
+from virnucpro.results.regions import Region
+
+CALLS_COLUMNS, CONTIGS_COLUMNS = tuple(CALLS_TYPES), tuple(CONTIGS_TYPES)
+FAILED_COLUMNS = ("sample", "record", "contig", "reason")
+REGIONS_COLUMNS = (
+    "sample",
+    "record",
+    "contig",
+    "region",
+    "start",
+    "end",
+    "length_nt",
+    "chunks",
+    "called",
+    "virus_chunks",
+    "p_virus",
+    "expected_by_chance",
+)
+
+
+def header(columns: Iterable[str]) -> bytes:
+    """The first line of a table."""
+    return ("\t".join(columns) + "\n").encode()
+
+
+def six_decimals(values: NDArray[np.floating[Any]]) -> list[str]:
+    """Probabilities as the tables print them; nan is an empty string."""
+    missing = np.isnan(values)
+    if missing.all():
+        return [""] * len(values)
+    texts = ("%.6f\n" * len(values) % tuple(values.tolist())).split("\n")
+    for row in np.flatnonzero(missing).tolist():
+        texts[row] = ""
+    return texts[:-1]
+
+
+def shortest(values: NDArray[np.float32]) -> list[str]:
+    """float32 -> the shortest decimals that read back as the same float32."""
+    texts: list[str] = values.astype(np.float32).astype("U16").tolist()
+    return texts
+
+
+def _prefix(record: Record) -> str:
+    """The first three columns, which are the same in all our tables."""
+    return f"{record.sample}\t{record.record}\t{record.name}\t"
+
+
+def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
+    """Rows of calls.tsv; calls: (n,)."""
+    rows, scores = scored.rows, scored.scores
+    prefixes = [*map(_prefix, scored.records)]
+    tails = [f"\t{call}\t{status}\t" for call in CALL_NAMES for status in STATUS_NAMES]
+    tail = (calls.astype(np.int64) * len(STATUS_NAMES) + scores.status).tolist()
+    lines = [
+        f"{prefixes[i]}{k}\t{start}\t{end}\t{FRAME_SETS[bits]}\t{p}{tails[t]}{m1}\t{m0}\n"
+        for i, k, start, end, bits, p, t, m1, m0 in zip(
+            rows.record.tolist(),
+            rows.number.tolist(),
+            rows.start.tolist(),
+            rows.end.tolist(),
+            scores.frames.tolist(),
+            six_decimals(scores.p_virus),
+            tail,
+            six_decimals(scores.max_p_virus),
+            six_decimals(scores.max_p_others),
+            strict=True,
+        )
+    ]
+    return encoded(lines)
+
+
+def contigs_rows(
+    records: Sequence[Record],
+    contigs: Contigs,
+    calls: NDArray[np.uint8],
+    status: NDArray[np.uint8],
+) -> bytes:
+    """Rows of contigs.tsv; calls, status: (r,)."""
+    lines = [
+        f"{prefix}{record.length_nt}\t{chunks}\t{called}\t{virus}\t{p}\t{high}\t"
+        f"{CALL_NAMES[call]}\t{STATUS_NAMES[state]}\n"
+        for prefix, record, chunks, called, virus, p, high, call, state in zip(
+            map(_prefix, records),
+            records,
+            contigs.chunks.tolist(),
+            contigs.called.tolist(),
+            contigs.virus.tolist(),
+            six_decimals(contigs.p_virus),
+            six_decimals(contigs.max_p_virus),
+            calls.tolist(),
+            status.tolist(),
+            strict=True,
+        )
+    ]
+    return encoded(lines)
+
+
+def regions_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
+    """Rows of regions.tsv."""
+    lines = [
+        f"{_prefix(records[r.index])}{r.number}\t{r.start}\t{r.end}\t{r.length_nt}\t{r.chunks}\t{r.called}\t{r.virus}\t"
+        f"{r.p_virus:.6f}\t{r.expected:.2e}\n"
+        for r in regions
+    ]
+    return encoded(lines)
+
+
+def bed_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
+    """The same as BED6; the fourth column tells records of one name apart."""
+    lines = [
+        f"{records[r.index].name}\t{r.start}\t{r.end}\t{records[r.index].sample}:"
+        f"{records[r.index].record}:{r.number}\t{round(1000 * r.p_virus)}\t.\n"
+        for r in regions
+    ]
+    return encoded(lines)
+
+
+def failed_rows(records: Sequence[Record], contigs: Contigs, reasons: dict[int, str]) -> bytes:
+    """Rows of failed.tsv.
+
+    reasons: why the first chunk of a record failed, by ordinal; those of ended ones go.
+    """
+    lines = []
+    for record, failed, chunks in zip(
+        records, contigs.failed.tolist(), contigs.chunks.tolist(), strict=True
+    ):
+        if record.fault or failed:
+            why = reasons.pop(record.ordinal, "unknown")
+            reason = record.fault or f"{failed} of {chunks} chunks could not be scored: {why}"
+            line = " ".join(reason.split())
+            lines.append(f"{_prefix(record)}{line}\n")
+    return encoded(lines)
+
+
+def encoded(lines: Sequence[str]) -> bytes:
+    """Lines -> bytes; letters of a name that are no UTF-8 come out as they came in."""
+    return "".join(lines).encode("utf-8", "surrogateescape")

@@ -1,0 +1,236 @@
+"""Scored blocks -> the tables of a run, in one streaming merge.
+
+A block is formatted by columns and written at once; nothing is held for longer than a block, apart
+from what must be sorted, which lies on the disk. These modules know no encoder and no device.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.blocks import Record, Scored
+from virnucpro.calls import Call, Rule, Status
+from virnucpro.reads import Seen, Source
+from virnucpro.results.contig_calls import ContigCalls
+from virnucpro.results.counts import Counts, Tally
+from virnucpro.results.files import RunFiles
+from virnucpro.results.finished import FinishedBlocks
+from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
+from virnucpro.results.parquet import EmbeddingsTable, ParquetTables
+from virnucpro.results.published import write_published
+from virnucpro.results.regions import Odds, Region, RegionFinder
+from virnucpro.results.rows import (
+    CALLS_COLUMNS,
+    CONTIGS_COLUMNS,
+    FAILED_COLUMNS,
+    REGIONS_COLUMNS,
+    bed_rows,
+    calls_rows,
+    contigs_rows,
+    failed_rows,
+    header,
+    regions_rows,
+)
+from virnucpro.results.sequences import Marks, copy_sequences
+from virnucpro.results.staging import Staging
+from virnucpro.results.unique_names import name_hashes, unique_names
+from virnucpro.storage.atomic import OutputFile
+from virnucpro.storage.sorting import pieces_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be written besides calls.tsv, contigs.tsv, failed.tsv and the regions.
+
+    compat_tables: the two in the published tool's format. odds: what finds regions; None finds
+    none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
+    contigs in that format. embeddings: None, or the widths of those to be written, as parquet has
+    them.
+    """
+
+    compat_tables: bool = True
+    odds: Odds | None = None
+    sequences: str = "viral"
+    parquet: bool = False
+    embeddings: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The results of a run: counts of its tables, and sha256 and bytes of each file by name."""
+
+    counts: Counts
+    digests: Mapping[str, str]
+    sizes: Mapping[str, int]
+
+
+def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
+    """Return every file that write_tables may write."""
+    paths = [files.calls, files.contigs, files.failed, files.pairs, files.viral_names]
+    paths += [files.regions, files.regions_bed]
+    if wanted.compat_tables:
+        paths += [files.frame_scores, files.chunk_scores]
+    if wanted.sequences != "none":
+        paths.append(files.viral_fasta)
+    if wanted.sequences == "all":
+        paths.append(files.others_fasta)
+    if wanted.parquet:
+        paths += [files.calls_parquet, files.contigs_parquet]
+    if wanted.embeddings is not None:
+        paths.append(files.embeddings)
+    return paths
+
+
+def write_tables(
+    files: RunFiles,
+    finished: FinishedBlocks,
+    rule: Rule,
+    sources: Sequence[Source],
+    before: Sequence[Seen],
+    wanted: Wanted = Wanted(),
+) -> Written:
+    """Write all tables and sequences; they appear one after the other, when all are finished.
+
+    sources: the inputs, opened anew for the second pass; before: what the first pass has seen of
+    each. Raises InputError if an input has changed since, VirnucproError if the disk refuses,
+    ResumeError if a block is missing or damaged.
+    """
+    with Staging(files) as staging:
+        hashes = files.scratch / "names.hashes"
+        with Marks(files.scratch) as marks:
+            counts = _write_calls(files, staging, finished, rule, wanted, hashes, marks)
+        if wanted.compat_tables:
+            names = unique_names(lambda: _records(finished), hashes, files.scratch)
+            write_published(files, staging, finished, names)
+        if wanted.embeddings is not None:
+            file = staging.open(files.embeddings)
+            with EmbeddingsTable(file, wanted.embeddings) as table:
+                for scored in finished.scored():
+                    if (embeddings := finished.embeddings(scored)) is not None:
+                        table.add(scored, embeddings)
+        if wanted.sequences != "none":
+            viral = staging.open(files.viral_fasta)
+            others = staging.open(files.others_fasta) if wanted.sequences == "all" else None
+            if others is not None or marks.virus or marks.excerpts:
+                copy_sequences(sources, before, marks, viral, others)
+        staging.publish()
+        return Written(counts, staging.digests, staging.sizes)
+
+
+def _records(finished: FinishedBlocks) -> Iterator[tuple[Record, ...]]:
+    return (scored.records for scored in finished.scored())
+
+
+def _in_order(blocks: Iterator[Scored]) -> Iterator[Scored]:
+    """Passes blocks on; checks that every record and every chunk is there, once and in order."""
+    ordinal, whole, chunk = -1, True, 0
+    for scored in blocks:
+        for record in scored.records:
+            if record.begins != whole or record.ordinal != ordinal + record.begins:
+                raise AssertionError(
+                    f"block {scored.block_number}: record {record.ordinal} after {ordinal}"
+                )
+            ordinal, whole = record.ordinal, record.ends
+        chunk = _checked_chunks(scored, chunk)
+        yield scored
+    if not whole:
+        raise AssertionError(f"the end of record {ordinal} is missing")
+
+
+def _checked_chunks(scored: Scored, before: int) -> int:
+    """Checks that chunks count from 1 (or from before, if the first record goes on) to the end.
+
+    Returns the number of the last chunk if the last record goes on, else 0.
+    """
+    rows, records = scored.rows, scored.records
+    if not records:
+        return before
+    covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
+    covered[rows.record], last[rows.record] = rows.end, rows.number
+    whole = (r.length_nt if r.ends and not (r.fault or r.short) else -1 for r in records)
+    length = np.fromiter(whole, np.int64, len(records))
+    expected = np.append(before, rows.number)[: len(rows)] + 1
+    first = np.diff(rows.record, prepend=-1) != 0
+    expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
+    if np.any(rows.number != expected) or np.any((covered != length) & (length >= 0)):
+        raise AssertionError(
+            f"block {scored.block_number}: a record lacks a chunk or has one twice"
+        )
+    return 0 if records[-1].ends else int(last[-1])
+
+
+def _write_calls(
+    files: RunFiles,
+    staging: Staging,
+    finished: FinishedBlocks,
+    rule: Rule,
+    wanted: Wanted,
+    hashes: Path,
+    marks: Marks,
+) -> Counts:
+    """First pass: tables of calls, contigs, regions and failures, and what later passes need."""
+    calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
+    contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
+    regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
+    bed_file = staging.open(files.regions_bed)
+    contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(rule, files.scratch)
+    finder = None if wanted.odds is None else RegionFinder(wanted.odds)
+    reasons: dict[int, str] = {}
+
+    def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
+        """For a table that is there only if it has a row."""
+        if lines:
+            staging.open(path, header(columns)).write(lines)
+
+    with (
+        OutputFile(hashes, durable=False) as hash_file,
+        ExitStack() as ends,
+    ):
+        parquet = None
+        if wanted.parquet:
+            both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
+            parquet = ends.enter_context(ParquetTables(*both))
+        for scored in _in_order(finished.scored()):
+            records, rows, scores = scored.records, scored.rows, scored.scores
+            begun = [record.name for record in records if record.begins]
+            hash_file.write(name_hashes(begun).tobytes())
+            calls = rule.chunks(scores)
+            calls_file.write(calls_rows(scored, calls))
+            last_ends = not records or records[-1].ends
+            columns = (rows.record, rows.start, rows.end, scores, calls, last_ends)
+            contigs = contig_calls.add(len(records), *columns)
+            ended = records[: len(contigs)]
+            status = _with_faults(ended, contigs.status)
+            called = rule.contigs(contigs.p_virus)
+            contigs_file.write(contigs_rows(ended, contigs, called, status))
+            if parquet is not None:
+                parquet.add_chunks(scored, calls)
+                parquet.add_contigs(ended, contigs, called, status)
+            for row, reason in scored.failures.items():
+                reasons.setdefault(records[rows.record[row]].ordinal, reason)
+            write_if_any(files.failed, FAILED_COLUMNS, failed_rows(ended, contigs, reasons))
+            write_if_any(files.pairs, PAIRS_COLUMNS, pairs.add(ended, contigs, called))
+            regions: list[Region] = []
+            if finder is not None:
+                spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
+                regions = finder.add(len(records), *spans, last_ends)
+            regions_file.write(regions_rows(ended, regions))
+            bed_file.write(bed_rows(ended, regions))
+            marks.add(called == Call.VIRUS, regions)
+            tally.add(ended, contigs, called, status, scores, calls, regions)
+    write_if_any(files.pairs, PAIRS_COLUMNS, pairs.rest())
+    names_file = staging.open(files.viral_names)
+    for piece in pieces_of(pairs.viral_names()):
+        names_file.write(piece)
+    return tally.counts(pairs.count, pairs.virus)
+
+
+def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    faulty = np.fromiter((record.fault != "" for record in records), bool, len(records))
+    short = np.fromiter((record.short for record in records), bool, len(records))
+    listed = np.where(short, Status.TOO_SHORT, status)
+    return np.where(faulty, Status.FAILED, listed).astype(np.uint8)

@@ -1,0 +1,210 @@
+"""Workers of Dask distributed: started here, one a device, or those of a running cluster.
+
+Needs the extra `cluster`. A scheduler that is started here listens on the loopback alone and has no
+dashboard; its workers are plain processes without a nanny, started again when they die.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Self
+
+from virnucpro.errors import SettingsError, WorkerError
+
+if TYPE_CHECKING:
+    pass
+
+START_S = 120.0
+# A worker that dies this often has a fault of its own.
+MOST_STARTS = 10
+THREADS_A_WORKER = 2  # one computes, one prepares the next block
+LOOPBACK = "127.0.0.1"
+_ANY_PORT = f"{LOOPBACK}:0"
+
+# What was found to go wrong with the usual settings (docs/scale.md).
+_CONFIG = {
+    "distributed.scheduler.allowed-failures": 0,  # the client tries again, one block at a time
+    "distributed.scheduler.http.routes": [],  # Dask serves HTTP in any case, so it serves nothing
+    "distributed.worker.http.routes": [],
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.worker-ttl": "1 hour",
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.profile.enabled": False,
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.event-loop-monitor-interval": "1s",
+    "distributed.admin.tick.limit": "1 hour",
+}
+
+
+def check_installed(option: str) -> None:
+    """Raise SettingsError if Dask distributed is missing. option: that needs it."""
+    if find_spec("distributed") is None:
+        raise SettingsError(
+            f"{option} needs Dask distributed, which is not installed; install it with "
+            "`pip install 'virnucpro[cluster]'`"
+        )
+
+
+class LocalWorkers:
+    """A scheduler in this process and worker processes on this host, for `with`.
+
+    devices: what each worker sees in CUDA_VISIBLE_DEVICES; empty for none.
+    """
+
+    def __init__(self, devices: Sequence[str], threads: int) -> None:
+        self._devices = devices
+        self._threads = threads
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._starts = 0
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Self:
+        import dask
+        from distributed import Client, Scheduler, SpecCluster
+
+        with ExitStack() as ends:
+            ends.enter_context(dask.config.set(_CONFIG))
+            options = {
+                "host": LOOPBACK,
+                "port": 0,
+                "dashboard": False,
+                "dashboard_address": _ANY_PORT,
+            }
+            cluster = SpecCluster(scheduler={"cls": Scheduler, "options": options}, silence_logs=50)
+            ends.callback(cluster.close, timeout=5)
+            self.client: Client = ends.enter_context(Client(cluster, set_as_default=False))
+            self._address = cluster.scheduler_address
+            self._folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+            ends.callback(self._stop)
+            for place in range(len(self._devices)):
+                self._processes.append(self._start(place))
+            self._wait()
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+
+    def _start(self, place: int) -> subprocess.Popen[bytes]:
+        import dask
+
+        self._starts += 1
+        threads = str(self._threads)
+        variables = dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads
+        )
+        path = os.pathsep.join(os.fspath(entry) or str(Path.cwd()) for entry in sys.path)
+        with self._log(place).open("wb") as log:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "distributed.cli.dask_worker", self._address),
+                    *("--no-nanny", "--host", LOOPBACK, "--memory-limit", "0"),
+                    *("--no-dashboard", "--dashboard-address", _ANY_PORT),
+                    *("--nworkers", "1", "--nthreads", str(THREADS_A_WORKER)),
+                    *("--name", str(place + 1)),
+                    *("--local-directory", str(self._folder), "--death-timeout", "60"),
+                ],
+                env=os.environ
+                | variables
+                | {"CUDA_VISIBLE_DEVICES": self._devices[place], "PYTHONPATH": path}
+                | {
+                    "DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(dask.config.global_config)
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the client alone
+            )
+
+    def _wait(self) -> None:
+        """Wait until all workers are connected."""
+        end = monotonic() + START_S
+        while len(self.client.scheduler_info()["workers"]) < len(self._processes):
+            if dead := [p for p in self._processes if p.poll() is not None]:
+                raise WorkerError(f"a worker process did not start: {self._last_words(dead[0])}")
+            if monotonic() > end:
+                raise WorkerError(f"worker processes did not start within {START_S:.0f} s")
+            sleep(0.05)
+
+    def _log(self, place: int) -> Path:
+        return self._folder / f"worker-{place + 1}.log"
+
+    def _last_words(self, process: subprocess.Popen[bytes]) -> str:
+        log = self._log(self._processes.index(process))
+        lines = log.read_text("utf-8", "replace").splitlines()
+        return lines[-1] if lines else f"exit code {process.returncode}"
+
+    def replace_dead(self) -> None:
+        """Start a process in the place of each that has died. Raises WorkerError for too many."""
+        for place, process in enumerate(self._processes):
+            if process.poll() is not None:
+                if self._starts >= MOST_STARTS + len(self._processes):
+                    raise WorkerError(
+                        f"worker processes died {self._starts - len(self._processes)} times; "
+                        "see log.txt for their blocks, and run again"
+                    )
+                self._processes[place] = self._start(place)
+
+    def kill(self, name: str) -> bool:
+        """Kill a worker that does not answer; return whether it was one of these."""
+        process = self._processes[int(name) - 1]
+        process.kill()
+        process.wait()
+        return True
+
+    def _stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        end = monotonic() + 3.0
+        for process in self._processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - monotonic()))
+            process.kill()
+            process.wait()
+
+
+class RunningCluster:
+    """A running scheduler, for `with`. address: of it, or its scheduler file."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> Self:
+        from distributed import Client
+
+        by_file = self._address.endswith(".json")
+        try:
+            self.client = (
+                Client(scheduler_file=self._address, timeout=30, set_as_default=False)
+                if by_file
+                else Client(self._address, timeout=30, set_as_default=False)
+            )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise WorkerError(
+                f"{self._address}: no Dask scheduler answers here ({error}); check --scheduler"
+            ) from error
+        if not self.client.scheduler_info()["workers"]:
+            self.client.close()
+            raise WorkerError(
+                f"{self._address}: the scheduler has no workers; start some with `dask worker`"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close(timeout=5)
+
+    def replace_dead(self) -> None:
+        """Do nothing: workers of a running cluster are its own."""
+
+    def kill(self, name: str) -> bool:
+        """Return False: a worker of a running cluster is not ours to kill."""
+        return False

@@ -1,0 +1,213 @@
+"""The side of a Dask worker: a classifier per process, and blocks as packed letters.
+
+A task gets what a classifier needs of a block and no more: letters at two bits each, and where its
+chunks begin and end. What else a block holds stays with the client.
+"""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from distributed import get_worker
+from numpy.typing import NDArray
+
+from virnucpro import __version__
+from virnucpro.blocks import Block, Rows, Telemetry
+from virnucpro.bundle import load
+from virnucpro.calls import Embeddings, Scores
+from virnucpro.classifiers.plan import Plan, plan_of
+from virnucpro.devices.choice import devices_for
+from virnucpro.devices.compute import Compute
+from virnucpro.devices.machine import cpu_count, cpu_name, device_name, use_threads
+from virnucpro.errors import VirnucproError, WorkerError
+from virnucpro.run.runners import Scorer, Work
+
+_LETTERS = np.frombuffer(b"ACGT", np.uint8)
+_CODE = np.full(256, 4, np.uint8)
+_CODE[_LETTERS] = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What every block of a run is scored with.
+
+    compute: as asked for, resolved by each worker. workers_a_host: that share its processors.
+    """
+
+    bundle: str
+    sha256: str
+    compute: Compute
+    workers_a_host: int
+    embeddings: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a worker computes with, compared with the other workers before a run begins."""
+
+    name: str
+    host: str
+    version: str
+    sha256: str
+    device_name: str
+    threads: int
+    plan: Plan
+
+    def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
+        """Return what differs in a way that would change results, by name."""
+        mine, others = self._compared(), other._compared()
+        return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+
+    def _compared(self) -> dict[str, object]:
+        plan = self.plan
+        return {
+            "version of virnucpro": self.version,
+            "bundle sha256": self.sha256,
+            "precision": plan.precision,
+            "kind of device": plan.device.partition(":")[0],
+            "attention": dict(plan.attention),
+            "size of blocks": (plan.first_nt, plan.block_nt),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBlock:
+    """The chunks of a block, to be scored elsewhere.
+
+    codes: four letters A, C, G, T a byte; letters: how many there are in all. Other letters are
+    given by runs: place and length (k,), and the letter of each run. offset, length_nt: (n,) of the
+    chunks in the letters.
+    """
+
+    number: int
+    letters: int
+    codes: bytes
+    run_place: NDArray[np.int64]
+    run_length: NDArray[np.int64]
+    run_letter: bytes
+    offset: NDArray[np.int64]
+    length_nt: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, block: Block) -> "PackedBlock":
+        """Pack the chunks of a block."""
+        text = np.frombuffer(block.text, np.uint8)
+        codes = _CODE[text]
+        other = np.flatnonzero(codes == 4)
+        letters = text[other]
+        new = np.ones(len(other), bool)
+        new[1:] = (np.diff(other) != 1) | (np.diff(letters) != 0)
+        first = np.flatnonzero(new)
+        codes[other] = 0
+        padded = np.zeros(-(-len(codes) // 4) * 4, np.uint8)
+        padded[: len(codes)] = codes
+        a, b, c, d = padded.reshape(-1, 4).T
+        return cls(
+            number=block.number,
+            letters=len(text),
+            codes=(a | b << 2 | c << 4 | d << 6).tobytes(),
+            run_place=other[first],
+            run_length=np.diff(np.append(first, len(other))),
+            run_letter=letters[first].tobytes(),
+            offset=block.offset,
+            length_nt=block.rows.length_nt.astype(np.int32),
+        )
+
+    def block(self) -> Block:
+        """Return a block with the same chunks, and no records."""
+        packed = np.frombuffer(self.codes, np.uint8)
+        codes = np.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], axis=1).reshape(-1)
+        text = _LETTERS[codes[: self.letters]]
+        place = np.repeat(self.run_place - np.cumsum(self.run_length), self.run_length)
+        total = int(self.run_length.sum())
+        place += np.arange(total) + np.repeat(self.run_length, self.run_length)
+        text[place] = np.repeat(np.frombuffer(self.run_letter, np.uint8), self.run_length)
+        length_nt = self.length_nt.astype(np.int64)
+        zero = np.zeros(len(length_nt), np.int32)
+        rows = Rows(zero, zero, np.zeros_like(length_nt), length_nt)
+        return Block(self.number, (), rows, self.offset, text.tobytes(), "")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredChunks:
+    """What comes back of a block: arrays of its scores, failures by row, and who computed it."""
+
+    identity: Identity
+    scores: Mapping[str, NDArray[Any]]
+    embeddings: Embeddings | None
+    failures: Mapping[int, str]
+    telemetry: Telemetry
+
+    def as_scores(self) -> Scores:
+        """Return the scores as a value."""
+        return Scores(**self.scores, embeddings=self.embeddings)
+
+
+_SCORE_ARRAYS = tuple(f.name for f in fields(Scores) if f.name != "embeddings")
+# One classifier a process, whatever number of threads Dask gives to its tasks.
+_scorers: dict[Task, tuple[Scorer, Identity]] = {}
+_loading = Lock()
+
+
+def _loaded(task: Task) -> tuple[Scorer, Identity]:
+    with _loading:
+        if task not in _scorers:
+            _scorers.clear()  # another run may have left one; memory may not hold two
+            _scorers[task] = _load(task)
+        return _scorers[task]
+
+
+def _load(task: Task) -> tuple[Scorer, Identity]:
+    try:
+        bundle = load(task.bundle)
+        if bundle.sha256 != task.sha256:
+            raise WorkerError(
+                f"bundle {task.bundle} has sha256 {bundle.sha256[:12]}... here, not "
+                f"{task.sha256[:12]}... as at the client; install the same bundle on all hosts"
+            )
+        kmer = bundle.kind == "kmer"
+        # A nanny sets OMP_NUM_THREADS to 1, which is not the wish of anybody.
+        share = max(1, cpu_count() // task.workers_a_host)
+        threads = 1 if kmer else use_threads(task.compute.threads or share)
+        device = "cpu" if kmer else devices_for(task.compute.gpus)[0]
+        plan = plan_of(bundle, device, task.compute.precision, task.compute.attention)
+        work = Work(bundle, plan, task.compute.on(device), 0, task.embeddings)
+        scorer = Scorer(work)
+        scorer.__enter__()
+    except VirnucproError as error:
+        raise type(error)(f"a worker on {socket.gethostname()}: {error}") from error
+    identity = Identity(
+        name=str(get_worker().name),
+        host=socket.gethostname(),
+        version=__version__,
+        sha256=bundle.sha256,
+        device_name=cpu_name() if device == "cpu" else device_name(device),
+        threads=threads,
+        plan=plan,
+    )
+    return scorer, identity
+
+
+def identify(task: Task) -> tuple[Identity, Telemetry]:
+    """Load the classifier of a run, and return what computes here."""
+    scorer, identity = _loaded(task)
+    return identity, scorer.loaded
+
+
+def score(task: Task, packed: PackedBlock) -> ScoredChunks:
+    """Score a block. Runs in a thread of the worker, beside one that prepares the next block."""
+    scorer, identity = _loaded(task)
+    block = packed.block()
+    preparation = scorer.preparation
+    prepared = None if preparation is None else preparation(block)
+    scored = scorer.finish(scorer.begin(block, prepared))
+    return ScoredChunks(
+        identity=identity,
+        scores={name: getattr(scored.scores, name) for name in _SCORE_ARRAYS},
+        embeddings=scored.scores.embeddings,
+        failures=scored.failures,
+        telemetry=scored.telemetry,
+    )

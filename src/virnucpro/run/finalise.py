@@ -1,0 +1,62 @@
+"""Finished blocks and inputs -> the results of a run. Knows nothing of how blocks were scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.calls import Rule
+from virnucpro.reads import Seen, Source
+from virnucpro.results.files import RunFiles
+from virnucpro.results.finished import FinishedBlocks
+from virnucpro.results.outputs import Outputs
+from virnucpro.results.regions import odds_of
+from virnucpro.results.write import Wanted, Written, write_tables
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsPlan:
+    """What the results of a run are made by. notes: sentences on what is left out."""
+
+    rule: Rule
+    wanted: Wanted
+    notes: tuple[str, ...]
+
+
+def results_plan(
+    bundle: Bundle, outputs: Outputs, embedding_widths: tuple[int, int] | None
+) -> ResultsPlan:
+    """Return what the results of a bundle's scores are made by.
+
+    embedding_widths: of nucleotides and protein, if embeddings can be written.
+    """
+    threshold = bundle.threshold if outputs.threshold is None else outputs.threshold
+    odds = odds_of(bundle, threshold)
+    notes = (f"no regions are looked for: {odds}",) if isinstance(odds, str) else ()
+    wanted = Wanted(
+        compat_tables=outputs.compat_tables,
+        odds=None if isinstance(odds, str) else odds,
+        sequences=outputs.write,
+        parquet=outputs.parquet,
+        embeddings=embedding_widths if outputs.save_embeddings else None,
+    )
+    return ResultsPlan(Rule(bundle.kind, threshold), wanted, notes)
+
+
+def finalise(
+    finished: FinishedBlocks,
+    sources: Sequence[Source],
+    before: Sequence[Seen],
+    plan: ResultsPlan,
+    files: RunFiles,
+) -> Written:
+    """Write the results of a run, which appear together.
+
+    sources: the inputs, opened anew; before: as far as they were read when blocks were made of
+    them. Raises InputError if an input has changed since it was read, VirnucproError if the disk
+    refuses, ResumeError for a damaged block.
+    """
+    written = write_tables(files, finished, plan.rule, sources, before, plan.wanted)
+    records = sum(seen.records for seen in before)
+    if written.counts.records != records:
+        raise AssertionError(f"{records} records read, {written.counts.records} in the tables")
+    return written

@@ -1,0 +1,68 @@
+"""What makes a run this run: written and compared here alone.
+
+A difference in any field means other results, so a folder takes no run of another fingerprint.
+Budgets, workers, threads, paths and times are not part of it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from virnucpro import __version__
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.classifiers.plan import Plan
+from virnucpro.errors import OtherRun
+from virnucpro.reads import Source
+from virnucpro.reads.files import Reading
+from virnucpro.results.files import RunFiles
+
+
+def fingerprint_of(bundle: Bundle, plan: Plan, reading: Reading) -> dict[str, str]:
+    """Return the fingerprint of a run, as far as it is known before the inputs are read."""
+    return {
+        "bundle": bundle.sha256,
+        "precision": plan.precision,
+        "device": plan.device.split(":")[0],
+        "attention": ", ".join(f"{name} {by}" for name, by in plan.attention.items()),
+        "chunk_nt": str(bundle.chunk_nt),
+        "frames": "open" if bundle.kind == "frames" else "none",
+        "block_nt": "-".join(str(nt) for nt in sorted({plan.first_nt, plan.block_nt})),
+        "min_length": str(reading.min_length or "none"),
+        "max_length": str(reading.max_length or "none"),
+        "max_records": str(reading.max_records or "none"),
+        "version": __version__,
+    }
+
+
+def inputs_digest(sources: Sequence[Source]) -> dict[str, str]:
+    """Return the sha256 over those of all inputs, in order, if each was read to its end."""
+    digests = [source.sha256 for source in sources]
+    if not all(digests):
+        return {}
+    return {"inputs": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
+
+
+def refuse_other(
+    earlier: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+    files: RunFiles,
+    option: str = "-o",
+) -> None:
+    """Raise OtherRun, naming the first field that differs, if an earlier run has another.
+
+    option: names the folder of the earlier run; the folder of --journal holds blocks alone.
+    """
+    folder = files.run_dir if option == "-o" else files.kept.parent
+    earlier, fingerprint = ({"part": "none", **each} for each in (earlier, fingerprint))
+    for field in fingerprint:
+        if earlier.get(field) == fingerprint[field]:
+            continue
+        before, now = (str(of.get(field, "unknown")) for of in (earlier, fingerprint))
+        if field == "bundle":  # whose first figures are enough
+            before, now = (f"sha256 {sha256[:12]}..." for sha256 in (before, now))
+            before += f", named in {files.log.name} there" if option == "-o" else ""
+        raise OtherRun(
+            f"{folder}: this folder holds another run, with another {field} ({before}; this run: "
+            f"{now}); choose another with {option}"
+            + (", or replace it with --rerun" if option == "-o" else "")
+        )

@@ -1,0 +1,248 @@
+"""log.txt and log.jsonl of a run, and the sentences that a run writes there.
+
+Every sentence is made from values that were observed when it is written.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from virnucpro import __version__
+from virnucpro.blocks import Batches, Share, Telemetry
+from virnucpro.bundle import DEFAULT_BUNDLE
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.calls import Status
+from virnucpro.classifiers.plan import Plan
+from virnucpro.devices.compute import Compute
+from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
+from virnucpro.devices.memory import Memory
+from virnucpro.progress import WARNING, Position, Progress
+from virnucpro.reads.estimate import Shape, disk_needed, shortage
+from virnucpro.results.counts import Counts
+from virnucpro.results.files import RunFiles
+from virnucpro.results.outputs import Outputs
+from virnucpro.run.settings import Settings
+from virnucpro.storage.atomic import disk_errors
+
+FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
+
+
+class RunLog:
+    """log.txt, log.jsonl where it is wanted, and a copy of each line for whoever watches."""
+
+    def __init__(self, file: TextIO, progress: Progress, jsonl: TextIO | None = None) -> None:
+        self._file = file
+        self._jsonl = jsonl
+        self._progress = progress
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        self._write(text)
+        self._progress.line(text)
+
+    def detail(self, text: str) -> None:
+        """Write a line that only people who want every detail see on a terminal."""
+        self._write(text)
+        self._progress.detail(text)
+
+    def lines(self, each: Sequence[str], together: str, most: int) -> None:
+        """Write a line on each of several things; more than most go to the files alone.
+
+        together: the sentence that stands for many.
+        """
+        many = together and len(each) > most
+        for line in each:
+            (self.detail if many else self.line)(line)
+        if many:
+            self.line(f"{together} ({Path(self._file.name).name} has a line on each)")
+
+    def memory(self, stage: str, memory: Memory, *, cuda: bool) -> None:
+        """Write the memory of the device at a stage."""
+        (self.line if cuda else self.detail)(f"memory, {stage}: {memory}")
+
+    def ended(self, status: str, sentence: str) -> None:
+        """Write how a run ended that did not finish; to the files alone."""
+        self._write(f"{status}: {sentence}", "error")
+
+    def advance(self, position: Position) -> None:
+        """Pass on how far the run is."""
+        self._progress.advance(position)
+
+    def _write(self, text: str, level: str = "") -> None:
+        level = level or ("warning" if text.startswith(WARNING) else "info")
+        now = datetime.now(UTC)
+        with disk_errors(Path(self._file.name).parent):
+            self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
+            self._file.flush()
+            if self._jsonl is not None:
+                time = now.isoformat(timespec="milliseconds")
+                text = text.removeprefix(WARNING)
+                self._jsonl.write(json.dumps({"time": time, "level": level, "text": text}) + "\n")
+                self._jsonl.flush()
+
+
+@contextmanager
+def open_log(files: RunFiles, progress: Progress, *, as_json: bool = False) -> Iterator[RunLog]:
+    """Open the log of a run, which later processes append to."""
+    with ExitStack() as stack:
+
+        def opened(path: Path) -> TextIO:
+            with disk_errors(files.run_dir):
+                # A path need not be UTF-8.
+                file = path.open("a", encoding="utf-8", errors="backslashreplace")
+            stack.callback(_close, file)
+            return file
+
+        jsonl = opened(files.log_json) if as_json else None
+        yield RunLog(opened(files.log), progress, jsonl)
+
+
+def _close(file: TextIO) -> None:
+    with suppress(OSError):  # every line was flushed; a refusal was raised then
+        file.close()
+
+
+def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> Iterator[str]:
+    """Yield sentences on the bundle, where it computes, and settings that change nothing."""
+    default = settings.bundle == DEFAULT_BUNDLE
+    name = f"{bundle.name} (the default)" if default else bundle.name
+    fetch = f"; {FETCH_PUBLISHED}" if default else ""
+    yield f"virnucpro {__version__}, bundle {name}, {bundle.provenance}{fetch}"
+    yield (
+        f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {settings.threshold(bundle):g}; "
+        f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
+    )
+    if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
+        yield "as many threads as OMP_NUM_THREADS says; --threads overrules it"
+    yield from settings.compute.without_effect(device.index, bundle.kind)
+
+
+def computing(
+    loaded: Telemetry, device: Device, compute: Compute, workers: int, *, prefetches: bool
+) -> Iterator[str]:
+    """Yield sentences on what computes, as observed when the classifier was loaded.
+
+    compute: resolved for the device. prefetches: whether blocks are prepared by workers.
+    """
+    cuda = device.kind == "cuda"
+    for name, kernels in loaded.attention.items():
+        yield f"attention of {name}: {kernels}"
+    if compute.attention == "flash" and loaded.attention.get("dnabert_s"):
+        yield (
+            "--attention flash is met for dnabert_s by a fused kernel that takes ALiBi's bias, "
+            "which PyTorch's FlashAttention-2 does not"
+        )
+    if prefetches:
+        if loaded.in_turns:
+            yield "the GPU does not hold both encoders, so they take turns in each block"
+        gpus = f", {gpu_count()} GPU{'s' * (gpu_count() > 1)}" if cuda else ", no GPU"
+        yield f"loader workers: {workers} ({cpu_count()} processors{gpus})"
+    if cuda:
+        yield f"page-locked buffers: {_on(compute.pin_memory)}"
+        yield f"copies on streams of their own: {_on(compute.cuda_streams)}"
+        segments = loaded.expandable_segments
+        yield f"expandable segments, as the allocator has them: {_on(segments)}"
+        interval = compute.cache_clear_interval
+        yield f"the CUDA cache is emptied {f'every {interval} batches' if interval else 'never'}"
+    for name, batches in loaded.batches.items():
+        yield f"batches of {name}: at most {batches.budget:,} tokens"
+
+
+def _on(state: bool | None) -> str:
+    return "unknown" if state is None else "on" if state else "off"
+
+
+def smaller_batches(before: Mapping[str, Batches], now: Mapping[str, Batches]) -> Iterator[str]:
+    """Yield a warning for each encoder whose batches became smaller for want of memory."""
+    for name, batches in now.items():
+        most = before[name].least if name in before else batches.budget
+        if batches.least < most:
+            yield (
+                f"warning: memory is short: batches of {name} hold at most {batches.least:,} "
+                f"tokens from now on, not {most:,}, so scores may round otherwise"
+            )
+
+
+def shares(of_workers: Mapping[str, Share]) -> Iterator[str]:
+    """Yield a sentence on the share of each worker, and on how even the shares are."""
+    if not of_workers:
+        return
+    for name, share in sorted(of_workers.items()):
+        rate = f", {share.chunks / share.seconds:,.0f} chunks/s" if share.seconds else ""
+        yield (
+            f"worker {name} ({share.host}, {share.device}): {share.blocks:,} blocks, "
+            f"{share.chunks:,} chunks in {share.seconds:,.1f} s{rate}"
+        )
+    yield f"load balance (slowest / mean): {balance(of_workers):.2f}"
+
+
+def balance(of_workers: Mapping[str, Share]) -> float:
+    """Return the seconds of the slowest worker over the mean."""
+    seconds = [share.seconds for share in of_workers.values()]
+    mean = sum(seconds) / len(seconds)
+    return max(seconds) / mean if mean else 1.0
+
+
+def shares_of(of_workers: Mapping[str, Share], wall_s: float) -> list[dict[str, object]]:
+    """Return the shares of workers for run.json; busy: of the time in which blocks were scored."""
+    return [
+        {
+            "name": name,
+            **asdict(share),
+            "busy": round(min(1.0, share.seconds / wall_s), 3) if wall_s else None,
+        }
+        for name, share in sorted(of_workers.items())
+    ]
+
+
+def disk_taken(
+    outputs: Outputs, bundle: Bundle, shapes: Sequence[Shape], files: RunFiles
+) -> Iterator[str]:
+    """Yield a sentence on the disk that the run may take, and a warning if less is free."""
+    need = disk_needed(
+        shapes,
+        frames=bundle.kind == "frames",
+        packed=files.packed,
+        compat=outputs.compat_tables,
+        sequences=outputs.write,
+        parquet=outputs.parquet,
+        embeddings=outputs.save_embeddings,
+    )
+    finished = sum(path.stat().st_size for path in files.blocks.iterdir())
+    blocks = max(0, need.blocks - finished)
+    yield f"this may take up to {max((blocks + need.tables) / 1e6, 0.1):,.1f} MB of disk"
+    if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
+        yield f"warning: {sentence}"
+
+
+def closing(counts: Counts, files: RunFiles) -> Iterator[str]:
+    """Yield sentences with the numbers of the tables."""
+    yield (
+        f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
+        f"{counts.none:,} not called, {counts.failed:,} failed"
+    )
+    yield (
+        f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
+        f"others{_not_ok(counts)}"
+    )
+    if counts.pairs:
+        names = f"{files.pairs.name} and {files.viral_names.name}"
+        yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
+    if counts.regions:
+        yield f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+    if counts.incomplete:
+        yield f"records that could not be processed are listed in {files.failed}"
+
+
+def _not_ok(counts: Counts) -> str:
+    """Return counts of chunks whose status is not ok, by status."""
+    reasons = [
+        f"{number:,} {name.replace('_', ' ')}"
+        for name, number in counts.chunk_status.items()
+        if number and name != Status.OK.name.lower()
+    ]
+    return f"; {', '.join(reasons)}" if reasons else ""

@@ -1,0 +1,404 @@
+"""One run of predict: settings -> a run directory with its results, log and run.json."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from socket import gethostname
+from time import perf_counter
+from typing import Any
+
+from virnucpro.blocks import Block, Scored, Telemetry
+from virnucpro.bundle import DEFAULT_BUNDLE
+from virnucpro.bundle.card import about_bundle
+from virnucpro.devices.memory import memory_of, peak_memory_bytes
+from virnucpro.errors import (
+    InputError,
+    OtherRun,
+    ResumeError,
+    StreamBroken,
+    VirnucproError,
+    ending,
+)
+from virnucpro.progress import Position, Progress, Silent
+from virnucpro.reads import Contig
+from virnucpro.reads.inputs import NAMED, closing_lines, opening_lines, other_bundle, shapes_of
+from virnucpro.report import write_reports
+from virnucpro.results.record import (
+    FINISHED,
+    PART,
+    RUNNING,
+    DeviceRecord,
+    InputRecord,
+    RunRecord,
+    instant,
+    now,
+    versions,
+)
+from virnucpro.results.write import Written, planned
+from virnucpro.run.directory import RunDirectory
+from virnucpro.run.distribution import runner_for, running_cluster
+from virnucpro.run.finalise import finalise, results_plan
+from virnucpro.run.fingerprint import inputs_digest
+from virnucpro.run.log import (
+    RunLog,
+    closing,
+    computing,
+    disk_taken,
+    open_log,
+    opening,
+    shares,
+    shares_of,
+    smaller_batches,
+)
+from virnucpro.run.pipeline import compute, contigs_of, limited
+from virnucpro.run.prepare import Job, prepare
+from virnucpro.run.resume import Outcome, as_before, finished_before, why_again
+from virnucpro.run.runners import LoadedClassifiers, Runner
+from virnucpro.run.settings import Part, Settings
+
+
+def predict(
+    paths: Path | str | Sequence[Path | str],
+    bundle: str | Path = DEFAULT_BUNDLE,
+    out: Path | str = "virnucpro_run",
+    **options: Any,  # noqa: ANN401
+) -> Outcome:
+    """Classify the sequences of files into a run directory, without a word to the terminal.
+
+    Goes on with an unfinished run there; a finished one is left as it is.
+
+    paths: one file or several. bundle: the name of a bundle, or its directory. options: groups of
+    settings (reading, compute, outputs, restart), or single settings by name, as threshold=0.7; see
+    run.settings.Settings. Raises errors.VirnucproError, and TypeError for an unknown option.
+    """
+    return run(Settings.of(paths, out, bundle, **options))
+
+
+def run(
+    settings: Settings,
+    progress: Progress | None = None,
+    loaded: LoadedClassifiers | None = None,
+) -> Outcome:
+    """Run predict.
+
+    loaded: takes the classifier that was loaded, and gives it to a later run of the same bundle.
+
+    Raises VirnucproError, and KeyboardInterrupt or Terminated when interrupted; run.json says so
+    too, if the run directory was ours by then. An input that broke off or could not be processed
+    in part raises nothing: the outcome says it.
+    """
+    progress = progress or Silent()
+    try:
+        return _run(settings, progress, loaded)
+    except OtherRun as error:
+        if not settings.restart.rerun:
+            raise
+        progress.line(f"{error.args[0].partition(';')[0]}; --rerun replaces it")
+        forced = replace(settings.restart, force=True)
+        return _run(replace(settings, restart=forced), progress, loaded)
+
+
+def _run(settings: Settings, progress: Progress, loaded: LoadedClassifiers | None) -> Outcome:
+    clock = perf_counter()
+    with ExitStack() as ends:
+        remote = None
+        if settings.compute.scheduler is not None:
+            remote = ends.enter_context(running_cluster(settings))
+        job = prepare(settings, None if remote is None else remote.first)
+        again = ""
+        if not settings.restart.force and (earlier := finished_before(job)) is not None:
+            again = why_again(job, earlier)
+            if not again:
+                return as_before(job.files, earlier, settings.outputs, progress)
+        directory = ends.enter_context(
+            RunDirectory.take(
+                job.files,
+                job.fingerprint,
+                settings.restart,
+                again=bool(again),
+                embeddings=settings.outputs.save_embeddings,
+            )
+        )
+        log = ends.enter_context(open_log(job.files, progress, as_json=settings.outputs.log_json))
+        under_way = _Run(job, directory, log, again, {"startup_s": perf_counter() - clock})
+        return under_way.outcome(runner_for(job, loaded) if remote is None else nullcontext(remote))
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run under way: what it was given, and what was observed so far.
+
+    again: why a finished run is made again, if it is.
+    """
+
+    job: Job
+    directory: RunDirectory
+    log: RunLog
+    again: str
+    timings: dict[str, float]
+    broken: list[StreamBroken] = field(default_factory=list)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    read: Counter[str] = field(default_factory=Counter)
+    scored: Counter[str] = field(default_factory=Counter)
+    on_record: bool = False
+
+    def outcome(self, context: AbstractContextManager[Runner]) -> Outcome:
+        """Do the work; whatever ends it, run.json says how."""
+        try:
+            self._announce()
+            with ExitStack() as ends:
+                with self._timed("startup_s"):
+                    runner = ends.enter_context(context)
+                self._computed(runner)
+            if self.job.settings.restart.part is not None:
+                return self._part_completed(self.job.settings.restart.part)
+            return self._completed(self._finalised())
+        except BaseException as error:
+            self._record_failure(error)
+            raise
+
+    def _announce(self) -> None:
+        job, log = self.job, self.log
+        lines = opening(job.settings, job.bundle, job.plan, job.device)
+        log.line(next(lines))
+        log.detail(f"bundle sha256 {job.bundle.sha256}")
+        for line in (*lines, *job.notes, *self.directory.notes):
+            log.line(line)
+        log.lines(*opening_lines(job.sources), NAMED)
+        faults: list[InputError] = []
+        shapes = shapes_of(job.sources, job.bundle.chunk_nt, faults)
+        if faults:  # sooner than when hours were spent on what comes before them
+            raise InputError.of(faults)
+        if not job.streamed:  # else nobody knows how much will come, and of what length
+            self._suggest(sum(s.records for s in shapes), sum(s.letters for s in shapes))
+            for line in disk_taken(job.settings.outputs, job.bundle, shapes, job.files):
+                log.line(line)
+        if self.again:
+            log.line(
+                f"warning: the run here was finished, but {self.again}: the tables are made again"
+            )
+        elif before := job.files.finished_blocks:
+            log.line(f"finished blocks of an earlier start: {before:,}; those that fit are reused")
+
+    def _suggest(self, records: float, letters: float) -> None:
+        if sentence := other_bundle(self.job.bundle.name, records, letters):
+            self.log.line(sentence)
+
+    def _computed(self, runner: Runner) -> None:
+        job, log = self.job, self.log
+        cuda = job.device.kind == "cuda"
+        self.telemetry = runner.loaded
+        for stage, memory in runner.loaded.memory.items():
+            log.memory(stage, memory, cuda=cuda)
+        say = log.line if cuda else log.detail
+        prefetches = job.bundle.kind == "frames"
+        for line in computing(
+            runner.loaded, job.device, job.compute, job.prefetch, prefetches=prefetches
+        ):
+            say(line)
+        self._warn_of_smaller_batches(Telemetry())
+        self._advance()
+        with self._timed("blocks_s"):
+            contigs = self._counted(
+                limited(contigs_of(job.sources, self.broken), job.settings.reading)
+            )
+            journal = self.directory.journal
+            compute(contigs, self.broken, runner, journal, job.sizes, self)
+        if journal.counts.reused:
+            log.detail(
+                f"{journal.counts.reused:,} of {journal.counts.total:,} blocks were finished before"
+            )
+        if "blocks" not in self.telemetry.memory:  # every block was finished before
+            self.telemetry = self.telemetry.with_memory("blocks", memory_of(job.device.index))
+        log.memory("blocks", self.telemetry.memory["blocks"], cuda=cuda)
+        for line in shares(self.telemetry.shares):
+            log.line(line)
+
+    def _finalised(self) -> Written:
+        job = self.job
+        plan = results_plan(job.bundle, job.settings.outputs, self.telemetry.embedding_widths)
+        for note in plan.notes:
+            self.log.line(note)
+        running = self._record(RUNNING, None, None, None)
+        self.directory.begin_results(running, planned(job.files, plan.wanted))
+        with self._timed("tables_s"):
+            before = [source.seen for source in job.sources]
+            again = [source.again() for source in job.sources]
+            written = finalise(self.directory.journal, again, before, plan, job.files)
+        memory = memory_of(job.device.index)
+        self.telemetry = self.telemetry.with_memory("tables", memory)
+        self.log.memory("tables", memory, cuda=job.device.kind == "cuda")
+        return written
+
+    def _completed(self, written: Written) -> Outcome:
+        job, counts = self.job, written.counts
+        status, error = "partial" if counts.incomplete else "complete", None
+        code = job.settings.outputs.exit_code(status)
+        if self.broken:
+            status, code, error = "failed", 1, "; ".join(map(str, self.broken))
+        for lines, together in closing_lines(job.sources):
+            self.log.lines(lines, together, NAMED)
+        if job.streamed:
+            self._suggest(counts.records, counts.bases)
+        for line in closing(counts, job.files):
+            self.log.line(line)
+        if error is not None:
+            self.log.ended(status, error)
+        self.directory.write(self._record(status, code, error, written))
+        self.on_record = True
+        write_reports(job.files)
+        if status in FINISHED:  # else the blocks are what a later run goes on from
+            self.directory.complete(keep_blocks=job.settings.restart.keep_blocks)
+        return Outcome(job.files, status, code, error, counts)
+
+    def _part_completed(self, part: Part) -> Outcome:
+        """Leave the blocks of a part for a merge, with what else it must know."""
+        job, blocks = self.job, self.directory.journal.counts
+        status, code, error = PART, 0, None
+        if self.broken:
+            status, code, error = "failed", 1, "; ".join(map(str, self.broken))
+            self.log.ended(status, error)
+        self.directory.keep_manifest(job.bundle.path)
+        self.directory.write(self._record(status, code, error, None))
+        self.on_record = True
+        self.log.line(
+            f"part {part} of {blocks.total:,} blocks is finished; `virnucpro merge` of all "
+            f"{part.of} parts makes the results"
+        )
+        return Outcome(job.files, status, code, error, None)
+
+    def _record_failure(self, error: BaseException) -> None:
+        """Say in log and run.json how the run ended, unless they say so already.
+
+        A run of another input stays as it is, and so does a finished one that was to be made again.
+        """
+        if self.on_record:
+            return
+        status, code, sentence = ending(error)
+        compared = self.directory.journal.compared
+        refused = not compared and (self.again or isinstance(error, ResumeError))
+        # What ended the run is what it must end with, whatever the disk says to that.
+        with suppress(VirnucproError):
+            self.log.ended(status, sentence)
+        with suppress(VirnucproError):
+            if not refused:
+                self.directory.fail(self._record(status, code, sentence, None))
+
+    def _record(
+        self, status: str, exit_code: int | None, error: str | None, written: Written | None
+    ) -> RunRecord:
+        job, telemetry, end = self.job, self.telemetry, now()
+        timings = self.timings | {"scoring_s": telemetry.scoring_s}
+        timings["total_s"] = (end - job.started).total_seconds()
+        resolved = {
+            "pin_memory": job.compute.pin_memory,
+            "cuda_streams": job.compute.cuda_streams,
+            "dataloader_workers": job.prefetch,
+            "threshold": job.threshold,
+            "precision": job.plan.precision,
+            "threads": job.device.threads,
+        }
+        device = DeviceRecord(
+            kind=job.device.kind,
+            name=job.device.name,
+            precision=job.plan.precision,
+            threads=job.device.threads,
+        )
+        memory = {stage: memory.as_dict() for stage, memory in telemetry.memory.items()}
+        return RunRecord(
+            status=status,
+            exit_code=exit_code,
+            error=error,
+            versions=versions(),
+            command=job.settings.command,
+            inputs=[InputRecord.of(source) for source in job.sources],
+            bundle=about_bundle(job.bundle),
+            settings=job.settings.as_dict() | resolved,
+            device=device,
+            attention=telemetry.attention,
+            fingerprint=self.directory.fingerprint
+            | ({} if self.broken else inputs_digest(job.sources)),
+            blocks=self.directory.journal.counts,
+            outputs={} if written is None else dict(written.digests),
+            output_bytes={} if written is None else dict(written.sizes),
+            counts=None if written is None else written.counts,
+            timings={name: round(seconds, 3) for name, seconds in timings.items()},
+            batches={name: batches.as_dict() for name, batches in telemetry.batches.items()},
+            memory={"peak_bytes": peak_memory_bytes()} | memory,
+            started=instant(job.started),
+            finished=None if status == RUNNING else instant(end),
+            workers=shares_of(telemetry.shares, self.timings.get("blocks_s", 0.0)),
+            part=self._part() if status == PART else None,
+        )
+
+    def _part(self) -> dict[str, Any]:
+        """Return what a merge must know of a part besides its blocks."""
+        part = self.job.settings.restart.part
+        assert part is not None
+        return {
+            "number": part.number,
+            "of": part.of,
+            "host": gethostname(),
+            "embedding_widths": self.telemetry.embedding_widths,
+            "crc": [source.seen.crc for source in self.job.sources],
+        }
+
+    def line(self, text: str) -> None:
+        """Take a line, as a journal.Watcher."""
+        self.log.line(text)
+
+    def skip(self, block: Block) -> None:
+        """Take a block of another part, as a journal.Watcher."""
+        self.scored["skipped chunks"] += len(block.rows)
+
+    def advance(self, scored: Scored, *, new: bool) -> None:
+        """Take a finished block, as a journal.Watcher."""
+        if new:
+            before = self.telemetry
+            self.telemetry += scored.telemetry
+            self._warn_of_smaller_batches(before)
+        self.scored["records"] += sum(record.begins for record in scored.records)
+        self.scored["chunks"] += len(scored.rows)
+        self.scored["new chunks"] += len(scored.rows) if new else 0
+        self._advance()
+
+    def _warn_of_smaller_batches(self, before: Telemetry) -> None:
+        for line in smaller_batches(before.batches, self.telemetry.batches):
+            self.log.line(line)
+
+    def _counted(self, contigs: Iterator[Contig]) -> Iterator[Contig]:
+        for contig in contigs:
+            letters = 0 if contig.short else len(contig.sequence)
+            self.read["chunks"] += -(-letters // self.job.bundle.chunk_nt)
+            yield contig
+
+    def _advance(self) -> None:
+        """Pass on the share of the input's bytes whose chunks are scored."""
+        job, scored = self.job, self.scored
+        read = sum(source.bytes_used for source in job.sources)
+        behind = scored["chunks"] + scored["skipped chunks"]
+        share = behind / self.read["chunks"] if self.read["chunks"] else 1.0
+        unknown = job.streamed or job.settings.reading.max_records is not None
+        self.log.advance(
+            Position(
+                done=read * share,
+                total=None if unknown else sum(source.size_bytes for source in job.sources),
+                note=f"{scored['records']:,} records, {scored['chunks']:,} chunks",
+                count=scored["new chunks"],
+                unit="chunks",
+            )
+        )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        clock = perf_counter()
+        yield
+        self.timings[name] = self.timings.get(name, 0.0) + perf_counter() - clock

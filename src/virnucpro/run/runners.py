@@ -1,0 +1,339 @@
+"""How blocks reach a classifier: one interface, whatever computes.
+
+A runner owns everything on its side of that line: loading the classifier, preparing blocks ahead,
+refusing an attention kernel that is not the planned one, halving batches that do not fit, bisecting
+a block that fails. What it observes comes back in the telemetry of each block.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from time import perf_counter
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from virnucpro.blocks import Batches, Block, Scored, Telemetry
+from virnucpro.calls import Scores
+from virnucpro.classifiers import Classifier
+from virnucpro.classifiers.model import Model
+from virnucpro.classifiers.plan import Plan
+from virnucpro.classifiers.prefetch import Loaders
+from virnucpro.classifiers.prepared import FramePreparation, PreparedFrames
+from virnucpro.devices.compute import Compute
+from virnucpro.devices.memory import expandable_segments_seen, memory_of
+from virnucpro.errors import DeviceError, OutOfMemory
+
+# Chunks of two lengths, with open frames, that any device scores.
+PROBE = (
+    "AGCGGAATCATCTCGAGTGGGATGCATCGTGTCTCTTAAATCGCGCCGGTGTTTGATTTGGATGCATTATCACTT",
+    "CATAACGACCTCTACGTCAAGATTACTGTCACTCCCCCTAATTTCTTAGTGGCCAAGCTATGTTTGAGA",
+)
+# More chunks than these that fail one after the other, and none scored between, are the device's
+# fault.
+MOST_FAILURES = 8
+
+# Loaded classifiers by the sha256 of their model, what they compute in, and what they give back.
+LoadedClassifiers = dict[tuple[str, str, str, Compute, bool], Classifier]
+
+
+class Loadable(Model, Protocol):
+    """A model that gives its classifier; see bundle.manifest.Bundle."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the model."""
+
+    def classifier(
+        self, device: str, precision: str, compute: Compute, *, embeddings: bool
+    ) -> Classifier:
+        """Load the classifier."""
+
+
+class Runner(Protocol):
+    """Scores blocks, for `with`.
+
+    loaded: telemetry of loading, known on entry; it adds to that of the blocks.
+    """
+
+    @property
+    def loaded(self) -> Telemetry:
+        """Telemetry of loading the classifier."""
+
+    def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
+        """Yield every block once, scored, in any order."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner needs to know.
+
+    plan, compute: resolved for one device. workers: threads or processes that prefetch.
+    embeddings: those of each frame come back with the scores.
+    """
+
+    model: Loadable
+    plan: Plan
+    compute: Compute
+    workers: int
+    embeddings: bool = False
+
+
+class Scorer:
+    """A classifier on its device, for `with`. Several threads may use it at once.
+
+    loaded: telemetry of loading. Where the device fails on a block, its halves are tried, down to
+    the chunks that it fails on; these are listed as failed, and the others are scored. Raises
+    DeviceError where the device fails on all chunks, or ran another attention kernel than the plan
+    says; OutOfMemory where one row alone does not fit.
+    """
+
+    def __init__(self, work: Work, cache: LoadedClassifiers | None = None) -> None:
+        """Prepare to load. cache: takes the classifier, and gives one that was loaded before."""
+        self._work = work
+        self._cache = {} if cache is None else cache
+        self._device = Lock()
+        self._failed_in_a_row = 0
+        self._counted: Mapping[str, Batches] = {}
+        self.loaded = Telemetry()
+
+    def __enter__(self) -> Self:
+        work, device = self._work, self._work.plan.device
+        start = memory_of(device)
+        key = (work.model.sha256, device, work.plan.precision, work.compute, work.embeddings)
+        fresh = key not in self._cache
+        if fresh:
+            self._cache[key] = work.model.classifier(
+                device, work.plan.precision, work.compute, embeddings=work.embeddings
+            )
+        self._classifier = classifier = self._cache[key]
+        classifier.restore_budgets()
+        # With pads and without: other kernels than planned are known before the first block.
+        for chunks in (PROBE, PROBE[:1]) if fresh else ():
+            classifier.score(chunks)
+        self._check_kernels()
+        self._counted = dict(classifier.batches)
+        cuda = device.startswith("cuda")
+        self.loaded = Telemetry(
+            kernels=self._kernels(),
+            batches={name: b.since(b) for name, b in self._counted.items()},
+            memory={"start": start, "loaded": memory_of(device)},
+            embedding_widths=classifier.ahead.widths if classifier.ahead else None,
+            in_turns=bool(classifier.ahead and classifier.ahead.in_turns),
+            expandable_segments=expandable_segments_seen(device) if cuda else None,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, DeviceError):  # nothing more can be computed with it
+            self._cache.clear()
+
+    @property
+    def preparation(self) -> FramePreparation | None:
+        """The part of the work that can be done ahead of the device; None without any."""
+        return self._classifier.ahead.preparation if self._classifier.ahead else None
+
+    def _kernels(self) -> dict[str, frozenset[str]]:
+        seen = self._classifier.attention
+        return {name: frozenset(kernels.split(",")) for name, kernels in seen.items()}
+
+    def _check_kernels(self) -> None:
+        """Raise DeviceError if another attention kernel ran than planned."""
+        for name, seen in self._kernels().items():
+            planned = self._work.plan.attention.get(name, "none")
+            if other := seen - set(planned.split(",")):
+                raise DeviceError(
+                    f"the attention of {name} ran by {', '.join(sorted(other))}, not by {planned} "
+                    "as in the fingerprint of this run, and results of several are not mixed; "
+                    "please report this"
+                )
+
+    def begin(self, block: Block, prepared: PreparedFrames | None) -> "Begun":
+        """Send a block to the device. prepared: by preparation, if there is one."""
+        started = perf_counter()
+        finish: Callable[[], Scores] = partial(self._classifier.score_block, block)
+        ahead = self._classifier.ahead
+        if ahead is None or prepared is None:
+            return Begun(block, finish, 0.0, waits=False)
+        with self._device:
+            try:
+                finish = ahead.begin(prepared)
+            except DeviceError:
+                return Begun(block, finish, perf_counter() - started, waits=False)
+        return Begun(block, finish, perf_counter() - started, waits=True)
+
+    def finish(self, begun: "Begun") -> Scored:
+        """Wait for the scores of a block that was sent."""
+        started, block, finish = perf_counter(), begun.block, begun.finish
+        if begun.waits:  # for the device alone, so another block may be sent meanwhile
+            finish = _outcome_of(finish)
+        failures: dict[int, str] = {}
+        with self._device:
+            scores = self._scores(block, 0, failures, finish)
+            rows = len(block.rows)
+            # A few chunks may have no finite score each; a device that failed on all is gone.
+            in_a_row = self._failed_in_a_row >= rows > 1
+            if len(failures) == rows and (in_a_row or rows > MOST_FAILURES):
+                raise DeviceError(
+                    f"no chunk of block {block.number} could be scored: {failures[0]}"
+                )
+            self._check_kernels()
+            telemetry = self._telemetry(begun.seconds + perf_counter() - started)
+        return Scored(
+            block_number=block.number,
+            digest=block.digest,
+            records=block.records,
+            rows=block.rows,
+            scores=scores,
+            failures=failures,
+            telemetry=telemetry,
+        )
+
+    def _telemetry(self, scoring_s: float) -> Telemetry:
+        batches = dict(self._classifier.batches)
+        new = {name: found.since(self._counted[name]) for name, found in batches.items()}
+        self._counted = batches
+        memory = {"blocks": memory_of(self._classifier.device)}
+        return Telemetry(scoring_s=scoring_s, kernels=self._kernels(), batches=new, memory=memory)
+
+    def _scores(
+        self, part: Block, first: int, failures: dict[int, str], finish: Callable[[], Scores]
+    ) -> Scores:
+        """Return scores of a part of a block; first: its first row in the block.
+
+        failures: takes the reason of each chunk that failed, by its row in the block.
+        """
+        try:
+            scores = finish()
+        except DeviceError as error:
+            if len(part.rows) > 1:
+                half = len(part.rows) // 2
+                halves = [part.part(0, half), part.part(half, len(part.rows))]
+                return Scores.joined(
+                    [
+                        self._scores(
+                            piece, begin, failures, partial(self._classifier.score_block, piece)
+                        )
+                        for begin, piece in zip((first, first + half), halves, strict=True)
+                    ]
+                )
+            self._failed_in_a_row += 1
+            if not len(part.rows) or self._failed_in_a_row > MOST_FAILURES:
+                raise
+            self._classifier.score(PROBE)  # raises where the device is gone, whatever the chunk
+            failures[first] = str(error)
+            return Scores.failed(1)
+        self._failed_in_a_row = 0
+        no_number = np.flatnonzero(scores.called & ~np.isfinite(scores.p_virus))
+        if not len(no_number):
+            return scores
+        failures |= {
+            first + row: f"its score in {self._classifier.precision} is not a finite number"
+            for row in no_number.tolist()
+        }
+        return scores.failing(no_number)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A block on its way; finish gives its scores, and seconds were spent on it so far.
+
+    waits: whether finish does nothing but wait for the device.
+    """
+
+    block: Block
+    finish: Callable[[], Scores]
+    seconds: float
+    waits: bool
+
+
+def _outcome_of(finish: Callable[[], Scores]) -> Callable[[], Scores]:
+    """Call a function now, and return one that returns or raises the same."""
+    try:
+        scores = finish()
+    except DeviceError as error:
+        caught = error
+
+        def fail() -> Scores:
+            raise caught
+
+        return fail
+    return lambda: scores
+
+
+class SerialRunner:
+    """One classifier in this process, block after block.
+
+    On a GPU the next block is sent before the one before it is waited for. Raises as Scorer does.
+    """
+
+    def __init__(self, work: Work, cache: LoadedClassifiers | None = None) -> None:
+        """Prepare to run. cache: as of Scorer."""
+        self._work = work
+        self._scorer = Scorer(work, cache)
+        self._ends = ExitStack()
+        self._loaders: Loaders | None = None
+
+    @property
+    def loaded(self) -> Telemetry:
+        """Telemetry of loading the classifier."""
+        return self._scorer.loaded
+
+    def __enter__(self) -> Self:
+        with ExitStack() as ends:
+            scorer = ends.enter_context(self._scorer)
+            if scorer.preparation is not None:
+                self._loaders = ends.enter_context(Loaders(scorer.preparation, self._work.workers))
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.__exit__(kind, error, trace)
+
+    def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
+        """Yield every block once, in their order."""
+        begun: deque[Begun] = deque()
+        waiting = 1 if self._work.plan.device.startswith("cuda") else 0
+        with closing(self._begun(blocks)) as sent:
+            try:
+                for one in sent:
+                    begun.append(one)
+                    if len(begun) > waiting:
+                        yield self._scorer.finish(begun.popleft())
+            except OutOfMemory:  # of the one that came after these
+                while begun:
+                    yield self._scorer.finish(begun.popleft())
+                raise
+            while begun:
+                yield self._scorer.finish(begun.popleft())
+
+    def _begun(self, blocks: Iterable[Block]) -> Generator[Begun]:
+        if self._loaders is None:
+            for block in blocks:
+                yield self._scorer.begin(block, None)
+        else:
+            for block, prepared in self._loaders.prepared(blocks):
+                yield self._scorer.begin(block, prepared)

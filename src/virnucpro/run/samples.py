@@ -1,0 +1,82 @@
+"""A run for each sample of a sheet, one after the other in one process."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from virnucpro.errors import SettingsError, VirnucproError
+from virnucpro.progress import Progress
+from virnucpro.reads.sample_sheet import Sample, read_sheet
+from virnucpro.run.predict import run
+from virnucpro.run.runners import LoadedClassifiers
+from virnucpro.run.settings import Settings
+
+# Exit codes from the best to the worst.
+CODES = (0, 2, 3, 1, 4)
+
+
+def run_samples(
+    sheet: Path, settings: Settings, progress: Progress, complain: Callable[[str], None]
+) -> int:
+    """Run every sample and return the worst exit code. complain: takes the error of each.
+
+    A sample that fails does not stop the others. Raises VirnucproError for a sheet that is wrong,
+    before anything is run, and what interrupts a run.
+    """
+    samples = settings_of_samples(sheet, settings)
+    loaded: LoadedClassifiers = {}
+    codes: dict[str, int] = {}
+    for number, sample in enumerate(samples, 1):
+        name = str(sample.reading.sample)
+        progress.line(f"sample {number} of {len(samples)}: {name}")
+        codes[name] = _run(sample, progress, complain, loaded)
+    if failed := [name for name, code in codes.items() if code]:
+        progress.line(f"not complete: {', '.join(failed)}")
+    count = f"{len(samples):,} sample{'s' * (len(samples) > 1)}"
+    progress.line(f"{count}: results are in {settings.out}, a folder for each")
+    return max(codes.values(), key=CODES.index)
+
+
+def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
+    """Return settings for each sample.
+
+    Raises SettingsError, and InputError for a sheet that is wrong.
+    """
+    if settings.inputs or settings.reading.sample is not None or settings.reading.mates is not None:
+        raise SettingsError("--sample-sheet names inputs, samples and mates; leave these out")
+    samples = [_of(sample, settings) for sample in read_sheet(sheet)]
+    for sample in samples:
+        try:
+            sample.check()
+        except SettingsError as error:
+            raise SettingsError(f"{sheet}: sample {sample.reading.sample}: {error}") from error
+    return samples
+
+
+def _of(sample: Sample, settings: Settings) -> Settings:
+    """Return the settings for a row of the sheet."""
+    journal = settings.restart.journal
+    return replace(
+        settings,
+        inputs=(sample.path,),
+        reading=replace(settings.reading, mates=sample.mates, sample=sample.name),
+        out=settings.out / sample.name,
+        restart=replace(settings.restart, journal=journal and journal / sample.name),
+    )
+
+
+def _run(
+    settings: Settings,
+    progress: Progress,
+    complain: Callable[[str], None],
+    loaded: LoadedClassifiers,
+) -> int:
+    name = settings.reading.sample
+    try:
+        outcome = run(settings, progress, loaded)
+    except VirnucproError as error:
+        complain(f"sample {name}: {error}")
+        return error.exit_code
+    if outcome.error is not None:
+        complain(f"sample {name}: {outcome.error}")
+    return outcome.exit_code

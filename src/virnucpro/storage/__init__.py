@@ -1,0 +1,1 @@
+"""How bytes reach a disk: atomic files, locks, digests, sorting. Knows no content."""

@@ -1,0 +1,207 @@
+"""The codon network: frames, strands, padding, folding, loading."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from virnucpro.classifiers.codon import (
+    AMBIGUOUS_CODON,
+    CODON_BUCKET,
+    CodonConfig,
+    CodonNetwork,
+    canonical_codes,
+    codon_network,
+    frame_codons,
+    load_codon_network,
+    padded_codons,
+    reverse_complement,
+    unflip_frames,
+)
+from virnucpro.errors import BundleError
+from virnucpro.frames import UNKNOWN_LETTER, letter_codes
+
+CONFIGS = (
+    CodonConfig(channels=(8, 16), blocks=(1, 1), kernels=(5, 3), embedding=12),
+    CodonConfig(
+        channels=(8, 16),
+        blocks=(1, 1),
+        kernels=(5, 3),
+        embedding=12,
+        attention=("frame", "frame"),
+        heads=2,
+    ),
+)
+COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
+texts = st.text("ACGTNR", min_size=60, max_size=320).map(str.encode)
+
+
+def network_of(config, seed=3):
+    """A network that has been trained a little, so that no statistic is at its start value."""
+    torch.manual_seed(seed)
+    network = CodonNetwork(config, 8)
+    network.train()
+    for _ in range(3):
+        network(torch.randint(0, 65, (6, 6, 24), dtype=torch.int32))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return network.eval()
+
+
+def plain(text):
+    return b"".join(bytes([c]) if c in b"ACGT" else b"N" for c in text)
+
+
+def reversed_strand(text):
+    return text.translate(COMPLEMENT)[::-1]
+
+
+def codes_of(parts):
+    codes = np.full((len(parts), 3 * max(padded_codons(len(p)) for p in parts) + 2), UNKNOWN_LETTER)
+    for row, part in zip(codes, parts, strict=True):
+        row[: len(part)] = letter_codes(part)
+    return torch.from_numpy(codes.astype(np.uint8)), torch.tensor([len(p) for p in parts])
+
+
+def scored(network, parts):
+    codes_BL, length_B = codes_of(parts)
+    codes_BL, flipped_B = canonical_codes(codes_BL, length_B)
+    p_B, weight_B6 = network.probabilities(frame_codons(codes_BL, length_B))
+    return p_B, unflip_frames(weight_B6, flipped_B)
+
+
+def plain_codons(text, frames_T):
+    found = []
+    for strand in (plain(text), reversed_strand(plain(text))):
+        for frame in range(3):
+            codons = [strand[i : i + 3] for i in range(frame, len(strand) - 2, 3)]
+            numbers = [
+                AMBIGUOUS_CODON
+                if b"N" in c
+                else sum(4**p * b"ACGT".index(c[2 - p : 3 - p]) for p in range(3))
+                for c in codons
+            ]
+            found.append(numbers + [AMBIGUOUS_CODON] * (frames_T - len(numbers)))
+    return found
+
+
+@settings(deadline=None)
+@given(texts)
+def test_frame_codons_are_those_of_a_plain_reading(text):
+    codes_BL, length_B = codes_of([text])
+    found = frame_codons(codes_BL, length_B)[0].tolist()
+    assert found == plain_codons(text, padded_codons(len(text)))
+
+
+@settings(deadline=None)
+@given(texts)
+def test_canonical_strand_is_the_smaller_text(text):
+    codes_BL, length_B = codes_of([text])
+    canonical_BL, flipped_B = canonical_codes(codes_BL, length_B)
+    forward, reverse = plain(text), reversed_strand(plain(text))
+    expected, _ = codes_of([min(forward, reverse)])
+    assert canonical_BL.tolist() == expected.tolist()
+    assert bool(flipped_B[0]) == (reverse < forward)
+
+
+@settings(deadline=None)
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_reverse_complement_twice_is_the_same(parts):
+    codes_BL, length_B = codes_of(parts)
+    once_BL = reverse_complement(codes_BL, length_B)
+    assert torch.equal(reverse_complement(once_BL, length_B), codes_BL)
+    expected, _ = codes_of([reversed_strand(plain(p)) for p in parts])
+    assert torch.equal(once_BL, expected)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_strands_get_the_same_score_to_the_bit(config, dtype):
+    network = network_of(config).for_inference().to(dtype)
+
+    @settings(max_examples=25, deadline=None)
+    @given(texts)
+    def holds(text):
+        p_B, weight_B6 = scored(network, [text])
+        q_B, reverse_weight_B6 = scored(network, [reversed_strand(plain(text))])
+        assert torch.equal(p_B, q_B)
+        if plain(text) != reversed_strand(plain(text)):
+            assert torch.equal(weight_B6, reverse_weight_B6[:, [3, 4, 5, 0, 1, 2]])
+        assert 0 <= float(p_B[0]) <= 1
+
+    holds()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_chunk_does_not_see_its_neighbours(config):
+    network = network_of(config).for_inference()
+    rng = np.random.default_rng(5)
+    low = 3 * (padded_codons(200) - CODON_BUCKET) + 3
+    parts = [rng.choice(list(b"ACGTN"), n).astype(np.uint8).tobytes() for n in range(low, low + 20)]
+    together, weights = scored(network, parts)
+    for place, part in enumerate(parts):
+        alone, weight = scored(network, [part])
+        torch.testing.assert_close(alone[0], together[place], atol=1e-6, rtol=0)
+        torch.testing.assert_close(weight[0], weights[place], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_folding_changes_nothing(config):
+    network = network_of(config)
+    codons = torch.randint(0, 65, (16, 6, 40), dtype=torch.int32)
+    before, weight_before = network.probabilities(codons)
+    after, weight_after = network.for_inference().probabilities(codons)
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+    torch.testing.assert_close(weight_before, weight_after, atol=1e-5, rtol=0)
+
+
+def test_frame_weights_sum_to_one_and_order_of_frames_does_not_matter():
+    network = network_of(CONFIGS[1])
+    codons = torch.randint(0, 65, (4, 6, 40), dtype=torch.int32)
+    order = [4, 2, 0, 5, 1, 3]
+    p_B, weight_B6 = network.probabilities(codons)
+    q_B, shuffled_B6 = network.probabilities(codons[:, order])
+    torch.testing.assert_close(weight_B6.sum(1), torch.ones(4))
+    torch.testing.assert_close(p_B, q_B)
+    torch.testing.assert_close(weight_B6[:, order], shuffled_B6)
+
+
+@pytest.mark.parametrize("length_nt", [60, 75, 119, 120, 300, 500, 501])
+def test_padding_depends_on_the_length_alone_and_holds_every_codon(length_nt):
+    assert padded_codons(length_nt) % CODON_BUCKET == 0
+    assert 0 <= padded_codons(length_nt) - length_nt // 3 < CODON_BUCKET
+
+
+def test_written_weights_come_back(tmp_path):
+    network = network_of(CONFIGS[1])
+    path = tmp_path / "codon.safetensors"
+    save_file({k: torch.from_numpy(v) for k, v in network.arrays().items()}, path)
+    loaded = load_codon_network(path, network.part(), torch.float32, torch.device("cpu"))
+    codons = torch.randint(0, 65, (4, 6, 40), dtype=torch.int32)
+    expected, _ = network.probabilities(codons)
+    found, _ = loaded.probabilities(codons)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    network = network_of(CONFIGS[0])
+    path = tmp_path / "codon.safetensors"
+    save_file({k: torch.from_numpy(v) for k, v in network.arrays().items()}, path)
+    other = {**network.part(), "hidden": 9}
+    with pytest.raises(BundleError, match="head"):
+        load_codon_network(path, other, torch.float32, torch.device("cpu"))
+    with pytest.raises(BundleError, match="does not describe"):
+        load_codon_network(path, {"hidden": 8, "wings": 2}, torch.float32, torch.device("cpu"))
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(BundleError, match="damaged"):
+        load_codon_network(path, network.part(), torch.float32, torch.device("cpu"))
+
+
+def test_attention_that_this_version_does_not_know_is_refused():
+    part = {**CodonNetwork(CONFIGS[1], 8).part(), "attention": ["frame", "all"]}
+    with pytest.raises(BundleError, match="not 'all'"):
+        codon_network(part)

@@ -1,0 +1,445 @@
+"""How far a run is and how long it will take: from fake clocks, real runs and a real terminal."""
+
+import gzip
+import io
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import replace
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads
+from virnucpro.cli import terminal
+from virnucpro.cli.forecast import Forecast
+from virnucpro.progress import Position, Silent
+from virnucpro.reads.sources import READ_AHEAD_BYTES
+from virnucpro.run.predict import predict, run
+from virnucpro.run.settings import settings_of
+
+MB = 1_000_000
+
+
+def forecast(*steps: tuple[float, Position]) -> Forecast:
+    found = Forecast()
+    for now, position in steps:
+        found.take(now, position)
+    return found
+
+
+# Of a big file of 100 MB, a chunk each 1,000 bytes.
+BEGIN = Position(0, 100 * MB, 0, 0, chunks_expected=100_000)
+
+
+def after(chunks: int, **others) -> Position:
+    at = {"bytes_read": chunks * 1_000, "chunks_read": chunks, "records": chunks}
+    return replace(BEGIN, chunks=chunks, **(at | others))
+
+
+def test_nothing_is_foretold_before_the_first_block():
+    found = forecast((50.0, BEGIN))
+    assert (found.rate, found.share, found.left_s(60.0)) == (None, 0.0, None)
+
+
+def test_the_time_before_work_began_is_no_rate():
+    found = forecast((0.0, BEGIN), (300.0, BEGIN), (310.0, after(1_000)))
+    assert found.rate == 100
+    assert found.left_s(310.0) == pytest.approx(990)
+    assert found.left_s(320.0) == pytest.approx(980)
+    assert found.left_s(3_000.0) == 0.0
+
+
+def test_the_rate_is_that_of_late():
+    steps = [(10.0 * i, after(1_000 * i)) for i in range(20)]
+    slow = [(190 + 100.0 * i, after(19_000 + 1_000 * i)) for i in range(1, 10)]
+    found = forecast((0.0, BEGIN), *steps, *slow)
+    assert found.rate == 10
+    assert found.left_s(1090.0) == pytest.approx((100_000 - 28_000) / 10)
+
+
+def test_chunks_a_byte_are_those_of_late():
+    """Long reads first, then short ones: more chunks a byte are to come."""
+    steps = [(float(i), after(1_000 * i)) for i in range(1, 40)]
+    more = [
+        (40.0 + i, after(39_000 + 1_000 * i, bytes_read=39 * MB + 100_000 * i)) for i in range(61)
+    ]
+    found = forecast((0.0, BEGIN), *steps, *more)
+    assert found.rate == 1_000
+    unread = 100 * MB - 45 * MB
+    assert found.left_s(100.0) == pytest.approx(unread / 100 / 1_000, rel=0.02)
+
+
+def test_what_was_finished_before_is_no_rate():
+    resumed = [(float(i), after(10_000 * i, chunks_before=10_000 * i)) for i in range(1, 6)]
+    found = forecast((0.0, BEGIN), *resumed, (15.0, after(51_000, chunks_before=50_000)))
+    assert found.rate == 100
+    assert found.share == pytest.approx(0.51)
+    assert found.left_s(15.0) == pytest.approx(490)
+
+
+def test_a_run_that_begins_anew_knows_nothing_of_the_one_before():
+    """Another sample of a sheet, or blocks that are computed again."""
+    first = [(float(i), after(1_000 * i)) for i in range(1, 100)]
+    dense = [(200.0 + i, after(10_000 * i, bytes_read=2 * MB * i)) for i in range(11)]
+    found = forecast((0.0, BEGIN), *first, *dense)
+    assert found.rate == 10_000
+    assert found.left_s(210.0) == pytest.approx(80 * MB / 200 / 10_000)
+
+
+def test_of_one_long_contig_the_rest_is_known():
+    """It is read at once, long before its chunks are scored."""
+    found = forecast(
+        (0.0, BEGIN), (10.0, after(1_000, bytes_read=100 * MB, chunks_read=200_000, records=1))
+    )
+    assert found.left_s(10.0) == pytest.approx(1_990)
+    assert found.share == pytest.approx(0.005)
+
+
+def test_a_small_file_is_read_at_once_and_the_rest_is_known_from_its_head():
+    size = READ_AHEAD_BYTES // 2
+    begin = Position(0, size, 0, 0, chunks_expected=400)
+    one = Position(size, size, 100, 100, chunks_read=110, chunks_expected=400)
+    found = forecast((0.0, begin), (10.0, one))
+    assert found.share == pytest.approx(0.25)
+    assert found.left_s(10.0) == pytest.approx(30)
+
+
+def test_of_a_pipe_only_the_rate_is_told():
+    begin = Position(0, None, 0, 0)
+    found = forecast((0.0, begin), (10.0, Position(5_000, None, 9, 500, chunks_read=600)))
+    assert (found.rate, found.share, found.left_s(11.0)) == (50, None, None)
+
+
+# Real runs
+
+
+class Watching(Silent):
+    """A watcher with a clock that tells a second a chunk."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.told: list[tuple[float | None, float | None]] = []
+        self.positions: list[Position] = []
+        self._forecast = Forecast()
+        self._now = 0.0
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def position(self, position: Position) -> None:
+        new = position.chunks - position.chunks_before
+        self._forecast.take(float(new), position)
+        self.positions.append(position)
+        self.told.append((self._forecast.share, self._forecast.left_s(float(new))))
+
+
+INPUTS = {
+    "few blocks": random_reads(600, 250),
+    "one contig": fasta([("chromosome", dna(150_000))]),
+    "many": random_reads(10_000, 300),
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_run_knows_from_its_first_block_what_is_left(tmp_path, name, packed):
+    """Blocks of a steady pace end when was said.
+
+    To a tenth: of a file that is larger than its head the rest is guessed.
+    """
+    bundle = made_bundle(tmp_path / "km", block_nt=30_000)
+    (tmp_path / "in.fa").write_bytes(gzip.compress(INPUTS[name]) if packed else INPUTS[name])
+    seen = Watching()
+    run(settings_of(tmp_path / "in.fa", bundle.path, tmp_path / "run", {}), seen)
+    chunks = seen.positions[-1].chunks
+    assert seen.positions[0].chunks == 0
+    for position, (share, left) in zip(seen.positions[1:], seen.told[1:], strict=True):
+        assert share == pytest.approx(position.chunks / chunks, abs=0.1)
+        assert left == pytest.approx(chunks - position.chunks, abs=0.1 * chunks)
+    assert seen.told[-1][0] == 1.0
+
+
+def test_a_resumed_run_counts_what_was_there(tmp_path):
+    bundle = made_bundle(tmp_path / "km", block_nt=30_000)
+    (tmp_path / "in.fa").write_bytes(INPUTS["few blocks"])
+    predict(tmp_path / "in.fa", bundle.path, tmp_path / "run", keep_blocks=True)
+    blocks = sorted((tmp_path / "run").glob(".virnucpro/blocks/*.block"))
+    for block in blocks[2:]:
+        block.unlink()
+    (tmp_path / "run" / "calls.tsv").unlink()
+    seen = Watching()
+    options = {"keep_blocks": True}
+    run(settings_of(tmp_path / "in.fa", bundle.path, tmp_path / "run", options), seen)
+    assert [p.chunks_before > 0 for p in seen.positions] == [False] + [True] * len(blocks)
+    assert seen.positions[-1].chunks_before == seen.positions[2].chunks
+
+
+# What a person sees
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal_tells_the_time_left_from_its_first_step(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    clock = iter((0.0, 60.0, 60.0, 60.0))
+    monkeypatch.setattr(terminal, "monotonic", clock.__next__)
+    screen = terminal.Screen()
+    screen.step(1, 4, "a quarter")
+    assert screen.now() == "25%, a quarter, 0:01:00 elapsed, 0:03:00 left"
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(12345.6, "12,346"), (10.0, "10"), (2.51, "2.5"), (0.031, "0.031")]
+)
+def test_a_slow_rate_is_no_zero(rate, text):
+    assert terminal._few_digits(rate) == text
+
+
+def test_plain_lines_come_also_while_a_block_takes_long(monkeypatch, capfd):
+    monkeypatch.setattr(terminal, "PLAIN_EVERY_S", 0.2)
+    with terminal.Screen() as screen:
+        time.sleep(0.5)
+        screen.position(BEGIN)
+        time.sleep(0.1)
+        screen.position(after(50_000))
+        time.sleep(0.5)
+    err = capfd.readouterr().err
+    shown = err.splitlines()
+    assert 4 <= len(shown) <= 5, err
+    assert shown[0] == "starting, 0:00:00 elapsed"
+    assert re.fullmatch(
+        r"50%, 50,000 records, 50,000 chunks, [\d,]+ chunks/s, \d\.\d\d GiB, 0:00:01 elapsed, "
+        r"0:00:00 left",
+        shown[-1],
+    )
+
+
+@pytest.mark.parametrize("options", [{"quiet": True}, {"bar": False}])
+def test_no_line_comes_where_none_is_wanted(monkeypatch, capfd, options):
+    monkeypatch.setattr(terminal, "PLAIN_EVERY_S", 0.05)
+    with terminal.Screen(**options) as screen:
+        screen.position(BEGIN)
+        time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_line_for_each_block_on_request(monkeypatch, capfd):
+    with terminal.Screen(bar=False, verbose=True) as screen:
+        screen.position(BEGIN)
+        screen.position(after(1_000))
+        screen.position(after(2_000))
+    assert [line[:24] for line in capfd.readouterr().err.splitlines()] == [
+        "1%, 1,000 records, 1,000",
+        "2%, 2,000 records, 2,000",
+    ]
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("big")
+    (folder / "in.fa").write_bytes(random_reads(4_000, 250))
+    made_bundle(folder / "km", block_nt=50_000)
+    return folder
+
+
+def seen_in_a_terminal(command: list, columns: int, **environment: str) -> tuple[str, int]:
+    """What a program writes to a terminal of so many columns, and its exit code."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
+    environment = kept | {"TERM": "xterm-256color"} | environment
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        preexec_fn=interruptible,
+    ) as process:
+        os.close(theirs)
+        text = b""
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                text += os.read(ours, 1 << 16)
+            except OSError:  # the program has ended
+                break
+    os.close(ours)
+    return text.decode(), process.returncode
+
+
+def slow_program(big: Path, *arguments: object) -> list:
+    """The program with a pause a block, so that something can be seen."""
+    code = (
+        "import sys, time\n"
+        "from virnucpro.run import runners\n"
+        "from virnucpro.cli import main\n"
+        "before = runners.SerialRunner.run\n"
+        "def run(self, blocks):\n"
+        "    for scored in before(self, blocks):\n"
+        "        time.sleep(0.05)\n"
+        "        yield scored\n"
+        "runners.SerialRunner.run = run\n"
+        "main()\n"
+    )
+    predicted = ["predict", big / "in.fa", "--bundle", big / "km", "-o", *arguments]
+    return [sys.executable, "-c", code, *predicted]
+
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_bar_in_a_real_terminal(big, tmp_path, columns):
+    text, code = seen_in_a_terminal(slow_program(big, tmp_path / "run"), columns)
+    assert code == 0, text
+    shown = [CONTROL.sub("", line).strip() for line in re.split(r"[\r\n]", text)]
+    bars = [line for line in shown if "chunks/s" in line]
+    form = r"\S+ +\d+% [\d,]+ chunks, [\d,]+ chunks/s, \d\.\d\d GiB \d:\d\d:\d\d \d:\d\d:\d\d left"
+    assert bars
+    assert all(re.fullmatch(form, line) for line in bars), bars
+    assert "…" not in text.replace("reading", "")
+    assert COLOUR.search(text)
+    # It goes when the work is done, and the cursor is shown again.
+    assert shown[-2].startswith("results are in ") or "results are in" in text.split("\x1b[?25h")[0]
+    assert "\x1b[?25h" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--no-progress"], {}),
+        (["-q"], {}),
+        ([], {"TERM": "dumb"}),
+        ([], {"NO_COLOR": "1"}),
+        ([], {"NO_COLOR": "1", "TERM": "dumb"}),
+    ],
+)
+def test_no_bar_on_request_or_where_it_cannot_move(big, tmp_path, arguments, environment):
+    command = slow_program(big, tmp_path / "run", *arguments)
+    text, code = seen_in_a_terminal(command, 100, **environment)
+    assert code == 0
+    assert "\x1b[" not in text
+    assert "chunks/s" not in text
+    assert ("results are in" in text) == ("-q" not in arguments)
+
+
+def test_lines_are_wrapped_between_words_in_a_terminal(big, tmp_path):
+    run_dir = tmp_path / ("a" * 100)
+    command = slow_program(big, run_dir, "--no-progress")
+    text, code = seen_in_a_terminal(command, 60, NO_COLOR="1")
+    assert code == 0
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert f"{run_dir}/report.html" in lines
+    assert all(len(line) <= 60 or line.startswith(str(tmp_path)) for line in lines)
+    logged = [x.split(" ", 2)[2] for x in (run_dir / "log.txt").read_text().splitlines()]
+    assert logged[0] in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        ("0", ["/a/long/path-of-no-blank/x.fa: cannot be read"]),
+        ("1", ["/a/long/path-of-no-blank/x.fa: cannot be read"]),
+        ("20", ["/a/long/path-of-no-blank/x.fa:", "cannot be read"]),
+        ("40", ["/a/long/path-of-no-blank/x.fa: cannot be", "read"]),
+        ("80", ["/a/long/path-of-no-blank/x.fa: cannot be read"]),
+    ],
+)
+def test_where_a_line_is_broken(monkeypatch, columns, lines):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", columns)
+    assert terminal.folded(" ".join(lines)).split("\n") == lines
+
+
+@pytest.mark.parametrize("arguments", [["bundles", "list"], ["cite", "--help"], ["cite", "no"]])
+def test_a_terminal_of_no_columns_by_the_environment(arguments):
+    """The terminal's own width counts then."""
+    command = [*PROGRAM, *arguments]
+    expected = seen_in_a_terminal(command, 80)
+    assert expected[0].strip()
+    assert seen_in_a_terminal(command, 80, COLUMNS="0") == expected
+
+
+TABLES = {
+    "bundles list": ["bundles", "list"],
+    "bundles show": ["bundles", "show", "mini-500", "--all"],
+    "evaluate": ["evaluate", "kmer-500", "--positive", "v.fa", "--negative", "o.fa", "-q"],
+    "help": ["predict", "--help"],
+}
+
+
+@pytest.mark.parametrize("arguments", TABLES.values(), ids=TABLES)
+def test_tables_fit_into_a_terminal_and_lose_nothing(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    for name in ("v.fa", "o.fa"):
+        Path(name).write_bytes(fasta((f"{name}{i}", dna(500, i)) for i in range(8)))
+    command = [*PROGRAM, *arguments]
+    text, code = seen_in_a_terminal(command, 80, NO_COLOR="1")
+    assert code == 0
+    assert "\x1b" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    piped = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    # A sha256 may be folded.
+    assert {word for word in piped.split() if len(word) < 60} <= set(text.split())
+
+
+def test_the_parts_of_a_wide_table():
+    rows = [["name", "a" * 10, "b" * 10, "c" * 50, "d" * 5], ["x" * 8, "", "", "", ""]]
+    assert terminal.columns_fitting(rows, 200, 1) == [[0, 1, 2, 3, 4]]
+    assert terminal.columns_fitting(rows, 34, 1) == [[0, 1, 2], [0, 3], [0, 4]]
+    assert terminal.columns_fitting(rows, 33, 1) == [[0, 1], [0, 2], [0, 3], [0, 4]]
+    parts = list(terminal.tables_in_parts(rows[0], rows[1:], 34, title="t"))
+    assert [part.title.plain for part in parts] == ["t"]  # nothing is in the others
+    assert terminal.columns_fitting(rows, 34, 2) == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[], []]])
+def test_a_table_without_columns_has_no_parts(rows):
+    assert terminal.columns_fitting([[], *rows], 80, 1) == []
+    assert list(terminal.tables_in_parts([], rows, 80, title="t")) == []
+
+
+def test_a_table_of_fewer_columns_than_are_repeated():
+    assert terminal.columns_fitting([["a"], ["b"]], 80, 2) == [[0]]
+
+
+@pytest.mark.parametrize("forced", [{}, {"FORCE_COLOR": "1"}])
+def test_a_file_gets_plain_lines_alone(big, tmp_path, forced):
+    command = slow_program(big, tmp_path / "run")
+    command[2] = "from virnucpro.cli import terminal\nterminal.PLAIN_EVERY_S = 0.1\n" + command[2]
+    done = subprocess.run(
+        command, capture_output=True, check=True, text=True, env={**os.environ, **forced}
+    )
+    assert "chunks/s" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_lines_end_with_a_run_that_is_stopped(big, tmp_path):
+    """The thread that writes them holds up neither the signal nor the end."""
+    command = slow_program(big, tmp_path / "run")
+    command[2] = "from virnucpro.cli import terminal\nterminal.PLAIN_EVERY_S = 0.1\n" + command[2]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    ) as process:
+        lines = iter(process.stderr.readline, "")
+        assert next(line for line in lines if "chunks/s" in line)
+        clock = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130
+    assert time.monotonic() - clock < 10
+    assert rest.splitlines()[-1] == "virnucpro: stopped before the end"

@@ -1,0 +1,66 @@
+"""virnucpro doctor: what it says was tried, and what is broken shows in the exit code."""
+
+import json
+
+import pytest
+import torch
+
+from command import virnucpro
+from virnucpro.cli.doctor import doctor as command
+from virnucpro.encoders.attention import KERNELS as kernels  # noqa: N811
+from virnucpro.encoders.attention import _math as doctor_math
+from virnucpro.measure import doctor
+
+
+def findings():
+    return {finding.topic: finding for finding in doctor.examine()}
+
+
+def test_a_sound_machine():
+    done = virnucpro("doctor", "--json")
+    assert done.code == 0
+    found = {finding["topic"]: finding for finding in json.loads(done.out)}
+    assert not any(finding["broken"] for finding in found.values())
+    assert set(doctor.STORED) <= set(found)
+    assert found["cpu, attention of ESM-2, fp32, auto"]["text"].startswith("PyTorch CPU flash")
+    assert found["cpu, attention of DNABERT-S, with ALiBi, bf16, math"]["text"].startswith("math")
+    assert torch.__version__ in found["torch"]["text"]
+
+
+def test_another_score_is_broken(monkeypatch):
+    name = next(iter(doctor.STORED))
+    first, second = doctor.STORED[name]
+    monkeypatch.setitem(doctor.STORED, name, (first, second + 2 * doctor.TOLERANCE))
+    monkeypatch.setattr(doctor, "_attention", lambda device: iter(()))
+    found = findings()
+    assert [topic for topic, finding in found.items() if finding.broken] == [name]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda q, k, v, mask, scale: doctor_math(q, k, v, mask, 1.0), "math, "),
+        (
+            lambda *given: (_ for _ in ()).throw(RuntimeError("no kernel image\nmore")),
+            "failed: no ",
+        ),
+    ],
+)
+def test_a_wrong_kernel_is_broken(monkeypatch, capsys, wrong, text):
+    monkeypatch.setitem(kernels, "sdpa", wrong)
+    broken = [f for f in doctor._attention(torch.device("cpu")) if f.broken]
+    assert {f.topic.rpartition(", ")[2] for f in broken} == {"auto"}
+    assert all(f.text.startswith(text) for f in broken)
+    monkeypatch.setattr(doctor, "embedded_bundles", list)
+    assert command.callback(as_json=False) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("BROKEN cpu, attention of ESM-2, fp32, auto: ") for line in lines)
+    assert lines[-1] == f"{len(broken)} things are broken: {'; '.join(f.topic for f in broken)}"
+
+
+def test_the_last_line_is_the_verdict(monkeypatch, capsys):
+    for broken, line in ((False, "everything works"), (True, "1 thing is broken: b")):
+        findings = [doctor.Finding("a", "fine"), doctor.Finding("b", "tried", broken=broken)]
+        monkeypatch.setattr(doctor, "examine", lambda findings=findings: iter(findings))
+        assert command.callback(as_json=False) == broken
+        assert capsys.readouterr().out.splitlines()[-1] == line

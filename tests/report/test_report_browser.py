@@ -1,0 +1,280 @@
+"""report.html in a real browser: what it asks for, and what a person can do with it.
+
+Needs Chromium and its driver (Debian: apt-get install chromium chromium-driver).
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_report import RECORDS, SCRIPT, run_with_regions
+
+from command import fasta, made_bundle, random_reads, table
+from made_runs import Chunk, made_run
+from virnucpro.report import remake
+from virnucpro.run.predict import predict
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+By, Keys = (pytest.importorskip(f"selenium.webdriver.common.{name}") for name in ("by", "keys"))
+By, Keys = By.By, Keys.Keys
+
+SIZES = ("small", "empty", "one", "10,000", "several")
+WINDOW = 1200, 1000
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("Chromium or its driver is missing: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "disable-dev-shm-usage",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+        f"window-size={WINDOW[0]},{WINDOW[1]}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, Path]:
+    """Pages of real runs of all sizes, and of several side by side."""
+    folder = tmp_path_factory.mktemp("pages")
+    made_bundle(folder / "km")
+    inputs = {
+        "small": fasta(RECORDS),
+        "empty": b"",
+        "one": fasta([RECORDS[4]]),
+        "10,000": random_reads(10_000, 150),
+    }
+    for name, text in inputs.items():
+        (folder / f"{name}.fa").write_bytes(text)
+        predict(folder / f"{name}.fa", folder / "km", folder / name, threshold=0.45)
+    out = folder / "several.html"
+    remake([folder / name for name in inputs], out)
+    return {name: folder / name / "report.html" for name in inputs} | {"several": out}
+
+
+class Page:
+    """A page in the browser, with all that it did so far."""
+
+    def __init__(self, browser, path: Path) -> None:
+        self.browser = browser
+        for kind in ("browser", "performance"):
+            browser.get_log(kind)
+        browser.set_window_size(*WINDOW)
+        browser.get(path.as_uri())
+
+    def all(self, selector: str) -> list:
+        """The elements that can be seen."""
+        return [
+            e for e in self.browser.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()
+        ]
+
+    def one(self, selector: str):
+        (element,) = self.all(selector)
+        return element
+
+    def click(self, selector: str) -> None:
+        self.one(selector).click()
+
+    def rows(self) -> list[list[str]]:
+        return self.browser.execute_script(
+            "return [...document.querySelectorAll('article:not([hidden]) .records tbody tr,"
+            " main .records tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+        )
+
+    def bars(self) -> int:
+        """How many chunks are drawn."""
+        return self.browser.execute_script(
+            "return document.querySelector('[data-plot=track] g[aria-label=rect]')"
+            ".querySelectorAll('rect').length"
+        )
+
+    @property
+    def requests(self) -> list[str]:
+        messages = [
+            json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")
+        ]
+        return [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+
+    @property
+    def errors(self) -> list[str]:
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_page_of_any_size_opens_alone(browser, pages, size):
+    page = Page(browser, pages[size])
+    assert page.requests == [pages[size].as_uri()]
+    assert page.errors == []
+    assert pages[size].stat().st_size < 2_500_000
+    for width in (1200, 500):
+        browser.set_window_size(width, 900)
+        assert browser.execute_script(
+            "return document.documentElement.scrollWidth <= window.innerWidth"
+        )
+    assert page.errors == []
+
+
+def test_nothing_but_our_scripts_runs(browser, pages):
+    """A name that is a script is text, and one that got in would be stopped by the policy."""
+    page = Page(browser, pages["small"])
+    assert SCRIPT in [row[1] for row in page.rows()]
+    assert browser.execute_script("return document.querySelectorAll('b').length") < 30
+    browser.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.hit = 1';"
+        "document.body.append(s); const i = new Image(); i.src = 'http://127.0.0.1:9/x';"
+        "document.body.append(i);"
+    )
+    assert browser.execute_script("return window.hit") is None
+    assert len([error for error in page.errors if "Content Security Policy" in error]) == 2
+
+
+def test_search_filter_sort_and_pages(browser, pages):
+    page = Page(browser, pages["10,000"])
+    contigs = table(pages["10,000"].with_name("contigs.tsv"))
+    in_order = sorted(contigs, key=lambda row: (-float(row["p_virus"]), int(row["record"])))
+    assert [row[1] for row in page.rows()] == [row["contig"] for row in in_order[:50]]
+    page.click('[data-page="1"]')
+    assert [row[1] for row in page.rows()] == [row["contig"] for row in in_order[50:100]]
+    search = page.one('input[type="search"]')
+    search.send_keys("R777")
+    expected = [row["contig"] for row in in_order if "r777" in row["contig"]]
+    assert [row[1] for row in page.rows()] == expected
+    assert page.one('[data-part="found"]').text == f"{len(expected)} found"
+    page.click('[data-call="virus"]')
+    virus = [r["contig"] for r in in_order if "r777" in r["contig"] and r["call"] == "virus"]
+    assert [row[1] for row in page.rows()] == virus
+    assert 0 < len(virus) < len(expected)
+    page.all(".records thead button")[1].click()
+    assert [row[1] for row in page.rows()] == sorted(virus)
+    page.all(".records thead button")[1].click()
+    assert [row[1] for row in page.rows()] == sorted(virus, reverse=True)
+    assert page.one("[aria-sort]").get_attribute("aria-sort") == "descending"
+    search.send_keys("no such name")
+    assert page.rows() == []
+    assert page.one('[data-part="page"]').text == "No record fits."
+    assert page.errors == []
+
+
+def test_a_record_can_be_picked_and_zoomed_and_its_chunks_told(browser, pages):
+    page = Page(browser, pages["small"])
+    calls = table(pages["small"].with_name("calls.tsv"))
+    long = [row for row in calls if row["contig"] == "long"]
+    (link,) = [b for b in page.all(".records td button") if b.text == "long"]
+    link.click()
+    assert page.one('[data-part="caption"]').text.startswith("long · record 5 · 9,000 nt")
+    assert page.bars() == len(long) == 18
+    plot = page.one('[data-plot="track"]')
+    plot.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    told = page.one('[data-part="chunk"]').text
+    score, before, after = (f"{float(long[i]['p_virus']):.3f}" for i in (2, 1, 3))
+    for part in ("3 of 18", "1,000\N{EN DASH}1,500", score, f"{before}, {after}", long[2]["call"]):
+        assert part in told
+    for _ in range(2):
+        page.click('[data-zoom="0.5"]')
+    assert 4 <= page.bars() <= 7
+    page.click('[data-zoom="all"]')
+    assert page.bars() == 18
+    strip = page.one('[data-plot="strip"] .overlay')
+    webdriver.ActionChains(browser).move_to_element(strip).click_and_hold().move_by_offset(
+        strip.size["width"] // 4, 0
+    ).release().perform()
+    assert 4 <= page.bars() <= 7
+    page.click('[data-step="1"]')
+    assert not page.one('[data-part="caption"]').text.startswith("long ")
+    assert page.errors == []
+
+
+def test_a_chunk_is_told_where_the_mouse_is_with_what_to_beware_of(browser, tmp_path):
+    frames = ["F1", "F1,R2", "", "R3", "F2"]
+    scores = [0.1, 0.9, None, 0.2, 0.3]
+    chunks = [
+        Chunk(p, "ok" if p else "no_open_frame", f, 500 if p != 0.3 else 120)
+        for p, f in zip(scores, frames, strict=True)
+    ]
+    files = made_run(tmp_path, [("a", chunks)])
+    page = Page(browser, remake([files.run_dir]))
+    plot = page.one('[data-plot="track"]')
+    left, width = 52, plot.size["width"] - 64
+
+    def told_at(share: float) -> str:
+        across = left + share * width - plot.size["width"] / 2
+        webdriver.ActionChains(browser).move_to_element_with_offset(plot, across, -60).perform()
+        return page.one('[data-part="chunk"]').text
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    second = told_at(1.5 / 4.24)
+    assert "2 of 5" in second
+    assert "F1, R2" in second
+    assert "Alone: no neighbour was called virus." in second
+    assert "not called: no open frame" in told_at(2.5 / 4.24)
+    assert "Short: the bundle was made for chunks of 500 nt." in told_at(4.15 / 4.24)
+    assert len(page.all('[data-plot="track"] g[aria-label="bar"] rect')) == 5
+    assert page.errors == []
+
+
+def test_regions_stand_above_their_chunks(browser, tmp_path):
+    page = Page(browser, run_with_regions(tmp_path) / "report.html")
+    caption = page.one('[data-part="caption"]').text
+    assert "Viral regions (from 0): 15,000\N{EN DASH}21,000 with 12 of 12 chunks virus" in caption
+    bars = page.all('[data-plot="track"] g[fill="var(--virus)"] rect')
+    chunks = page.all('[data-plot="track"] g[aria-label="rect"]')[0].find_elements(
+        By.TAG_NAME, "rect"
+    )
+    for bar, (first, last) in zip(bars, ((30, 41), (82, 90)), strict=True):
+        assert bar.rect["x"] == pytest.approx(chunks[first].rect["x"], abs=2)
+        end = chunks[last].rect["x"] + chunks[last].rect["width"]
+        assert bar.rect["x"] + bar.rect["width"] == pytest.approx(end, abs=2)
+        assert bar.rect["y"] + bar.rect["height"] < chunks[first].rect["y"]
+    assert page.errors == []
+
+
+def test_scores_of_chunks_or_records(browser, pages):
+    page = Page(browser, pages["small"])
+    drawn = [len(page.all('[data-plot="scores"] g[aria-label="rect"] rect'))]
+    page.click('[data-of="records"]')
+    drawn.append(len(page.all('[data-plot="scores"] g[aria-label="rect"] rect')))
+    assert drawn[0] > drawn[1] > 0
+    assert page.one('[data-of="records"]').get_attribute("aria-pressed") == "true"
+
+
+def test_one_of_several_runs_is_shown(browser, pages):
+    page = Page(browser, pages["several"])
+    assert [e.text for e in page.all("article h2.name")] == ["small"]
+    for index, name in ((3, "10,000"), (1, "empty"), (2, "one")):
+        page.all("#choose-run option")[index].click()
+        assert [e.text for e in page.all("article h2.name")] == [name]
+        assert len(page.rows()) == {"10,000": 50, "empty": 0, "one": 1}[name]
+    assert page.errors == []
+
+
+def test_dark_and_printed(browser, pages):
+    page = Page(browser, pages["small"])
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    assert browser.execute_script(paper) == "rgb(255, 255, 255)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    assert browser.execute_script(paper) == "rgb(21, 24, 27)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark | {"media": "print"})
+    assert browser.execute_script(paper) == "rgb(255, 255, 255)"
+    assert page.all(".screen, .pages button") == []
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

@@ -1,0 +1,419 @@
+"""Mates: found, checked, and called together."""
+
+from pathlib import Path
+
+import numpy as np
+import pysam
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_outputs_doc import rows as documented_rows
+from test_outputs_doc import sections, words
+
+from command import dna, fasta, made_bundle, results, run_json, table, virnucpro
+from made_blocks import MadeChunk, MadeContig, blocks_of_made
+from made_reads import COMPRESSIONS, alignment, fastq, ubam
+from virnucpro.calls import Rule, Status
+from virnucpro.errors import InputError, SettingsError, StreamBroken
+from virnucpro.reads import Reading, open_sources, template_of
+from virnucpro.reads.mates import REMEMBERED, side_by_side
+from virnucpro.results import pairs as pairs_module
+from virnucpro.results.contig_calls import ContigCalls
+from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
+from virnucpro.run.predict import predict
+
+PAIRED = [(f"t{i // 2}", dna(90 + i % 40, i)) for i in range(120)]
+FIRST, SECOND = PAIRED[::2], PAIRED[1::2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    return made_bundle(tmp_path_factory.mktemp("bundles") / "km", block_nt=3_000).path
+
+
+def marked(reads, mark: str):
+    return [(f"{name}{mark} more", sequence) for name, sequence in reads]
+
+
+def two_files(folder: Path, first: bytes, second: bytes):
+    (folder / "r_1.fq").write_bytes(first)
+    (folder / "r_2.fq").write_bytes(second)
+    reading = Reading(mates=folder / "r_2.fq")
+    (source,) = open_sources([folder / "r_1.fq"], reading=reading)
+    return source
+
+
+# Finding mates
+
+
+def test_every_way_to_give_pairs_gives_the_same(tmp_path, bundle):
+    (tmp_path / "x_1.fq").write_bytes(COMPRESSIONS["gzip"](fastq(FIRST)))
+    (tmp_path / "x_2.fq").write_bytes(fastq(SECOND))
+    (tmp_path / "x.fq").write_bytes(fastq(PAIRED))
+    (tmp_path / "x.fa").write_bytes(fasta(PAIRED))
+    runs = {
+        "two": predict(tmp_path / "x_1.fq", bundle, tmp_path / "two", mates=tmp_path / "x_2.fq"),
+        "fq": predict(tmp_path / "x.fq", bundle, tmp_path / "fq", pairs="interleaved"),
+        "fa": predict(tmp_path / "x.fa", bundle, tmp_path / "fa", pairs="interleaved"),
+        "bam": predict(ubam(tmp_path / "x.bam", PAIRED, paired=True), bundle, tmp_path / "bam"),
+    }
+    assert {outcome.exit_code for outcome in runs.values()} == {0}
+    found = {name: results(tmp_path / name) for name in runs}
+    assert found["two"]["pairs.tsv"].count(b"\n") == 61
+    assert all(each == found["two"] for each in found.values())
+    unpaired = predict(tmp_path / "x.bam", bundle, tmp_path / "none", pairs="none")
+    assert unpaired.exit_code == 0
+    assert not unpaired.files.pairs.exists()
+    assert (tmp_path / "none" / "contigs.tsv").read_bytes() == found["bam"]["contigs.tsv"]
+
+
+def test_records_of_two_files_count_by_turns(tmp_path):
+    source = two_files(tmp_path, fastq(FIRST), fastq(SECOND))
+    contigs = list(source.contigs())
+    assert source.sample == "r"
+    assert [(c.record, c.mate) for c in contigs] == [(i + 1, 1 + i % 2) for i in range(120)]
+    assert [(c.name, c.sequence.decode()) for c in contigs] == PAIRED
+    assert source.bytes_read == source.size_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "template"),
+    [
+        ("a", "a", "a"),
+        ("a/1", "a/2", "a"),
+        ("a.1", "a.2", "a"),
+        ("x_1", "x_2", "x"),
+        ("a/1", "a/1", "a/1"),
+        ("a/1", "b/2", None),
+        ("a/2", "a/1", None),
+        ("a1", "a2", None),
+        ("/1", "/2", None),
+        ("a", "a/2", None),
+        ("", "", ""),
+    ],
+)
+def test_names_of_mates(first, second, template):
+    assert template_of(first, second) == template
+
+
+def test_mates_of_other_names_in_two_files(tmp_path):
+    wrong = marked(SECOND[:7], "/2") + marked(SECOND[8:], "/2")
+    source = two_files(tmp_path, fastq(marked(FIRST, "/1")), fastq(wrong))
+    got = []
+    with pytest.raises(StreamBroken) as caught:
+        got.extend(contig.name for contig in source.contigs())
+    assert got == [f"t{i}/{mate}" for i in range(7) for mate in (1, 2)]
+    said = f"r_1.fq: record 8 (t7/1) and record 8 (t8/2) of {tmp_path}/r_2.fq are no mates"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(5, 4), (4, 5), (1, 0), (0, 1)])
+def test_two_files_of_other_length(tmp_path, n1, n2):
+    source = two_files(tmp_path, fastq(FIRST[:n1]), fastq(SECOND[:n2]))
+    got = []
+    with pytest.raises(StreamBroken) as caught:
+        got.extend(contig.name for contig in source.contigs())
+    assert len(got) == 2 * min(n1, n2)
+    longer, shorter = ("r_1.fq", "r_2.fq") if n1 > n2 else ("r_2.fq", "r_1.fq")
+    said = f"{longer}: record {max(n1, n2)} (t{max(n1, n2) - 1}) has no mate, since {tmp_path}"
+    assert f"{said}/{shorter} ends before it" in str(caught.value)
+
+
+def test_files_that_are_not_interleaved_keep_what_came_before(tmp_path, bundle):
+    path = tmp_path / "x.fq"
+    path.write_bytes(fastq([*PAIRED[:10], *PAIRED[11:]]))
+    outcome = predict(path, bundle, tmp_path / "run", pairs="interleaved")
+    assert (outcome.exit_code, outcome.status) == (1, "failed")
+    assert "record 11 (t5) and record 12 (t6) are no mates by their names" in str(outcome.error)
+    assert len(table(tmp_path / "run" / "contigs.tsv")) == 10
+    assert len(table(tmp_path / "run" / "pairs.tsv")) == 5
+    path.write_bytes(fastq(PAIRED[:11]))
+    outcome = predict(path, bundle, tmp_path / "odd", pairs="interleaved")
+    assert "record 11 (t5) has no mate, since the file ends there" in str(outcome.error)
+    path.write_bytes(fastq(PAIRED))  # the same command goes on with the whole file
+    assert predict(path, bundle, tmp_path / "odd", pairs="interleaved").exit_code == 0
+    assert run_json(tmp_path / "odd")["blocks"]["reused"] >= 0
+    assert len(table(tmp_path / "odd" / "pairs.tsv")) == 60
+
+
+def test_a_bad_letter_names_the_file_that_it_is_in(tmp_path):
+    second = fastq([*SECOND[:3], ("t3", "ACE"), *SECOND[4:]])
+    with pytest.raises(InputError, match=r"r_2\.fq, line 14: record 4 \(t3\) holds the letter 'E'"):
+        list(two_files(tmp_path, fastq(FIRST), second).contigs())
+
+
+def test_pairs_are_counted_in_the_log_the_page_and_run_json(tmp_path, bundle):
+    both = [record for pair in zip(FIRST, SECOND, strict=True) for record in pair]
+    (tmp_path / "r.fq").write_bytes(fastq(both))
+    outcome = predict(tmp_path / "r.fq", bundle, tmp_path / "run", pairs="interleaved")
+    rows = table(tmp_path / "run" / "pairs.tsv")
+    virus = sum(row["call"] == "virus" for row in rows)
+    assert (outcome.counts.pairs, outcome.counts.virus_pairs) == (len(rows), virus)
+    assert f"{len(rows):,} pairs: {virus:,} virus" in outcome.files.log.read_text()
+    assert f"</b> of {len(rows):,} pairs called virus." in outcome.files.report.read_text()
+
+
+def test_options_that_go_together_or_not(tmp_path, bundle):
+    bam = ubam(tmp_path / "x.bam", PAIRED, paired=True)
+    other = ubam(tmp_path / "y.bam", PAIRED, paired=True)
+    with pytest.raises(InputError, match="it was given as its own mates"):
+        open_sources([bam], reading=Reading(mates=tmp_path / "." / "x.bam"))
+    for reading in (Reading(mates=other), Reading(pairs="interleaved")):
+        (source,) = open_sources([bam], reading=reading)
+        with pytest.raises(InputError, match="is for FASTQ and FASTA; the mates of this BAM"):
+            list(source.contigs())
+    with pytest.raises(InputError, match="--mates goes with one input, and 2 were named"):
+        open_sources([bam, bam], reading=Reading(mates=bam))
+    with pytest.raises(SettingsError, match="--mates and --unpaired contradict each other"):
+        predict(bam, bundle, tmp_path / "run", mates=bam, pairs="none")
+    with pytest.raises(SettingsError, match="not both"):
+        predict(bam, bundle, tmp_path / "run", mates=bam, pairs="interleaved")
+
+
+# Pairs of a BAM
+
+
+def test_mates_that_are_not_side_by_side_are_refused(tmp_path, bundle):
+    header = {"HD": {"VN": "1.6", "SO": "coordinate"}, "SQ": [{"SN": "ref", "LN": 9_000}]}
+    path = tmp_path / "sorted.bam"
+    with pysam.AlignmentFile(path, "wb", header=header) as file:
+        for i in range(50):
+            file.write(alignment(file.header, f"q{i}", dna(100, i), 0x41, 100 * i))
+            if i >= 3:
+                late = alignment(file.header, f"q{i - 3}", dna(100, -i), 0x91, 100 * i + 1)
+                file.write(late)
+    done = virnucpro("predict", path, "-o", tmp_path / "run", "--bundle", bundle)
+    assert done.code == 1
+    assert "the mates of q0 are records 1 and 5, not side by side" in done.error
+    assert "`samtools collate -o collated.bam sorted.bam`" in done.error
+    assert predict(path, bundle, tmp_path / "none", pairs="none").exit_code == 0
+    pysam.collate("-o", str(tmp_path / "collated.bam"), str(path))
+    assert predict(tmp_path / "collated.bam", bundle, tmp_path / "collated").exit_code == 0
+    found = [row["status"] for row in table(tmp_path / "collated" / "pairs.tsv")]
+    assert sorted(found) == ["mate_missing"] * 3 + ["ok"] * 47
+    scores = [
+        sorted((r["contig"], r["p_virus"]) for r in table(tmp_path / run / "contigs.tsv"))
+        for run in ("none", "collated")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_mate_that_is_left_out_or_missing_leaves_the_other(tmp_path, bundle):
+    path = tmp_path / "x.bam"
+    with pysam.AlignmentFile(path, "wb", header={"HD": {"VN": "1.6"}}) as file:
+        for name, flag in [
+            ("both", 0x4D),
+            ("both", 0x8D),
+            ("second", 0x8D),
+            ("single", 0x4),
+            ("failed", 0x4D),
+            ("failed", 0x8D | 0x200),
+            ("swapped", 0x8D),
+            ("swapped", 0x4D),
+            ("neither", 0x4D | 0x80),  # first and second at once
+            ("neither", 0x8D),
+            ("last", 0x4D),
+        ]:
+            file.write(alignment(file.header, name, dna(90, f"{name}{flag}"), flag))
+    assert predict(path, bundle, tmp_path / "run").exit_code == 0
+    rows = table(tmp_path / "run" / "pairs.tsv")
+    found = [(r["template"], r["record_1"], r["record_2"], r["status"]) for r in rows]
+    assert found == [
+        ("both", "1", "2", "ok"),
+        ("second", "", "3", "mate_missing"),
+        ("failed", "5", "", "mate_missing"),
+        ("swapped", "7", "6", "ok"),
+        ("neither", "", "9", "mate_missing"),
+        ("last", "10", "", "mate_missing"),
+    ]
+
+
+def test_what_is_remembered_of_lone_mates_is_bounded():
+    lone = [(f"q{i}", b"", 1, "") for i in range(1, REMEMBERED + 1_000)]
+    late = [*lone, (f"q{REMEMBERED + 100}", b"", 2, "")]
+    assert len(list(side_by_side(iter(late), Path("x.bam")))) == len(late)
+    early = [*late, ("q7", b"", 2, "")]
+    with pytest.raises(InputError, match="the mates of q7 are records 7 and 51001, not"):
+        list(side_by_side(iter(early), Path("x.bam")))
+
+
+def test_two_first_mates_beside_each_other_are_no_pair():
+    twice = [("q", b"", 1, ""), ("q", b"", 1, ""), ("r", b"", 0, ""), ("q", b"", 2, "")]
+    with pytest.raises(InputError, match="the mates of q are records 1 and 4, not side by side"):
+        list(side_by_side(iter(twice), Path("x.bam")))
+
+
+# Calls of pairs
+
+
+@st.composite
+def runs_of_mates(draw):
+    contigs, mates = [], []
+    for number in range(draw(st.integers(0, 6))):
+        kinds = draw(st.sampled_from([(0,), (1, 2), (2, 1), (1,), (2,), (1, 1)]))
+        for mate in kinds:
+            chunks, end = [], 0
+            for _ in range(draw(st.integers(0, 3))):
+                start, end = max(0, end - draw(st.integers(0, 3))), end + draw(st.integers(1, 9))
+                status = draw(st.sampled_from([Status.OK, Status.OK, Status.TOO_SHORT]))
+                p = draw(st.integers(1, 63)) / 64
+                chunks.append(MadeChunk(start, end, status, {0: (1 - p, p)}))
+            contigs.append(MadeContig(f"t{number}", chunks, end))
+            mates.append(mate)
+    return contigs, mates
+
+
+def rows_of(folder: Path, contigs, mates, cuts) -> tuple[list[list[str]], list[str]]:
+    from dataclasses import replace
+
+    rule, calls = Rule("chunks"), ContigCalls()
+    paired, text = PairedCalls(rule, folder), b""
+    for block in blocks_of_made(contigs, cuts, "chunks"):
+        records = tuple(replace(r, mate=mates[r.ordinal]) for r in block.records)
+        columns = (block.rows.record, block.rows.start, block.rows.end, block.scores)
+        ends = not records or records[-1].ends
+        found = calls.add(len(records), *columns, rule.chunks(block.scores), ends)
+        text += paired.add(records[: len(found)], found, rule.contigs(found.p_virus))
+    text += paired.rest()
+    names = b"".join(paired.viral_names()).decode().splitlines()
+    return [line.split("\t") for line in text.decode().splitlines()], names
+
+
+@given(runs_of_mates(), st.lists(st.integers(0, 20)))
+@settings(max_examples=150, deadline=None)
+def test_a_pair_is_called_as_one_contig_of_both(tmp_path_factory, run, cuts):
+    contigs, mates = run
+    folder = tmp_path_factory.getbasetemp()
+    rows, names = rows_of(folder, contigs, mates, cuts)
+    assert (rows, names) == rows_of(folder, contigs, mates, [])
+    expected, viral, i = [], set(), 0
+    while i < len(contigs):
+        pair = {mates[i], *mates[i + 1 : i + 2]} == {1, 2} and contigs[i].name == contigs[
+            i + 1
+        ].name
+        both = contigs[i : i + 1 + pair]
+        # One contig: the chunks of the second behind those of the first.
+        shift = max((chunk.end for chunk in both[0].chunks), default=0)
+        chunks = [*both[0].chunks]
+        for chunk in both[1].chunks if pair else ():
+            moved = (chunk.start + shift, chunk.end + shift)
+            chunks.append(MadeChunk(*moved, chunk.status, chunk.frames))
+        mean, call = as_one(chunks)
+        if call == "virus" and both[0].name:
+            viral.add(both[0].name)
+        if mates[i]:
+            expected.append((both[0].name, mean, call))
+        i += 1 + pair
+    assert [(row[1], row[7]) for row in rows] == [(name, call) for name, _, call in expected]
+    for row, (_, mean, _) in zip(rows, expected, strict=True):
+        assert len(row) == len(PAIRS_COLUMNS)
+        assert (row[6] == "") == (mean is None)
+        assert mean is None or float(row[6]) == pytest.approx(mean, abs=1e-6)
+    assert names == sorted(viral)
+
+
+def as_one(chunks) -> tuple[float | None, str]:
+    total = weight = covered = 0.0
+    for chunk in chunks:
+        if chunk.status == Status.OK:
+            adds = chunk.end - max(chunk.start, covered)
+            covered = chunk.end
+            total, weight = total + adds * chunk.frames[0][1], weight + adds
+    if not weight:
+        return None, "none"
+    return total / weight, "virus" if total / weight >= 0.5 else "others"
+
+
+def test_states_of_a_pair(tmp_path, bundle):
+    short, good = dna(20), dna(90)
+    reads = [("a", good), ("a", short), ("b", short), ("b", short), ("c", good), ("c", good)]
+    (tmp_path / "x.fa").write_bytes(fasta(reads))
+    assert predict(tmp_path / "x.fa", bundle, tmp_path / "run", pairs="interleaved").exit_code == 0
+    rows = table(tmp_path / "run" / "pairs.tsv")
+    assert [row["status"] for row in rows] == ["one_called", "not_called", "ok"]
+    assert {row["status"] for row in rows} < {*pairs_module.PAIR_STATUSES}
+    assert rows[0]["p_virus"] == rows[0]["p_virus_1"] == rows[2]["p_virus"] != ""
+    assert (rows[0]["p_virus_2"], rows[1]["p_virus"], rows[1]["call"]) == ("", "", "none")
+
+
+def test_columns_and_states_are_documented_as_they_are(tmp_path, bundle):
+    """TRAP N14."""
+    documented = documented_rows(sections()["pairs.tsv"], "column | type")
+    assert [words(row[0])[0] for row in documented] == list(PAIRS_COLUMNS)
+    assert {*words(documented[-1][2])} == {*pairs_module.PAIR_STATUSES}
+    (tmp_path / "x.fa").write_bytes(fasta(PAIRED))
+    assert predict(tmp_path / "x.fa", bundle, tmp_path / "run", pairs="interleaved").exit_code == 0
+    header, *lines = (tmp_path / "run" / "pairs.tsv").read_text().splitlines()
+    assert header.split("\t") == list(PAIRS_COLUMNS)
+    kinds = [{"int": int, "float": float, "text": str}[row[1]] for row in documented]
+    for line in [*(line.split("\t") for line in lines), [words(row[3])[0] for row in documented]]:
+        for kind, value in zip(kinds, line, strict=True):
+            kind(value)
+
+
+def test_pairs_in_gz_and_a_threshold(tmp_path, bundle):
+    (tmp_path / "x.fq").write_bytes(fastq(PAIRED))
+    arguments = {"bundle": bundle, "out": tmp_path / "run", "pairs": "interleaved"}
+    assert predict(tmp_path / "x.fq", **arguments, tables="gz", threshold=0).exit_code == 0
+    assert (tmp_path / "run" / "pairs.tsv.gz").exists()
+    names = (tmp_path / "run" / "viral_names.txt").read_text().splitlines()
+    assert names == sorted({name for name, _ in PAIRED})
+    assert predict(tmp_path / "x.fq", **arguments, threshold=1).exit_code == 0
+    assert (tmp_path / "run" / "viral_names.txt").read_bytes() == b""
+    assert not (tmp_path / "run" / "pairs.tsv.gz").exists()
+    # What a run takes for pairs is no part of its fingerprint, but its tables are made again.
+    more = {"bundle": bundle, "out": tmp_path / "run", "threshold": 1}
+    assert predict(tmp_path / "x.fq", **more).exit_code == 0
+    assert not (tmp_path / "run" / "pairs.tsv").exists()
+
+
+@pytest.mark.parametrize("names", [[name for name, _ in PAIRED], ["same"] * len(PAIRED)])
+def test_whole_pairs_of_a_part(tmp_path, names):
+    """TRAP D12."""
+    records = [(name, sequence) for name, (_, sequence) in zip(names, PAIRED, strict=True)]
+    (tmp_path / "x.fq").write_bytes(fastq(records))
+    reading = Reading(pairs="interleaved", max_records=7)
+    (source,) = open_sources([tmp_path / "x.fq"], reading=reading)
+    assert [c.record for c in source.contigs()] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert not source.whole
+
+
+# Names
+
+
+def test_names_take_out_what_was_called_virus(tmp_path, bundle):
+    path = ubam(tmp_path / "x.bam", PAIRED, paired=True)
+    assert predict(path, bundle, tmp_path / "run").exit_code == 0
+    run = tmp_path / "run"
+    taken = pysam.view("-N", str(run / "viral_names.txt"), str(path)).splitlines()
+    wanted = {r["template"] for r in table(run / "pairs.tsv") if r["call"] == "virus"}
+    assert 0 < len(wanted) < 60
+    assert [line.split("\t")[0] for line in taken] == [n for n, _ in PAIRED if n in wanted]
+
+
+def test_names_with_marks_are_written_as_they_stand(tmp_path, bundle):
+    (tmp_path / "x_1.fq").write_bytes(fastq(marked(FIRST, "/1")))
+    (tmp_path / "x_2.fq").write_bytes(fastq(marked(SECOND, "/2")))
+    mates = tmp_path / "x_2.fq"
+    assert predict(tmp_path / "x_1.fq", bundle, tmp_path / "run", mates=mates).exit_code == 0
+    rows = [r for r in table(tmp_path / "run" / "pairs.tsv") if r["call"] == "virus"]
+    names = (tmp_path / "run" / "viral_names.txt").read_text().splitlines()
+    assert names == sorted(f"{row['template']}/{mate}" for row in rows for mate in (1, 2))
+
+
+def test_names_of_records_without_mates_are_those_called_virus(tmp_path, bundle):
+    repeated = [(f"n{i % 25}", dna(90, i)) for i in range(60)] + [("", dna(90, "x"))]
+    (tmp_path / "x.fa").write_bytes(fasta(repeated))
+    assert predict(tmp_path / "x.fa", bundle, tmp_path / "run").exit_code == 0
+    rows = table(tmp_path / "run" / "contigs.tsv")
+    wanted = {row["contig"] for row in rows if row["call"] == "virus"} - {""}
+    names = (tmp_path / "run" / "viral_names.txt").read_text().splitlines()
+    assert names == sorted(wanted)
+    assert len(names) > 2
+    assert not (tmp_path / "run" / "pairs.tsv").exists()
+
+
+def test_means_stay_between_their_terms():
+    for p in np.random.default_rng(3).random(200):
+        mates = [pairs_module._Mate(None, p, 7.0), pairs_module._Mate(None, p, 11.0)]  # type: ignore[arg-type]
+        assert pairs_module._mean(mates) == p

@@ -1,0 +1,575 @@
+"""Whole runs: nothing is lost, blocks and threads do not show, and run.json tells the truth."""
+
+import gzip
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_outputs_doc import rows, schema, sections, words
+
+from command import (
+    TABLES,
+    dna,
+    fasta,
+    made_bundle,
+    random_reads,
+    results,
+    run_json,
+    table,
+    virnucpro,
+)
+from virnucpro.blocks import Scored, blocks_of
+from virnucpro.bundle import embedded_bundles
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.calls import Rule
+from virnucpro.chunks import chunk_spans
+from virnucpro.errors import DeviceError, InputError, SettingsError, VirnucproError
+from virnucpro.progress import Position, Silent
+from virnucpro.reads import Contig, open_sources
+from virnucpro.results.files import RunFiles
+from virnucpro.results.write import write_tables
+from virnucpro.run.journal import Journal
+from virnucpro.run.pipeline import classify, contigs_of
+from virnucpro.run.predict import predict, run
+from virnucpro.run.runners import SerialRunner
+from virnucpro.run.settings import Settings
+
+CHUNK_NT = 80
+TEXT = dna(60_000)
+EDGES = [0, 1, 59, 60, 61, 79, 80, 81, 159, 160, 161, 239, 240, 241, 4_000]
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "a_1", "", "x_chunk_1"]),
+        st.sampled_from(EDGES) | st.integers(0, 600),
+    ),
+    max_size=30,
+)
+EMBEDDED = [bundle.name for bundle in embedded_bundles()]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Bundle:
+    return made_bundle(tmp_path_factory.mktemp("bundles") / "km")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Bundle:
+    """A bundle of short chunks."""
+    return made_bundle(tmp_path_factory.mktemp("bundles") / "short", chunk_nt=CHUNK_NT)
+
+
+def sequences(records: list[tuple[str, int]]) -> list[tuple[str, str]]:
+    return [(name, TEXT[37 * i : 37 * i + n]) for i, (name, n) in enumerate(records)]
+
+
+class Unwatched:
+    unbroken = None
+
+    def seen(self, scored: Scored, *, new: bool) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        pass
+
+
+def tables_of(bundle: Bundle, path: Path, *block_nt: int) -> dict[str, bytes]:
+    """The results of a run of this block size, and perhaps of another first one."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)  # a hundred blocks would wait for the disk
+        journal = Journal.open(RunFiles(Path(folder)), {})
+        runner = SerialRunner(bundle.classifier())
+        sources = open_sources([path])
+        sizes = bundle.chunk_nt, *block_nt
+        classify(contigs_of(sources, []), runner, journal, sizes, Unwatched())
+        seen = [source.seen for source in sources]
+        write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), seen)
+        return results(Path(folder))
+
+
+@settings(max_examples=30, deadline=None)
+@given(RECORDS, st.integers(150, 4_000))
+@example([("a", 4_000), ("", 0), ("a", 4_000)], 1)
+@example([("a", 1)] * 30, 65)
+def test_the_size_of_blocks_does_not_show(short, tmp_path_factory, records, block_nt):
+    """TRAP D1."""
+    path = tmp_path_factory.mktemp("in") / "in.fa"
+    path.write_bytes(fasta(sequences(records)))
+    whole = tables_of(short, path, 10_000_000)
+    assert tables_of(short, path, block_nt) == whole
+    assert tables_of(short, path, block_nt, 1 + block_nt // 8) == whole
+
+
+@pytest.mark.parametrize(("bad", "most"), [([200], 1 + 2 * 8), ([*range(5, 256, 16)], 256)])
+def test_chunks_that_fail_are_found_by_halves(short, monkeypatch, bad, most):
+    """A block may have thousands: it takes two tries for each halving, not one for each chunk.
+
+    However many there are, where others between them are scored, the device is not at fault.
+    """
+    texts = [TEXT[i : i + CHUNK_NT].encode() for i in range(256)]
+    letters = [b"N" * CHUNK_NT if i in bad else text for i, text in enumerate(texts)]
+    contigs = (Contig("in", i, "a", text) for i, text in enumerate(letters, 1))
+    (block,) = blocks_of(contigs, CHUNK_NT, 10_000_000)
+    classifier, tried = short.classifier(), []
+    score = classifier.score_block
+
+    def failing(part):
+        tried.append(len(part.rows))
+        if b"NN" in part.text:
+            raise DeviceError("the device failed")
+        return score(part)
+
+    monkeypatch.setattr(classifier, "score_block", failing)
+    (scored,) = SerialRunner(classifier).run([block])
+    assert scored.failures == dict.fromkeys(bad, "the device failed")
+    assert len(tried) <= most
+
+
+@settings(max_examples=40, deadline=None)
+@given(RECORDS)
+@example([("a", 1)] * 30)
+@example([("a", 50_000), ("b", 0), ("a", 50_000)])
+def test_every_record_and_every_chunk_comes_out_once(short, tmp_path_factory, records):
+    """TRAP D1, D6."""
+    folder = tmp_path_factory.mktemp("run")
+    given_records = sequences(records)
+    (folder / "in.fa").write_bytes(fasta(given_records))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        outcome = predict([folder / "in.fa"], short.path, folder / "out")
+    contigs, calls = table(outcome.files.contigs), table(outcome.files.calls)
+    found = [(row["record"], row["contig"], row["length_nt"]) for row in contigs]
+    assert found == [
+        (str(i), name, str(len(text))) for i, (name, text) in enumerate(given_records, 1)
+    ]
+    spans = [(r["record"], r["contig"], r["chunk"], r["start"], r["end"]) for r in calls]
+    assert spans == [
+        (str(i), name, str(k), str(start), str(end))
+        for i, (name, text) in enumerate(given_records, 1)
+        for k, (start, end) in enumerate(chunk_spans(len(text), CHUNK_NT), 1)
+    ]
+    check_published_tables(outcome.files.run_dir, calls)
+    check_counts(run_json(outcome.files.run_dir), contigs, calls)
+    check_viral(outcome.files.viral_fasta, given_records, contigs)
+
+
+def check_published_tables(run_dir: Path, calls: list[dict[str, str]]) -> None:
+    """A row for each called chunk, all under names of their own."""
+    called = [row for row in calls if row["call"] != "none"]
+    frames = table(run_dir / "prediction_results.txt")
+    chunks = table(run_dir / "prediction_results_highestscore.csv")
+    ids = [row["Sequence_ID"].removesuffix("F1") for row in frames]
+    assert len(ids) == len(set(ids)) == len(called)
+    assert sorted(ids, key=str.encode) == [row["Modified_ID"] for row in chunks]
+    for frame, call in zip(frames, called, strict=True):
+        assert float(frame["score2"]) == pytest.approx(float(call["p_virus"]), abs=1e-6)
+
+
+def check_counts(
+    document: dict, contigs: list[dict[str, str]], calls: list[dict[str, str]]
+) -> None:
+    """run.json counts what the tables hold."""
+    counts = document["counts"]
+    by_call = Counter(row["call"] for row in contigs)
+    assert counts["records"] == len(contigs) == sum(i["records"] for i in document["inputs"])
+    assert (counts["virus"], counts["others"]) == (by_call["virus"], by_call["others"])
+    assert counts["none"] + counts["failed"] == by_call["none"]
+    assert counts["chunks"] == len(calls)
+    status = Counter(row["status"] for row in calls)
+    assert {name: n for name, n in counts["chunk_status"].items() if n} == status
+    assert counts["virus_chunks"] == sum(row["call"] == "virus" for row in calls)
+    assert counts["virus_chunks"] == sum(int(row["virus_chunks"]) for row in contigs)
+    assert counts["bases"] == sum(int(row["length_nt"]) for row in contigs)
+
+
+def check_viral(path: Path, records: list[tuple[str, str]], contigs: list[dict[str, str]]) -> None:
+    parts = [part.split("\n", 1) for part in path.read_text().split(">")[1:]]
+    assert [(header, text.replace("\n", "")) for header, text in parts] == [
+        record for record, row in zip(records, contigs, strict=True) if row["call"] == "virus"
+    ]
+
+
+@pytest.mark.parametrize("name", EMBEDDED or [None])
+def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_path):
+    """TRAP N11, R1: the real command on a small real model."""
+    if name is None:
+        pytest.skip("no bundle is embedded yet")
+    lengths = [0, 1, 59, 60, 75, 299, 300, 301, 500, 700, 1_200]
+    (tmp_path / "in.fa").write_bytes(fasta((f"c{n}", dna(n, n)) for n in lengths))
+    found = []
+    for threads in (1, 2):
+        out = tmp_path / f"run{threads}"
+        arguments = ("predict", tmp_path / "in.fa", "-o", out, "--bundle", name)
+        assert virnucpro(*arguments, "--threads", threads).code == 0
+        jsonschema.validate(run_json(out), schema())
+        of_kmers = run_json(out)["bundle"]["kind"] == "kmer"
+        assert run_json(out)["attention"] == ({} if of_kmers else {"codon": "PyTorch CPU flash"})
+        named = "" if of_kmers else "codon PyTorch CPU flash"
+        assert run_json(out)["fingerprint"]["attention"] == named
+        assert run_json(out)["settings"]["threads"] == (1 if of_kmers else threads)
+        found.append(results(out))
+    assert found[0] == found[1]
+    for row in table(tmp_path / "run1" / "calls.tsv"):
+        assert (row["call"] != "none") == (int(row["end"]) - int(row["start"]) >= 60)
+
+
+def test_run_json_of_a_real_run(bundle, tmp_path):
+    """TRAP N15."""
+    data = fasta((f"s{i}", dna(40 + 100 * i, i)) for i in range(20))
+    (tmp_path / "in.fa").write_bytes(data)
+    arguments = ("in.fa", "-o", "run", "--bundle", bundle.path, "--sample", "lake")
+    assert virnucpro("predict", *arguments, cwd=tmp_path).code == 0
+    document = run_json(tmp_path / "run")
+    jsonschema.validate(document, schema())
+    assert (document["status"], document["exit_code"], document["error"]) == ("complete", 0, None)
+    assert document["inputs"] == [
+        {
+            "path": "in.fa",
+            "sample": "lake",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
+            "records": 20,
+            "mates": None,
+            "format": "FASTA",
+            "whole": True,
+            "left_out": None,
+        }
+    ]
+    assert document["bundle"] == {
+        "name": "km",
+        "sha256": bundle.sha256,
+        "kind": "kmer",
+        "chunk_nt": 500,
+        "threshold": 0.5,
+        "validated_nt": 75,
+        "description": "random weights, for tests",
+        "provenance": "other",
+        "accuracy": None,
+    }
+    assert document["command"][1:] == ["predict", *map(str, arguments)]
+    assert document["device"]["precision"] == document["settings"]["precision"] == "fp64"
+    assert document["versions"]["torch"] is None
+    assert document["fingerprint"]["bundle"] == bundle.sha256
+    assert 20_000_000 < document["memory"]["peak_bytes"] < 400_000_000
+    timings = document["timings"]
+    assert timings["total_s"] >= timings["blocks_s"] >= timings["scoring_s"] >= 0
+    (documented,) = [r for r in rows(sections()["run.json"], "field | type") if "total_s" in r[2]]
+    assert set(words(documented[2])) == set(json.loads(words(documented[3])[0])) == set(timings)
+    assert document["started"] <= document["finished"]
+    run_dir = tmp_path / "run"
+    check_counts(document, table(run_dir / "contigs.tsv"), table(run_dir / "calls.tsv"))
+
+
+def test_real_columns_are_the_documented_ones(bundle, tmp_path):
+    bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
+    (tmp_path / "in.fa").write_bytes(fasta(bad))
+    everything = {"write": "all", "parquet": True, "log_json": True}
+    outcome = predict([tmp_path / "in.fa"], bundle.path, tmp_path / "run", **everything)
+    assert outcome.exit_code == 2
+    for name in (*TABLES, "regions.tsv", "failed.tsv"):
+        documented = [words(row[0])[0] for row in rows(sections()[name], "column | type")]
+        header = (tmp_path / "run" / name).read_text().split("\n")[0]
+        assert header.split("\t") == documented
+    listed = [words(row[0])[0] for row in rows(sections()[""], "file | what")]
+    listed.remove("pairs.tsv")  # of inputs with mates
+    listed.remove("embeddings.parquet")  # of bundles of kind frames
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(listed)
+
+
+def test_every_record_is_written_once_or_where_nobody_wants_it_not(short, tmp_path):
+    """The choice of files is not in the fingerprint: kept blocks give each of them."""
+    records = sequences([("a", 400), ("", 0), ("x", 30), ("long", 900), ("b", 241)])
+    bad = [("q", "ACGT" * 30)] * 100 + [("bad", "AC!T" * 20), ("last", "GATTACA" * 12)]
+    (tmp_path / "in.fa").write_bytes(fasta([*records, *bad]))
+    texts = {}
+    for write in ("all", "none", "viral"):
+        outcome = predict(
+            tmp_path / "in.fa", short.path, tmp_path / "run", write=write, keep_blocks=True
+        )
+        assert run_json(tmp_path / "run")["blocks"]["reused"] == (write != "all")
+        assert run_json(tmp_path / "run")["settings"]["write"] == write
+        texts[write] = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.fasta")}
+    assert set(texts["all"]) == {"viral.fasta", "others.fasta"}
+    assert texts["none"] == {}
+    assert texts["viral"] == {"viral.fasta": texts["all"]["viral.fasta"]}
+    number = {name: text.count(b">") for name, text in texts["all"].items()}
+    counts = outcome.counts
+    assert number == {
+        "viral.fasta": counts.virus,
+        "others.fasta": counts.records - 1 - counts.virus,
+    }
+    assert 0 < counts.virus < counts.called
+    assert counts.failed == 1
+    assert b">bad" not in texts["all"]["others.fasta"]
+    assert b">last" in texts["all"]["viral.fasta"] + texts["all"]["others.fasta"]
+    with pytest.raises(SettingsError, match="write is 'some', but must be none, viral or all"):
+        predict(tmp_path / "in.fa", short.path, tmp_path / "run", write="some")
+
+
+def test_a_refused_record_keeps_its_length(short, tmp_path):
+    """For its letters, or for being long; blocks and tables count it in."""
+    records = [*[(f"r{i}", dna(90, i)) for i in range(100)], ("bad", "AC!T" * 20), ("c", dna(300))]
+    (tmp_path / "in.fa").write_bytes(fasta(records))
+    outcome = predict(tmp_path / "in.fa", short.path, tmp_path / "run", max_length=200)
+    found = {row["contig"]: row for row in table(outcome.files.contigs)}
+    assert [(found[n]["length_nt"], found[n]["status"]) for n in ("bad", "c", "r7")] == [
+        ("80", "failed"),
+        ("300", "failed"),
+        ("90", "ok"),
+    ]
+    assert (found["bad"]["chunks"], found["c"]["chunks"]) == ("0", "0")
+    assert outcome.counts.bases == 100 * 90 + 80 + 300
+    assert outcome.counts.failed == 2
+
+
+def test_several_inputs_in_order(bundle, tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.fa").write_bytes(fasta([("x", dna(100, name)), ("y", dna(600, name))]))
+    paths = [tmp_path / "b.fa", tmp_path / "a.fa"]
+    outcome = predict(paths, bundle.path, tmp_path / "run")
+    found = [(row["sample"], row["record"], row["contig"]) for row in table(outcome.files.contigs)]
+    assert found == [("b", "1", "x"), ("b", "2", "y"), ("a", "1", "x"), ("a", "2", "y")]
+    alone = predict(paths[1:], bundle.path, tmp_path / "alone")
+    rows_of_a = outcome.files.calls.read_text().splitlines()[-3:]
+    assert rows_of_a == alone.files.calls.read_text().splitlines()[1:]
+    assert [i["records"] for i in run_json(tmp_path / "run")["inputs"]] == [2, 2]
+
+
+def test_a_run_repeats_itself_to_the_byte(bundle, tmp_path):
+    (tmp_path / "in.fa").write_bytes(random_reads(300, 700))
+    first = predict([tmp_path / "in.fa"], bundle.path, tmp_path / "1")
+    again = predict([tmp_path / "in.fa"], bundle.path, tmp_path / "2")
+    assert results(first.files.run_dir) == results(again.files.run_dir)
+    assert first.counts == again.counts
+
+
+def test_the_library_says_nothing(bundle, tmp_path, capfd):
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    outcome = predict([str(tmp_path / "in.fa")], bundle.path, str(tmp_path / "run"), threshold=0.9)
+    assert (outcome.status, outcome.exit_code, outcome.error) == ("complete", 0, None)
+    assert run_json(tmp_path / "run")["settings"]["threshold"] == 0.9
+    assert capfd.readouterr() == ("", "")
+
+
+class Looking(Silent):
+    """Keeps what it is told, and does something after the first block."""
+
+    def __init__(self, then=lambda: None) -> None:
+        self.positions: list[Position] = []
+        self._then = then
+
+    def position(self, position: Position) -> None:
+        if len(self.positions) == 1:  # the first is of the beginning
+            self._then()
+        self.positions.append(position)
+
+
+def test_progress_rises_to_the_whole(short, tmp_path):
+    (tmp_path / "in.fa").write_bytes(random_reads(9_000, 400))
+    small = made_bundle(tmp_path / "small", block_nt=200_000)
+    watcher = Looking()
+    run(
+        Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(small.path)),
+        watcher,
+    )
+    size = (tmp_path / "in.fa").stat().st_size
+    read = [p.bytes_read for p in watcher.positions]
+    assert len(read) > 10
+    assert read == sorted(read)
+    assert read[0] < size / 2
+    assert read[-1] == size
+    assert {p.bytes_total for p in watcher.positions} == {size}
+    assert (watcher.positions[-1].records, watcher.positions[-1].chunks) == (9_000, 9_000)
+
+
+def same_size(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10] + b"ACGTACGTA\n")
+
+
+def longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b">new\nACGT\n")
+
+
+def shorter(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2_000])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (same_size, "the file changed while it was read; run again"),
+        (longer, "the file changed while it was read; run again"),
+        (shorter, "the file changed while it was read; run again"),
+        (Path.unlink, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_an_input_that_changes_between_the_passes(bundle, tmp_path, change, sentence):
+    """TRAP D10."""
+    path = tmp_path / "in.fa"
+    path.write_bytes(random_reads(50, 700))
+    wish = Settings(inputs=(path,), out=tmp_path / "run", bundle=str(bundle.path))
+    with pytest.raises(InputError) as caught:
+        run(wish, Looking(lambda: change(path)))
+    assert sentence in str(caught.value)
+    document = run_json(tmp_path / "run")
+    jsonschema.validate(document, schema())
+    assert (document["status"], document["exit_code"]) == ("failed", 1)
+    assert document["error"] == str(caught.value)
+    assert results(tmp_path / "run") == {}
+
+
+@pytest.mark.parametrize("lost", [4, 40])
+def test_an_input_that_had_broken_off_and_is_whole_in_the_second_pass(bundle, tmp_path, lost):
+    """TRAP D9: viral.fasta holds the records that the tables call, also behind that input."""
+    packed, plain = tmp_path / "a.fa.gz", tmp_path / "b.fa"
+    whole = gzip.compress(fasta([(f"a{i}", dna(300, i)) for i in range(20)]))
+    packed.write_bytes(whole[:-lost])
+    plain.write_bytes(fasta([(f"b{i}", dna(300, 100 + i)) for i in range(20)]))
+    wish = Settings(inputs=(packed, plain), out=tmp_path / "run", bundle=str(bundle.path))
+    outcome = run(wish, Looking(lambda: packed.write_bytes(whole)))
+    assert (outcome.status, outcome.exit_code) == ("failed", 1)
+    contigs = table(outcome.files.contigs)
+    viral = [row["contig"] for row in contigs if row["call"] == "virus"]
+    headers = [x[1:] for x in outcome.files.viral_fasta.read_text().split() if x[0] == ">"]
+    assert headers == viral
+    assert {name[0] for name in viral} == {"a", "b"}
+    assert len(contigs) < 40
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (MemoryError(), 4, "out of memory"),
+        (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug"),
+    ],
+)
+def test_an_error_that_is_none_of_ours_is_on_record(bundle, tmp_path, error, code, sentence):
+    (tmp_path / "in.fa").write_bytes(random_reads(5, 300))
+    wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run(wish, Looking(fail))
+    document = run_json(tmp_path / "run")
+    jsonschema.validate(document, schema())
+    found = document["status"], document["exit_code"], document["error"]
+    assert found == ("failed", code, sentence)
+    assert results(tmp_path / "run") == {}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a bug")])
+def test_a_full_disk_does_not_replace_what_ended_the_run(bundle, tmp_path, monkeypatch, error):
+    (tmp_path / "in.fa").write_bytes(random_reads(5, 300))
+    wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+
+    def refuse(*_):
+        raise VirnucproError("the disk is full")
+
+    def fail() -> None:
+        monkeypatch.setattr("virnucpro.run.journal.write_json", refuse)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(wish, Looking(fail))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_path_is_one_input(bundle, tmp_path, monkeypatch, kind):
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    monkeypatch.chdir(tmp_path)
+    assert predict(kind("in.fa"), bundle.path, "run").counts.records == 1
+
+
+def test_the_library_takes_every_setting(bundle, tmp_path, monkeypatch):
+    """One by one, so that none is left out or swapped with another."""
+    taken = []
+    monkeypatch.setattr("virnucpro.run.predict.run", taken.append)
+    given_settings = {
+        "sample": "s",
+        "prefix": "p",
+        "threshold": 0.25,
+        "precision": "bf16",
+        "threads": 3,
+        "max_length": 7,
+        "allow_partial": True,
+        "resume": False,
+        "force": True,
+        "keep_blocks": True,
+        "journal": Path("j"),
+        "log_json": True,
+    }
+    plain = Settings(inputs=(Path("a"), Path("b")), out=Path("o"), bundle=str(bundle.path))
+    predict(["a", Path("b")], bundle.path, "o")
+    for name, value in given_settings.items():
+        predict(["a", Path("b")], bundle.path, "o", **{name: value})
+    changed = [replace(plain, **{name: value}) for name, value in given_settings.items()]
+    assert taken == [plain, *changed]
+
+
+def test_threads_of_a_bundle_that_uses_one_are_spoken_of(bundle, tmp_path):
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(900))]))
+    for threads in (None, 1, 4):
+        outcome = predict(
+            tmp_path / "in.fa", bundle.path, tmp_path / f"r{threads}", threads=threads
+        )
+        said = "--threads 4 changes nothing" in outcome.files.log.read_text()
+        assert said == (threads == 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags", "threads"),
+    [("1", {}, 1), ("1,4", {}, 1), ("1", {"threads": 2}, 2), ("64", {}, 3), ("no", {}, 3)],
+)
+def test_omp_num_threads_is_the_default_of_threads(tmp_path, monkeypatch, asked, flags, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr("virnucpro.devices.machine.cpu_count", lambda: 3)
+    (tmp_path / "in.fa").write_bytes(fasta([("a", dna(300))]))
+    outcome = predict(tmp_path / "in.fa", "mini-300", tmp_path / "run", **flags)
+    assert run_json(outcome.files.run_dir)["settings"]["threads"] == threads
+    said = "OMP_NUM_THREADS" in outcome.files.log.read_text()
+    assert said == (threads == 1)
+
+
+def test_settings_that_cannot_be(bundle, tmp_path):
+    fine = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+    for change in (
+        {"inputs": ()},
+        {"threshold": 1.01},
+        {"threshold": float("nan")},
+        {"prefix": "a/b"},
+        {"prefix": "."},
+        {"sample": "lake", "inputs": (tmp_path / "a.fa", tmp_path / "b.fa")},
+    ):
+        with pytest.raises(SettingsError):
+            run(replace(fine, **change))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_many_reads_take_no_more_memory_and_little_time_without_torch(tmp_path):
+    """TRAP R9: Ten times as many reads may take the lines that wait for sorting, and no more.
+
+    The issue asks for 10,000 reads a second on a quiet machine; this one may be busy.
+    """
+    made_bundle(tmp_path / "km", block_nt=1_000_000)
+    peaks = []
+    for number in (10_000, 100_000):
+        path = tmp_path / f"{number}.fa"
+        path.write_bytes(random_reads(number, 150))
+        arguments = ("predict", path, "-o", tmp_path / f"r{number}", "--bundle", tmp_path / "km")
+        assert virnucpro(*arguments, "-q").code == 0
+        document = run_json(tmp_path / f"r{number}")
+        assert document["counts"]["records"] == number
+        assert document["versions"]["torch"] is None
+        peaks.append(document["memory"]["peak_bytes"])
+    assert peaks[1] - peaks[0] < 16_000_000, peaks
+    assert number / document["timings"]["total_s"] > 5_000

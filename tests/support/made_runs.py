@@ -1,0 +1,72 @@
+"""Run directories made by hand: run.json and tables with just what a test wants in them."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from test_outputs_doc import a_run_json
+
+from virnucpro.bundle import load
+from virnucpro.bundle.card import about_bundle
+from virnucpro.results.files import RunFiles
+from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """p_virus None: not called, for the reason that status gives."""
+
+    p_virus: float | None = 0.5
+    status: str = "ok"
+    frames: str = "F1,F2,F3,R1,R2,R3"
+    length_nt: int = 500
+
+
+def made_run(
+    run_dir: Path,
+    contigs: Iterable[tuple[str, list[Chunk]]],
+    *,
+    prefix: str = "",
+    bundle: str | dict[str, object] = "mini-500",
+    **changes: object,
+) -> RunFiles:
+    """Writes run.json, contigs.tsv and calls.tsv; changes are fields of run.json."""
+    files = RunFiles(run_dir, prefix)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    about = about_bundle(load(bundle)) if isinstance(bundle, str) else bundle
+    fields = {"bundle": about, "counts": None}
+    files.run_json.write_text(json.dumps(a_run_json() | fields | changes))
+    with files.contigs.open("w") as contigs_file, files.calls.open("w") as calls_file:
+        contigs_file.write("\t".join(CONTIGS_COLUMNS) + "\n")
+        calls_file.write("\t".join(CALLS_COLUMNS) + "\n")
+        for record, (name, chunks) in enumerate(contigs, 1):
+            row = "\t".join(map(str, contig_row(record, name, chunks)))
+            contigs_file.write(row + "\n")
+            start = 0
+            for number, chunk in enumerate(chunks, 1):
+                end = start + chunk.length_nt
+                cells = ("lake", record, name, number, start, end, chunk.frames)
+                tail = (text(chunk.p_virus), call(chunk.p_virus), chunk.status, "", "")
+                calls_file.write("\t".join(map(str, (*cells, *tail))) + "\n")
+                start = end
+    return files
+
+
+def contig_row(record: int, name: str, chunks: list[Chunk]) -> tuple[object, ...]:
+    scores = [chunk.p_virus for chunk in chunks if chunk.p_virus is not None]
+    mean = sum(scores) / len(scores) if scores else None
+    length_nt = sum(chunk.length_nt for chunk in chunks)
+    virus = sum(call(p) == "virus" for p in scores)
+    status = "ok" if scores else chunks[-1].status if chunks else "empty"
+    counts = (length_nt, len(chunks), len(scores), virus)
+    tail = (text(mean), text(max(scores, default=None)), call(mean), status)
+    return ("lake", record, name, *counts, *tail)
+
+
+def text(p_virus: float | None) -> str:
+    return "" if p_virus is None else f"{p_virus:.6f}"
+
+
+def call(p_virus: float | None) -> str:
+    return "none" if p_virus is None else "virus" if p_virus >= 0.5 else "others"

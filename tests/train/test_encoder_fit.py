@@ -1,0 +1,293 @@
+"""Training the small encoder: it learns, is deterministic, and goes on where it stopped."""
+
+import dataclasses
+import errno
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from virnucpro.bundle import load
+from virnucpro.classifiers.codon import AMBIGUOUS_CODON, CodonConfig, frame_codons
+from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError, VirnucproError
+from virnucpro.frames import letter_codes
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.train import encoder_fit
+from virnucpro.train.encoder_fit import (
+    STATE,
+    EncoderSettings,
+    fit_encoder,
+    learning_rate_at,
+    write_chunk_bundle,
+)
+from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
+
+TINY = EncoderSettings(
+    network=CodonConfig(
+        channels=(8, 16), blocks=(1, 1), kernels=(3, 3), attention=("frame",), heads=2, embedding=16
+    ),
+    hidden=8,
+    steps=12,
+    batch_nt=6400,
+    lengths_nt=(75, 150, 200),
+    slice_fraction=0.3,
+    slice_fragments=40,
+    slice_lengths_nt=(150,),
+    evaluate_every=4,
+    save_every=5,
+)
+
+
+def contigs_of(units=6, length_nt=900, seed=0):
+    """Viral contigs rich in A, others rich in G, each of its own unit."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for label, p in ((1, [0.4, 0.2, 0.1, 0.3]), (0, [0.1, 0.3, 0.4, 0.2])):
+        for unit in range(units):
+            text = rng.choice(list(b"ACGT"), length_nt, p=p).astype(np.uint8).tobytes()
+            found.append(
+                LabelledContig(f"{label}_{unit}", text, label, "g", unit=f"{label}u{unit}")
+            )
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(first, second):
+    a, b = first.network.state_dict(), second.network.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_fits_give_the_same_weights_and_another_seed_others(tmp_path):
+    before = torch.get_rng_state()
+    first = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "a")
+    second = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "b")
+    other = fit_encoder(contigs_of(), dataclasses.replace(TINY, seed=1), "cpu", tmp_path / "c")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.finished
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path):
+    whole = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(now):
+        if now.evaluated:
+            raise Stop
+
+    for _ in range(2):
+        with pytest.raises(Stop):
+            fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", stop)
+    reached = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", max_minutes=0)
+    assert reached.record["steps"] == 8
+    parts = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts")
+    assert same(whole, parts)
+    without_times = [
+        [{k: v for k, v in e.items() if k != "seconds"} for e in r.record["evaluations"]]
+        for r in (whole, parts)
+    ]
+    assert without_times[0] == without_times[1]
+    assert parts.record["steps"] == TINY.steps
+
+
+def test_the_time_limit_saves_the_state_and_the_next_call_finishes(tmp_path):
+    paused = fit_encoder(contigs_of(), TINY, "cpu", tmp_path, max_minutes=0)
+    assert not paused.finished
+    assert paused.state.is_file()
+    assert [p.name for p in tmp_path.iterdir()] == [STATE]
+    finished = fit_encoder(contigs_of(), TINY, "cpu", tmp_path)
+    assert finished.finished
+    assert same(finished, fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "again"))
+
+
+def test_the_time_limit_within_an_evaluation_changes_nothing(tmp_path, monkeypatch):
+    whole = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "whole")
+    now = [0.0]
+    real = encoder_fit._Judge._scores
+
+    def slow(judge, *batch):
+        now[0] = 100.0
+        return real(judge, *batch)
+
+    monkeypatch.setattr(encoder_fit, "JUDGED_AT_ONCE", 16)
+    monkeypatch.setattr(encoder_fit._Judge, "_scores", slow)
+    monkeypatch.setattr(encoder_fit, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    paused = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", max_minutes=1)
+    monkeypatch.undo()
+    assert (paused.finished, paused.record["steps"]) == (False, 4)
+    assert paused.record["evaluations"] == []
+    parts = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts")
+    assert same(whole, parts)
+    assert [e["loss"] for e in parts.record["evaluations"]] == [
+        e["loss"] for e in whole.record["evaluations"]
+    ]
+
+
+def test_it_learns_what_tells_the_sides_apart_and_keeps_the_best(tmp_path):
+    told = []
+    settings = dataclasses.replace(TINY, steps=60, evaluate_every=20)
+    result = fit_encoder(
+        contigs_of(), settings, "cpu", tmp_path, told.append, data_sha256={"x.fasta": "00"}
+    )
+    record = result.record
+    assert [p.step for p in told if p.evaluated] == [20, 40, 60]
+    assert told[-1].seconds_left == 0
+    assert record["slice_auroc"]["150"] > 0.95
+    best = max(record["evaluations"], key=lambda e: e["mean"])
+    assert record["chosen_step"] == best["step"]
+    assert record["data"] == {"x.fasta": "00"}
+    assert record["settings"]["steps"] == 60
+    assert record["fitting"]["units"] + record["slice"]["units"] == 12
+    assert not result.network.training
+    codes = torch.from_numpy(np.stack([letter_codes(c.sequence[:146]) for c in contigs_of(seed=9)]))
+    score, _ = result.network.probabilities(frame_codons(codes, torch.full((12,), 146)))
+    assert float(score[:6].min()) > float(score[6:].max())
+
+
+def test_patience_ends_a_fit_that_gets_no_better(tmp_path):
+    settings = dataclasses.replace(
+        TINY, steps=400, evaluate_every=1, patience=3, learning_rate=0.0, average_decay=0.0
+    )
+    result = fit_encoder(contigs_of(), settings, "cpu", tmp_path)
+    assert result.finished
+    assert result.record["steps"] < 100
+
+
+def test_the_state_of_another_training_is_refused(tmp_path):
+    fit_encoder(contigs_of(), TINY, "cpu", tmp_path, max_minutes=0)
+    with pytest.raises(ResumeError, match="made with steps = 12, not 13"):
+        fit_encoder(contigs_of(), dataclasses.replace(TINY, steps=13), "cpu", tmp_path)
+    contigs = contigs_of()
+    others = [contigs_of(seed=1)] + [
+        [*contigs[:-1], dataclasses.replace(contigs[-1], **change)]
+        for change in ({"unit": "1u0"}, {"group": "h"}, {"name": "x"}, {"label": 1})
+    ]
+    for other in others:
+        with pytest.raises(ResumeError, match="other contigs"):
+            fit_encoder(other, TINY, "cpu", tmp_path)
+    (tmp_path / STATE).write_bytes(b"broken")
+    with pytest.raises(ResumeError, match="damaged"):
+        fit_encoder(contigs_of(), TINY, "cpu", tmp_path)
+
+
+def test_one_side_alone_is_refused(tmp_path):
+    viral = [c for c in contigs_of() if c.label]
+    with pytest.raises(InputError, match="viral and other"):
+        fit_encoder(viral, TINY, "cpu", tmp_path)
+    settings = dataclasses.replace(TINY, slice_lengths_nt=(2000,))
+    with pytest.raises(InputError, match="no 2000 nt"):
+        fit_encoder(contigs_of(), settings, "cpu", tmp_path)
+
+
+def test_the_learning_rate_rises_then_falls():
+    rates = [learning_rate_at(EncoderSettings(steps=1000), step) for step in range(1000)]
+    peak = int(np.argmax(rates))
+    assert 20 <= peak <= 40
+    assert rates[0] < rates[peak] / 10
+    assert rates[-1] < rates[peak] / 100
+    assert rates[peak] == pytest.approx(2e-3, rel=0.02)
+
+
+def test_fragments_are_pieces_of_their_contigs_on_both_strands():
+    sequences = [b"A" * 400 + b"C" * 400, b"G" * 70, b"C" * 90]
+    pool = FragmentPool(sequences, [1, 0, 0], np.array([0.5, 0.5, 0.0]), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    still = Augmentation(substitutions=0, unknown=0)
+    codes, length, label = pool.draw(200, 60, generator, still)
+    assert set(length.tolist()) == {60}
+    assert 60 < int(label.sum()) < 140
+    for row, side in zip(codes[:, :60].tolist(), label.tolist(), strict=True):
+        assert set(row) <= ({0, 1} if side else {2}) or set(row) <= ({2, 3} if side else {1})
+    strands = {row[0] in (2,) for row in codes[label == 0].tolist()}
+    assert strands == {True, False}
+    long, _, labels = pool.draw(50, 80, generator, still)
+    assert labels.all()
+    assert (long[:, 80:] == 4).all()
+    with pytest.raises(ValueError, match="no contig"):
+        pool.draw(1, 801, generator, still)
+
+
+def test_substitutions_change_about_as_many_letters_as_asked():
+    pool = FragmentPool([b"A" * 1000], [1], np.ones(1), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    codes, _, _ = pool.draw(400, 300, generator, Augmentation(substitutions=0.2, unknown=0))
+    same_letter = (codes[:, :300] == codes[:, :300].mode(1).values[:, None]).float().mean()
+    assert 0.88 < float(same_letter) < 0.92
+
+
+def test_blurring_hides_codons():
+    generator = torch.Generator().manual_seed(1)
+    codons = torch.randint(0, 64, (300, 6, 40), dtype=torch.int32)
+    hidden = blurred(codons, Augmentation(hidden=0.4), generator)
+    share = (hidden == AMBIGUOUS_CODON).float().mean()
+    assert 0.17 < float(share) < 0.23
+    assert (hidden == codons)[hidden != AMBIGUOUS_CODON].all()
+
+
+def test_progress_is_told_at_every_slow_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder_fit, "REPORT_EVERY_S", 0.0)
+    told = []
+    fit_encoder(contigs_of(), TINY, "cpu", tmp_path, told.append)
+    assert [p.step for p in told] == list(range(1, 13))
+    assert [p.step for p in told if p.evaluated] == [4, 8, 12]
+    assert [p.auroc is None for p in told[:4]] == [True, True, True, False]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(VirnucproError, match="file/work: this folder cannot be written"):
+        fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "file" / "work")
+
+
+def test_a_full_disk_leaves_the_older_state_and_nothing_else(tmp_path, monkeypatch):
+    fit_encoder(contigs_of(), TINY, "cpu", tmp_path, max_minutes=0)
+    before = (tmp_path / STATE).read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VirnucproError, match="the disk is full"):
+        fit_encoder(contigs_of(), TINY, "cpu", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [STATE]
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+def test_a_bundle_says_what_it_is_told_and_holds_finite_weights(tmp_path):
+    fit = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "work")
+    about = {"name": "x", "description": "", "chunk_nt": 500, "validated_nt": 123}
+    write_chunk_bundle(tmp_path / "good", fit, **about)
+    assert load(tmp_path / "good").validated_nt == 123
+    with torch.no_grad():
+        fit.network.head.hidden.weight[0, 0] = float("nan")
+    with pytest.raises(BundleError, match=r"head\.hidden\.weight are not finite"):
+        write_chunk_bundle(tmp_path / "bad", fit, **about)
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"seed": -1},
+        {"batch_nt": 0},
+        {"lengths_nt": ()},
+        {"learning_rate": float("nan")},
+        {"slice_lengths_nt": (300, 0)},
+    ],
+)
+def test_settings_that_cannot_work(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        EncoderSettings(**wrong)
