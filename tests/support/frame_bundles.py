@@ -22,7 +22,7 @@ OTHER_CODONS = ("GCC", "CTG", "GTC", "GAC", "CGC", "ACC", "CAG", "TCC", "GGC", "
 
 
 class Told:
-    """Stages that remember what they were told, and call back at each step."""
+    """A progress that remembers what it was told, and calls back at each step."""
 
     def __init__(self, at_step=lambda note: None):
         self.lines, self.notes, self._at_step = [], [], at_step
@@ -30,10 +30,14 @@ class Told:
     def line(self, text):
         self.lines.append(text)
 
-    def step(self, done, total, note):
-        assert 0 < done <= total
-        self.notes.append(note)
-        self._at_step(note)
+    def detail(self, text):
+        self.lines.append(text)
+
+    def advance(self, position):
+        assert 0 <= position.done <= position.total
+        if position.done:
+            self.notes.append(position.note)
+            self._at_step(position.note)
 
 
 class Stopped(Exception):
