@@ -13,9 +13,11 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from virnucpro.calls import Call, Rule, Status
 from virnucpro.reads import open_sources
 from virnucpro.results.counts import Counts
-from virnucpro.results.files import RUN_SCHEMA_VERSION, RunFiles
+from virnucpro.results.files import RunFiles
+from virnucpro.results.record import SCHEMA_VERSION
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
 from virnucpro.results.regions import Odds
+from virnucpro.results.record import SCHEMA_VERSION
 from virnucpro.results.rows import (
     CALLS_COLUMNS,
     CONTIGS_COLUMNS,
@@ -132,7 +134,7 @@ def a_run_json() -> dict:
         (name for name in Counts.__dataclass_fields__ if name != "chunk_status"), 0
     )
     return {
-        "schema_version": RUN_SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "status": "complete",
         "exit_code": 0,
         "error": None,

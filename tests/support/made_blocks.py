@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from virnucpro.blocks import Record, Rows, Scored
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
+from virnucpro.results.files import RunFiles
+from virnucpro.run.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def block_of(number, part, contigs, kind) -> Scored:
         end=columns[3].copy(),
     )
     scores = frame_scores(chunks) if kind == "frames" else chunk_scores(chunks)
-    return Scored(number, f"digest {number}", tuple(records), made, scores, {"seconds": 0.5})
+    return Scored(number, f"digest {number}", tuple(records), made, scores)
 
 
 def frame_scores(chunks: Sequence[MadeChunk]) -> Scores:
@@ -103,3 +106,10 @@ def chunk_scores(chunks: Sequence[MadeChunk]) -> Scores:
         frame_p_others=np.array([p[0] for _, p in heavy], dtype=np.float32),
         frame_p_virus=np.array([p[1] for _, p in heavy], dtype=np.float32),
     )
+
+
+def journal_in(run_dir: Path) -> tuple[RunFiles, Journal]:
+    """A journal in a new run directory, with its files."""
+    files = RunFiles(run_dir)
+    files.blocks.mkdir(parents=True)
+    return files, Journal(files, {})
