@@ -299,7 +299,6 @@ class Loading:
     device: str
     precision: str
     threads: int | None
-    cache: str | None
 
 
 def measured_load(loading: Loading) -> dict[str, Any]:
@@ -311,14 +310,13 @@ def measured_load(loading: Loading) -> dict[str, Any]:
     paths = list(encoder_files(loading.path).values())
     warm = read_once(paths)
     loader: Callable[..., Any] = load_dnabert_s if loading.encoder == "DNABERT-S" else load_esm2
-    cache = None if loading.cache is None else Path(loading.cache)
     before = anonymous_bytes()
     times: list[tuple[float, float]] = []
     with Watch().watching() as watch:
-        for _ in range(REPEATS + (cache is not None)):  # the first makes the copy
+        for _ in range(REPEATS):
             encoder = None
             began, worked = time.perf_counter(), time.process_time()
-            encoder = loader(loading.path, loading.device, loading.precision, cache=cache)
+            encoder = loader(loading.path, loading.device, loading.precision)
             synchronise(device)
             times.append((time.perf_counter() - began, time.process_time() - worked))
     seconds, processor_seconds = min(times)
@@ -493,7 +491,6 @@ class Bench:
             "predict-16": lambda: self.predict(small),
             "load-3b-16": lambda: self.load("ESM-2 3B", huge, small),
             "load-3b-16-one-thread": lambda: self.load("ESM-2 3B", huge, small, threads=1),
-            "load-3b-16-from-copy": lambda: self.load("ESM-2 3B", huge, small, copy=True),
             "predict-3b-16": lambda: self.predict(small, "esm2_3b", B3),
         }
 
@@ -546,12 +543,10 @@ class Bench:
         precision: str,
         *,
         threads: int | None = None,
-        copy: bool = False,
     ) -> dict[str, Any]:
         self.write(path)
-        cache = str(self.weights / "cache") if copy else None
         chosen = threads or self.chosen.threads
-        loading = Loading(encoder, str(path), self.chosen.device, precision, chosen, cache)
+        loading = Loading(encoder, str(path), self.chosen.device, precision, chosen)
         return self.apart("load", asdict(loading))
 
     def predict(

@@ -10,10 +10,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from test_engine import small_bundle
 
 from command import PROGRAM, dna, fasta, run_json
 from conftest import REPOSITORY
+from frame_bundles import small_bundle
 
 RECIPES = REPOSITORY / "recipes"
 WORKFLOWS = RECIPES / "workflows"

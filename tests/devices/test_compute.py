@@ -172,7 +172,7 @@ def test_what_one_sample_lowers_is_not_the_next_ones(
     for sample in range(3):
         short[0] = sample == 1
         settings = Settings(inputs=(path,), out=tmp_path / str(sample), bundle=chosen)
-        found.append(run(settings, kept=kept))
+        found.append(run(settings, loaded=kept))
     batches = [json.loads(f.files.run_json.read_text())["batches"][encoder] for f in found]
     assert batches[1]["least_tokens"] < batches[1]["budget_tokens"]
     assert "memory is short" in found[1].files.log.read_text()
@@ -185,17 +185,18 @@ def test_what_one_sample_lowers_is_not_the_next_ones(
 
 LIMITED = """
 import resource, sys
-from virnucpro.run import predict as run
 from virnucpro.cli import main
-load = run._Run._load
+from virnucpro.run.runners import Scorer
+enter = Scorer.__enter__
 room = int(sys.argv.pop(1)) << 20
 
-def limited(self, ends):
-    load(self, ends)
+def limited(self):
+    entered = enter(self)
     held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + room, -1))
+    return entered
 
-run._Run._load = limited
+Scorer.__enter__ = limited
 main()
 """
 
@@ -234,18 +235,19 @@ def test_gpus_are_named_or_refused(monkeypatch):
     for here, gpus, found in (
         (0, None, "cpu"), (0, "none", "cpu"), (2, "none", "cpu"), (1, None, "cuda:0"),
         (2, None, "cuda:0"), (1, "all", "cuda:0"), (2, "1", "cuda:1"),
+        (2, "all", "cuda:0 cuda:1"), (2, "1,0", "cuda:1 cuda:0"),
     ):  # fmt: skip
         monkeypatch.setattr(choice, "gpu_count", lambda here=here: here)
-        assert choice.device_for(gpus) == found
+        assert choice.devices_for(gpus) == found.split()
     for here, gpus, error, words in (
         (0, "all", DeviceError, "no CUDA device"), (0, "0", DeviceError, "no CUDA"),
-        (1, "1", DeviceError, "cuda:1"), (2, "all", SettingsError, "--gpus 0"),
-        (2, "0,1", SettingsError, "--gpus 0"), (1, "first", SettingsError, "all, none"),
+        (1, "1", DeviceError, "cuda:1"), (2, "0,2", DeviceError, "cuda:2"),
+        (2, "0,0", SettingsError, "different"), (1, "first", SettingsError, "all, none"),
         (1, "", SettingsError, "all, none"), (1, "-1", SettingsError, "all, none"),
     ):  # fmt: skip
         monkeypatch.setattr(choice, "gpu_count", lambda here=here: here)
         with pytest.raises(error, match=words):
-            choice.device_for(gpus)
+            choice.devices_for(gpus)
 
 
 @pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient", "flex"])

@@ -19,6 +19,7 @@ from virnucpro.classifiers.head import Head
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.frames import open_frames
+from virnucpro.progress import Silent
 from virnucpro.run.journal import Journal
 from virnucpro.run.predict import predict
 from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
@@ -29,16 +30,6 @@ CHUNK_NT = 300
 WIDTHS = "nucleotides", "protein"
 # Another batch rounds the embeddings' matrix products differently.
 SAME = 1e-5
-
-
-class Silent:
-    """What a training tells."""
-
-    def line(self, text):
-        pass
-
-    def step(self, done, total, note):
-        pass
 
 
 @pytest.fixture(scope="module")

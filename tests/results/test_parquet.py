@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from test_tables import PROPHAGES, Disk, fasta_of, made_runs
 
 from command import WHOLE, dna, fasta, made_bundle, table, virnucpro
-from made_blocks import MadeContig, blocks_of_made
+from made_blocks import MadeContig, blocks_of_made, journal_in
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, VirnucproError
 from virnucpro.reads import open_sources
-from virnucpro.results.files import RunFiles
 from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
 from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 from virnucpro.results.write import Wanted, write_tables
-from virnucpro.run.journal import Journal
 from virnucpro.run.predict import predict
 from virnucpro.storage.atomic import OutputFile
 
@@ -33,14 +31,14 @@ def no_waiting_for_the_disk():
 
 
 def staged(folder: Path, contigs: list[MadeContig], cuts: list[int]):
-    """A journal of made contigs, their input, and what a first pass saw of it."""
+    """Files and journal of made contigs, their input, and what a first pass saw of it."""
     (folder / "in.fasta").write_bytes(fasta_of(contigs))
-    journal = Journal.open(RunFiles(folder / "run"), {})
+    files, journal = journal_in(folder / "run")
     for scored in blocks_of_made(contigs, cuts):
         journal.commit(scored)
     (source,) = open_sources([folder / "in.fasta"])
     list(source.contigs())
-    return journal, folder / "in.fasta", source.seen
+    return files, journal, folder / "in.fasta", source.seen
 
 
 def as_text(value: object) -> str:
@@ -61,45 +59,43 @@ def check_same(binary: Path, text: Path) -> None:
 @example([], [], 5)
 @example(PROPHAGES, [10, 24, 60, 75], 20)
 def test_both_forms_hold_the_same_rows(tmp_path_factory, contigs, cuts, group):
-    journal, path, seen = staged(tmp_path_factory.mktemp("made"), contigs, cuts)
+    files, journal, path, seen = staged(tmp_path_factory.mktemp("made"), contigs, cuts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("virnucpro.results.parquet.GROUP_ROWS", group)
         wanted = Wanted(parquet=True)
         counts = write_tables(
-            journal.files, journal, Rule("frames"), open_sources([path]), [seen], wanted
-        )
-    files = journal.files
+            files, journal, Rule("frames"), open_sources([path]), [seen], wanted
+        ).counts
     check_same(files.calls_parquet, files.calls)
     check_same(files.contigs_parquet, files.contigs)
     groups = parquet.ParquetFile(files.calls_parquet).num_row_groups
     assert (groups > 1) <= (counts.chunks > group)
     assert not counts.chunks or groups >= 1
-    journal.finished()
 
 
 def test_columns_are_those_of_the_text_tables_with_types(tmp_path):
     assert list(CALLS_TYPES) == list(CALLS_COLUMNS)
     assert list(CONTIGS_TYPES) == list(CONTIGS_COLUMNS)
-    journal, path, seen = staged(tmp_path, PROPHAGES, [])
+    files, journal, path, seen = staged(tmp_path, PROPHAGES, [])
     wanted = Wanted(parquet=True)
-    write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
-    types = {f.name: str(f.type) for f in parquet.read_schema(journal.files.calls_parquet)}
+    write_tables(files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
+    types = {f.name: str(f.type) for f in parquet.read_schema(files.calls_parquet)}
     assert (types["start"], types["p_virus"], types["max_p_virus"]) == ("int64", "double", "float")
     assert types["call"].startswith("dictionary<values=string")
-    called = parquet.read_table(journal.files.calls_parquet, columns=["p_virus", "call"])
+    called = parquet.read_table(files.calls_parquet, columns=["p_virus", "call"])
     p_virus = called["p_virus"].to_numpy()
     assert {0.875, 0.125} == set(p_virus[~np.isnan(p_virus)])  # in full, not with six decimals
     assert called["p_virus"].null_count == sum(c == "none" for c in called["call"].to_pylist()) > 0
 
 
 def test_a_name_that_is_no_text_is_marked(tmp_path):
-    journal, path, seen = staged(tmp_path, [PROPHAGES[0]], [])
+    files, journal, path, seen = staged(tmp_path, [PROPHAGES[0]], [])
     scored = next(journal.scored())
     record = replace(scored.records[0], name="raw \udce9 é")
     journal.commit(replace(scored, records=(record,)))
     wanted = Wanted(parquet=True)
-    write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
-    for name in (journal.files.calls_parquet, journal.files.contigs_parquet):
+    write_tables(files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
+    for name in (files.calls_parquet, files.contigs_parquet):
         assert set(parquet.read_table(name)["contig"].to_pylist()) == {"raw \ufffd é"}
 
 
@@ -134,23 +130,21 @@ def test_without_pyarrow_one_sentence_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_neither(tmp_path, monkeypatch):
-    journal, path, seen = staged(tmp_path, PROPHAGES, [30])
+    files, journal, path, seen = staged(tmp_path, PROPHAGES, [30])
 
     def write(room: int) -> int:
         disk = Disk(room)
         with monkeypatch.context() as patch:
             patch.setattr(OutputFile, "write", lambda file, data: disk(file, data))
             wanted = Wanted(parquet=True)
-            write_tables(
-                journal.files, journal, Rule("frames"), open_sources([path]), [seen], wanted
-            )
+            write_tables(files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
         return disk.room
 
     needed = 1000 - write(1000)
     assert needed > 20
-    for path_ in journal.files.results:
+    for path_ in files.results:
         path_.unlink(missing_ok=True)
     for room in range(needed):
         with pytest.raises(VirnucproError, match="disk is full"):
             write(room)
-        assert [p.name for p in journal.files.run_dir.iterdir()] == [".virnucpro"]
+        assert [p.name for p in files.run_dir.iterdir()] == [".virnucpro"]

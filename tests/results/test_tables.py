@@ -2,6 +2,7 @@ import errno
 import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -15,13 +16,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from command import SUPPORT
-from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores
+from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores, journal_in
 from virnucpro.blocks import Record, Rows, Scored
 from virnucpro.calls import FRAME_NAMES, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
 from virnucpro.reads import open_sources
 from virnucpro.results.counts import Counts
-from virnucpro.results.files import RunFiles
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
 from virnucpro.results.regions import MOST_EXPECTED, Odds
 from virnucpro.results.rows import (
@@ -35,7 +35,6 @@ from virnucpro.results.rows import (
 )
 from virnucpro.results.unique_names import name_hashes, repeated_hashes, unique_names
 from virnucpro.results.write import Wanted, write_tables
-from virnucpro.run.journal import Journal
 from virnucpro.storage.atomic import OutputFile, disk_errors
 from virnucpro.storage.sorting import SortedLines
 
@@ -76,15 +75,15 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5, sequenc
     folder.mkdir()
     path = folder / "in.fasta"
     path.write_bytes(fasta_of(contigs))
-    journal = Journal.open(RunFiles(folder / "run"), {})
+    files, journal = journal_in(folder / "run")
     for scored in blocks_of_made(contigs, cuts, kind):
         journal.commit(scored)
     (source,) = open_sources([path])
     assert sum(1 for _ in source.contigs()) == len(contigs)
     rule, wanted = Rule(kind, threshold), Wanted(odds=ODDS, sequences=sequences)
     again = open_sources([path])
-    counts = write_tables(journal.files, journal, rule, again, [source.seen], wanted)
-    journal.finished()
+    counts = write_tables(files, journal, rule, again, [source.seen], wanted).counts
+    shutil.rmtree(files.hidden)
     return counts, {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
 
 
@@ -485,29 +484,29 @@ def test_ids_are_sorted_by_their_bytes(tmp_path):
 
 
 def one_virus(folder: Path):
-    """A journal with one record called virus, and its input."""
+    """An input, and the journal with its one record, called virus."""
     path = folder / "in.fasta"
     path.write_bytes(b">a\n" + b"ACGT" * 100 + b"\n")
-    journal = Journal.open(RunFiles(folder / "run"), {})
+    files, journal = journal_in(folder / "run")
     chunk = MadeChunk(0, 400, Status.OK, {0: (0.25, 0.75)})
     journal.commit(blocks_of_made([MadeContig("a", [chunk], 400)], [])[0])
     (source,) = open_sources([path])
     list(source.contigs())
-    return path, journal, source.seen
+    return path, files, journal, source.seen
 
 
 @pytest.mark.parametrize("text", [b">a\nACGA\n", b">a\nACGT\n>b\nA\n", b""])
 def test_an_input_that_changed_is_named_and_nothing_written(tmp_path, text):
-    path, journal, seen = one_virus(tmp_path)
+    path, files, journal, seen = one_virus(tmp_path)
     path.write_bytes(text)
     with pytest.raises(InputError, match="changed while it was read") as caught:
-        write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
+        write_tables(files, journal, Rule("frames"), open_sources([path]), [seen])
     assert str(path) in str(caught.value)
-    assert [p.name for p in journal.files.run_dir.iterdir()] == [".virnucpro"]
+    assert [p.name for p in files.run_dir.iterdir()] == [".virnucpro"]
 
 
 def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
-    path, journal, seen = one_virus(tmp_path)
+    path, files, journal, seen = one_virus(tmp_path)
     data = gzip.compress(
         path.read_bytes()
         + b">b\n"
@@ -516,14 +515,14 @@ def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
     )
     path.write_bytes(data[: len(data) // 2])
     sources = open_sources([path])
-    write_tables(journal.files, journal, Rule("frames"), sources, [replace(seen, sha256="")])
-    text = journal.files.viral_fasta.read_bytes()
+    write_tables(files, journal, Rule("frames"), sources, [replace(seen, sha256="")])
+    text = files.viral_fasta.read_bytes()
     assert text.replace(b"\n", b"") == b">a" + b"ACGT" * 100
     broken = replace(seen, sha256="")
     for text, before in ((path.read_bytes(), seen), (b"", broken), (b">a\nACGA\n", broken)):
         path.write_bytes(text)
         with pytest.raises(InputError, match="changed"):
-            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [before])
+            write_tables(files, journal, Rule("frames"), open_sources([path]), [before])
 
 
 def lacking_chunk(scored: Scored, row: int) -> Scored:
@@ -550,12 +549,12 @@ def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
             [blocks[0], replace(blocks[0], block_number=1)],
         ]
     ):
-        journal = Journal.open(RunFiles(tmp_path / str(number)), {})
+        files, journal = journal_in(tmp_path / str(number))
         for scored in damaged:
             journal.commit(scored)
         with pytest.raises(AssertionError, match="record"):
-            write_tables(journal.files, journal, Rule("frames"), [], [])
-        assert not journal.files.calls.exists()
+            write_tables(files, journal, Rule("frames"), [], [])
+        assert not files.calls.exists()
 
 
 def test_counts_must_add_up():
@@ -586,23 +585,23 @@ class Disk:
 
 
 def test_a_full_disk_while_tables_are_written(tmp_path, monkeypatch):
-    path, journal, seen = one_virus(tmp_path)
+    path, files, journal, seen = one_virus(tmp_path)
 
     def write(room):
         disk = Disk(room)
         with monkeypatch.context() as patch:
             patch.setattr(OutputFile, "write", lambda file, data: disk(file, data))
-            write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
+            write_tables(files, journal, Rule("frames"), open_sources([path]), [seen])
         return disk.room
 
     needed = 1000 - write(1000)
     assert needed > 8
     for name in TABLES:
-        (journal.files.run_dir / name).unlink()
+        (files.run_dir / name).unlink()
     for room in range(needed):
         with pytest.raises(VirnucproError, match="disk is full"):
             write(room)
-        assert [p.name for p in journal.files.run_dir.iterdir()] == [".virnucpro"]
+        assert [p.name for p in files.run_dir.iterdir()] == [".virnucpro"]
 
 
 KILLED = """
@@ -615,7 +614,7 @@ from virnucpro.results.files import RunFiles
 from virnucpro.storage.atomic import OutputFile
 from virnucpro.reads import open_sources
 from virnucpro.results.write import write_tables
-path, journal, seen = one_virus(Path(sys.argv[1]))
+path, files, journal, seen = one_virus(Path(sys.argv[1]))
 left = [int(sys.argv[3])]
 for name in ("write", "close"):
     def wrapped(file, *data, method=getattr(OutputFile, name)):
@@ -624,7 +623,7 @@ for name in ("write", "close"):
             os.kill(os.getpid(), signal.SIGKILL)
         method(file, *data)
     setattr(OutputFile, name, wrapped)
-write_tables(journal.files, journal, Rule("frames"), open_sources([path]), [seen])
+write_tables(files, journal, Rule("frames"), open_sources([path]), [seen])
 """
 
 

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from published_encoders import golden_parts, publish, publish_dnabert_s
+from virnucpro.bundle.pickled_head import read_head
+from virnucpro.classifiers.head import Head, head_of_state
 
 # Run as a program, so that the class is __main__.MLPClassifier, as in the published files.
 PROGRAM = """
@@ -51,6 +55,12 @@ def pickled_heads(
     numbers = map(str, (features, hidden, classes, seed))
     subprocess.run([sys.executable, "-c", PROGRAM, str(folder), *numbers], check=True)
     return folder
+
+
+def head_of_pickle(path: Path) -> Head:
+    """The head in a published .pth file."""
+    arrays = read_head(path).arrays
+    return head_of_state({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def git_blob(data: bytes) -> str:

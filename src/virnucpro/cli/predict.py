@@ -14,7 +14,6 @@ from virnucpro.cli.terminal import Screen, complain, folded
 from virnucpro.cli.values import FILE, NAME, SHARE
 from virnucpro.errors import ResumeError, Terminated, VirnucproError
 from virnucpro.results.files import RunFiles
-from virnucpro.results.record import RunRecord
 
 if TYPE_CHECKING:
     from virnucpro.run.settings import Settings
@@ -389,6 +388,8 @@ def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
 
 def _is_finished(files: RunFiles) -> bool:
     with suppress(VirnucproError):  # run.json of another program
+        from virnucpro.results.record import RunRecord
+
         record = RunRecord.read(files.run_json, ResumeError)
         return record is not None and record.is_finished
     return False

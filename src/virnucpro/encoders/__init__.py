@@ -20,9 +20,8 @@ from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
 from virnucpro.encoders.gpu import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.precision import device_of, dtype_of, products
-from virnucpro.encoders.weights.converted import load_through
 from virnucpro.encoders.weights.layouts import DNABERT_S, ESM2_FAIR, ESM2_HUGGING_FACE
-from virnucpro.encoders.weights.load import find_published
+from virnucpro.encoders.weights.load import find_published, load_published
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, NucleotideTokenizer, protein_ids
 
@@ -39,19 +38,17 @@ def load_esm2(
     precision: str = "fp32",
     *,
     compute: Compute = DEFAULTS,
-    cache: Path | None = None,
     plain: bool = False,
 ) -> Encoder:
     """ESM-2 of any size from a published directory, or from one file with its config inside.
 
     A directory is Hugging Face's, in safetensors or `.bin`, whole or in shards; a file is
     fair-esm's `.pt`, or safetensors with the config in its metadata. precision: fp32, bf16, fp16,
-    or on Hopper GPUs fp8. compute: see compute.Compute. cache: a folder that keeps a copy of
-    the weights in that precision (for fp8 in bf16), which a later call reads instead. plain: by the
-    module of esm2.py as it is written, also where there are faster layers. Its embed takes proteins
-    of 1 to 1024 letters; a row is the mean over the residues. Raises BundleError for files that are
-    not an ESM-2, SettingsError for an unknown precision or an attention that cannot run there,
-    DeviceError for a device that is not there or has no fp8.
+    or on Hopper GPUs fp8. compute: see devices.compute. plain: by the module of esm2.py as it
+    is written, also where there are faster layers. Its embed takes proteins of 1 to 1024 letters; a
+    row is the mean over the residues. Raises BundleError for files that are not an ESM-2,
+    SettingsError for an unknown precision or an attention that cannot run there, DeviceError for a
+    device that is not there or has no fp8.
     """
     dtype, place = dtype_of(products(precision)), device_of(device)
     if precision == "fp8":
@@ -61,7 +58,7 @@ def load_esm2(
         return Esm2(esm2_config(config))
 
     layouts = (ESM2_FAIR, ESM2_HUGGING_FACE)
-    model = load_through(cache, build, find_published(path), layouts, dtype, place)
+    model = load_published(build, find_published(path), layouts, dtype, place)
     return esm2_encoder(model, name=str(path), precision=precision, compute=compute, plain=plain)
 
 
@@ -72,12 +69,11 @@ def load_dnabert_s(
     tokenizer: Path | str | None = None,
     *,
     compute: Compute = DEFAULTS,
-    cache: Path | None = None,
     plain: bool = False,
 ) -> Encoder:
     """DNABERT-S from a published directory, or from one safetensors file with its config inside.
 
-    A directory holds `pytorch_model.bin`, or safetensors. precision, compute, cache and plain: as
+    A directory holds `pytorch_model.bin`, or safetensors. precision, compute and plain: as
     in load_esm2; fp8 is bf16 here, whose products are small. tokenizer: a tokenizer.json, where
     path has none beside it. Its embed takes nucleotides; a row is the mean over all tokens. Raises
     as load_esm2 does.
@@ -96,7 +92,7 @@ def load_dnabert_s(
             )
         return DnabertS(sizes)
 
-    model = load_through(cache, build, published, (DNABERT_S,), dtype, place)
+    model = load_published(build, published, (DNABERT_S,), dtype, place)
     tokenize = None if words is None else words.batch
     return dnabert_s_encoder(
         model,

@@ -4,7 +4,7 @@ A task gets what a classifier needs of a block and no more: letters at two bits 
 chunks begin and end. What else a block holds stays with the client.
 """
 
-import socket
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from threading import Lock
@@ -178,10 +178,10 @@ def _load(task: Task) -> tuple[Scorer, Identity]:
         scorer = Scorer(work)
         scorer.__enter__()
     except VirnucproError as error:
-        raise type(error)(f"a worker on {socket.gethostname()}: {error}") from error
+        raise type(error)(f"a worker on {platform.node()}: {error}") from error
     identity = Identity(
         name=str(get_worker().name),
-        host=socket.gethostname(),
+        host=platform.node(),
         version=__version__,
         sha256=bundle.sha256,
         device_name=cpu_name() if device == "cpu" else device_name(device),

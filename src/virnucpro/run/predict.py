@@ -11,7 +11,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from socket import gethostname
+from platform import node
 from time import perf_counter
 from typing import Any
 
@@ -346,7 +346,7 @@ class _Run:
         return {
             "number": part.number,
             "of": part.of,
-            "host": gethostname(),
+            "host": node(),
             "embedding_widths": self.telemetry.embedding_widths,
             "crc": [source.seen.crc for source in self.job.sources],
         }

@@ -69,18 +69,6 @@ class Layout:
         return [f"{theirs.replace('#', number)}.{last}" for _, theirs in sorted(rules)]
 
 
-def converted(layout: Layout) -> Layout:
-    """The layout of our own names for the same encoder, every one of them needed."""
-    stems = {rule.stem for rule in layout.parts.values()}
-    return Layout(
-        name="converted",
-        mark="norm.weight",
-        prefixes=(),
-        parts={stem: Part(stem) for stem in stems},
-        ignored=(),
-    )
-
-
 def _general(stem: str) -> tuple[str, str]:
     """A stem with # for the number of its layer, and that number ("" where it has none)."""
     number = _NUMBER.search(stem)

@@ -164,6 +164,28 @@ def field_of(config: Mapping[str, Any], name: str, kind: type[T]) -> T:
     return value
 
 
+def load_published(
+    build: Callable[[Mapping[str, Any]], M],
+    published: Published,
+    layouts: Sequence[Layout],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> M:
+    """Return the module that published weights describe; see load.
+
+    build: makes the module from the published config.
+    """
+    opened = open_published(published)
+
+    def built() -> M:
+        try:
+            return build(opened.config)
+        except BundleError as error:
+            raise BundleError(f"{opened.path}: {error}") from error
+
+    return load(built, opened, layouts, dtype, device)
+
+
 def load(
     build: Callable[[], M],
     opened: Opened,
