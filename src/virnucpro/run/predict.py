@@ -10,7 +10,6 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from socket import gethostname
 from time import perf_counter
@@ -131,9 +130,11 @@ def _run(settings: Settings, progress: Progress, loaded: LoadedClassifiers | Non
         )
         log = ends.enter_context(open_log(job.files, progress, as_json=settings.outputs.log_json))
         under_way = _Run(job, directory, log, again, {"startup_s": perf_counter() - clock})
-        return under_way.outcome(
-            partial(runner_for, job, loaded) if remote is None else partial(nullcontext, remote)
-        )
+
+        def opened() -> AbstractContextManager[Runner]:
+            return runner_for(job, loaded) if remote is None else nullcontext(remote)
+
+        return under_way.outcome(opened)
 
 
 @dataclass(slots=True)
