@@ -459,8 +459,10 @@ def finished(scene: Scene, place: Path) -> bool:
     if not path.exists():
         return False
     document = json.loads(path.read_text("utf-8"))
+    if unnamed := results_in(scene, place).keys() - document["outputs"].keys():
+        raise Failure(f"there, but not named in run.json: {sorted(unnamed)}")
     if document["status"] not in ("complete", "partial"):
-        if document["status"] not in ("interrupted", "failed"):
+        if document["status"] not in ("interrupted", "failed", "running"):
             raise Failure(f"run.json says {document['status']}")
         return False
     if results_in(scene, place) != scene.results:

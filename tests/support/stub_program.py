@@ -31,7 +31,7 @@ from virnucpro.errors import DeviceError, OutOfMemory
 from virnucpro.reads import Source
 from virnucpro.reads.compression import Hashed
 from virnucpro.run import predict as run
-from virnucpro.run.journal import Journal
+from virnucpro.run.directory import RunDirectory
 from virnucpro.storage import lock
 
 MARK = b"ACGTACGTTTTTTTTTTGGGGGGGGGG"
@@ -88,11 +88,11 @@ def fail_in_torch() -> None:
 def main() -> None:
     faults = dict(fault.partition("=")[::2] for fault in sys.argv.pop(1).split(",") if fault)
     original = Bundle.classifier
-    Bundle.classifier = lambda self, *wish: Stub(original(self, *wish), faults)
+    Bundle.classifier = lambda *asked, **how: Stub(original(*asked, **how), faults)
     if "torch" in faults:
         fail_in_torch()
     if "hang" in faults:
-        Journal.write_run_json = lambda *_: time.sleep(60)
+        RunDirectory.write = lambda *_: time.sleep(60)
     if faults.get("stop") == "compared":
         Source.whole_sha256 = lambda *_: os.kill(os.getpid(), signal.SIGINT)
     if faults.get("stop") == "said":
@@ -105,15 +105,16 @@ def main() -> None:
 
         Screen.line = stopping
     if "damage" in faults:
-        write = run.write_tables
+        finalise = run.finalise
 
-        def damaging(files, *arguments):
+        def damaging(*arguments):
             if not Path("damaged.txt").exists():
                 Path("damaged.txt").touch()
+                files = arguments[-1]
                 os.truncate(files.block(0), 99)
-            return write(files, *arguments)
+            return finalise(*arguments)
 
-        run.write_tables = damaging
+        run.finalise = damaging
     if "read" in faults:
         fill = Hashed.readinto
 

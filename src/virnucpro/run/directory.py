@@ -108,7 +108,7 @@ class RunDirectory:
     def _begin(self, force: bool) -> None:
         files = self.files
         if force:
-            self._remove_results()
+            self._remove_results(None)
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
         with disk_errors(files.kept.parent, files.journal_option):
@@ -129,15 +129,21 @@ class RunDirectory:
         document = {**fingerprint, "run_dir": _owner_of(self.files)}
         write_json(self.files.fingerprint, document, option=self.files.journal_option)
 
-    def _remove_results(self) -> None:
-        """Remove what earlier processes have put under public names, but for the logs."""
+    def _remove_results(self, to_come: RunRecord | None) -> None:
+        """Remove what earlier processes have put under public names, but for log.txt.
+
+        log.jsonl stays if the run to come writes it too, so that it is of all of a run or gone.
+        """
         self._check_locks()
         files = self.files
         record = RunRecord.read(files.run_json, ResumeError)
+        names = results_of(files, record) | {files.log_json.name}
+        if to_come is not None and to_come.settings.get("log_json"):
+            names.remove(files.log_json.name)
         with disk_errors(files.run_dir):
             # It goes first: if it says complete, every table is there.
             files.run_json.unlink(missing_ok=True)
-            for name in results_of(files, record) - {files.log_json.name}:
+            for name in names:
                 (files.run_dir / name).unlink(missing_ok=True)
 
     def begin_results(self, record: RunRecord, planned: Iterable[Path]) -> None:
@@ -145,7 +151,7 @@ class RunDirectory:
 
         Call it once the finished blocks are known to be of this input.
         """
-        self._remove_results()
+        self._remove_results(record)
         names = {path.name: None for path in planned}
         self.write(replace(record, outputs=names))
         self._take_blocks_over()
@@ -158,7 +164,7 @@ class RunDirectory:
 
     def fail(self, record: RunRecord) -> None:
         """Put the record of a run that was ended by an error in the place of all results."""
-        self._remove_results()
+        self._remove_results(record)
         self.write(record)
 
     def keep_manifest(self, bundle: Path) -> None:
@@ -344,7 +350,9 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
     marks = (files.hidden / LOCK, files.hidden / files.fingerprint.name)
     ours = record is not None or any(mark.exists() for mark in marks)
     known = results_of(files, record)
-    known |= {files.log.name, files.log_json.name} if ours else set()
+    known |= {files.log.name} if ours else set()
+    # A run that was ended early may not have said in run.json that it writes this one.
+    known |= {files.log_json.name} if (files.hidden / LOCK).exists() else set()
     known |= {files.run_json.name} if record is not None else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):

@@ -68,6 +68,7 @@ class Journal:
         self._check = check
         self._total = self._reused = self._damaged = 0
         self._provisional_from: int | None = None
+        self._new: set[int] = set()
         self.compared = False
 
     @property
@@ -97,7 +98,7 @@ class Journal:
             elif (scored := self._finished(block, watcher.line)) is None:
                 yield block
             else:
-                self._reused += 1
+                self._reused += block.number not in self._new
                 watcher.advance(scored, new=False)
         if not broken:
             self._refuse_more()
@@ -143,6 +144,7 @@ class Journal:
     def commit(self, scored: Scored) -> None:
         """Keep a finished block, whole or not at all. Committing a block twice changes nothing."""
         self._write(scored)
+        self._new.add(scored.block_number)
         self._total = max(self._total, scored.block_number + 1)
 
     def _write(self, scored: Scored) -> None:

@@ -1,7 +1,7 @@
 """One run of predict: settings -> a run directory with its results, log and run.json."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -20,6 +20,7 @@ from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.card import about_bundle
 from virnucpro.devices.memory import memory_of, peak_memory_bytes
 from virnucpro.errors import (
+    BlockError,
     InputError,
     OtherRun,
     ResumeError,
@@ -129,7 +130,11 @@ def _run(settings: Settings, progress: Progress, loaded: LoadedClassifiers | Non
         )
         log = ends.enter_context(open_log(job.files, progress, as_json=settings.outputs.log_json))
         under_way = _Run(job, directory, log, again, {"startup_s": perf_counter() - clock})
-        return under_way.outcome(runner_for(job, loaded) if remote is None else nullcontext(remote))
+
+        def opened() -> AbstractContextManager[Runner]:
+            return runner_for(job, loaded) if remote is None else nullcontext(remote)
+
+        return under_way.outcome(opened)
 
 
 @dataclass(slots=True)
@@ -150,17 +155,21 @@ class _Run:
     scored: Counter[str] = field(default_factory=Counter)
     on_record: bool = False
 
-    def outcome(self, context: AbstractContextManager[Runner]) -> Outcome:
-        """Do the work; whatever ends it, run.json says how."""
+    def outcome(self, opened: Callable[[], AbstractContextManager[Runner]]) -> Outcome:
+        """Do the work; whatever ends it, run.json says how. opened: gives a runner."""
         try:
             self._announce()
-            with ExitStack() as ends:
-                with self._timed("startup_s"):
-                    runner = ends.enter_context(context)
-                self._computed(runner)
+            self._computed(opened)
             if self.job.settings.restart.part is not None:
                 return self._part_completed(self.job.settings.restart.part)
-            return self._completed(self._finalised())
+            try:
+                written = self._finalised()
+            except BlockError as error:  # it was whole when it was found or written
+                self.log.line(f"{error}; it is computed again")
+                self._begin_again()
+                self._computed(opened)
+                written = self._finalised()
+            return self._completed(written)
         except BaseException as error:
             self._record_failure(error)
             raise
@@ -192,10 +201,22 @@ class _Run:
         if sentence := other_bundle(self.job.bundle.name, records, letters):
             self.log.line(sentence)
 
-    def _computed(self, runner: Runner) -> None:
+    def _begin_again(self) -> None:
+        again = [source.again() for source in self.job.sources]
+        self.job = replace(self.job, sources=again)
+        for seen in (self.broken, self.read, self.scored):
+            seen.clear()
+
+    def _computed(self, opened: Callable[[], AbstractContextManager[Runner]]) -> None:
+        with ExitStack() as ends:
+            with self._timed("startup_s"):
+                runner = ends.enter_context(opened())
+            self._blocks_computed(runner)
+
+    def _blocks_computed(self, runner: Runner) -> None:
         job, log = self.job, self.log
         cuda = job.device.kind == "cuda"
-        self.telemetry = runner.loaded
+        self.telemetry += runner.loaded
         for stage, memory in runner.loaded.memory.items():
             log.memory(stage, memory, cuda=cuda)
         say = log.line if cuda else log.detail
