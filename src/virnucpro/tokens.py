@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from virnucpro.errors import BundleError
 
@@ -144,6 +143,8 @@ class NucleotideTokenizer:
     """
 
     def __init__(self, path: Path | str) -> None:
+        from tokenizers import Tokenizer  # bundles of other kinds do not wait for it
+
         self.path = Path(path)
         self._tokenizer = Tokenizer.from_str(_checked_json(self.path))
         # The published file pads to 2000 and truncates at 2000.

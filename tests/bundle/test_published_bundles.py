@@ -358,7 +358,7 @@ def test_an_encoder_that_went_or_changed_is_named(published, catalogue, command,
     assert command("bundles", "verify", NAME).code == 0
     shutil.rmtree(cache / "encoders")
     done = command("predict", reads, "-o", tmp_path / "run", "--bundle", NAME)
-    assert "the encoder dnabert_s of bundle tiny-300-v1 is not there any more" in done.error
+    assert "the encoder dnabert_s is not there any more" in done.error
     done = command("bundles", "verify", NAME)
     assert done.out.count("WRONG") == 7
 

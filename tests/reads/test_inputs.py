@@ -18,7 +18,7 @@ import pysam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_outputs_doc import schema
+from test_outputs_doc import a_run_json, schema
 
 from command import (
     PROGRAM,
@@ -505,11 +505,14 @@ def test_a_folder_of_a_run_that_was_stopped_is_no_input(tmp_path, bundle):
     (tmp_path / ".virnucpro").mkdir()
     for name, data in {"in.fa": fasta(READS[:2]), "viral.fasta": b">v\nACGT\n"}.items():
         (tmp_path / name).write_bytes(data)
-    (tmp_path / ".virnucpro" / "written.json").write_text('{"names": ["viral.fasta"]}')
+    run_json = tmp_path / "run.json"
+    run_json.write_text(
+        json.dumps(a_run_json() | {"status": "running", "outputs": {"viral.fasta": None}})
+    )
     assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa"]
-    (tmp_path / ".virnucpro" / "written.json").unlink()
+    run_json.unlink()
     assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
-    (tmp_path / "run.json").write_text("{}")  # another program's
+    run_json.write_text("{}")  # another program's
     assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
 
 
@@ -918,7 +921,9 @@ def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
     from virnucpro.run.settings import Settings
 
     loads, classifier = [], Bundle.classifier
-    monkeypatch.setattr(Bundle, "classifier", lambda *how: loads.append(1) or classifier(*how))
+    monkeypatch.setattr(
+        Bundle, "classifier", lambda *how, **more: loads.append(1) or classifier(*how, **more)
+    )
     for name in "abc":
         (tmp_path / name).write_bytes(fasta(READS[:3]))
     path = sheet(tmp_path, "sample\tpath\n" + "".join(f"{n}\t{tmp_path / n}\n" for n in "abc"))

@@ -135,7 +135,7 @@ def test_a_run_that_goes_on_has_the_same_vectors(bundle, here, monkeypatch, dama
         kept[0].unlink()
     elif damage == "another's":
         arrays = load_arrays(kept[0].read_bytes()[32:])
-        arrays["words"] = load_arrays(kept[1].read_bytes()[32:])["words"]
+        arrays["texts"] = load_arrays(kept[1].read_bytes()[32:])["texts"]
         data = save_arrays(arrays)
         kept[0].write_bytes(hashlib.sha256(data).digest() + data)
     elif damage == "damaged":
