@@ -406,6 +406,29 @@ def test_a_lock_that_was_taken_over_ends_the_run_and_is_left_to_the_other(tmp_pa
     assert not files.run_json.exists()
 
 
+@pytest.mark.parametrize("restart", [GO_ON, FORCE, NO_RESUME])
+def test_a_folder_in_use_is_refused_as_such_and_left_alone(tmp_path, restart):
+    """TRAP R8."""
+    files = run(tmp_path, finished=False)
+    with take(files):
+        before = files_in(tmp_path)
+        with pytest.raises(ResumeError, match=f"in use by process {os.getpid()} on "):
+            take(files, restart)
+        assert files_in(tmp_path) == before
+
+
+def test_what_runs_have_put_into_a_folder_is_told_by_prefix(tmp_path):
+    """In a folder of inputs these are none; a user's file that is named alike is one."""
+    ours: set[str] = set()
+    for prefix in ("", "s.fa", "lake"):
+        files = run(RunFiles(tmp_path, prefix), finished=prefix != "lake")
+        assert files.calls.exists()
+        ours |= {path.name for path in (files.run_json, files.log, files.calls)}
+    (tmp_path / "other.calls.tsv").write_text("mine")
+    (tmp_path / "viral.fasta.mine.fa").write_text(">a\nACGT\n")
+    assert written_in(tmp_path) == ours | {".lake.virnucpro"}
+
+
 # What the disk refuses
 
 

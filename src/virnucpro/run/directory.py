@@ -75,7 +75,8 @@ class RunDirectory:
         directory = cls(files, fingerprint, restart.part, embeddings=embeddings)
         with disk_errors(files.run_dir):
             refuse_foreign_files(files, restart.force)
-            directory._refuse_others(restart, again=True)
+            # An unfinished run may be one at work, which the lock tells.
+            directory._refuse_others(replace(restart, resume=True), again=True)
         try:
             directory._lock()
             directory._refuse_others(restart, again=again)
