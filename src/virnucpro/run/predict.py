@@ -95,29 +95,39 @@ def run(
     too, if the run directory was ours by then. An input that broke off or could not be processed
     in part raises nothing: the outcome says it.
     """
-    progress = progress or Silent()
-    try:
-        return _run(settings, progress, loaded)
-    except OtherRun as error:
-        if not settings.restart.rerun:
-            raise
-        progress.line(f"{error.args[0].partition(';')[0]}; --rerun replaces it")
-        forced = replace(settings.restart, force=True)
-        return _run(replace(settings, restart=forced), progress, loaded)
-
-
-def _run(settings: Settings, progress: Progress, loaded: LoadedClassifiers | None) -> Outcome:
-    clock = perf_counter()
+    clock, progress = perf_counter(), progress or Silent()
     with ExitStack() as ends:
         remote = None
         if settings.compute.scheduler is not None:
             remote = ends.enter_context(running_cluster(settings))
         job = prepare(settings, None if remote is None else remote.first)
-        again = ""
-        if not settings.restart.force and (earlier := finished_before(job)) is not None:
-            again = why_again(job, earlier)
-            if not again:
-                return as_before(job.files, earlier, settings.outputs, progress)
+        try:
+            return _attempt(job, remote, progress, loaded, clock)
+        except OtherRun as error:
+            if not settings.restart.rerun:
+                raise
+            progress.line(f"{error.args[0].partition(';')[0]}; --rerun replaces it")
+        forced = replace(settings, restart=replace(settings.restart, force=True))
+        # A pipe gives its bytes once, so the inputs are not opened anew.
+        sources = [source.again() for source in job.sources]
+        job = replace(job, settings=forced, sources=sources)
+        return _attempt(job, remote, progress, loaded, clock)
+
+
+def _attempt(
+    job: Job,
+    remote: Runner | None,
+    progress: Progress,
+    loaded: LoadedClassifiers | None,
+    clock: float,
+) -> Outcome:
+    """Run a job. Raises OtherRun, with nothing removed, if another run is in the way."""
+    settings, again = job.settings, ""
+    if not settings.restart.force and (earlier := finished_before(job)) is not None:
+        again = why_again(job, earlier)
+        if not again:
+            return as_before(job.files, earlier, settings.outputs, progress)
+    with ExitStack() as ends:
         directory = ends.enter_context(
             RunDirectory.take(
                 job.files,
