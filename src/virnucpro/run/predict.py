@@ -146,7 +146,7 @@ def _attempt(
 class _Run:
     """A run under way: what it was given, and what was observed so far.
 
-    again: why a finished run is made again, if it is.
+    again: why a finished run is made again, if it is. letters_a_byte: of each input, about.
     """
 
     job: Job
@@ -156,6 +156,7 @@ class _Run:
     timings: dict[str, float]
     broken: list[StreamBroken] = field(default_factory=list)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    letters_a_byte: Sequence[float] = ()
     read: Counter[str] = field(default_factory=Counter)
     scored: Counter[str] = field(default_factory=Counter)
     on_record: bool = False
@@ -187,6 +188,8 @@ class _Run:
         shapes = shapes_of(job.sources, job.bundle.chunk_nt, faults)
         if faults:  # sooner than when hours were spent on what comes before them
             raise InputError.of(faults)
+        densities = [1.0] * len(job.sources) if job.streamed else [s.letters_a_byte for s in shapes]
+        self.letters_a_byte = densities
         if not job.streamed:  # else nobody knows how much will come, and of what length
             self._suggest(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             for line in disk_taken(job.settings.outputs, job.bundle, shapes, job.files):
@@ -393,7 +396,8 @@ class _Run:
     def _advance(self) -> None:
         """Pass on the share of the input's bytes whose chunks are scored."""
         job, scored = self.job, self.scored
-        read = sum(source.bytes_used for source in job.sources)
+        densities = zip(job.sources, self.letters_a_byte, strict=True)
+        read = sum(source.bytes_used(letters) for source, letters in densities)
         behind = scored["chunks"] + scored["skipped chunks"]
         share = behind / self.read["chunks"] if self.read["chunks"] else 1.0
         unknown = job.streamed or job.settings.reading.max_records is not None
