@@ -12,21 +12,19 @@ import subprocess
 import sys
 import termios
 import time
-from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
 import pytest
 
 from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads
+from made_reads import fastq
 from virnucpro.cli import terminal
 from virnucpro.cli.forecast import Forecast
+from virnucpro.cli.signals import SIGNALS
 from virnucpro.progress import Position, Silent
-from virnucpro.reads.sources import READ_AHEAD_BYTES
 from virnucpro.run.predict import predict, run
-from virnucpro.run.settings import settings_of
-
-MB = 1_000_000
+from virnucpro.run.settings import Settings
 
 
 def forecast(*steps: tuple[float, Position]) -> Forecast:
@@ -36,22 +34,20 @@ def forecast(*steps: tuple[float, Position]) -> Forecast:
     return found
 
 
-# Of a big file of 100 MB, a chunk each 1,000 bytes.
-BEGIN = Position(0, 100 * MB, 0, 0, chunks_expected=100_000)
+def at(done: float, count: int | None = None, total: float | None = 1e5) -> Position:
+    """So much of the work, each of it of this process unless another count is given."""
+    return Position(done, total, "", int(done) if count is None else count, "chunks")
 
 
-def after(chunks: int, **others) -> Position:
-    at = {"bytes_read": chunks * 1_000, "chunks_read": chunks, "records": chunks}
-    return replace(BEGIN, chunks=chunks, **(at | others))
-
-
-def test_nothing_is_foretold_before_the_first_block():
-    found = forecast((50.0, BEGIN))
+def test_nothing_is_foretold_before_the_first_step():
+    found = forecast((50.0, at(0)))
     assert (found.rate, found.share, found.left_s(60.0)) == (None, 0.0, None)
+    found = Forecast()
+    assert (found.rate, found.share, found.left_s(60.0)) == (None, None, None)
 
 
 def test_the_time_before_work_began_is_no_rate():
-    found = forecast((0.0, BEGIN), (300.0, BEGIN), (310.0, after(1_000)))
+    found = forecast((0.0, at(0)), (300.0, at(0)), (310.0, at(1_000)))
     assert found.rate == 100
     assert found.left_s(310.0) == pytest.approx(990)
     assert found.left_s(320.0) == pytest.approx(980)
@@ -59,63 +55,46 @@ def test_the_time_before_work_began_is_no_rate():
 
 
 def test_the_rate_is_that_of_late():
-    steps = [(10.0 * i, after(1_000 * i)) for i in range(20)]
-    slow = [(190 + 100.0 * i, after(19_000 + 1_000 * i)) for i in range(1, 10)]
-    found = forecast((0.0, BEGIN), *steps, *slow)
+    steps = [(10.0 * i, at(1_000 * i)) for i in range(20)]
+    slow = [(190 + 100.0 * i, at(19_000 + 1_000 * i)) for i in range(1, 10)]
+    found = forecast((0.0, at(0)), *steps, *slow)
     assert found.rate == 10
     assert found.left_s(1090.0) == pytest.approx((100_000 - 28_000) / 10)
 
 
-def test_chunks_a_byte_are_those_of_late():
+def test_what_is_left_goes_by_the_work_and_not_by_the_count():
     """Long reads first, then short ones: more chunks a byte are to come."""
-    steps = [(float(i), after(1_000 * i)) for i in range(1, 40)]
-    more = [
-        (40.0 + i, after(39_000 + 1_000 * i, bytes_read=39 * MB + 100_000 * i)) for i in range(61)
-    ]
-    found = forecast((0.0, BEGIN), *steps, *more)
-    assert found.rate == 1_000
-    unread = 100 * MB - 45 * MB
-    assert found.left_s(100.0) == pytest.approx(unread / 100 / 1_000, rel=0.02)
+    steps = [(float(i), at(1_000 * i)) for i in range(1, 40)]
+    more = [(40.0 + i, at(39_000 + 100 * i, 39_000 + 1_000 * i)) for i in range(61)]
+    found = forecast((0.0, at(0)), *steps, *more)
+    assert found.rate == pytest.approx(1_000)
+    assert found.left_s(100.0) == pytest.approx((100_000 - 45_000) / 100, rel=0.02)
 
 
 def test_what_was_finished_before_is_no_rate():
-    resumed = [(float(i), after(10_000 * i, chunks_before=10_000 * i)) for i in range(1, 6)]
-    found = forecast((0.0, BEGIN), *resumed, (15.0, after(51_000, chunks_before=50_000)))
+    resumed = [(float(i), at(10_000 * i, 0)) for i in range(1, 6)]
+    found = forecast((0.0, at(0)), *resumed, (15.0, at(51_000, 1_000)))
     assert found.rate == 100
     assert found.share == pytest.approx(0.51)
     assert found.left_s(15.0) == pytest.approx(490)
 
 
-def test_a_run_that_begins_anew_knows_nothing_of_the_one_before():
+def test_work_that_begins_anew_knows_nothing_of_the_one_before():
     """Another sample of a sheet, or blocks that are computed again."""
-    first = [(float(i), after(1_000 * i)) for i in range(1, 100)]
-    dense = [(200.0 + i, after(10_000 * i, bytes_read=2 * MB * i)) for i in range(11)]
-    found = forecast((0.0, BEGIN), *first, *dense)
+    first = [(float(i), at(1_000 * i)) for i in range(1, 100)]
+    dense = [(200.0 + i, at(2_000 * i, 10_000 * i)) for i in range(11)]
+    found = forecast((0.0, at(0)), *first, *dense)
     assert found.rate == 10_000
-    assert found.left_s(210.0) == pytest.approx(80 * MB / 200 / 10_000)
+    assert found.left_s(210.0) == pytest.approx(80_000 / 2_000)
 
 
-def test_of_one_long_contig_the_rest_is_known():
-    """It is read at once, long before its chunks are scored."""
-    found = forecast(
-        (0.0, BEGIN), (10.0, after(1_000, bytes_read=100 * MB, chunks_read=200_000, records=1))
-    )
-    assert found.left_s(10.0) == pytest.approx(1_990)
-    assert found.share == pytest.approx(0.005)
-
-
-def test_a_small_file_is_read_at_once_and_the_rest_is_known_from_its_head():
-    size = READ_AHEAD_BYTES // 2
-    begin = Position(0, size, 0, 0, chunks_expected=400)
-    one = Position(size, size, 100, 100, chunks_read=110, chunks_expected=400)
-    found = forecast((0.0, begin), (10.0, one))
-    assert found.share == pytest.approx(0.25)
-    assert found.left_s(10.0) == pytest.approx(30)
+def test_where_nothing_is_counted_the_time_left_is_known_all_the_same():
+    found = forecast((0.0, Position(0, 9)), (10.0, Position(3, 9)))
+    assert (found.rate, found.share, found.left_s(10.0)) == (None, 3 / 9, 20)
 
 
 def test_of_a_pipe_only_the_rate_is_told():
-    begin = Position(0, None, 0, 0)
-    found = forecast((0.0, begin), (10.0, Position(5_000, None, 9, 500, chunks_read=600)))
+    found = forecast((0.0, at(0, total=None)), (10.0, at(5_000, 500, None)))
     assert (found.rate, found.share, found.left_s(11.0)) == (50, None, None)
 
 
@@ -130,22 +109,26 @@ class Watching(Silent):
         self.told: list[tuple[float | None, float | None]] = []
         self.positions: list[Position] = []
         self._forecast = Forecast()
-        self._now = 0.0
 
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def position(self, position: Position) -> None:
-        new = position.chunks - position.chunks_before
-        self._forecast.take(float(new), position)
+    def advance(self, position: Position) -> None:
+        now = float(position.count)
+        self._forecast.take(now, position)
         self.positions.append(position)
-        self.told.append((self._forecast.share, self._forecast.left_s(float(new))))
+        self.told.append((self._forecast.share, self._forecast.left_s(now)))
+
+
+def fastq_reads(number: int, length_nt: int) -> bytes:
+    return fastq((f"r{i}", dna(length_nt, i)) for i in range(number))
 
 
 INPUTS = {
     "few blocks": random_reads(600, 250),
     "one contig": fasta([("chromosome", dna(150_000))]),
     "many": random_reads(10_000, 300),
+    "qualities": fastq_reads(600, 250),
     "empty": b"",
 }
 
@@ -160,13 +143,13 @@ def test_a_run_knows_from_its_first_block_what_is_left(tmp_path, name, packed):
     bundle = made_bundle(tmp_path / "km", block_nt=30_000)
     (tmp_path / "in.fa").write_bytes(gzip.compress(INPUTS[name]) if packed else INPUTS[name])
     seen = Watching()
-    run(settings_of(tmp_path / "in.fa", bundle.path, tmp_path / "run", {}), seen)
-    chunks = seen.positions[-1].chunks
-    assert seen.positions[0].chunks == 0
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path), seen)
+    chunks = seen.positions[-1].count
+    assert seen.positions[0].count == 0
     for position, (share, left) in zip(seen.positions[1:], seen.told[1:], strict=True):
-        assert share == pytest.approx(position.chunks / chunks, abs=0.1)
-        assert left == pytest.approx(chunks - position.chunks, abs=0.1 * chunks)
-    assert seen.told[-1][0] == 1.0
+        assert share == pytest.approx(position.count / chunks, abs=0.1)
+        assert left == pytest.approx(chunks - position.count, abs=0.1 * chunks)
+    assert not chunks or seen.told[-1][0] == 1.0
 
 
 def test_a_resumed_run_counts_what_was_there(tmp_path):
@@ -178,13 +161,24 @@ def test_a_resumed_run_counts_what_was_there(tmp_path):
         block.unlink()
     (tmp_path / "run" / "calls.tsv").unlink()
     seen = Watching()
-    options = {"keep_blocks": True}
-    run(settings_of(tmp_path / "in.fa", bundle.path, tmp_path / "run", options), seen)
-    assert [p.chunks_before > 0 for p in seen.positions] == [False] + [True] * len(blocks)
-    assert seen.positions[-1].chunks_before == seen.positions[2].chunks
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path, keep_blocks=True), seen)
+    counts = [p.count for p in seen.positions]
+    assert len(counts) == 1 + len(blocks)
+    assert counts[:3] == [0, 0, 0]
+    assert counts[3:] == sorted({*counts[3:]} - {0})
+    chunks = int(seen.positions[-1].note.split()[2])
+    assert 0 < seen.positions[1].done < seen.positions[2].done
+    assert seen.told[2][0] == pytest.approx((chunks - counts[-1]) / chunks, abs=0.05)
 
 
 # What a person sees
+
+
+BEGIN = Position(0, 100_000, "0 records", 0, "chunks")
+
+
+def after(chunks: int) -> Position:
+    return Position(chunks, 100_000, f"{chunks:,} records, {chunks:,} chunks", chunks, "chunks")
 
 
 class Terminal(io.StringIO):
@@ -194,10 +188,12 @@ class Terminal(io.StringIO):
 
 def test_a_bar_on_a_terminal_tells_the_time_left_from_its_first_step(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    clock = iter((0.0, 60.0, 60.0, 60.0))
-    monkeypatch.setattr(terminal, "monotonic", clock.__next__)
-    screen = terminal.Screen()
-    screen.step(1, 4, "a quarter")
+    clock = [0.0]
+    monkeypatch.setattr(terminal, "monotonic", lambda: clock[0])
+    with terminal.Screen() as screen:
+        screen.advance(Position(0, 4, "nothing"))
+        clock[0] = 60.0
+        screen.advance(Position(1, 4, "a quarter"))
     assert screen.now() == "25%, a quarter, 0:01:00 elapsed, 0:03:00 left"
 
 
@@ -212,9 +208,9 @@ def test_plain_lines_come_also_while_a_block_takes_long(monkeypatch, capfd):
     monkeypatch.setattr(terminal, "PLAIN_EVERY_S", 0.2)
     with terminal.Screen() as screen:
         time.sleep(0.5)
-        screen.position(BEGIN)
+        screen.advance(BEGIN)
         time.sleep(0.1)
-        screen.position(after(50_000))
+        screen.advance(after(50_000))
         time.sleep(0.5)
     err = capfd.readouterr().err
     shown = err.splitlines()
@@ -231,16 +227,16 @@ def test_plain_lines_come_also_while_a_block_takes_long(monkeypatch, capfd):
 def test_no_line_comes_where_none_is_wanted(monkeypatch, capfd, options):
     monkeypatch.setattr(terminal, "PLAIN_EVERY_S", 0.05)
     with terminal.Screen(**options) as screen:
-        screen.position(BEGIN)
+        screen.advance(BEGIN)
         time.sleep(0.2)
     assert capfd.readouterr().err == ""
 
 
 def test_a_line_for_each_block_on_request(monkeypatch, capfd):
     with terminal.Screen(bar=False, verbose=True) as screen:
-        screen.position(BEGIN)
-        screen.position(after(1_000))
-        screen.position(after(2_000))
+        screen.advance(BEGIN)
+        screen.advance(after(1_000))
+        screen.advance(after(2_000))
     assert [line[:24] for line in capfd.readouterr().err.splitlines()] == [
         "1%, 1,000 records, 1,000",
         "2%, 2,000 records, 2,000",
@@ -285,7 +281,7 @@ def slow_program(big: Path, *arguments: object) -> list:
     code = (
         "import sys, time\n"
         "from virnucpro.run import runners\n"
-        "from virnucpro.cli import main\n"
+        "from virnucpro.__main__ import main\n"
         "before = runners.SerialRunner.run\n"
         "def run(self, blocks):\n"
         "    for scored in before(self, blocks):\n"
@@ -316,6 +312,18 @@ def test_a_bar_in_a_real_terminal(big, tmp_path, columns):
     # It goes when the work is done, and the cursor is shown again.
     assert shown[-2].startswith("results are in ") or "results are in" in text.split("\x1b[?25h")[0]
     assert "\x1b[?25h" in text
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_signal_before_a_run_leaves_the_cursor_shown(big, tmp_path, how):
+    """It kills the program at once."""
+    command = slow_program(big, tmp_path / "run")
+    kill = f"    os.kill(os.getpid(), {int(how)})\n"
+    before = "import os\nfrom virnucpro.run import predict as run\ndef prepare(*_):\n" + kill
+    command[2] = before + "run.prepare = prepare\n" + command[2]
+    text, code = seen_in_a_terminal(command, 80)
+    assert code == -how
+    assert "\x1b[?25l" not in text
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from command import (
     table,
     virnucpro,
 )
+from made_reads import ubam
+from virnucpro.reads.streams import PIECE_BYTES
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
 from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 
@@ -238,10 +240,90 @@ def test_another_run_is_refused_until_forced(predict, tmp_path):
     done = predict(fasta([("other", dna(300))]), "other.fa")
     assert done.code == 3
     assert "holds a finished run of another input: the content of" in done.error
-    assert "--force" in done.error
+    assert "choose another folder with -o, or replace the run with --rerun" in done.error
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     assert predict(fasta([("other", dna(300))]), "other.fa", "--force").code == 0
     assert [row["contig"] for row in table(tmp_path / "run" / "contigs.tsv")] == ["other"]
+
+
+OTHER = fasta([("other", dna(300))])
+
+
+def as_if_killed(run: Path) -> None:
+    """Leaves of a finished run what one that was killed before its tables would leave."""
+    for path in run.iterdir():
+        if path.name not in (".virnucpro", "log.txt", "log.jsonl"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_rerun_replaces_a_run_of_another_input(predict, tmp_path, unfinished):
+    assert predict(GOOD, "in.fa", "--keep-blocks", "--log-json").code == 0
+    run = tmp_path / "run"
+    if unfinished:
+        as_if_killed(run)
+    done = predict(OTHER, "other.fa", "--rerun")
+    assert done.code == 0
+    assert re.search(r"run: (the unfinished|this folder).*; --rerun replaces it\n", done.err)
+    assert predict(OTHER, "other.fa", "-o", tmp_path / "clean").code == 0
+    assert results(run) == results(tmp_path / "clean")
+    assert {path.name for path in run.iterdir()} == WHOLE
+    assert "150 records" not in (run / "log.txt").read_text()
+
+
+def test_rerun_replaces_a_run_of_another_bundle_or_limit(predict, tmp_path):
+    assert predict(GOOD).code == 0
+    other = made_bundle(tmp_path / "other", chunk_nt=300).path
+    done = predict(GOOD, "in.fa", "--bundle", other, "--rerun")
+    assert (done.code, run_json(tmp_path / "run")["bundle"]["chunk_nt"]) == (0, 300)
+    done = predict(GOOD, "in.fa", "--bundle", other, "--rerun", "--max-records", "9")
+    assert (done.code, run_json(tmp_path / "run")["counts"]["records"]) == (0, 9)
+
+
+def test_rerun_goes_on_with_this_run(predict, tmp_path):
+    assert predict(GOOD, "in.fa", "--keep-blocks").code == 0
+    first = results(tmp_path / "run")
+    as_if_killed(tmp_path / "run")
+    assert predict(GOOD, "in.fa", "--rerun").code == 0
+    blocks = run_json(tmp_path / "run")["blocks"]
+    assert 0 < blocks["total"] == blocks["reused"]
+    assert results(tmp_path / "run") == first
+    done = predict(GOOD, "in.fa", "--rerun")
+    assert (done.code, "nothing is done" in done.err) == (0, True)
+
+
+def test_rerun_of_what_comes_through_a_pipe(tmp_path, bundle):
+    """It is read once, though the run begins twice."""
+    arguments = ("predict", "-", "-o", tmp_path / "run", "--bundle", bundle, "--rerun")
+    for data in (GOOD, OTHER):
+        assert virnucpro(*arguments, input=data).code == 0
+    assert [row["contig"] for row in table(tmp_path / "run" / "contigs.tsv")] == ["other"]
+
+
+def test_rerun_of_alignments_through_a_pipe_reads_them_to_the_end(predict, tmp_path):
+    """The first pass ends at the block that differs, and tells its reader to wait for no more."""
+    small = made_bundle(tmp_path / "small", block_nt=100_000).path
+    assert predict(GOOD, "in.fa", "--bundle", small, "--keep-blocks").code == 0
+    as_if_killed(tmp_path / "run")
+    ubam(tmp_path / "in.bam", [(f"r{i}", dna(9_000, i)) for i in range(400)])
+    data = (tmp_path / "in.bam").read_bytes()
+    assert len(data) > PIECE_BYTES
+    arguments = ("predict", "-", "-o", tmp_path / "run", "--bundle", small, "--rerun")
+    assert virnucpro(*arguments, input=data).code == 0
+    assert run_json(tmp_path / "run")["counts"]["records"] == 400
+
+
+def test_rerun_takes_no_folder_that_no_run_wrote(predict, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "calls.tsv").write_text("mine")
+    assert predict(GOOD, "in.fa", "--rerun").code == 3
+    assert [(path.name, path.read_text()) for path in run.iterdir()] == [("calls.tsv", "mine")]
+    done = predict(GOOD, "in.fa", "--rerun", "--no-resume")
+    assert (done.code, done.error) == (
+        2,
+        "--rerun and --no-resume contradict each other; give one of them",
+    )
 
 
 def test_the_difference_of_another_run_is_named(predict, tmp_path):

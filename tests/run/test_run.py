@@ -25,21 +25,24 @@ from command import (
     table,
     virnucpro,
 )
-from virnucpro.blocks import Scored, blocks_of
+from made_blocks import journal_in
+from virnucpro.blocks import Block, Scored, blocks_of
 from virnucpro.bundle import embedded_bundles
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Rule
 from virnucpro.chunks import chunk_spans
+from virnucpro.classifiers.kmer import KmerClassifier
+from virnucpro.classifiers.plan import plan_of
+from virnucpro.devices.compute import Compute
 from virnucpro.errors import DeviceError, InputError, SettingsError, VirnucproError
 from virnucpro.progress import Position, Silent
 from virnucpro.reads import Contig, open_sources
-from virnucpro.results.files import RunFiles
+from virnucpro.results.outputs import Outputs
 from virnucpro.results.write import write_tables
-from virnucpro.run.journal import Journal
-from virnucpro.run.pipeline import classify, contigs_of
+from virnucpro.run.pipeline import compute, contigs_of
 from virnucpro.run.predict import predict, run
-from virnucpro.run.runners import SerialRunner
-from virnucpro.run.settings import Settings
+from virnucpro.run.runners import Scorer, SerialRunner, Work
+from virnucpro.run.settings import Part, Restart, Settings, option_names
 
 CHUNK_NT = 80
 TEXT = dna(60_000)
@@ -70,26 +73,31 @@ def sequences(records: list[tuple[str, int]]) -> list[tuple[str, str]]:
 
 
 class Unwatched:
-    unbroken = None
-
-    def seen(self, scored: Scored, *, new: bool) -> None:
-        pass
-
     def line(self, text: str) -> None:
         pass
+
+    def advance(self, scored: Scored, *, new: bool) -> None:
+        pass
+
+    def skip(self, block: Block) -> None:
+        pass
+
+
+def work_of(bundle: Bundle) -> Work:
+    return Work(bundle, plan_of(bundle, "cpu", "auto"), Compute().on("cpu"), 0)
 
 
 def tables_of(bundle: Bundle, path: Path, *block_nt: int) -> dict[str, bytes]:
     """The results of a run of this block size, and perhaps of another first one."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)  # a hundred blocks would wait for the disk
-        journal = Journal.open(RunFiles(Path(folder)), {})
-        runner = SerialRunner(bundle.classifier())
+        files, journal = journal_in(Path(folder))
         sources = open_sources([path])
         sizes = bundle.chunk_nt, *block_nt
-        classify(contigs_of(sources, []), runner, journal, sizes, Unwatched())
+        with SerialRunner(work_of(bundle)) as runner:
+            compute(contigs_of(sources, []), [], runner, journal, sizes, Unwatched())
         seen = [source.seen for source in sources]
-        write_tables(journal.files, journal, Rule(bundle.kind), open_sources([path]), seen)
+        write_tables(files, journal, Rule(bundle.kind), open_sources([path]), seen)
         return results(Path(folder))
 
 
@@ -116,17 +124,18 @@ def test_chunks_that_fail_are_found_by_halves(short, monkeypatch, bad, most):
     letters = [b"N" * CHUNK_NT if i in bad else text for i, text in enumerate(texts)]
     contigs = (Contig("in", i, "a", text) for i, text in enumerate(letters, 1))
     (block,) = blocks_of(contigs, CHUNK_NT, 10_000_000)
-    classifier, tried = short.classifier(), []
-    score = classifier.score_block
+    scorer, tried = Scorer(work_of(short)), []
+    score = KmerClassifier.score_block
 
-    def failing(part):
+    def failing(classifier, part):
         tried.append(len(part.rows))
         if b"NN" in part.text:
             raise DeviceError("the device failed")
-        return score(part)
+        return score(classifier, part)
 
-    monkeypatch.setattr(classifier, "score_block", failing)
-    (scored,) = SerialRunner(classifier).run([block])
+    monkeypatch.setattr(KmerClassifier, "score_block", failing)
+    with scorer:
+        scored = scorer.finish(scorer.begin(block, None))
     assert scored.failures == dict.fromkeys(bad, "the device failed")
     assert len(tried) <= most
 
@@ -308,7 +317,7 @@ def test_every_record_is_written_once_or_where_nobody_wants_it_not(short, tmp_pa
     assert counts.failed == 1
     assert b">bad" not in texts["all"]["others.fasta"]
     assert b">last" in texts["all"]["viral.fasta"] + texts["all"]["others.fasta"]
-    with pytest.raises(SettingsError, match="write is 'some', but must be none, viral or all"):
+    with pytest.raises(SettingsError, match="write must be none, viral or all, got 'some'"):
         predict(tmp_path / "in.fa", short.path, tmp_path / "run", write="some")
 
 
@@ -364,7 +373,7 @@ class Looking(Silent):
         self.positions: list[Position] = []
         self._then = then
 
-    def position(self, position: Position) -> None:
+    def advance(self, position: Position) -> None:
         if len(self.positions) == 1:  # the first is of the beginning
             self._then()
         self.positions.append(position)
@@ -374,18 +383,17 @@ def test_progress_rises_to_the_whole(short, tmp_path):
     (tmp_path / "in.fa").write_bytes(random_reads(9_000, 400))
     small = made_bundle(tmp_path / "small", block_nt=200_000)
     watcher = Looking()
-    run(
-        Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(small.path)),
-        watcher,
-    )
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", str(small.path)), watcher)
     size = (tmp_path / "in.fa").stat().st_size
-    read = [p.bytes_read for p in watcher.positions]
-    assert len(read) > 10
-    assert read == sorted(read)
-    assert read[0] < size / 2
-    assert read[-1] == size
-    assert {p.bytes_total for p in watcher.positions} == {size}
-    assert (watcher.positions[-1].records, watcher.positions[-1].chunks) == (9_000, 9_000)
+    done = [p.done for p in watcher.positions]
+    counts = [p.count for p in watcher.positions]
+    assert len(done) > 10
+    assert (done, counts) == (sorted(done), sorted(counts))
+    assert done[0] < size / 2
+    assert {p.total for p in watcher.positions} == {size}
+    last = watcher.positions[-1]
+    assert (last.done, last.count, last.unit) == (size, 9_000, "chunks")
+    assert last.note == "9,000 records, 9,000 chunks"
 
 
 def same_size(path: Path) -> None:
@@ -413,7 +421,7 @@ def test_an_input_that_changes_between_the_passes(bundle, tmp_path, change, sent
     """TRAP D10."""
     path = tmp_path / "in.fa"
     path.write_bytes(random_reads(50, 700))
-    wish = Settings(inputs=(path,), out=tmp_path / "run", bundle=str(bundle.path))
+    wish = Settings.of(path, tmp_path / "run", bundle.path)
     with pytest.raises(InputError) as caught:
         run(wish, Looking(lambda: change(path)))
     assert sentence in str(caught.value)
@@ -431,7 +439,7 @@ def test_an_input_that_had_broken_off_and_is_whole_in_the_second_pass(bundle, tm
     whole = gzip.compress(fasta([(f"a{i}", dna(300, i)) for i in range(20)]))
     packed.write_bytes(whole[:-lost])
     plain.write_bytes(fasta([(f"b{i}", dna(300, 100 + i)) for i in range(20)]))
-    wish = Settings(inputs=(packed, plain), out=tmp_path / "run", bundle=str(bundle.path))
+    wish = Settings.of([packed, plain], tmp_path / "run", bundle.path)
     outcome = run(wish, Looking(lambda: packed.write_bytes(whole)))
     assert (outcome.status, outcome.exit_code) == ("failed", 1)
     contigs = table(outcome.files.contigs)
@@ -451,7 +459,7 @@ def test_an_input_that_had_broken_off_and_is_whole_in_the_second_pass(bundle, tm
 )
 def test_an_error_that_is_none_of_ours_is_on_record(bundle, tmp_path, error, code, sentence):
     (tmp_path / "in.fa").write_bytes(random_reads(5, 300))
-    wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+    wish = Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path)
 
     def fail() -> None:
         raise error
@@ -468,13 +476,13 @@ def test_an_error_that_is_none_of_ours_is_on_record(bundle, tmp_path, error, cod
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a bug")])
 def test_a_full_disk_does_not_replace_what_ended_the_run(bundle, tmp_path, monkeypatch, error):
     (tmp_path / "in.fa").write_bytes(random_reads(5, 300))
-    wish = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+    wish = Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path)
 
     def refuse(*_):
         raise VirnucproError("the disk is full")
 
     def fail() -> None:
-        monkeypatch.setattr("virnucpro.run.journal.write_json", refuse)
+        monkeypatch.setattr("virnucpro.results.record.write_json", refuse)
         raise error
 
     with pytest.raises(type(error)) as caught:
@@ -489,30 +497,85 @@ def test_one_path_is_one_input(bundle, tmp_path, monkeypatch, kind):
     assert predict(kind("in.fa"), bundle.path, "run").counts.records == 1
 
 
-def test_the_library_takes_every_setting(bundle, tmp_path, monkeypatch):
+OPTIONS = {
+    "reading": {
+        "sample": "s",
+        "mates": Path("m"),
+        "pairs": "none",
+        "read_groups": True,
+        "reference": Path("r"),
+        "min_length": 5,
+        "max_length": 7,
+        "max_records": 9,
+    },
+    "compute": {
+        "gpus": "none",
+        "workers": 2,
+        "scheduler": "tcp://here",
+        "precision": "bf16",
+        "threads": 3,
+        "attention": "math",
+        "batch_tokens": 64,
+        "esm_batch_size": 65,
+        "dnabert_batch_size": 66,
+        "dataloader_workers": 4,
+        "pin_memory": True,
+        "cuda_streams": False,
+        "expandable_segments": True,
+        "cache_clear_interval": 8,
+    },
+    "outputs": {
+        "prefix": "p",
+        "threshold": 0.25,
+        "tables": "gz",
+        "compat_tables": False,
+        "write": "all",
+        "parquet": True,
+        "save_embeddings": True,
+        "log_json": True,
+        "allow_partial": True,
+    },
+    "restart": {
+        "resume": False,
+        "force": True,
+        "rerun": True,
+        "keep_blocks": True,
+        "journal": Path("j"),
+        "part": Part(2, 5),
+    },
+}
+
+
+def test_the_library_takes_every_setting(bundle, monkeypatch):
     """One by one, so that none is left out or swapped with another."""
     taken = []
     monkeypatch.setattr("virnucpro.run.predict.run", taken.append)
-    given_settings = {
-        "sample": "s",
-        "prefix": "p",
-        "threshold": 0.25,
-        "precision": "bf16",
-        "threads": 3,
-        "max_length": 7,
-        "allow_partial": True,
-        "resume": False,
-        "force": True,
-        "keep_blocks": True,
-        "journal": Path("j"),
-        "log_json": True,
-    }
     plain = Settings(inputs=(Path("a"), Path("b")), out=Path("o"), bundle=str(bundle.path))
     predict(["a", Path("b")], bundle.path, "o")
-    for name, value in given_settings.items():
-        predict(["a", Path("b")], bundle.path, "o", **{name: value})
-    changed = [replace(plain, **{name: value}) for name, value in given_settings.items()]
-    assert taken == [plain, *changed]
+    changed = [plain]
+    for group, values in OPTIONS.items():
+        for name, value in values.items():
+            predict(["a", Path("b")], bundle.path, "o", **{name: value})
+            with_it = replace(getattr(plain, group), **{name: value})
+            assert with_it != getattr(plain, group)
+            changed.append(replace(plain, **{group: with_it}))
+    assert taken == changed
+    assert {name for values in OPTIONS.values() for name in values} == option_names()
+
+
+def test_settings_come_in_groups_too_and_a_single_one_wins():
+    outputs = Outputs(threshold=0.9, write="all")
+    found = Settings.of("a", "o", outputs=outputs, threshold=0.1, journal="j", part="2/5")
+    assert found.outputs == Outputs(threshold=0.1, write="all")
+    assert found.restart == Restart(journal=Path("j"), part=Part(2, 5))
+    with pytest.raises(TypeError, match="unknown options: spool, treshold"):
+        Settings.of("a", "o", treshold=0.1, spool=Path())
+
+
+@pytest.mark.parametrize("part", ["0/5", "6/5", "5", "2/", "-1/5", "1/0", "a/b", "1/2/3"])
+def test_a_part_is_one_of_several(part):
+    with pytest.raises(SettingsError, match=f"must be i/n with 1 <= i <= n, as 2/5, got '{part}'"):
+        Settings.of("a", "o", part=part)
 
 
 def test_threads_of_a_bundle_that_uses_one_are_spoken_of(bundle, tmp_path):
@@ -540,17 +603,25 @@ def test_omp_num_threads_is_the_default_of_threads(tmp_path, monkeypatch, asked,
 
 
 def test_settings_that_cannot_be(bundle, tmp_path):
-    fine = Settings(inputs=(tmp_path / "in.fa",), out=tmp_path / "run", bundle=str(bundle.path))
+    fine = {"inputs": tmp_path / "in.fa", "out": tmp_path / "run", "bundle": bundle.path}
     for change in (
         {"inputs": ()},
         {"threshold": 1.01},
         {"threshold": float("nan")},
+        {"tables": "zip"},
         {"prefix": "a/b"},
         {"prefix": "."},
         {"sample": "lake", "inputs": (tmp_path / "a.fa", tmp_path / "b.fa")},
+        {"rerun": True, "resume": False},
+        {"workers": 0},
+        {"workers": 2, "scheduler": "tcp://here"},
+        {"workers": 2, "gpus": "all"},
+        {"batch_tokens": 0},
+        {"cache_clear_interval": -1},
+        {"save_embeddings": True},
     ):
         with pytest.raises(SettingsError):
-            run(replace(fine, **change))
+            run(Settings.of(**fine | change))
     assert list(tmp_path.iterdir()) == []
 
 

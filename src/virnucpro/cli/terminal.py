@@ -186,8 +186,6 @@ class Screen:
             self._lines = Thread(target=self._plain_lines, daemon=True)
 
     def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
         if self._lines is not None:
             self._lines.start()
         return self
@@ -206,7 +204,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line of the log. Raises what a signal asked for and was not heard."""
-        stop.check()
+        self._begin()
         if not self._quiet or text.startswith(WARNING):
             self._console.say(text)
 
@@ -222,7 +220,7 @@ class Screen:
 
     def advance(self, position: Position) -> None:
         """Show how far work is. Raises what a signal asked for and was not heard."""
-        stop.check()
+        self._begin()
         forecast = self._forecast
         forecast.take(monotonic(), position)
         details = [position.note]
@@ -231,16 +229,24 @@ class Screen:
         if position.unit:
             details.append(f"{peak_memory_bytes() / 2**30:.2f} GiB")
         self._note = ", ".join(details)
+        if position.unit:  # a bar has room for one count
+            details[0] = position.note.rpartition(", ")[2]
         if self._progress is not None:
             share = forecast.share
             self._progress.update(
                 self._task,
                 completed=share or 0,
                 total=None if share is None else 1.0,
-                description=self._note,
+                description=", ".join(details),
             )
         if self._verbose and position.count:
             self.line(self.now())
+
+    def _begin(self) -> None:
+        """Take the signals, and show the bar: one that kills would leave the cursor hidden."""
+        stop.check()
+        if self._progress is not None and not self._ended.is_set():
+            self._progress.start()
 
     def now(self) -> str:
         """How far the work is at this moment, in one line."""

@@ -40,7 +40,8 @@ PACKED = 0.4
 class Shape:
     """What an input holds, counted in its head and multiplied up.
 
-    name_bytes: of all names; mates: of the records, those that are one of a pair.
+    name_bytes: of all names; mates: of the records, those that are one of a pair. letters_a_byte:
+    those of headers, too, to a byte on the disk.
     """
 
     records: float
@@ -49,6 +50,7 @@ class Shape:
     name_bytes: float
     sample_bytes: int
     mates: float = 0.0
+    letters_a_byte: float = 1.0
 
     @classmethod
     def of(cls, source: Source, chunk_nt: int) -> "Shape":
@@ -72,7 +74,8 @@ class Shape:
                     whole = max(1.0, source.size_bytes / max(1, read))
                     break
         columns = (records * whole, chunks * whole, letters * whole, names * whole)
-        return cls(*columns, len(source.sample.encode()), mates * whole)
+        density = head.letters / read if head.letters and read else 1.0
+        return cls(*columns, len(source.sample.encode()), mates * whole, density)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,10 +140,19 @@ class Source:
         return sum(file.bytes_read for file in self.files)
 
     @property
-    def bytes_used(self) -> int:
-        """How much of the files the contigs so far were made of; readers are ahead of them."""
+    def letters(self) -> int:
+        """Letters of the contigs so far, and of their headers."""
+        return self._letters
+
+    def bytes_used(self, letters_a_byte: float) -> float:
+        """Return how much of the files the contigs so far were made of; readers are ahead of them.
+
+        letters_a_byte: of the files as they lie on the disk, about.
+        """
         read = self.bytes_read
-        return max(read - READ_AHEAD_BYTES, min(read, self._letters))
+        if self._sha256:
+            return read
+        return max(read - READ_AHEAD_BYTES, min(read, self._letters / letters_a_byte))
 
     @property
     def sha256(self) -> str:

@@ -60,7 +60,7 @@ class Spool:
         return data
 
     def stop(self) -> None:
-        """Nothing comes any more, also where somebody waits for it; pieces before stay."""
+        """End the pass that reads, also where it waits for more; pieces before stay."""
         self._stopped = True
 
     def _opened(self) -> int:
@@ -100,7 +100,8 @@ class Spool:
         self._ends.append(self._ends[-1] + len(packed))
 
     def reader(self) -> io.RawIOBase:
-        """All bytes of the stream, from its beginning."""
+        """All bytes of the stream, from its beginning, for a pass after the one before it ended."""
+        self._stopped = False
         return _Reader(self)
 
 

@@ -96,29 +96,39 @@ def run(
     too, if the run directory was ours by then. An input that broke off or could not be processed
     in part raises nothing: the outcome says it.
     """
-    progress = progress or Silent()
-    try:
-        return _run(settings, progress, loaded)
-    except OtherRun as error:
-        if not settings.restart.rerun:
-            raise
-        progress.line(f"{error.args[0].partition(';')[0]}; --rerun replaces it")
-        forced = replace(settings.restart, force=True)
-        return _run(replace(settings, restart=forced), progress, loaded)
-
-
-def _run(settings: Settings, progress: Progress, loaded: LoadedClassifiers | None) -> Outcome:
-    clock = perf_counter()
+    clock, progress = perf_counter(), progress or Silent()
     with ExitStack() as ends:
         remote = None
         if settings.compute.scheduler is not None:
             remote = ends.enter_context(running_cluster(settings))
         job = prepare(settings, None if remote is None else remote.first)
-        again = ""
-        if not settings.restart.force and (earlier := finished_before(job)) is not None:
-            again = why_again(job, earlier)
-            if not again:
-                return as_before(job.files, earlier, settings.outputs, progress)
+        try:
+            return _attempt(job, remote, progress, loaded, clock)
+        except OtherRun as error:
+            if not settings.restart.rerun:
+                raise
+            progress.line(f"{error.args[0].partition(';')[0]}; --rerun replaces it")
+        forced = replace(settings, restart=replace(settings.restart, force=True))
+        # A pipe gives its bytes once, so the inputs are not opened anew.
+        sources = [source.again() for source in job.sources]
+        job = replace(job, settings=forced, sources=sources)
+        return _attempt(job, remote, progress, loaded, clock)
+
+
+def _attempt(
+    job: Job,
+    remote: Runner | None,
+    progress: Progress,
+    loaded: LoadedClassifiers | None,
+    clock: float,
+) -> Outcome:
+    """Run a job. Raises OtherRun, with nothing removed, if another run is in the way."""
+    settings, again = job.settings, ""
+    if not settings.restart.force and (earlier := finished_before(job)) is not None:
+        again = why_again(job, earlier)
+        if not again:
+            return as_before(job.files, earlier, settings.outputs, progress)
+    with ExitStack() as ends:
         directory = ends.enter_context(
             RunDirectory.take(
                 job.files,
@@ -141,7 +151,7 @@ def _run(settings: Settings, progress: Progress, loaded: LoadedClassifiers | Non
 class _Run:
     """A run under way: what it was given, and what was observed so far.
 
-    again: why a finished run is made again, if it is.
+    again: why a finished run is made again, if it is. letters_a_byte: of each input, about.
     """
 
     job: Job
@@ -151,6 +161,7 @@ class _Run:
     timings: dict[str, float]
     broken: list[StreamBroken] = field(default_factory=list)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    letters_a_byte: Sequence[float] = ()
     read: Counter[str] = field(default_factory=Counter)
     scored: Counter[str] = field(default_factory=Counter)
     on_record: bool = False
@@ -186,6 +197,8 @@ class _Run:
         shapes = shapes_of(job.sources, job.bundle.chunk_nt, faults)
         if faults:  # sooner than when hours were spent on what comes before them
             raise InputError.of(faults)
+        densities = [1.0] * len(job.sources) if job.streamed else [s.letters_a_byte for s in shapes]
+        self.letters_a_byte = densities
         if not job.streamed:  # else nobody knows how much will come, and of what length
             self._suggest(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             for line in disk_taken(job.settings.outputs, job.bundle, shapes, job.files):
@@ -404,7 +417,8 @@ class _Run:
     def _advance(self) -> None:
         """Pass on the share of the input's bytes whose chunks are scored."""
         job, scored = self.job, self.scored
-        read = sum(source.bytes_used for source in job.sources)
+        densities = zip(job.sources, self.letters_a_byte, strict=True)
+        read = sum(source.bytes_used(letters) for source, letters in densities)
         behind = scored["chunks"] + scored["skipped chunks"]
         share = behind / self.read["chunks"] if self.read["chunks"] else 1.0
         unknown = job.streamed or job.settings.reading.max_records is not None
