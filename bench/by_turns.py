@@ -16,6 +16,7 @@ from time import perf_counter, thread_time
 import torch
 
 from figures import machine, table
+from rivals import RIVALS
 from virnucpro.measure.speed import ESM2_SIZES, Bench, Case
 
 OURS = ("ours", "fp32")
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=9)
     words = parser.parse_args()
-    bench = Bench(torch.device("cpu"), words.esm, "tiny", words.tokens, words.rounds)
+    bench = Bench(torch.device("cpu"), words.esm, "tiny", words.tokens, words.rounds, RIVALS)
     ids = bench.ids("esm2")
     runs = {name: bench.runner(Case("esm2", *name), ids) for name in CONTESTANTS}
     tokens, threads = sum(map(len, ids)), torch.get_num_threads()

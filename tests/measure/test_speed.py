@@ -1,7 +1,6 @@
 """virnucpro bench: it times what it says, on a processor in seconds."""
 
 import json
-from importlib.util import find_spec
 
 import click
 import numpy as np
@@ -12,7 +11,7 @@ from command import virnucpro
 from virnucpro.cli.bench import _case
 from virnucpro.encoders.cpu import PackedEsm2, can_pack
 from virnucpro.encoders.esm2 import Esm2, Esm2Config
-from virnucpro.measure.speed import Bench, Case, default_cases, random_weights
+from virnucpro.measure.speed import Bench, Case, Rival, random_weights
 
 CPU = torch.device("cpu")
 
@@ -65,30 +64,27 @@ def test_a_case_can_be_run_by_itself(bench):
     assert torch.equal(rows, bench.encoder("esm2", "fp32").rows(ids))
 
 
-def test_others_are_run_as_they_come(bench):
-    pytest.importorskip("transformers")
-    pytest.importorskip("esm")
-    readings = list(bench.readings([c for c in default_cases(CPU, ["esm2"]) if c.by != "ours"]))
-    assert [reading.case.by for reading in readings] == ["transformers", "fair-esm"]
-    assert all(reading.tokens_per_s > 0 for reading in readings)
-
-
 def test_plain_is_the_module_as_it_is_written(bench):
     assert type(bench.encoder("esm2", "fp32", plain=True).model) is Esm2
     fast = type(bench.encoder("esm2", "fp32").model)
     assert fast is (PackedEsm2 if can_pack(CPU, torch.float32) else Esm2)
 
 
-def test_another_program_is_only_imported_when_it_is_asked_for(bench):
-    """esm-cpp wants an older numpy than ours, so it is not among the test dependencies."""
-    [wrong, asked] = bench.readings(
-        [Case("esm2", "esm-cpp", "bf16"), Case("esm2", "esm-cpp", "fp32")]
+def test_a_rival_is_timed_beside_ours():
+    """And one that is not installed is refused with its reason, and the rest goes on."""
+
+    def make(bench, case):
+        if case.precision == "int8":
+            raise ImportError("No module named 'esm_cpp'")
+        return lambda ids: [row.sum() for row in ids]
+
+    rivals = {"summer": Rival(make, 2048)}
+    bench = Bench(CPU, "tiny", "tiny", tokens=900, repeats=2, rivals=rivals)
+    found = list(
+        bench.readings([Case("esm2", "summer", precision) for precision in ("int8", "fp32")])
     )
-    assert wrong.refused == "esm-cpp computes in fp32 and int8, on a CPU"
-    if find_spec("esm_cpp") is None:
-        assert "esm_cpp" in asked.refused
-    else:
-        assert asked.tokens_per_s > 0
+    assert found[0].refused == "No module named 'esm_cpp'"
+    assert (found[1].batch_tokens, found[1].tokens_per_s > 0) == (2048, True)
 
 
 def test_random_weights_are_the_same_in_every_precision():

@@ -12,7 +12,7 @@ from virnucpro.cli.values import NAME, FilePath
 if TYPE_CHECKING:
     from virnucpro.measure.speed import Case, Reading
 
-CASES = "ours, plain, compiled, no streams, not pinned, transformers, fair-esm, esm-cpp"
+CASES = "ours, plain, compiled, no streams, not pinned"
 
 COLUMNS = "encoder    size  by            precision     tokens/s  share  attention that ran"
 
@@ -59,9 +59,8 @@ def bench(
     """Measure how fast encoders of full size compute here, on random weights.
 
     Each line is the median of several runs over the same random sequences, from ids to embeddings;
-    share is of the rate that a large matrix product had around it. transformers and fair-esm are
-    measured beside ours where they are installed; plain is ours without layers made for this kind
-    of device. esm-cpp (fp32 and int8 on a CPU) is only measured when it is asked for.
+    share is of the rate that a large matrix product had around it; plain is without layers made
+    for this kind of device.
 
     \b
     virnucpro bench --esm 8M
@@ -93,7 +92,7 @@ def bench(
     click.echo(" ".join(f"{key}: {value}" for key, value in document["machine"].items()))
     click.echo(COLUMNS)
     for reading in measured.readings(wanted):
-        click.echo(_line(reading))
+        click.echo(line_of(reading))
         document["readings"].append(reading.as_dict())
         _write(json_file, document)
     if not cases:
@@ -119,7 +118,8 @@ def _case(text: str) -> "Case":
     return Case(encoder, by, precision, attention[0] or "auto")
 
 
-def _line(reading: "Reading") -> str:
+def line_of(reading: "Reading") -> str:
+    """Return a reading as a line of the table."""
     case = reading.case
     head = f"{case.encoder:10} {reading.size:5} {case.by:13} {case.precision:9}"
     if reading.refused:

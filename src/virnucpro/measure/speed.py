@@ -1,4 +1,4 @@
-"""How fast encoders of full size compute here, ours beside others, on random weights.
+"""How fast encoders of full size compute here, on random weights.
 
 What is timed is what `predict` calls: ids on the host to embeddings on the device, in batches by
 the token budget, pooling included. Every case is warmed up, then timed several times to the end of
@@ -8,12 +8,10 @@ case, so that a share of the peak is of the peak that this machine had then.
 B sequences, T tokens.
 """
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -27,12 +25,10 @@ from virnucpro.devices.machine import cpu_name
 from virnucpro.devices.memory import clear_cache
 from virnucpro.encoders import Encoder, dnabert_s_encoder, esm2_encoder
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, why_not
-from virnucpro.encoders.batching import token_batches
 from virnucpro.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro.encoders.esm2 import Esm2, Esm2Config
 from virnucpro.encoders.precision import dtype_of, products
-from virnucpro.encoders.weights.layouts import ESM2_HUGGING_FACE
-from virnucpro.errors import SettingsError, VirnucproError
+from virnucpro.errors import VirnucproError
 from virnucpro.tokens import (
     NUCLEOTIDE_CLS,
     NUCLEOTIDE_SEP,
@@ -40,7 +36,6 @@ from virnucpro.tokens import (
     PROTEIN_EOS,
     Ids,
     TokenRows,
-    padded,
 )
 
 ESM2_SIZES = {
@@ -60,9 +55,6 @@ DNABERT_S_SIZES = {
     "tiny": DnabertSConfig(vocabulary=4096, layers=2, width=96, heads=12, ffn=192),
     "117M": DnabertSConfig(vocabulary=4096, layers=12, width=768, heads=12, ffn=3072),
 }
-# The published program calls fair-esm in fp32 with so many tokens a batch.
-FAIR_TOKENS = 2048
-TRANSFORMERS_TOKENS = 16_384
 M = TypeVar("M", bound=nn.Module)
 
 # A slow case is timed on fewer sequences, so that a repeat takes no longer than about this.
@@ -117,13 +109,17 @@ class Reading:
 
 @dataclass(slots=True)
 class Bench:
-    """Encoders of one size each on a device, and the sequences that they are timed on."""
+    """Encoders of one size each on a device, and the sequences that they are timed on.
+
+    rivals: programs of others that may be timed beside ours, by name.
+    """
 
     device: torch.device
     esm2: str
     dnabert_s: str
     tokens: int
     repeats: int
+    rivals: Mapping[str, "Rival"] = field(default_factory=dict)
     lengths: Mapping[str, tuple[int, int]] = field(
         default_factory=lambda: {"esm2": (168, 168), "dnabert_s": (100, 120)}
     )
@@ -158,7 +154,7 @@ class Bench:
             case,
             size,
             kernels=tuple(sorted(encoder.kernels_seen)) if encoder else (),
-            batch_tokens=encoder.batch_tokens if encoder else _OTHERS_TOKENS[case.by],
+            batch_tokens=encoder.batch_tokens if encoder else self.rivals[case.by].batch_tokens,
             tokens=tokens,
             seconds=seconds,
             tflops=work / statistics.median(seconds) / 1e12,
@@ -230,8 +226,8 @@ class Bench:
     def _made(self, case: Case) -> tuple[Callable[[Sequence[Ids]], object], Encoder | None]:
         if case.precision == "fp8":
             check_fp8(str(self.device))
-        if case.by in _OTHERS:
-            return _OTHERS[case.by](self, case), None
+        if case.by in self.rivals:
+            return self.rivals[case.by].make(self, case), None
         plain = case.by in ("plain", "compiled")
         encoder = self.encoder(case.encoder, case.precision, case.attention, plain=plain)
         if case.by == "compiled":
@@ -260,6 +256,18 @@ class Bench:
             lambda: DnabertS(DNABERT_S_SIZES[self.dnabert_s]), dtype, self.device
         )
         return dnabert_s_encoder(small, None, **words)
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A program of others that computes ESM-2.
+
+    make: returns what computes ids, or raises VirnucproError or ImportError. batch_tokens: most
+    tokens of a batch; 0: it cuts batches itself.
+    """
+
+    make: Callable[[Bench, Case], Callable[[Sequence[Ids]], object]]
+    batch_tokens: int
 
 
 def _over(
@@ -293,125 +301,6 @@ def _compile_layers(encoder: Encoder) -> None:
     encoder.rows(some[:1])
     for layer in model.layers:
         layer.compile(dynamic=False)
-
-
-def _batched(
-    run: Callable[[Tensor], object], budget: int, pad: int, device: torch.device
-) -> Callable[[Sequence[Ids]], object]:
-    """A loop over batches as others write it: padded, sent, run."""
-
-    def encode(ids: Sequence[Ids]) -> None:
-        for batch in token_batches([len(sequence) for sequence in ids], budget):
-            ids_BT = torch.from_numpy(padded([ids[row] for row in batch], pad)).to(device)
-            with torch.no_grad():
-                run(ids_BT)
-
-    return encode
-
-
-def _fair(bench: Bench, case: Case) -> Callable[[Sequence[Ids]], object]:
-    """fair-esm's ESM2 as the published program calls it."""
-    from esm import Alphabet
-    from esm.model.esm2 import ESM2
-
-    config = ESM2_SIZES[bench.esm2]
-    model = random_weights(
-        lambda: ESM2(
-            config.layers, config.width, config.heads, Alphabet.from_architecture("ESM-1b")
-        ),
-        dtype_of(case.precision),
-        bench.device,
-    )
-    for layer in model.layers:  # its buffer was made without storage
-        width = config.width // config.heads
-        pair = torch.arange(0, width, 2, device=bench.device).float()
-        layer.self_attn.rot_emb.inv_freq = 10000 ** (-pair / width)
-
-    def run(ids_BT: Tensor) -> Tensor:
-        found: Tensor = model(ids_BT, repr_layers=[config.layers])["representations"][config.layers]
-        return found.mean(1)
-
-    return _batched(run, FAIR_TOKENS, 1, bench.device)
-
-
-def _transformers(bench: Bench, case: Case) -> Callable[[Sequence[Ids]], object]:
-    """transformers' EsmModel, with whatever attention it takes by itself."""
-    from transformers import EsmConfig, EsmModel
-
-    config = ESM2_SIZES[bench.esm2]
-    made = EsmConfig(
-        vocab_size=33,
-        mask_token_id=32,
-        pad_token_id=1,
-        hidden_size=config.width,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        intermediate_size=config.ffn,
-        position_embedding_type="rotary",
-        token_dropout=True,
-        max_position_embeddings=1026,
-    )
-    torch.manual_seed(7)
-    with bench.device:
-        model = EsmModel(made, add_pooling_layer=False).to(dtype_of(case.precision)).eval()
-    return _batched(
-        lambda ids_BT: model(ids_BT, attention_mask=(ids_BT != 1).long()).last_hidden_state.mean(1),
-        TRANSFORMERS_TOKENS if bench.device.type == "cuda" else FAIR_TOKENS,
-        1,
-        bench.device,
-    )
-
-
-def _esm_cpp(bench: Bench, case: Case) -> Callable[[Sequence[Ids]], object]:
-    """esm-cpp's engine for processors, with all sequences at once as its manual says; it computes
-    logits, whose head is 1.5 % of the operations at 8M and less above."""
-    if case.precision not in ("fp32", "int8") or bench.device.type != "cpu":
-        raise SettingsError("esm-cpp computes in fp32 and int8, on a CPU")
-    # Read at its first model.
-    os.environ["ESM_NUM_THREADS"] = str(torch.get_num_threads())
-    import esm_cpp
-    from safetensors.torch import save_file
-
-    config = ESM2_SIZES[bench.esm2]
-    weights = random_weights(lambda: Esm2(config), torch.float32, bench.device).state_dict()
-    tensors = {
-        f"esm.{theirs}": part.contiguous()
-        for ours, tensor in weights.items()
-        if ours != "rotary.inv_freq"
-        for theirs, part in _parts(ESM2_HUGGING_FACE.sources(ours), tensor)
-    }
-    pair = torch.arange(0, config.width // config.heads, 2) * config.heads / config.width
-    for layer in range(config.layers):
-        name = f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
-        tensors[name] = 10000**-pair
-    head = nn.ModuleDict(
-        {
-            "dense": nn.Linear(config.width, config.width),
-            "layer_norm": nn.LayerNorm(config.width),
-            "decoder": nn.Linear(config.width, 33, bias=False),
-        }
-    )
-    tensors |= {f"lm_head.{name}": tensor for name, tensor in head.state_dict().items()}
-    tensors["lm_head.bias"] = torch.zeros(33)
-    with TemporaryDirectory() as folder:
-        save_file(tensors, f"{folder}/model.safetensors")
-        model = esm_cpp.Model.load_from_safetensors(f"{folder}/model.safetensors")
-    if case.precision == "int8":
-        model.quantize_weights()
-    return lambda ids: model.forward_scheduled([row.astype(np.int32) for row in ids])
-
-
-def _parts(names: Sequence[str], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    return zip(names, tensor.chunk(len(names)), strict=True)
-
-
-_OTHERS: dict[str, Callable[[Bench, Case], Callable[[Sequence[Ids]], object]]] = {
-    "fair-esm": _fair,
-    "transformers": _transformers,
-    "esm-cpp": _esm_cpp,
-}
-# esm-cpp cuts batches itself.
-_OTHERS_TOKENS = {"fair-esm": FAIR_TOKENS, "transformers": TRANSFORMERS_TOKENS, "esm-cpp": 0}
 
 
 def attention_alone(
@@ -487,8 +376,4 @@ def default_cases(device: torch.device, encoders: Sequence[str]) -> list[Case]:
         ours += [Case(encoder, "ours", "bf16", name) for name in BACKENDS if name != "auto"]
         ours += [Case(encoder, by, "bf16") for by in ("no streams", "not pinned")]
         ours.append(Case(encoder, "compiled", "bf16", "cudnn"))  # ours is opaque to the compiler
-    ours = [c for c in ours if (c.encoder, c.precision) != ("dnabert_s", "fp8")]
-    if "esm2" not in encoders:
-        return ours
-    half = "fp32" if device.type == "cpu" else "bf16"
-    return [*ours, Case("esm2", "transformers", half), Case("esm2", "fair-esm", "fp32")]
+    return [c for c in ours if (c.encoder, c.precision) != ("dnabert_s", "fp8")]
