@@ -427,7 +427,7 @@ def expect_code(
     allowed = {scene.code} | {IN_ORDER[s] for _, s in sent}
     if not at_work:
         allowed |= {-s for _, s in sent}
-        if any(word in said for word in ("the site module", "runpy")):
+        if any(word in said for word in ("Fatal Python error", "the site module", "runpy")):
             allowed.add(1)
     if any(who != "the run" for who, _ in sent):
         allowed |= {1, 4}

@@ -109,9 +109,9 @@ def check(expected: dict[str, bytes], reused: int, damaged: int = 0, out: str = 
     ("how", "every", "options"),
     [
         ("SIGKILL", 1, ()),
-        ("SIGTERM", 1, ()),
-        ("SIGINT", 1, ("--journal", "JOURNAL")),
-        ("SIGTERM", 1, ("--force",)),
+        ("SIGTERM", 3, ()),
+        ("SIGINT", 3, ("--journal", "JOURNAL")),
+        ("SIGTERM", 2, ("--force",)),
         ("SIGKILL", 9, ("--parquet", "--write", "all")),
     ],
 )

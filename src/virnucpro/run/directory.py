@@ -16,7 +16,7 @@ from typing import Any, Self
 from virnucpro.bundle.manifest import MANIFEST
 from virnucpro.errors import ResumeError
 from virnucpro.results.files import RunFiles, read_json
-from virnucpro.results.record import RunRecord
+from virnucpro.results.record import RUNNING, RunRecord
 from virnucpro.run.fingerprint import refuse_other
 from virnucpro.run.journal import Journal
 from virnucpro.run.settings import Part, Restart
@@ -141,11 +141,13 @@ class RunDirectory:
         names = results_of(files, record) | {files.log_json.name}
         if to_come is not None and to_come.settings.get("log_json"):
             names.remove(files.log_json.name)
+        if record is not None and record.is_finished:
+            # From here on it does not say complete, but still whose the results are.
+            self.write(replace(record, status=RUNNING, exit_code=None, finished=None))
         with disk_errors(files.run_dir):
-            # It goes first: if it says complete, every table is there.
-            files.run_json.unlink(missing_ok=True)
             for name in names:
                 (files.run_dir / name).unlink(missing_ok=True)
+            files.run_json.unlink(missing_ok=True)
 
     def begin_results(self, record: RunRecord, planned: Iterable[Path]) -> None:
         """Remove the results of earlier processes, and name the planned ones in run.json.
