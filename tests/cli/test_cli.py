@@ -219,7 +219,7 @@ def test_pairs_are_pointed_to(here, made):
     (here / "in.fa").write_bytes(fasta((f"r{i}", dna(200, i)) for i in (1, 1, 2, 2)))
     flags = ("--interleaved", "--prefix", "p", "--bundle", made)
     done = virnucpro("predict", "in.fa", "-o", "run", *flags)
-    said = r"\n2 pairs: \d virus, as p.pairs.tsv and p.viral_names.txt have them\n"
+    said = r"\n2 pairs: \d virus; see p.pairs.tsv and p.viral_names.txt\n"
     assert re.search(said, done.err)
     assert done.err.endswith("; begin with run/p.report.html or run/p.pairs.tsv\n")
 
@@ -275,9 +275,11 @@ FLAGS = {
     "--max-length": ("--max-length", "700"),
     "--max-records": ("--max-records", "4"),
     "--resume": ("--no-resume",),
+    "--rerun": ("--rerun",),
     "--force": ("--force",),
     "--keep-blocks": ("--keep-blocks",),
     "--journal": ("--journal", "journal{}"),
+    "--part": ("--part", "1/1"),
     "--threshold": ("--threshold", "0.3"),
     "--precision": ("--precision", "auto"),
     "--threads": ("--threads", "1"),
@@ -291,7 +293,6 @@ FLAGS = {
     "--expandable-segments": ("--expandable-segments",),
     "--cache-clear-interval": ("--cache-clear-interval", "0"),
     "--cuda-streams": ("--no-cuda-streams",),
-    "--cache-weights": ("--cache-weights",),
     "--allow-partial": ("--allow-partial",),
     "-q": ("-q",),
     "-v": ("-v",),
@@ -301,9 +302,13 @@ FLAGS = {
 }
 
 
+CONTRADICTING = [{"--resume", "--rerun"}]
+
+
 def groups_of_pairs(names, most=6):
-    """Groups in which each two names stand together at least once, and each name alone."""
-    missing = set(itertools.combinations(names, 2))
+    """Groups in which each two names that may stand together once or more, and each name alone."""
+    pairs = itertools.combinations(names, 2)
+    missing = {pair for pair in pairs if {*pair} not in CONTRADICTING}
     while missing:
         group = list(min(missing, key=lambda pair: tuple(map(names.index, pair))))
         while len(group) < most:
@@ -313,7 +318,7 @@ def groups_of_pairs(names, most=6):
                     for g in group
                 )
                 for name in names
-                if name not in group
+                if name not in group and not any({name, g} in CONTRADICTING for g in group)
             }
             best = max(gain, key=gain.get)
             if not gain[best]:
@@ -325,7 +330,7 @@ def groups_of_pairs(names, most=6):
     yield from ([name] for name in names)
 
 
-# Tried in test_inputs.py and test_parquet.py, with files and bundles that they are for.
+# Tried in tests of their own, with files, bundles and clusters that they are for.
 NEEDING_MORE = {
     "-o",
     "--bundle",
@@ -333,6 +338,8 @@ NEEDING_MORE = {
     "--interleaved",
     "--sample-sheet",
     "--save-embeddings",
+    "--workers",
+    "--scheduler",
 }
 
 
@@ -444,7 +451,7 @@ WHEN = {
 
 
 @pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_a_stopped_run_says_so(big, tmp_path, when, how, code):
     """TRAP R6."""
     out = tmp_path / "run"
@@ -468,7 +475,11 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
     out = tmp_path / "run"
     ended, _, _ = stopped(big, out, signal.SIGKILL, when)
     assert ended == -signal.SIGKILL
-    assert {path.name for path in out.iterdir()} == {".virnucpro", "log.txt"}
+    left = {".virnucpro", "log.txt"} | ({"run.json"} if when == WHEN["tables"] else set())
+    assert {path.name for path in out.iterdir()} == left
+    if "run.json" in left:
+        jsonschema.validate(run_json(out), schema())
+        assert (run_json(out)["status"], run_json(out)["finished"]) == ("running", None)
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km")
     done = virnucpro(*arguments)
     assert done.code == 3
@@ -512,38 +523,6 @@ def test_a_signal_after_the_end_changes_nothing(how):
         assert process.returncode == 0
 
 
-SWALLOWED = """
-import os, sys
-from virnucpro import bundle
-from virnucpro.run import predict as run
-from virnucpro.cli import main
-
-how = int(sys.argv.pop())
-
-def load(name):
-    try:
-        os.kill(os.getpid(), how)
-    except BaseException:
-        pass
-    return bundle.load(name)
-
-run.load = load
-main()
-"""
-
-
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_that_an_import_swallows_is_raised_again(here, made, how, code):
-    arguments = ["predict", "in.fa", "-o", "run", "--bundle", made, "-q", str(int(how))]
-    command = [sys.executable, "-c", SWALLOWED, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, check=False, timeout=30, preexec_fn=interruptible
-    )
-    assert done.returncode == code
-    assert done.stderr.strip() == b"virnucpro: stopped before the end"
-    assert run_json(here / "run")["exit_code"] == code
-
-
 def check_forced(big: Path, out: Path) -> None:
     """With --force the folder takes a new run, and nothing of the old one stays."""
     arguments = ("predict", big / "small.fa", "-o", out, "--bundle", big / "km", "--force", "-q")
@@ -571,3 +550,15 @@ def test_a_run_goes_on_when_nobody_can_be_told(here, made, where):
         os.close(writing)
     assert done.returncode == 0
     assert json.loads((here / "run" / "run.json").read_text())["status"] == "complete"
+
+
+def test_descriptors_that_are_closed_are_given_to_no_file(here, made):
+    """What is meant for a terminal would be written into a result."""
+    predict(made, out="open")
+    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, "predict", "in.fa", "-o", "run"]
+    assert subprocess.run([*shell, "--bundle", made, "-v"], check=False).returncode == 0
+    assert run_json(here / "run")["status"] == "complete"
+    assert results(here / "run") == results(here / "open")
+    shell[-3:] = ["-", "-o", "piped"]
+    assert subprocess.run([*shell, "--bundle", made], check=False).returncode == 1
+    assert "nothing is piped into standard input" in run_json(here / "piped")["error"]
