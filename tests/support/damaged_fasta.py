@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +22,10 @@ from virnucpro.reads import TRIAL_RECORDS, Contig, Source, open_sources
 from virnucpro.run.predict import predict
 
 IUPAC = set(b"ACGTUNRYSWKMBDHV")
-BLANK = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+BLANK = b" \t\n\r\x0b\x0c"
+# What lies behind a gzip stream and cannot be a damaged member of it.
+FILLER = bytes(range(0x21)) + b"\xff"
+MARK = b"\xef\xbb\xbf"
 FOREIGN = (b"PK\x03\x04", b"\x1f\x8b")
 # What a decompressor or htslib refuses, where damaged FASTA begins so.
 OTHERS = (b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
@@ -61,16 +64,40 @@ def plain(data: bytes) -> Plain:
     """What the file holds."""
     if data.startswith(OTHERS):
         return Plain([], broken=True, exact=False)
-    text, broken, exact = unpacked(data) if data.startswith(b"\x1f\x8b") else (data, False, True)
-    text = text.removeprefix(b"\xef\xbb\xbf")
+    text, broken, exact, behind = data, False, True, b""
+    if data.startswith(b"\x1f\x8b"):
+        text, broken, exact, behind = unpacked(data)
+    text = text.removeprefix(MARK)
     if text.startswith(ALIGNMENTS):
         return Plain([], broken=True)
     foreign = text.startswith((*FOREIGN, *UTF16))
-    if not foreign and text[:8_192].lstrip().startswith(b"@"):
-        return plain_fastq(text, broken, exact)
-    lines = [line.strip(BLANK) for line in re.split(rb"\r\n|\r|\n", text)]
-    records: list[tuple[bytes, bytes]] = []
+    if behind.strip(FILLER) and text[-1:] not in (b"\n", b"\r", b""):
+        broken = True
+    found = None
+    if not foreign and text[:8_192].lstrip(BLANK + MARK).startswith(b"@"):
+        found = plain_fastq(lines_of(text), broken, exact)
+    else:
+        found = plain_fasta(lines_of(text), broken, exact, foreign)
+    if behind.strip(FILLER) and not found.refused:
+        found = replace(found, broken=True)
+    return found
+
+
+def lines_of(text: bytes) -> list[bytes]:
+    """Lines without their ends; the last is empty where the text ends with a line end."""
+    lines = re.split(rb"\r*\n|\r", text)
+    joined: list[bytes] = []
     for line in lines:
+        while line.startswith(MARK):
+            line = line.removeprefix(MARK)
+        joined += re.split(rb"(?:\xef\xbb\xbf)+(?=[>@])", line)
+    return joined
+
+
+def plain_fasta(lines: list[bytes], broken: bool, exact: bool, foreign: bool) -> Plain:
+    """What FASTA holds."""
+    records: list[tuple[bytes, bytes]] = []
+    for line in (line.strip(BLANK) for line in lines):
         if line.startswith(b">"):
             records.append((line[1:], b""))
         elif line and not line.startswith(b"#"):
@@ -81,40 +108,38 @@ def plain(data: bytes) -> Plain:
     return Plain(records[:-1] if broken else records, broken, exact, foreign)
 
 
-def plain_fastq(text: bytes, broken: bool, exact: bool) -> Plain:
+def plain_fastq(lines: list[bytes], broken: bool, exact: bool) -> Plain:
     """What FASTQ holds, up to the first record that is none."""
     records: list[tuple[bytes, bytes]] = []
-    lines = text.split(b"\n")
-    ended = lines[-1] == b""  # by a line end
-    lines = lines[:-1] if ended else lines
-    while lines and b"".join(lines).strip(b"\r"):
-        four = [line.removesuffix(b"\r") for line in lines[:4]]
-        whole = len(four) == 4 and (ended or len(lines) > 4 or four[3] != b"")
-        if not (whole and four[0][:1] == b"@" and four[2][:1] == b"+"):
-            break
-        if len(escaped(four[1])) != len(escaped(four[3])) or four[2][1:] not in (b"", four[0][1:]):
-            break
-        records.append((four[0][1:], four[1]))
+    while any(line.strip(BLANK) for line in lines):
+        if not lines[0].strip(BLANK):
+            lines = lines[1:]
+            continue
+        header, letters, plus, qualities = [*lines, b"", b"", b""][:4]
+        last = len(lines) <= 4  # its fourth line lacks a line end
+        letters = letters.strip(BLANK).replace(b".", b"N")
+        short = len(lines) < 4 or (last and (broken or (letters and not qualities)))
+        wrong = header[:1] != b"@" or (plus[:1] != b"+" and len(lines) > 3)
+        if short or wrong:
+            if broken and (short and not (wrong and not last)):
+                return Plain(records, broken, exact)
+            return Plain(records, broken or bool(records), exact, refused=not records)
+        records.append((header[1:], letters))
+        if last and len(qualities) < len(letters):
+            return Plain(records, broken=True, exact=exact)
         lines = lines[4:]
-    else:
-        return Plain(records, broken, exact)
-    begun = len(lines) < 4 or (lines[0].startswith(b"@") and lines[2].startswith(b"+"))
-    cut = broken and begun and len(lines) - (not ended) < 4
-    return Plain(records, broken or bool(records), exact, refused=not records and not cut)
+    return Plain(records, broken, exact)
 
 
-def escaped(line: bytes) -> bytes:
-    """As long as what the reader makes of letters outside ASCII."""
-    return re.sub(rb"[\x1a\x80-\xff]", b"xxx", line)
-
-
-def unpacked(data: bytes) -> tuple[bytes, bool, bool]:
-    """Text of a gzip file as far as it goes, whether it breaks, and whether the text is certain."""
+def unpacked(data: bytes) -> tuple[bytes, bool, bool, bytes]:
+    """Text of a gzip file as far as it goes, whether it breaks and is certain; what lies behind."""
     text = bytearray()
     while data := data.lstrip(b"\0") if text or data[:1] != b"\x1f" else data:
+        if not data.startswith(b"\x1f\x8b"):
+            return bytes(text), False, True, data
         body = after_header(data)
         if body is None:
-            return bytes(text), True, True
+            return bytes(text), True, True, b""
         unpack, part = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
         try:
             for i in range(len(body)):
@@ -123,14 +148,14 @@ def unpacked(data: bytes) -> tuple[bytes, bool, bool]:
                     data = body[i + 1 :]
                     break
         except zlib.error:
-            return bytes(text + part), True, False
+            return bytes(text + part), True, False, b""
         text += part
         if not unpack.eof:
-            return bytes(text + unpack.flush()), True, True
+            return bytes(text + unpack.flush()), True, True, b""
         if data[:8] != struct.pack("<II", zlib.crc32(part), len(part)):
-            return bytes(text), True, True
+            return bytes(text), True, True, b""
         data = data[8:]
-    return bytes(text), False, True
+    return bytes(text), False, True, b""
 
 
 def after_header(data: bytes) -> bytes | None:
@@ -138,6 +163,8 @@ def after_header(data: bytes) -> bytes | None:
     if len(data) < 10 or not data.startswith(b"\x1f\x8b\x08"):
         return None
     flags, at = data[3], 10
+    if flags & 0xE0:
+        return None
     if flags & 4:
         if len(data) < at + 2:
             return None
@@ -149,18 +176,25 @@ def after_header(data: bytes) -> bytes | None:
             at = data.find(b"\0", at) + 1
             if not at:
                 return None
-    at += 2 * bool(flags & 2)
+    if flags & 2:
+        if data[at : at + 2] != struct.pack("<H", zlib.crc32(data[:at]) & 0xFFFF):
+            return None
+        at += 2
     return data[at:] if at <= len(data) else None
 
 
 def name_of(header: bytes) -> str:
-    """The first word; a header that is no UTF-8 is Latin-1; control letters are replaced."""
+    """The first word; one that is no UTF-8 is Latin-1; control letters are replaced."""
+    word = next(iter(header.split()), b"")
     try:
-        text = header.decode("utf-8")
+        text = word.decode("utf-8")
     except UnicodeDecodeError:
-        text = header.decode("latin-1")
-    word = next(iter(text.split()), "")
-    return "".join("\ufffd" if ord(x) < 32 or 127 <= ord(x) < 160 else x for x in word)
+        text = word.decode("latin-1")
+    return "".join("\ufffd" if control(ord(x)) else x for x in text)
+
+
+def control(code: int) -> bool:
+    return code < 32 or 127 <= code < 160 or code in (0x2028, 0x2029)
 
 
 def is_dna(letters: bytes) -> bool:
@@ -271,15 +305,9 @@ def _member(text: bytes, rng: random.Random) -> bytes:
     flags = rng.choice((0, 0, 0, 4, 8, 16, 2, 30))
     extra = struct.pack("<H", 3) + b"abc" if flags & 4 else b""
     words = b"name\0" * bool(flags & 8) + b"comment\0" * bool(flags & 16)
-    return (
-        data[:3]
-        + bytes([flags])
-        + data[4:10]
-        + extra
-        + words
-        + b"hc" * bool(flags & 2)
-        + (data[10:])
-    )
+    header = data[:3] + bytes([flags]) + data[4:10] + extra + words
+    crc = struct.pack("<H", zlib.crc32(header) & 0xFFFF) if flags & 2 else b""
+    return header + crc + data[10:]
 
 
 PACKED_DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (

@@ -96,5 +96,7 @@ def _print(found: "Inspection") -> None:
     click.echo(f"  failing  {found.faulty:,} record{'s' * (found.faulty != 1)}")
     for fault in found.faults:
         click.echo(f"    {fault}")
+    if found.warning:
+        click.echo(f"  warning  {found.warning}")
     if found.broken:
         click.echo("  its end was not reached")

@@ -42,6 +42,6 @@ def _fill(found: list[Entry], entries: Entries) -> None:
     letters = 0
     for entry in entries:
         found.append(entry)
-        letters += len(entry[1])
+        letters += len(entry[2])
         if len(found) == _ENTRIES or letters > _LETTERS:
             return

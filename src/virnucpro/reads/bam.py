@@ -7,16 +7,25 @@ those of any other input are.
 import io
 import os
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from virnucpro.errors import InputError, VirnucproError
-from virnucpro.reads.compression import DAMAGE, GZIP_MAGIC, READ_BYTES, is_bam
-from virnucpro.reads.contig import Entries
+from virnucpro.errors import InputError, StreamBroken, VirnucproError
+from virnucpro.reads.compression import (
+    DAMAGE,
+    GZIP_MAGIC,
+    READ_BYTES,
+    Hashed,
+    behind,
+    is_bam,
+    is_filler,
+)
+from virnucpro.reads.contig import Entries, printable
 
 if TYPE_CHECKING:
     import pysam
@@ -31,7 +40,12 @@ LEFT_OUT_FLAGS = sum(LEFT_OUT.values())
 _PAIRED = 0x1
 # By the flags 0x40 (first) and 0x80 (second); a record that has both or none is of no pair.
 _MATE = (0, 1, 2, 0)
-_SAM = re.compile(rb"@(HD\tVN:|SQ\tSN:|RG\t|PG\tID:|CO\t)")
+# A line of a SAM header, and the tags that it must have (SAM specification, 1.3); a first line that
+# looks like one may be the name of a FASTQ record.
+_HEADER_LINE = re.compile(rb"@(HD|SQ|RG|PG)(\t[A-Za-z][A-Za-z0-9]:[^\t]*)+|@CO(\t.*)?", re.DOTALL)
+_NEEDED = {b"@SQ": (b"\tSN:", b"\tLN:"), b"@RG": (b"\tID:",), b"@PG": (b"\tID:",)}
+_SAM = re.compile(rb"@(HD|SQ|RG|PG|CO)\t")
+_FASTQ = re.compile(rb"@[^\r\n]*(\r\n|\r|\n)[A-Za-z.*-]*\1\+")
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CRAM_END = b"\xe0EOF"
 _TAIL_BYTES = 64
@@ -44,13 +58,14 @@ def form_of(head: bytes) -> str:
         return "BAM"
     if head.startswith(CRAM_MAGIC):
         return "CRAM"
-    return "SAM" if _SAM.match(head) else ""
+    return "SAM" if _SAM.match(head) and not _FASTQ.match(head) else ""
 
 
 def entries(
     stream: io.BufferedReader,
     path: Path,
     form: str,
+    raw: Hashed,
     *,
     left_out: Counter[str],
     pairs: bool,
@@ -59,12 +74,17 @@ def entries(
 ) -> Entries:
     """The primary records, complemented where they are aligned to the other strand.
 
-    left_out: takes the numbers of the others. pairs: whether mates are told by their flags;
-    read_groups: whether samples are by their read groups. Raises InputError where pysam, or the
-    reference of a CRAM, is missing; EOFError where the stream breaks.
+    raw: takes what is odd about the end of the file. left_out: takes the numbers of the others.
+    pairs: whether mates are told by their flags; read_groups: whether samples are by their read
+    groups. Raises InputError where pysam, or the reference of a CRAM, is missing, and for a header
+    that htslib refuses; EOFError where the stream breaks.
     """
-    ends = _end_of(stream.peek(READ_BYTES), form)
-    with _piped(stream) as (pipe, pump), _alignments(pipe, path, reference) as alignments:
+    head = stream.peek(READ_BYTES)
+    end = _End(head, form)
+    with (
+        _piped(stream, end) as (pipe, pump),
+        _alignments(pipe, pump, end, path, reference) as alignments,
+    ):
         sample_of = _samples(alignments) if read_groups else None
         number = 0
         try:
@@ -74,49 +94,107 @@ def entries(
                     left_out[next(name for name, bit in LEFT_OUT.items() if flag & bit)] += 1
                     continue
                 number += 1
+                header = found.query_name or ""
+                name = printable(header.encode("utf-8", "surrogateescape"))
                 yield (
-                    found.query_name or "",
+                    name,
+                    header if header.isprintable() else name,
                     (found.get_forward_sequence() or "").encode("ascii"),
                     _MATE[flag >> 6 & 3] if pairs and flag & _PAIRED else 0,
                     sample_of(found) if sample_of else "",
                 )
         except (OSError, ValueError) as error:
-            pump.check()
-            while pipe.read(READ_BYTES):
-                pass
-            if form == "CRAM" and ends(pump.tail):
-                raise InputError(
-                    f"this CRAM cannot be decoded after record {number}: its reference is missing "
-                    "or another one; give the right one with --reference FASTA",
-                    path,
-                ) from error
-            raise EOFError from error
-        while pipe.read(READ_BYTES):
-            pass
-        pump.check()
-        if not ends(pump.tail):
-            raise EOFError
+            pump.drain(pipe)
+            _explain(error, end, form, number, path)
+        pump.drain(pipe)
+        end.check(raw)
+
+
+def _explain(error: Exception, end: "_End", form: str, number: int, path: Path) -> NoReturn:
+    """Raise why htslib stopped after a record."""
+    if form == "CRAM" and end.whole:
+        raise InputError(
+            f"this CRAM cannot be decoded after record {number}: its reference is missing "
+            "or another one; give the right one with --reference FASTA",
+            path,
+        ) from error
+    if form == "SAM" and end.whole:
+        raise StreamBroken(
+            f"the line after alignment {number} that was read is not one of SAM; every record "
+            "before is kept: correct the file, or copy it again, and repeat the run",
+            path,
+        ) from error
+    raise EOFError from error
 
 
 def _samples(alignments: "pysam.AlignmentFile") -> "Callable[[pysam.AlignedSegment], str]":
     """The sample (SM) of a record's read group; empty if it has none."""
-    groups = alignments.header.to_dict().get("RG", [])
-    names = {group.get("ID"): str(group.get("SM", "")) for group in groups}
-    return lambda found: names.get(found.get_tag("RG"), "") if found.has_tag("RG") else ""
+    names: dict[str, str] = {}
+    for line in str(alignments.header).split("\n"):
+        if line.startswith("@RG\t"):
+            tags = dict(tag.split(":", 1) for tag in line.split("\t")[1:] if ":" in tag)
+            sample = tags.get("SM", "").encode("utf-8", "surrogateescape")
+            names.setdefault(tags.get("ID", ""), printable(sample))
+    return lambda found: names.get(str(found.get_tag("RG")), "") if found.has_tag("RG") else ""
 
 
-def _end_of(head: bytes, form: str) -> Callable[[bytes], bool]:
-    """Whether the last bytes of such a file are those of a whole one."""
-    if form == "CRAM":
-        return lambda tail: _CRAM_END in tail
-    if head.startswith(GZIP_MAGIC):
-        return lambda tail: tail.endswith(_BGZF_END)
-    return lambda _: True
+class _End:
+    """The end of alignments, as their bytes pass: whether it is there, and what lies behind it."""
+
+    def __init__(self, head: bytes, form: str) -> None:
+        self._head = head
+        self._form = form
+        self._bgzf = head.startswith(GZIP_MAGIC)
+        self._tail = b""
+        self._behind, self._filler = 0, True
+        self._line_ended = True
+
+    def part_of(self, data: bytes) -> bytes:
+        """Return what of the next bytes is part of the alignments: nothing behind the end mark."""
+        joined = self._tail + data
+        at = joined.rfind(_BGZF_END) + len(_BGZF_END) if self._bgzf else 0
+        more = joined[at:]
+        if self._behind or (at >= len(_BGZF_END) and more and more[:1] != GZIP_MAGIC[:1]):
+            more = data if self._behind else more
+            self._behind += len(more)
+            self._filler = self._filler and is_filler(more)
+            data = data[: len(data) - len(more)]
+        if data:
+            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+            self._line_ended = data.endswith((b"\n", b"\r"))
+        return data
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file ended as a whole one does, as far as its format tells."""
+        if self._form == "CRAM":
+            return _CRAM_END in self._tail
+        return self._tail.endswith(_BGZF_END) if self._bgzf else self._line_ended
+
+    def check(self, raw: Hashed) -> None:
+        """Raise EOFError where the end is missing, and tell raw what lies behind it."""
+        if (self._bgzf or self._form == "CRAM") and not self.whole:
+            raise EOFError
+        if self._behind:
+            told = behind(self._behind, f"{self._form} file")
+            raw.warning, raw.fault = (told, "") if self._filler else ("", told)
+
+    def malformed_header(self) -> tuple[str, int | None]:
+        """Return what is wrong with the header of a whole file, and in which line of a SAM."""
+        do = "correct it, as with `samtools reheader`, or give the reads as FASTQ"
+        if self._form == "SAM":
+            for number, line in enumerate(self._head.split(b"\n"), 1):
+                if not line.startswith(b"@"):
+                    break
+                needed = _NEEDED.get(line[:3], ())
+                if not (_HEADER_LINE.fullmatch(line) and all(tag in line for tag in needed)):
+                    return "this line of the header is malformed; correct or remove it", number
+        return f"the header of this {self._form} is malformed; {do}", None
 
 
 @contextmanager
 def _alignments(
-    pipe: io.FileIO, path: Path, reference: Path | None
+    pipe: io.FileIO, pump: "_Pump", end: _End, path: Path, reference: Path | None
 ) -> "Iterator[pysam.AlignmentFile]":
     try:
         import pysam
@@ -127,16 +205,22 @@ def _alignments(
             path,
         ) from error
     loud = pysam.set_verbosity(0)  # what htslib prints by itself is said by us
+    pysam.set_encoding_error_handler("surrogateescape")  # names need not be UTF-8
     try:
         try:
-            alignments = pysam.AlignmentFile(
-                pipe,
-                "r",
-                check_sq=False,
-                reference_filename=None if reference is None else os.fspath(reference),
-            )
+            with _silent_collector():
+                alignments = pysam.AlignmentFile(
+                    pipe,
+                    "r",
+                    check_sq=False,
+                    reference_filename=None if reference is None else os.fspath(reference),
+                )
         except (OSError, ValueError) as error:
-            raise EOFError from error
+            pump.drain(pipe)
+            if not end.whole:
+                raise EOFError from error
+            why, line = end.malformed_header()
+            raise InputError(why, path, line) from error
         try:
             yield alignments
         finally:
@@ -146,39 +230,54 @@ def _alignments(
         pysam.set_verbosity(loud)
 
 
-class _Pump(threading.Thread):
-    """Copies a stream into a pipe; tail is the last of it, once the pipe is empty."""
+@contextmanager
+def _silent_collector() -> Iterator[None]:
+    """Let nothing be printed when an object that could not be made is thrown away.
 
-    def __init__(self, stream: io.BufferedReader, pipe: int) -> None:
+    pysam closes such a file once more, htslib then fails once more, and Cython prints it twice.
+    """
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = lambda _: None, lambda *_: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = unraisable, uncaught
+
+
+class _Pump(threading.Thread):
+    """Copies a stream into a pipe, up to its end."""
+
+    def __init__(self, stream: io.BufferedReader, pipe: int, end: _End) -> None:
         super().__init__(daemon=True)
         self._stream = stream
         self._pipe = pipe
         self._error: Exception | None = None
-        self.tail = b""
+        self._end = end
 
     def run(self) -> None:
         try:
             with open(self._pipe, "wb") as pipe:  # noqa: PTH123 - a descriptor
                 while data := self._stream.read1(READ_BYTES):
-                    self.tail = (self.tail + data)[-_TAIL_BYTES:]
-                    pipe.write(data)
+                    pipe.write(self._end.part_of(data))
         except BrokenPipeError:  # nobody reads any more
             pass
         except (*DAMAGE, OSError, VirnucproError) as error:
             self._error = error
 
-    def check(self) -> None:
-        """Raises what ended the copying early; the pipe must be empty."""
+    def drain(self, pipe: io.FileIO) -> None:
+        """Empty the pipe, and raise what ended the copying early."""
+        while pipe.read(READ_BYTES):
+            pass
         self.join(_JOIN_S)
         if self._error is not None:
             raise self._error
 
 
 @contextmanager
-def _piped(stream: io.BufferedReader) -> Iterator[tuple[io.FileIO, _Pump]]:
+def _piped(stream: io.BufferedReader, end: _End) -> Iterator[tuple[io.FileIO, _Pump]]:
     """The same bytes as the read end of a pipe."""
     read, write = os.pipe()
-    pump = _Pump(stream, write)
+    pump = _Pump(stream, write, end)
     try:
         with io.FileIO(read, "rb") as pipe:
             pump.start()

@@ -11,15 +11,19 @@ PROTEIN_ONLY = "EFILPQ"
 MATE_MARKS = ("/", ".", "_")
 
 _TO_LETTERS = bytes.maketrans(b"acgtunryswkmbdhvU", b"ACGTTNRYSWKMBDHVT")
-_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+# Control letters, and what else ends a line for some reader.
+_CONTROLS = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029], "\N{REPLACEMENT CHARACTER}"
+)
 
 
 class Contig(NamedTuple):
     """One record of an input, a read or an assembled sequence.
 
-    record counts from 1 within the input. name is the first word of the header, empty if the header
-    is. sequence holds the letters exactly as they stand in the input, without line ends. fault says
-    why the contig cannot be processed; its sequence is then empty, and refused_nt how long it was.
+    record counts from 1 within the input. name is the first word of the header, up to a blank of
+    ASCII, empty if the header is; that of an alignment is its QNAME, blanks included. sequence
+    holds the letters as they stand in the input, without line ends. fault says why the contig
+    cannot be processed; its sequence is then empty, and refused_nt how long it was.
     header is the whole first line, without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one.
     short: whether it has fewer letters than are asked for, so that it is listed and not classified.
     """
@@ -57,9 +61,9 @@ class Seen:
     sha256: str = ""
 
 
-# A record as its format gives it: header and sequence; mate and sample where the format knows them,
-# else 0 and nothing. Tuples, since they are made by the million.
-Entry = tuple[str, bytes, int, str]
+# A record as its format gives it: name, header and sequence; mate and sample where the format knows
+# them, else 0 and nothing. Tuples, since they are made by the million.
+Entry = tuple[str, str, bytes, int, str]
 Entries = Generator[Entry, None, None]
 
 
@@ -68,15 +72,27 @@ def letters(sequence: bytes) -> bytes:
     return sequence.translate(_TO_LETTERS)
 
 
-def first_word(header: str) -> str:
-    """The name in a header."""
+def named(header: bytes) -> tuple[str, str]:
+    """Return the name in a header, and the header, whose bytes outside UTF-8 are escaped."""
+    text = header.decode("utf-8", "surrogateescape")
+    if " " not in text and text.isprintable():
+        return text, text
     words = header.split(None, 1)
-    return printable(words[0]) if words else ""
+    return printable(words[0]) if words else "", text
 
 
-def printable(name: str) -> str:
-    """A name without control letters."""
-    return name if name.isprintable() else name.translate(_CONTROLS)
+def printable(name: bytes) -> str:
+    """Return a name without control letters, read as UTF-8, and as Latin-1 where it is not."""
+    text = decoded_text(name)
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+def decoded_text(data: bytes) -> str:
+    """Return data read as UTF-8, and as Latin-1 where it is not UTF-8."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def template_of(first: str, second: str) -> str | None:
@@ -93,8 +109,15 @@ def template_of(first: str, second: str) -> str | None:
 
 def why_not_dna(text: str) -> str:
     """What is wrong with text, whose first letter is outside IUPAC, and what to do."""
+    if text[0] == "\ufeff":
+        return (
+            "a byte-order mark, which an editor left where files were joined; remove it, as with "
+            r"`sed 's/\xef\xbb\xbf//g'`"
+        )
     letter = "a space" if text[0] == " " else f"the letter {text[0]!r}"
     why = f"{letter}, which is no IUPAC nucleotide code"
+    if text[0] == ">":
+        return f"{why}: a line end is missing before it, perhaps where files were joined; put it in"
     if any(residue in text.upper() for residue in PROTEIN_ONLY):
         return f"{why}: this looks like protein; give the DNA or RNA that it was translated from"
     if text[0] in "-.":

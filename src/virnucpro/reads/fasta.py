@@ -1,18 +1,18 @@
 """FASTA -> entries."""
 
 import io
+import re
 from pathlib import Path
-from typing import BinaryIO, cast
-
-from dnaio import FastaReader
-from dnaio.exceptions import FastaFormatError
 
 from virnucpro.errors import InputError
 from virnucpro.reads.compression import READ_BYTES
-from virnucpro.reads.contig import IUPAC, Entries, Entry
-from virnucpro.reads.text import AsciiStream, unescaped
+from virnucpro.reads.contig import IUPAC, Entries, Entry, named
+from virnucpro.reads.text import whole_lines
 
 _WRONG = "this is no FASTA: a line that begins with '>' must come before any other text"
+_INDENTED = re.compile(rb"(?m)^[ \t\v\f]+>")
+# As numbers, for which bytes are searched faster.
+_HASH, _SPACE, _TAB, _VT, _FF = b"# \t\v\f"
 
 
 def entries(text: io.BufferedReader, path: Path) -> Entries:
@@ -21,20 +21,43 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     Blank lines, lines that begin with '#', the kind of line end and a missing last one are nothing
     to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
     """
-    stream = AsciiStream(text)
     head = text.peek(READ_BYTES)
-    waiting: Entry | None = None
-    try:
-        for entry in FastaReader(cast("BinaryIO", stream)):
-            if waiting is not None:
-                yield waiting
-            waiting = unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
-    except FastaFormatError as error:
-        raise InputError(_WRONG + _do(first_line(head)), path, (error.line or 0) + 1) from error
-    if stream.broken is not None:
-        raise stream.broken
-    if waiting is not None:
-        yield waiting
+    header: bytes | None = None
+    parts: list[bytes] = []
+    lines = 0
+    for block in whole_lines(text):
+        before, *records = (b"\n" + block).split(b"\n>")
+        if block.count(b">") != len(records):  # some are not at the beginning of a line
+            before, *records = (b"\n" + _INDENTED.sub(b">", block)).split(b"\n>")
+        if header is not None:
+            parts.append(before)
+        elif (line := _text_line(before)) is not None:
+            raise InputError(_WRONG + _do(first_line(head)), path, lines + line)
+        else:
+            lines += block.count(b"\n")
+        for record in records:
+            if header is not None:
+                yield _entry(header, parts)
+            header, _, letters = record.partition(b"\n")
+            parts = [letters]
+    if header is not None:
+        yield _entry(header, parts)
+
+
+def _entry(header: bytes, parts: list[bytes]) -> Entry:
+    text = parts[0] if len(parts) == 1 else b"\n".join(parts)
+    letters = text.replace(b"\n", b"")
+    if _HASH in letters or _SPACE in letters or _TAB in letters or _VT in letters or _FF in letters:
+        lines = map(bytes.strip, text.split(b"\n"))
+        letters = b"".join(line for line in lines if not line.startswith(b"#"))
+    name, line = named(header.rstrip())
+    return name, line, letters, 0, ""
+
+
+def _text_line(text: bytes) -> int | None:
+    """The number of the first line, after an empty one, that is neither blank nor a comment."""
+    lines = enumerate(map(bytes.strip, text.split(b"\n")))
+    return next((i for i, line in lines if line and not line.startswith(b"#")), None)
 
 
 def first_line(head: bytes) -> bytes:
@@ -57,11 +80,11 @@ def _do(line: bytes) -> str:
 
 def line_of_letter(text: io.BufferedReader, record: int) -> int | None:
     """The line of a record's first letter outside IUPAC, by a scan of its own."""
-    allowed = dict.fromkeys(IUPAC)
-    seen = 0
-    lines = io.TextIOWrapper(text, encoding="ascii", errors="surrogateescape")
-    for number, line in enumerate(map(str.strip, lines), 1):
-        seen += line.startswith(">")
-        if seen == record and not line.startswith((">", "#")) and line.translate(allowed):
-            return number
+    seen = number = 0
+    for block in whole_lines(text):
+        for line in map(bytes.strip, block.splitlines()):
+            number += 1
+            seen += line.startswith(b">")
+            if seen == record and line[:1] not in (b">", b"#") and line.translate(None, IUPAC):
+                return number
     return None

@@ -1,59 +1,92 @@
-"""FASTQ -> entries; qualities are checked for their number and then ignored."""
+"""FASTQ -> entries; what follows '+', and the qualities, are not looked at."""
 
 import io
-import re
 from pathlib import Path
-from typing import BinaryIO, cast
-
-from dnaio import FastqReader
-from dnaio.exceptions import FastqFormatError
 
 from virnucpro.errors import InputError, StreamBroken
-from virnucpro.reads.contig import Entries, first_word
-from virnucpro.reads.text import AsciiStream, unescaped
+from virnucpro.reads.contig import Entries, named
+from virnucpro.reads.text import whole_lines
 
-_CUT = "Premature end"
-# What dnaio says -> what a user should know.
-_WRONG = {
-    "expected to start with '@'": "a record must begin here, with '@'",
-    "expected to start with '+'": "the third line of a record must begin with '+' (FASTQ whose "
-    "sequences go over several lines cannot be read; write each on one line)",
-    "qualities differ": "the sequence and its qualities are not of the same length",
-    "descriptions don't match": "the name after '+' is not that of the record",
-    _CUT: "the file ends within a record",
-}
-_BLANK_END = re.compile(r"incomplete final record was: '(\\[nr])*'$")
+_DOT = ord(".")  # as a number, for which bytes are searched faster
+_BEGIN = "a record must begin here, with '@'"
+_PLUS = (
+    "the third line of a record must begin with '+' (FASTQ whose sequences go over several lines "
+    "cannot be read; write each on one line)"
+)
+_JOINED = f"{_BEGIN} (a line end may be missing where two files were joined)"
+_CUT = "the file ends within a record"
 
 
 def entries(text: io.BufferedReader, path: Path) -> Entries:
     """The records of a stream; if it breaks, those that are complete.
 
-    Raises InputError for what is no FASTQ, StreamBroken where a record after others is malformed,
-    and whatever broke the stream.
+    Blank lines between records, blanks around letters and the kind of line end are passed over; a
+    '.' is read as N, as old sequencers wrote it. Raises InputError for what is no FASTQ,
+    StreamBroken where a record after others is malformed, and whatever broke the stream.
     """
-    stream, record, last = AsciiStream(text), 0, ""
-    try:
-        for entry in FastqReader(cast("BinaryIO", stream)):
-            record, last = record + 1, entry.name
-            yield unescaped(entry.name), entry.sequence.encode("ascii"), 0, ""
-    except FastqFormatError as error:
-        last_line = error.line is not None and error.line >= stream.line_ends
-        cut = stream.broken is not None and (last_line or _CUT in str(error))
-        if not cut and not _BLANK_END.search(str(error)):
-            why = next((why for said, why in _WRONG.items() if said in str(error)), str(error))
-            line = None if error.line is None else error.line + 1
-            if not record:
-                raise InputError(f"this is no FASTQ: {why}", path, line) from error
-            raise StreamBroken(
-                f"{why}; record {record} ({first_word(unescaped(last))}) is the last one that was "
-                "read and is kept; correct the file, or copy it again, and repeat the run",
-                path,
-                line,
-            ) from error
-    if stream.broken is not None:
-        raise stream.broken
+    record, name, line = 0, "", 1
+    lines: list[bytes] = [b""]
+    for block in whole_lines(text):
+        lines[-1:] = (lines[-1] + block).split(b"\n")
+        at, last = 0, len(lines) - 5
+        while at <= last:
+            header = lines[at]
+            if header[:1] != b"@":
+                if not header or header.isspace():
+                    at += 1
+                    continue
+                longer = at > 3 and len(lines[at - 1]) > len(lines[at - 3])
+                raise _malformed(_JOINED if longer else _BEGIN, path, line + at, record, name)
+            if lines[at + 2][:1] != b"+":
+                raise _malformed(_PLUS, path, line + at + 2, record, name)
+            letters = lines[at + 1].strip()
+            if _DOT in letters:
+                letters = letters.replace(b".", b"N")
+            record += 1
+            name, text_of_header = named(header[1:])
+            yield name, text_of_header, letters, 0, ""
+            at += 4
+        del lines[:at]
+        line += at
+    while lines and not lines[0].strip():
+        del lines[0]
+        line += 1
+    if not lines:
+        return
+    header, letters, plus, qualities = [*lines, b"", b"", b""][:4]
+    if header[:1] != b"@":
+        raise _malformed(_BEGIN, path, line, record, name)
+    if len(lines) > 2 and plus and plus[:1] != b"+":
+        raise _malformed(_PLUS, path, line + 2, record, name)
+    letters = letters.strip()
+    if len(lines) < 4 or (letters and not qualities):
+        raise _malformed(_CUT, path, line + len(lines) - 1, record, name)
+    name, text_of_header = named(header[1:])
+    yield name, text_of_header, letters.replace(b".", b"N"), 0, ""
+    if len(qualities) < len(letters):
+        raise _malformed(_CUT, path, line + 3, record + 1, name)
 
 
-def line_of_sequence(record: int) -> int:
-    """Where the letters of a record stand."""
-    return 4 * record - 2
+def _malformed(why: str, path: Path, line: int, record: int, name: str) -> InputError:
+    if not record:
+        return InputError(f"this is no FASTQ: {why}", path, line)
+    return StreamBroken(
+        f"{why}; record {record} ({name}) is the last one that was read and is kept; correct the "
+        "file, or copy it again, and repeat the run",
+        path,
+        line,
+    )
+
+
+def line_of_sequence(text: io.BufferedReader, record: int) -> int | None:
+    """Where the letters of a record stand, by a scan of its own."""
+    place = seen = number = 0
+    for block in whole_lines(text):
+        for line in block.split(b"\n")[: block.count(b"\n")]:
+            number += 1
+            if place or line.strip():
+                seen += not place
+                place = (place + 1) % 4
+                if (seen, place) == (record, 2):
+                    return number
+    return None

@@ -12,8 +12,8 @@ from virnucpro.errors import InputError, SettingsError, StreamBroken
 from virnucpro.reads.ahead import ahead
 from virnucpro.reads.bam import entries as of_alignments
 from virnucpro.reads.bam import form_of
-from virnucpro.reads.compression import DAMAGE, READ_BYTES, Hashed, is_damage, text_of
-from virnucpro.reads.contig import Entries, first_word
+from virnucpro.reads.compression import DAMAGE, READ_BYTES, UTF8_MARK, Hashed, is_damage, text_of
+from virnucpro.reads.contig import Entries
 from virnucpro.reads.fasta import entries as of_fasta
 from virnucpro.reads.fasta import first_line, line_of_letter
 from virnucpro.reads.fastq import entries as of_fastq
@@ -57,6 +57,8 @@ _TAR = (257, b"ustar")
 _BARE_SAM = re.compile(
     rb"[^\t@>][^\t]*\t\d+\t[^\t]+\t\d+\t\d+\t(\*|(\d+[MIDNSHP=X])+)(\t[^\t]+){4}"
 )
+# Blanks and byte-order marks.
+_BEFORE_TEXT = b" \t\n\v\f\r" + UTF8_MARK
 _ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+(.+)", re.IGNORECASE)
 PAIRS = ("auto", "interleaved", "none")
 
@@ -168,6 +170,11 @@ class InputFile:
         return 0 if self._raw is None else self._raw.bytes_read
 
     @property
+    def warning(self) -> str:
+        """What is odd about the end of the file, though it was read; empty if nothing."""
+        return "" if self._raw is None else self._raw.warning
+
+    @property
     def sha256(self) -> str:
         """Hex digest of the whole file, as it lies on the disk; empty until it was read."""
         return "" if self._raw is None else self._raw.sha256
@@ -203,6 +210,12 @@ class InputFile:
                     last = entry[0]
                     yield entry
                     del entry  # its letters; the next is read meanwhile
+            if self._raw.fault:
+                raise StreamBroken(
+                    f"{self._raw.fault}; every record before is kept, but if others were there, as "
+                    "in a damaged part, they are missing: copy or download the file again",
+                    self.path,
+                )
         except (*DAMAGE, OSError) as error:
             after = _after(self.records, last)
             if is_damage(error):
@@ -223,16 +236,17 @@ class InputFile:
         form = form_of(head)
         if form:
             self._damaged = self._damaged if packed else f"{form} file"
-            entries = self._alignments(text, form)
+            assert self._raw is not None
+            entries = self._alignments(text, form, self._raw)
         else:
             _refuse_foreign(head, self.path)
-            is_fastq = head.lstrip().startswith(b"@")
+            is_fastq = head.lstrip(_BEFORE_TEXT).startswith(b"@")
             form = "FASTQ" if is_fastq else "FASTA"
             entries = (of_fastq if is_fastq else of_fasta)(text, self.path)
         self.form = f"{form}, {packed}" if packed else form
         return entries
 
-    def _alignments(self, text: io.BufferedReader, form: str) -> Entries:
+    def _alignments(self, text: io.BufferedReader, form: str, raw: Hashed) -> Entries:
         reading = self.reading
         if reading.mates is not None or reading.pairs == "interleaved":
             option = "--mates" if reading.mates is not None else "--interleaved"
@@ -245,6 +259,7 @@ class InputFile:
             text,
             self.path,
             form,
+            raw,
             left_out=self.left_out,
             pairs=reading.pairs == "auto",
             read_groups=reading.read_groups,
@@ -256,15 +271,14 @@ class InputFile:
     def line_of_letter(self, record: int) -> int | None:
         """The line of a record's first letter outside IUPAC, where the format has lines.
 
-        None also for FASTA from a stream that is not kept, as it takes a second pass.
+        None also for a stream that is not kept, as it takes a second pass.
         """
-        if self.form.startswith("FASTQ"):
-            return line_of_sequence(record)
+        scan = line_of_sequence if self.form.startswith("FASTQ") else line_of_letter
         kept = self.stream is None or self.stream.kept
-        if not (self.form.startswith("FASTA") and kept):
+        if not (self.form.startswith("FAST") and kept):
             return None
         with closing(self.opened()) as raw, text_of(raw) as (_, text):
-            return line_of_letter(text, record)
+            return scan(text, record)
 
 
 def _nothing() -> None:
@@ -287,8 +301,7 @@ def _refuse_foreign(head: bytes, path: Path) -> None:
         raise InputError(f"this is {what}; {do}", path)
 
 
-def _after(record: int, header: str) -> str:
+def _after(record: int, name: str) -> str:
     if not record:
         return "before its first record was complete"
-    name = first_word(header)
     return f"after record {record} ({name}), the last one that was complete and is kept"

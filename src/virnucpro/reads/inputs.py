@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from virnucpro.errors import InputError
 from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open_sources
@@ -156,6 +155,8 @@ def closing_lines(sources: Sequence[Source]) -> Iterator[Each]:
     """What of the inputs is not in the tables, and what was read as something else."""
     aligned = [source for source in sources if source.left_out is not None]
     yield [_alignments([source]) for source in aligned], _alignments(aligned)
+    odd = [f"warning: {path}: {told}" for s in sources for path, told in s.warnings]
+    yield odd, f"warning: {len(odd):,} inputs have an odd end; run.json says which"
     parts = [source for source in sources if not source.whole]
     why = "were read, as --max-records asks; these results are not those of the whole"
     lines = [f"{s.path}: only its first {s.seen.records:,} records {why}" for s in parts]
@@ -210,19 +211,3 @@ def other_bundle(name: str, records: float, letters: float) -> str | None:
         f"records are of {mean_nt:,.0f} nt on average: {other} would suit them better, which is "
         f"made for chunks of {other.rpartition('-')[2]} nt and states its accuracy on such"
     )
-
-
-def input_entry(source: Source) -> dict[str, Any]:
-    """An element of inputs in run.json."""
-    mates = [str(file.path) for file in source.files[1:]]
-    return {
-        "path": str(source.path),
-        "mates": mates[0] if mates else None,
-        "sample": source.sample,
-        "format": source.files[0].form,
-        "sha256": source.sha256 or None,
-        "bytes": source.bytes_read if source.streamed else source.size_bytes,
-        "records": source.seen.records,
-        "whole": source.whole and bool(source.sha256),
-        "left_out": source.left_out,
-    }

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from virnucpro.errors import InputError, StreamBroken
-from virnucpro.reads.contig import Contig, Entries, Entry, first_word, template_of
+from virnucpro.reads.contig import Contig, Entries, Entry, template_of
 
 # So many records without their mate beside them are remembered, to notice it elsewhere.
 REMEMBERED = 50_000
@@ -28,8 +28,8 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
                 "is kept)",
                 paths[0],
             )
-        yield one[0], one[1], 1, one[3]
-        yield other[0], other[1], 2, other[3]
+        yield *one[:3], 1, one[4]
+        yield *other[:3], 2, other[4]
     if (other := next(second, None)) is not None:
         raise _alone(number + 1, other, paths[1], f"{paths[0]} ends before it")
 
@@ -48,8 +48,8 @@ def interleaved(entries: Entries, path: Path) -> Entries:
                 "file (what came before is kept)",
                 path,
             )
-        yield one[0], one[1], 1, one[3]
-        yield other[0], other[1], 2, other[3]
+        yield *one[:3], 1, one[4]
+        yield *other[:3], 2, other[4]
         number += 2
 
 
@@ -62,12 +62,12 @@ def side_by_side(entries: Entries, path: Path) -> Entries:
     alone: dict[str, tuple[int, int]] = {}
     name, mate, record = "", 0, 0  # of the entry before, if it still lacks its mate
     for number, entry in enumerate(entries, 1):
-        if mate and entry[2] == 3 - mate and entry[0] == name:
+        if mate and entry[3] == 3 - mate and entry[0] == name:
             mate = 0
         else:
             if mate:
                 _remember(alone, name, mate, record, path)
-            name, mate, record = entry[0], entry[2], number
+            name, mate, record = entry[0], entry[3], number
         yield entry
     if mate:
         _remember(alone, name, mate, record, path)
@@ -95,12 +95,11 @@ def _remember(
 
 
 def _are_mates(one: Entry, other: Entry) -> bool:
-    same = one[0] == other[0]
-    return same or template_of(first_word(one[0]), first_word(other[0])) is not None
+    return template_of(one[0], other[0]) is not None
 
 
 def _named(number: int, entry: Entry) -> str:
-    return f"record {number} ({first_word(entry[0])})"
+    return f"record {number} ({entry[0]})"
 
 
 def _alone(number: int, entry: Entry, path: Path, why: str) -> StreamBroken:

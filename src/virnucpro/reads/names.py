@@ -33,4 +33,4 @@ def sample_name(path: Path, other: Path | None = None) -> str:
 
 def decoded(name: str) -> str:
     """A name from the system, which need not be UTF-8, as text that can be printed."""
-    return printable(os.fsencode(name).decode("utf-8", errors="replace"))
+    return printable(os.fsencode(name).decode("utf-8", errors="replace").encode())

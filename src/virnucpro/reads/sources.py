@@ -14,12 +14,11 @@ from pathlib import Path
 from virnucpro.errors import InputError
 from virnucpro.reads.bam import LEFT_OUT, form_of
 from virnucpro.reads.compression import DAMAGE, READ_BYTES, text_of
-from virnucpro.reads.contig import IUPAC, Contig, Entry, Seen, first_word, why_not_dna
+from virnucpro.reads.contig import IUPAC, Contig, Entry, Seen, decoded_text, why_not_dna
 from virnucpro.reads.files import InputFile, Reading, readable_size
 from virnucpro.reads.mates import alternating, are_pair, interleaved
 from virnucpro.reads.names import decoded, sample_name
 from virnucpro.reads.streams import STDIN
-from virnucpro.reads.text import unescaped
 
 # A letter outside IUPAC in one of so many first records means that the file is no DNA.
 TRIAL_RECORDS = 100
@@ -170,6 +169,11 @@ class Source:
         return Seen(self._records, self._crc, self._sha256)
 
     @property
+    def warnings(self) -> list[tuple[Path, str]]:
+        """What is odd about the ends of files that were read, with their paths."""
+        return [(file.path, file.warning) for file in self.files if file.warning]
+
+    @property
     def left_out(self) -> dict[str, int] | None:
         """Alignments that are no primary records, by kind; None for other formats.
 
@@ -237,16 +241,15 @@ class Source:
             yield contig
 
     def _contig(self, record: int, entry: Entry) -> Contig:
-        header, sequence, mate, sample = entry
-        name, sample = first_word(header), sample or self.sample
+        name, header, sequence, mate, sample = entry
         others = sequence.translate(None, IUPAC)
-        contig = Contig(sample, record, name, sequence, "", header, mate)
+        contig = Contig(sample or self.sample, record, name, sequence, "", header, mate)
         if not others:
             if not self.rna:
                 self.rna = _U[0] in sequence or _U[1] in sequence
             return contig
         position = next(i for i, letter in enumerate(sequence) if letter in others)
-        why = why_not_dna(unescaped(sequence[position:].decode("ascii")))
+        why = why_not_dna(decoded_text(sequence[position:]))
         if record <= TRIAL_RECORDS:
             file = self.files[(record - 1) % len(self.files)]
             within = (record - 1) // len(self.files) + 1

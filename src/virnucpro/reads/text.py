@@ -1,62 +1,62 @@
-"""Text of any encoding as ASCII, so that a reader of lines sees the same in every locale."""
+"""Text of any line ends, cut into blocks of whole lines."""
 
 import io
 import re
-import sys
+from collections.abc import Iterator
 
-from virnucpro.reads.compression import DAMAGE, READ_BYTES
+from virnucpro.reads.compression import DAMAGE, READ_BYTES, UTF8_MARK
 
-_ESCAPE = 0x1A
-_ESCAPED = chr(_ESCAPE)
-_TO_ESCAPE = re.compile(rb"[\x1a\x80-\xff]")
-_FROM_ESCAPE = re.compile(rb"\x1a([0-9a-f]{2})")
+# A byte-order mark where files of an editor were joined: before a line, or where the line end
+# before the next record is missing.
+_RETURN = ord("\r")  # as a number, for which bytes are searched faster
+_MARKED_LINE = re.compile(rb"(?m)^(?:\xef\xbb\xbf)+")
+_MARKED_RECORD = re.compile(rb"(?:\xef\xbb\xbf)+(?=[>@])")
 
 
-class AsciiStream(io.BufferedIOBase):
-    """Bytes with every one outside ASCII as _ESCAPE and two hex digits.
+def whole_lines(text: io.BufferedReader) -> Iterator[bytes]:
+    r"""Yield the text in blocks that end with a line end, which is always \n; the last may not.
 
-    dnaio decodes FASTA in the encoding of the locale, and takes no FASTQ outside ASCII; this way
-    all locales read the same, and a header with an accent in it breaks none. unescaped is the way
-    back. Where reading fails the stream just ends, and broken is the error: dnaio would drop what
-    it holds by then. line_ends: how many were read.
+    Line ends are \n, \r\n and \r. Byte-order marks where files were joined are left out. Where the
+    stream breaks, what was read of the last line comes first, and then its error is raised.
     """
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream = stream
-        self._waiting = b""
-        self.broken: Exception | None = None
-        self.line_ends = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read1(self, size: int = -1, /) -> bytes:
+    begun: list[bytes] = []
+    broken: Exception | None = None
+    returns = 0  # carriage returns that may still belong to a \r\n
+    while broken is None:
         try:
-            data = b"" if self.broken else self._stream.read1(size)
+            data = text.read1(READ_BYTES)
         except (*DAMAGE, OSError) as error:
-            self.broken, data = error, b""
-        self.line_ends += data.count(b"\n")
-        if data.isascii() and _ESCAPE not in data:
-            return data
-        return _TO_ESCAPE.sub(lambda match: b"%c%02x" % (_ESCAPE, match[0][0]), data)
+            data, broken = b"", error
+        ended = not data
+        if returns or _RETURN in data:
+            data, returns = _with_newlines(data, returns, last=ended)
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            yield _unmarked(b"".join((*begun, data[:cut])))
+            begun = []
+        begun.append(data[cut:])
+        if ended:
+            break
+    if rest := b"".join(begun):
+        yield _unmarked(rest)
+    if broken is not None:
+        raise broken
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        """At most size bytes, fewer only at the end."""
-        parts = [self._waiting]
-        missing = sys.maxsize if size is None or size < 0 else size
-        while sum(map(len, parts)) < missing and (data := self.read1(READ_BYTES)):
-            parts.append(data)
-        whole = b"".join(parts)
-        self._waiting = whole[missing:]
-        return whole[:missing]
+
+def _with_newlines(data: bytes, returns: int, *, last: bool) -> tuple[bytes, int]:
+    r"""Return data after so many \r with \n alone, and how many \r at its end were kept back."""
+    body = data if last else data.rstrip(b"\r")
+    kept = len(data) - len(body)
+    if not body and not last:
+        return b"", returns + kept
+    stripped = body.lstrip(b"\r")
+    returns += len(body) - len(stripped)
+    if returns and stripped[:1] != b"\n":
+        stripped = b"\n" * returns + stripped
+    return re.sub(rb"\r+\n", b"\n", stripped).replace(b"\r", b"\n"), kept
 
 
-def unescaped(text: str) -> str:
-    """What the file says, read as UTF-8, and as Latin-1 where it is none."""
-    if _ESCAPED not in text:
-        return text
-    data = _FROM_ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode("ascii"))
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+def _unmarked(block: bytes) -> bytes:
+    if UTF8_MARK[0] not in block or UTF8_MARK not in block:
+        return block
+    return _MARKED_RECORD.sub(b"\n", _MARKED_LINE.sub(b"", block))

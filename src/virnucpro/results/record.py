@@ -43,6 +43,7 @@ class InputRecord:
     bytes: int
     records: int
     whole: bool = True
+    warning: str | None = None
     left_out: Mapping[str, int] | None = None
 
     @classmethod
@@ -58,6 +59,7 @@ class InputRecord:
             bytes=source.bytes_read if source.streamed else source.size_bytes,
             records=source.seen.records,
             whole=source.whole and bool(source.sha256),
+            warning="; ".join(f"{path}: {told}" for path, told in source.warnings) or None,
             left_out=source.left_out,
         )
 

@@ -31,7 +31,7 @@ class Inspection:
     one. chunk_status counts chunks by the status that predict would give them; open_frames is None
     for bundles that score whole chunks. shortest_nt, longest_nt: of the records that have letters.
     faults: the first few sentences, of faulty records in all. broken: why the input ends early or
-    is refused.
+    is refused. warning: what is odd about the end of its file.
     """
 
     path: str
@@ -51,6 +51,7 @@ class Inspection:
     open_frames: int | None = None
     faults: list[str] = field(default_factory=list)
     broken: str | None = None
+    warning: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -91,6 +92,7 @@ def _inspect(source: Source, bundle: Bundle, settings: Settings) -> Inspection:
             status += np.bincount(of_block, minlength=len(Status))
             frames += open_frames
         found.broken = str(broken[0]) if broken else None
+        found.warning = "; ".join(told for _, told in source.warnings) or None
     except InputError as error:
         found.broken = str(error)
     found.chunk_status = {STATUS_NAMES[s]: int(status[s]) for s in Status if status[s]}
