@@ -673,10 +673,11 @@ def test_an_input_that_was_cut_off_and_is_whole_later(here, length):
     check(expected, reused=kept)
 
 
-def letter_in(records: list[tuple[str, str]], number: int) -> list[tuple[str, str]]:
+def letter_in(records: list[tuple[str, str]], number: int, at: int = 50) -> list[tuple[str, str]]:
     name, text = records[number]
-    other = "A" if text[50] != "A" else "C"
-    return [*records[:number], (name, text[:50] + other + text[51:]), *records[number + 1 :]]
+    other = "A" if text[at] != "A" else "C"
+    changed = text[:at] + other + text[at + 1 :]
+    return [*records[:number], (name, changed), *records[number + 1 :]]
 
 
 @pytest.mark.parametrize(
@@ -717,7 +718,7 @@ def test_what_was_cut_off_may_go_on_otherwise(here):
     (here / "in.fa").write_bytes(whole[: int(0.8 * len(whole))])
     assert predict().code == 1
     last, kept = len(table(here / "run" / "contigs.tsv")) - 1, len(blocks())
-    (here / "in.fa").write_bytes(fasta(letter_in(RECORDS, last)))
+    (here / "in.fa").write_bytes(fasta(letter_in(RECORDS, last, at=-50)))
     expected = clean()
     assert predict().code == 0
     check(expected, reused=kept)
