@@ -77,7 +77,7 @@ class OutOfMemory(VirnucproError):
 
 
 class Terminated(BaseException):
-    """SIGTERM: ends a run as Ctrl-C does, with an exit code of its own.
+    """SIGTERM or SIGHUP: ends a run as Ctrl-C does, with an exit code of its own.
 
     No KeyboardInterrupt: click turns that into an Abort that no longer says what it was.
     """

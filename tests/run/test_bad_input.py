@@ -28,6 +28,7 @@ from made_reads import ubam
 from virnucpro.reads.streams import PIECE_BYTES
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
 from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.storage.lock import NAME as LOCK
 
 HEADERS = {
     "calls.tsv": CALLS_COLUMNS,
@@ -254,6 +255,7 @@ def as_if_killed(run: Path) -> None:
     for path in run.iterdir():
         if path.name not in (".virnucpro", "log.txt", "log.jsonl"):
             path.unlink()
+    (run / ".virnucpro" / LOCK).touch()
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
