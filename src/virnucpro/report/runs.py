@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
+from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
 from virnucpro.report.columns import Columns, blocks
-from virnucpro.report.complexity import Complexity, complexities
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
