@@ -27,6 +27,7 @@ from virnucpro.results.files import RunFiles
 from virnucpro.results.record import now
 from virnucpro.run.directory import written_in
 from virnucpro.run.fingerprint import fingerprint_of
+from virnucpro.run.negatives import Negatives
 from virnucpro.run.runners import Work
 from virnucpro.run.settings import Settings
 
@@ -39,7 +40,8 @@ class Job:
     """A run as it was asked for and comes to on this machine.
 
     devices: cpu or cuda:N, one a worker where there are several. compute: resolved for a device.
-    prefetch: workers that prepare blocks ahead. notes: sentences on the inputs.
+    prefetch: workers that prepare blocks ahead. notes: sentences on the inputs. negatives: the
+    user's own.
     """
 
     settings: Settings
@@ -54,11 +56,18 @@ class Job:
     files: RunFiles
     fingerprint: dict[str, str]
     started: datetime
+    negatives: Negatives | None = None
 
     @property
     def threshold(self) -> float:
-        """Where p_virus is cut."""
+        """Where p_virus of records is cut."""
         return self.settings.threshold(self.bundle)
+
+    @property
+    def chunk_threshold(self) -> float:
+        """Where p_virus of chunks is cut."""
+        chosen = self.settings.outputs.threshold
+        return self.bundle.threshold if chosen is None else chosen
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -92,7 +101,8 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in
     )
     files = settings.files
-    _refuse_inputs_as_results(sources, files)
+    negatives = Negatives.of(settings.outputs, settings.reading)
+    _refuse_inputs_as_results([*sources, *([negatives.source] if negatives else [])], files)
     if remote is not None:
         plan = remote.plan
         device = Device(plan.device, remote.device_name, remote.threads)
@@ -118,6 +128,7 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         files=files,
         fingerprint=fingerprint_of(bundle, plan, reading),
         started=started,
+        negatives=negatives,
     )
 
 
