@@ -107,9 +107,20 @@ class Run:
 
     @property
     def threshold(self) -> float | None:
-        """Where p_virus was cut; None where run.json does not say."""
+        """Where p_virus of records was cut; None where run.json does not say."""
         found = self.settings.get("threshold")
         return None if found is None else float(found)
+
+    @property
+    def chunk_threshold(self) -> float | None:
+        """Where p_virus of chunks was cut, another number if the bundle has a calibration."""
+        found = self.settings.get("chunk_threshold", self.threshold)
+        return None if found is None else float(found)
+
+    @property
+    def worth(self) -> Mapping[str, Any]:
+        """What run.json tells of expected mistakes; empty without a calibration."""
+        return self.document.get("worth") or {}
 
 
 def read_run(files: RunFiles, share: int = 1) -> Run:
