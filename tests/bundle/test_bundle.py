@@ -338,7 +338,7 @@ def test_the_head_of_an_embedded_bundle_gives_the_scores_of_its_network(name):
     found = load(name)
     network = codon_network_of(found, "cpu", "fp32")
     codons = torch.randint(0, 65, (5, 6, 168), generator=torch.Generator().manual_seed(1))
-    p_virus, _ = network.probabilities(codons)
+    p_virus = network.outputs(codons).p_virus
     probabilities = found.head.probabilities(network.encoder(codons)[0])
     assert probabilities.shape == (5, 2)
     assert torch.equal(probabilities[:, 1], p_virus)

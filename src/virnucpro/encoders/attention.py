@@ -162,6 +162,21 @@ def _math(
     return mixed_BHTD
 
 
+def _products(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
+    """Softmax between two batched products in the dtype of v: for short sequences without a bias.
+
+    Scores are summed wide and rounded to that dtype before the softmax, which is computed wide.
+    """
+    assert mask.keep is None
+    assert mask.slopes is None
+    scale = q_BHTD.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v = (x_BHTD.flatten(0, 1) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+    scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    return torch.bmm(scores.softmax(-1), v).view(q_BHTD.shape)
+
+
 def _sdpa(
     q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
 ) -> Tensor:
@@ -263,6 +278,7 @@ KERNELS: Mapping[str, Kernel] = {
     "efficient": _only(SDPBackend.EFFICIENT_ATTENTION),
     "flex": _flex,
     "math": _math,
+    "products": _products,
     "sdpa": _sdpa,
 }
 # Widths of a head that a kernel takes: multiples of 8, or from 16 on powers of two.
@@ -284,7 +300,7 @@ def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool
         raise SettingsError(
             f"attention kernel {backend!r} is not known; choose {', '.join(BACKENDS)}"
         )
-    if backend in ("auto", "math", "sdpa"):
+    if backend in ("auto", "math", "products", "sdpa"):
         return None
     if device.type != "cuda":
         return "it runs on CUDA devices only"
