@@ -10,6 +10,7 @@ import gzip
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,11 @@ from virnucpro.measure.accuracy import (
 )
 from virnucpro.measure.labels import Labelled, LabelledContig, read_two_sided, read_with_labels
 from virnucpro.measure.metrics import confusion, expected_precision
-from virnucpro.train.encoder_fit import (
-    EncoderSettings,
-    FitProgress,
-    FitResult,
-    fit_encoder,
-    write_chunk_bundle,
-)
+from virnucpro.train.encoder_fit import FitProgress, FitResult, fit_encoder, write_chunk_bundle
+from virnucpro.train.encoder_settings import EncoderSettings
 from virnucpro.train.fragments import Augmentation
 from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
+from virnucpro.train.units import calibration_units
 
 CHUNKS_NT = (500, 300)
 DESCRIPTION = (
@@ -49,73 +46,97 @@ DESCRIPTION = (
 )
 ONE_PERCENT = 0.01
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
+PROPHAGES = Path(__file__).with_name("prophages.tsv")
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
-CHOSEN = "one-look"
-STEPS = 6500
-
-
-def _settings(network: CodonConfig, hidden: float, weight_decay: float) -> EncoderSettings:
-    return EncoderSettings(
-        network=network,
-        steps=STEPS,
-        patience=0,
-        weight_decay=weight_decay,
-        augmentation=Augmentation(hidden=hidden),
-    )
-
-
-# What was compared on the slice of train; see README.md beside this file.
+CHOSEN = "plain"
+STEPS = 45_000
+GROUPS = (
+    *("rna_virus", "dna_virus", "phage"),
+    *("bacteria", "archaea", "fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human"),
+    *("organelle", "plasmid", "mobile_element"),
+)
+EUKARYOTES = ("fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human")
+UNRESOLVED = (
+    ("unknown_virus", ("rna_virus", "dna_virus", "phage")),
+    ("prokaryote_unresolved", ("bacteria", "archaea", "plasmid")),
+    ("fungi_protozoa", ("fungi", "protozoa")),
+    ("eukaryote_unresolved", EUKARYOTES),
+)
+NETWORK = CodonConfig(
+    channels=(64, 128),
+    blocks=(1, 2),
+    kernels=(5, 5),
+    attention=("frame", "frame"),
+    heads=2,
+    rotary=16,
+    dropout=0.15,
+)
+PLAIN = EncoderSettings(
+    network=NETWORK,
+    steps=STEPS,
+    patience=0,
+    augmentation=Augmentation(nonsense=0.02),
+    groups=GROUPS,
+    unresolved=UNRESOLVED,
+    by_level=True,
+    slice_fraction=0.03,
+    evaluate_every=1000,
+    save_every=1000,
+)
+# What was compared on the slice; see README.md beside this file.
 CANDIDATES = {
-    "pyramid": _settings(
-        CodonConfig(
-            channels=(64, 128, 256),
-            blocks=(2, 2, 2),
-            kernels=(5, 3, 3),
-            attention=(),
-            dropout=0.1,
-        ),
-        hidden=0.2,
-        weight_decay=0.1,
-    ),
-    "one-look": _settings(
-        CodonConfig(
-            channels=(64, 128),
-            blocks=(1, 3),
-            kernels=(5, 5),
-            attention=("frame",),
-            dropout=0.15,
-        ),
-        hidden=0.2,
-        weight_decay=0.1,
-    ),
-    "two-looks": _settings(
-        CodonConfig(
-            channels=(64, 128),
-            blocks=(1, 2),
-            kernels=(5, 5),
-            attention=("frame", "frame"),
-            dropout=0.15,
-        ),
-        hidden=0.2,
-        weight_decay=0.1,
-    ),
-    "wide": _settings(
-        CodonConfig(channels=(64, 160), blocks=(2, 4), kernels=(5, 5), attention=(), dropout=0.2),
-        hidden=0.3,
-        weight_decay=0.2,
-    ),
+    "plain": PLAIN,
+    "tail": replace(PLAIN, tail_weight=0.3, seed=1),
 }
 
 
 def train_side(data: Path) -> Labelled:
-    """The contigs to train on; val is never read here."""
-    folder = data / "train"
-    return read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])
+    """The contigs of train and more, calibration units among them; val is never read here."""
+    folders = (data / "train", data / "more")
+    return read_two_sided(
+        [folder / "viral.fasta.gz" for folder in folders],
+        [folder / "nonviral.fasta.gz" for folder in folders],
+    )
+
+
+def fitting_side(contigs: Sequence[LabelledContig]) -> list[LabelledContig]:
+    """What networks are fitted on and chosen by: no calibration unit, and no prophage."""
+    kept_apart = calibration_units(contigs)
+    fitting = [contig for contig in contigs if contig.unit not in kept_apart]
+    return without_stretches(fitting, read_stretches(PROPHAGES))
+
+
+def read_stretches(table: Path) -> dict[str, list[tuple[int, int]]]:
+    """Contig -> stretches [start, end), of a table with columns id, start, end."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    with table.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            found.setdefault(row["id"], []).append((int(row["start"]), int(row["end"])))
+    return found
+
+
+def without_stretches(
+    contigs: Sequence[LabelledContig], stretches: Mapping[str, Sequence[tuple[int, int]]]
+) -> list[LabelledContig]:
+    """The contigs with these stretches cut out, what is left between them each a contig."""
+    found: list[LabelledContig] = []
+    for contig in contigs:
+        if not (cuts := stretches.get(contig.name.partition("|")[0])):
+            found.append(contig)
+            continue
+        starts = [0, *(end for _, end in sorted(cuts))]
+        ends = [*(start for start, _ in sorted(cuts)), len(contig.sequence)]
+        for start, end in zip(starts, ends, strict=True):
+            if end - start >= min(LENGTHS_NT):
+                name, piece = f"{contig.name}:{start + 1}-{end}", contig.sequence[start:end]
+                found.append(replace(contig, name=name, sequence=piece))
+    return found
 
 
 def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> None:
     """Fits one candidate and writes its weights, with the record in their metadata."""
     labelled = train_side(options.data)
+    contigs = fitting_side(labelled.contigs)
 
     def tell(now: FitProgress) -> None:
         if not now.evaluated:
@@ -125,7 +146,7 @@ def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> 
         print(f"{name}: step {now.step}/{now.steps}, loss {now.loss:.4f}{area}{left}", flush=True)
 
     result = fit_encoder(
-        labelled.contigs,
+        contigs,
         settings,
         options.device,
         options.work / name,
