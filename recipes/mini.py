@@ -230,15 +230,17 @@ def measure(options: argparse.Namespace) -> None:
     val = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])
     for chunk_nt in CHUNKS_NT:
         baseline = load(options.out / f"kmer-{chunk_nt}-v1")
-        of_baseline = _measured(options, baseline, "auto", val.contigs, fixed, None)
+        scorer = baseline.classifier("cpu")
+        of_baseline = _measured(options, baseline, scorer, val.contigs, fixed, None)
         if not baseline.card:
             _keep_card(baseline, {**of_baseline, "sources": sources}, {})
         bundle = load(options.out / f"mini-{chunk_nt}-v2")
-        card = _measured(options, bundle, "bf16", val.contigs, fixed, of_baseline)
-        fp32 = evaluate(bundle.classifier("cpu", "fp32"), fixed[chunk_nt], chunk_nt=chunk_nt)
-        card["fixed_fragments_fp32"] = _numbers(fp32.chunk[0])
-        card |= _changed(bundle, fixed[chunk_nt])
-        card["by_origin"] = _by_origin(bundle, fixed[chunk_nt])
+        scorer = bundle.classifier(options.device, "fp32")
+        card = _measured(options, bundle, scorer, val.contigs, fixed, of_baseline)
+        bf16 = evaluate(bundle.classifier("cpu", "bf16"), fixed[chunk_nt], chunk_nt=chunk_nt)
+        card["fixed_fragments_bf16"] = _numbers(bf16.chunk[0])
+        card |= _changed(bundle, scorer, fixed[chunk_nt])
+        card["by_origin"] = _by_origin(scorer, fixed[chunk_nt])
         card["sources"] = sources
         _keep_card(bundle, card, {"bf16": _agreement(bundle, fixed[chunk_nt])})
 
@@ -246,13 +248,12 @@ def measure(options: argparse.Namespace) -> None:
 def _measured(
     options: argparse.Namespace,
     bundle: Bundle,
-    precision: str,
+    classifier: Classifier,
     val: Sequence[LabelledContig],
     fixed: Mapping[int, Sequence[LabelledContig]],
     baseline: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The numbers of a card; beside each AUROC that of the baseline on the same fragments."""
-    classifier = bundle.classifier("cpu", precision)
     chunk_nt = bundle.chunk_nt
     found = evaluate(classifier, fixed[chunk_nt], chunk_nt=chunk_nt, threshold=bundle.threshold)
     print(f"{bundle.name}, {classifier.precision}: {_numbers(found.chunk[0])}", flush=True)
@@ -312,9 +313,11 @@ def _by_novelty(
     return rows
 
 
-def _changed(bundle: Bundle, fixed: Sequence[LabelledContig]) -> dict[str, Any]:
+def _changed(
+    bundle: Bundle, classifier: Classifier, fixed: Sequence[LabelledContig]
+) -> dict[str, Any]:
     """What substitutions cost, and how much of what has no origin is called virus."""
-    classifier, rows = bundle.classifier("cpu", "bf16"), []
+    rows = []
     for rate in SUBSTITUTIONS:
         changed = fragments.substituted(fixed, rate)
         found = evaluate(classifier, changed, chunk_nt=bundle.chunk_nt, threshold=bundle.threshold)
@@ -333,9 +336,8 @@ def _changed(bundle: Bundle, fixed: Sequence[LabelledContig]) -> dict[str, Any]:
     return {"by_substitutions": rows, "nonsense": nonsense}
 
 
-def _by_origin(bundle: Bundle, fixed: Sequence[LabelledContig]) -> list[dict[str, Any]]:
+def _by_origin(classifier: Classifier, fixed: Sequence[LabelledContig]) -> list[dict[str, Any]]:
     """How often the group head names the group of a fragment, where that is resolved."""
-    classifier = bundle.classifier("cpu", "bf16")
     assert isinstance(classifier, ChunkClassifier)
     probability = classifier.group_probabilities([f.sequence.decode("ascii") for f in fixed])
     named = np.array(classifier.groups)[probability.argmax(1)]

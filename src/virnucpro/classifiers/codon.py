@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from virnucpro.classifiers.head import Head, misfits, state_of
-from virnucpro.encoders.attention import HALF, Mask, attention
+from virnucpro.encoders.attention import Mask, attention, backend_for_short
 from virnucpro.encoders.precision import WideLayerNorm, wide
 from virnucpro.errors import BundleError
 from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
@@ -31,7 +31,6 @@ AMBIGUOUS_CODON = 64
 CODON_BUCKET = 8
 # Chunks have some 84 positions here: the slowest pair of channels turns by less than half a circle.
 ROTARY_BASE = 100.0
-WIDE_HEAD = 64
 # Codes of A C G T N in the order of their letters, A < C < G < N < T.
 _LETTER_RANK = (0, 1, 2, 4, 3)
 _COMPLEMENT = (3, 2, 1, 0, 4)
@@ -96,6 +95,11 @@ class CodonConfig:
     rotary: int = 0
     embedding: int = 256
     dropout: float = 0.15
+
+    @property
+    def head_width(self) -> int:
+        """Channels of a head of attention."""
+        return self.channels[-1] // self.heads
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a bundle's manifest."""
@@ -184,13 +188,9 @@ class Attention(nn.Module):
         if self.rotary:
             qkv_RT3HD = _turned(qkv_RT3HD, self.rotary)
         q, k, v = qkv_RT3HD.permute(2, 0, 3, 1, 4)
-        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend=self._kernel(q))
+        kernel = backend_for_short(self.backend, q.device, q.dtype, q.shape[-1])
+        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend=kernel)
         return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
-
-    def _kernel(self, q_RHTD: Tensor) -> str:
-        """Torch's fused kernel for CPUs loses to plain products on a hundred wide positions."""
-        short = not q_RHTD.is_cuda and q_RHTD.dtype in HALF and q_RHTD.shape[-1] >= WIDE_HEAD
-        return "products" if self.backend == "auto" and short else self.backend
 
 
 def _plus(x: Tensor, more: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ NAMES = {
     "_scaled_dot_product_efficient_attention": "memory-efficient",
     "_scaled_dot_product_flash_attention_for_cpu": "PyTorch CPU flash",
     "flash_attention": "Triton flash",
+    "baddbmm": "batched products",
 }
 WITH_BIAS = {"memory-efficient", "cuDNN flash", "Triton flash"}
 SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "_scaled_dot_product_attention_math"}
@@ -285,6 +286,8 @@ KERNELS: Mapping[str, Kernel] = {
 ALIGNED = ("flash", "cudnn", "efficient")
 # The widest head that triton takes.
 TRITON_WIDTH = 128
+# The narrowest head for which plain products pay in short sequences.
+SHORT_WIDTH = 64
 # Kernels that give queries and keys their rotary positions themselves.
 TURNING = ("triton",)
 BACKENDS = ("auto", "triton", "flash", "cudnn", "efficient", "flex", "math")
@@ -452,6 +455,15 @@ def backend_for(wish: str, biased: bool) -> str:
     """What a wish means to one encoder: FlashAttention-2 takes no bias, so where there is one
     `flash` is met by any fused kernel that does, which `auto` chooses."""
     return "auto" if wish == "flash" and biased else wish
+
+
+def backend_for_short(wish: str, device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """What a wish means for sequences of some hundred tokens at most, without pads or a bias.
+
+    With wide heads, torch's fused kernel for CPUs takes twice as long in 16 bit as plain products.
+    """
+    fits = device.type == "cpu" and dtype in HALF and width >= SHORT_WIDTH
+    return "products" if wish == "auto" and fits else wish
 
 
 def kernels_tried(
