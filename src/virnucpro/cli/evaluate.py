@@ -21,10 +21,16 @@ FEW = 100
 
 @click.command()
 @click.argument("bundle", type=NAME, shell_complete=bundle_names)
-@click.option_panel("Labelled sequences", options=OPTIONS)
+@click.option_panel("Labelled sequences", options=[*OPTIONS, "--novelty"])
 @click.option_panel("Classifier", options=["--threshold", "--precision", "--threads"])
 @click.option_panel("Output", options=["--json", "--quiet", "--no-progress"])
 @labelled_options
+@click.option(
+    "--novelty",
+    type=FILE,
+    help="A table with columns id and novelty: how near each viral record is to what the bundle "
+    "was trained on (unseen, distant, related, close, known). Adds the accuracy by novelty.",
+)
 @click.option("--threshold", type=SHARE, help="Default: the bundle's.")
 @click.option(
     "--precision",
@@ -48,6 +54,7 @@ def evaluate(
     labels: tuple[Path, ...],
     positive: tuple[Path, ...],
     negative: tuple[Path, ...],
+    novelty: Path | None,
     threshold: float | None,
     precision: str,
     threads: int | None,
@@ -59,7 +66,7 @@ def evaluate(
 
     Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
     positives, by chunk and by contig, over all and per group, level and source where these are
-    known. What has no score ranks lowest.
+    known, and by novelty. What has no score ranks lowest.
 
     \b
     virnucpro evaluate mini-500 --positive viral.fasta --negative host.fasta
@@ -68,6 +75,7 @@ def evaluate(
     from virnucpro.bundle import load
     from virnucpro.devices.machine import use_threads
     from virnucpro.measure.accuracy import evaluate as measure
+    from virnucpro.measure.labels import with_novelty
     from virnucpro.storage.atomic import write_json
 
     if json_path is not None:
@@ -75,6 +83,8 @@ def evaluate(
     found = load(bundle)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
+        if novelty is not None:
+            contigs = with_novelty(contigs, novelty)
         total, done = sum(len(contig.sequence) for contig in contigs), 0
         if found.kind != "kmer":
             use_threads(threads)
