@@ -27,6 +27,7 @@ from virnucpro.results.false_discovery import (
     worst_of_groups,
 )
 from virnucpro.results.prior import Cells, estimated_prior
+from virnucpro.results.sample import background_of
 from virnucpro.train.calibration_fit import (
     ScoredRecords,
     reliability_of,
