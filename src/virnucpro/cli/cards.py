@@ -165,6 +165,7 @@ def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
         if not isinstance(value, Mapping) and not _is_rows(value):
             top.add_row(Text(name), _folding(value))
     yield top
+    yield from _calibrated(manifest, width)
     parts = {name: value for name, value in manifest.items() if isinstance(value, Mapping)}
     for name in sorted(parts.keys() - {"files"}, key=lambda name: (name in LAST, name)):
         yield from _part(name, parts[name], width)
