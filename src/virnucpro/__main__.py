@@ -4,22 +4,31 @@ import os
 import signal
 import sys
 
+_STREAMS = ("stdin", "r"), ("stdout", "w"), ("stderr", "w")
+
 
 def main() -> None:
     """Run the program and exit; what takes its time is imported here."""
-    # A descriptor that is missing would be given to the next file that is opened.
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
-    # Python has none where the descriptor was missing, and libraries write to them unasked.
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    _open_missing_streams()
     # No traceback of a Ctrl-C while nothing has begun; cli.signals takes it later.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from virnucpro.cli import main
 
     main()
+
+
+def _open_missing_streams() -> None:
+    """Open descriptors 0, 1 and 2 where they are missing: the next file would take their numbers.
+
+    What is printed to them then goes nowhere, as to /dev/null.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, (name, mode) in enumerate(_STREAMS):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from virnucpro.cli.merge import merge
 from virnucpro.cli.predict import predict
 from virnucpro.cli.report import report
 from virnucpro.cli.signals import INTERRUPTED, stop
-from virnucpro.cli.terminal import complain
+from virnucpro.cli.terminal import complain, unfailing_stderr
 from virnucpro.cli.train import train
 from virnucpro.cli.validate import validate
 from virnucpro.cli.values import EMPTY
@@ -89,6 +89,7 @@ def main() -> NoReturn:
         # A path need not be UTF-8; stderr escapes by itself.
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stderr = unfailing_stderr()
         code = _run()
     except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module
         code = _stopped(error)

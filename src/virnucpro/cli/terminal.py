@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from io import FileIO, TextIOWrapper
 from textwrap import fill
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 import rich_click as click
 from rich.console import Console
@@ -27,6 +29,9 @@ from virnucpro.cli.forecast import Forecast
 from virnucpro.cli.signals import stop
 from virnucpro.devices.memory import peak_memory_bytes
 from virnucpro.progress import WARNING, Position
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
@@ -129,6 +134,21 @@ def folded(text: str, *, stderr: bool = True) -> str:
         fill(x, width, break_long_words=False, break_on_hyphens=False) for x in text.split("\n")
     )
     return "\n".join(lines)
+
+
+class _Unfailing(FileIO):
+    """A descriptor that takes everything, also where its disk is full or nobody reads it."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
+def unfailing_stderr() -> TextIO:
+    """Return standard error such that what cannot be printed changes nothing else."""
+    raw, encoding = _Unfailing(2, "w", closefd=False), sys.stderr.encoding
+    return TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True, write_through=True)
 
 
 def complain(text: str) -> None:
