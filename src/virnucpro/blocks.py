@@ -156,13 +156,24 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of a run that one worker computed. seconds: spent on blocks."""
+    """The share of a run that one worker computed.
+
+    seconds: in which its device had blocks. used, looks: how often it was looked how much of the
+    moment before the device had computed, and the sum of these shares; 0 looks: unknown.
+    """
 
     host: str
     device: str
-    blocks: int
-    chunks: int
-    seconds: float
+    blocks: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    used: float = 0.0
+    looks: int = 0
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the time in which the device computed, 0 to 1; None: unknown."""
+        return self.used / self.looks if self.looks else None
 
     def __add__(self, other: "Share") -> "Share":
         return replace(
@@ -170,7 +181,23 @@ class Share:
             blocks=self.blocks + other.blocks,
             chunks=self.chunks + other.chunks,
             seconds=self.seconds + other.seconds,
+            used=self.used + other.used,
+            looks=self.looks + other.looks,
         )
+
+    def as_dict(self, name: str, wall_s: float) -> dict[str, object]:
+        """Return plain values for run.json. wall_s: in which the blocks of the run were scored."""
+        known = self.utilisation
+        return {
+            "name": name,
+            "host": self.host,
+            "device": self.device,
+            "blocks": self.blocks,
+            "chunks": self.chunks,
+            "seconds": round(self.seconds, 3),
+            "busy": round(self.seconds / wall_s, 3) if wall_s else None,
+            "utilisation": "unknown" if known is None else round(known, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +208,7 @@ class Telemetry:
     encoder. batches: by encoder. memory: of the device, by stage; of several devices, the fullest.
     embedding_widths: of nucleotides and protein. in_turns: whether a device holds only one of both
     encoders at a time. expandable_segments: as the allocator has them; None: unknown. shares: of
-    several workers, by name.
+    workers, by name. notes: sentences for the log.
     """
 
     scoring_s: float = 0.0
@@ -192,6 +219,7 @@ class Telemetry:
     in_turns: bool = False
     expandable_segments: bool | None = None
     shares: Mapping[str, Share] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: "Telemetry") -> "Telemetry":
         segments = self.expandable_segments
@@ -204,6 +232,7 @@ class Telemetry:
             in_turns=self.in_turns or other.in_turns,
             expandable_segments=other.expandable_segments if segments is None else segments,
             shares=_joined(self.shares, other.shares, operator.add),
+            notes=self.notes + other.notes,
         )
 
     def with_memory(self, stage: str, memory: Memory) -> "Telemetry":

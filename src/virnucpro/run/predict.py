@@ -55,8 +55,8 @@ from virnucpro.run.log import (
     disk_taken,
     open_log,
     opening,
+    rates,
     shares,
-    shares_of,
     smaller_batches,
 )
 from virnucpro.run.pipeline import compute, contigs_of, limited
@@ -369,7 +369,10 @@ class _Run:
             memory={"peak_bytes": peak_memory_bytes()} | memory,
             started=instant(job.started),
             finished=None if status == RUNNING else instant(end),
-            workers=shares_of(telemetry.shares, self.timings.get("blocks_s", 0.0)),
+            workers=[
+                share.as_dict(name, self.timings.get("blocks_s", 0.0))
+                for name, share in sorted(telemetry.shares.items())
+            ],
             part=self._part() if status == PART else None,
         )
 
@@ -398,6 +401,8 @@ class _Run:
         if new:
             before = self.telemetry
             self.telemetry += scored.telemetry
+            for note in scored.telemetry.notes:
+                self.log.line(note)
             self._warn_of_smaller_batches(before)
         self.scored["records"] += sum(record.begins for record in scored.records)
         self.scored["chunks"] += len(scored.rows)
@@ -426,7 +431,8 @@ class _Run:
             Position(
                 done=read * share,
                 total=None if unknown else sum(source.size_bytes for source in job.sources),
-                note=f"{scored['records']:,} records, {scored['chunks']:,} chunks",
+                note=f"{scored['records']:,} records, {scored['chunks']:,} chunks"
+                f"{rates(self.telemetry.shares)}",
                 count=scored["new chunks"],
                 unit="chunks",
             )
