@@ -247,6 +247,7 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
             "mates": None,
             "format": "FASTA",
             "whole": True,
+            "warning": None,
             "left_out": None,
         }
     ]
