@@ -4,8 +4,6 @@ import os
 import signal
 import sys
 
-_STREAMS = ("stdin", "r"), ("stdout", "w"), ("stderr", "w")
-
 
 def main() -> None:
     """Run the program and exit; what takes its time is imported here."""
@@ -21,14 +19,16 @@ def main() -> None:
 def _open_missing_streams() -> None:
     """Open descriptors 0, 1 and 2 where they are missing: the next file would take their numbers.
 
-    What is printed to them then goes nowhere, as to /dev/null.
+    What is printed to them then goes nowhere, as to /dev/null. sys.stdin stays None where it was:
+    nothing is piped in.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-    for number, (name, mode) in enumerate(_STREAMS):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

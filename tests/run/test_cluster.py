@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dask
@@ -119,8 +119,12 @@ def preloaded(folder: Path, fault: str = "pass", sleep_s: float = 0.0):
 
 def workers_of(pid: int | None = None) -> list[psutil.Process]:
     """The worker processes that a process started."""
-    children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if any("dask_worker" in word for word in child.cmdline())]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended meanwhile
+            if any("dask_worker" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def kill_one() -> None:
