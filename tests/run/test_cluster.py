@@ -341,6 +341,8 @@ def running(tmp_path):
 
     def start(workers: int) -> Cluster:
         clusters.append(Cluster(tmp_path, workers))
+        wait_for(lambda: "Scheduler at" in (tmp_path / "scheduler.log").read_text())
+        (tmp_path / "worker.log").touch()
         wait_for(lambda: (tmp_path / "worker.log").read_text().count("Registered to") >= workers)
         return clusters[-1]
 
@@ -402,6 +404,13 @@ def test_a_worker_of_another_version_is_refused_by_name(here, tmp_path, running,
     wait_for(lambda: (tmp_path / "worker.log").read_text().count("Registered to") == 2)
     with pytest.raises(WorkerError, match=r"differs from .* in its version of virnucpro: "):
         run(settings(here, tmp_path / "run", scheduler=started.address))
+
+
+def test_a_cluster_without_workers_is_one_sentence(here, tmp_path, running, monkeypatch):
+    address = running(0).address
+    monkeypatch.setattr(cluster, "RECONNECT_S", 2.0)
+    with pytest.raises(WorkerError, match="the scheduler has no workers; start some with"):
+        run(settings(here, tmp_path / "run", scheduler=address))
 
 
 @pytest.mark.parametrize(

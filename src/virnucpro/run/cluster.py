@@ -26,6 +26,8 @@ _ANY_PORT = f"{LOOPBACK}:0"
 _ENDS_WITH_INPUT = "virnucpro.run.dask_worker"
 # How long a lost connection to a running scheduler may take to come back.
 RECONNECT_S = 30.0
+# A running cluster in which no worker appeared for this long is taken to be complete.
+SETTLED_S = 0.5
 
 # What was found to go wrong with the usual settings (docs/scale.md).
 _CONFIG = {
@@ -206,12 +208,25 @@ class RunningCluster:
             raise WorkerError(
                 f"{self._address}: no Dask scheduler answers here ({error}); check --scheduler"
             ) from error
-        if not self.client.scheduler_info()["workers"]:
+        try:
+            self._wait_for_workers()
+        except WorkerError:
             self.client.close()
-            raise WorkerError(
-                f"{self._address}: the scheduler has no workers; start some with `dask worker`"
-            )
+            raise
         return self
+
+    def _wait_for_workers(self) -> None:
+        """Wait for the first worker, and until no more come; later ones are taken, too."""
+        end, before = monotonic() + RECONNECT_S, 0
+        while (
+            now := len(self.client.scheduler_info(n_workers=-1)["workers"])
+        ) != before or not now:
+            if not now and monotonic() > end:
+                raise WorkerError(
+                    f"{self._address}: the scheduler has no workers; start some with `dask worker`"
+                )
+            before = now
+            sleep(SETTLED_S)
 
     def __exit__(self, *_: object) -> None:
         self.client.close(timeout=5)
