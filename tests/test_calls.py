@@ -161,6 +161,9 @@ def made_contigs(draw):
     return contigs
 
 
+OF_CONTIGS = ("chunks", "called", "virus", "failed", "mean", "max_p_virus", "status")
+
+
 def aggregate(blocks, rule):
     calls = ContigCalls()
     rows = []
@@ -177,8 +180,7 @@ def aggregate(blocks, rule):
             chunk,
             last_ends,
         )
-        names = [name for name in found.__slots__ if name != "called_nt"]
-        columns = [getattr(found, name).tolist() for name in names]
+        columns = [getattr(found, name).tolist() for name in OF_CONTIGS]
         rows += zip(*columns, strict=True)
     return rows
 

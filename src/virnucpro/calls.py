@@ -71,6 +71,10 @@ class Embeddings:
         return Embeddings(self.nucleotides[kept], self.protein[kept])
 
 
+# Columns of scores that not every classifier has.
+OPTIONAL = ("embeddings", "groups", "notes")
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What a classifier says of n chunks, and of the m frames of them that it scored.
@@ -80,7 +84,8 @@ class Scores:
     ascending; frame: (m,) 0..5, ascending within a chunk; frame_p_others, frame_p_virus: (m,).
     A classifier of whole chunks gives one frame row a called chunk, its most heavily weighted
     frame, and no max_p_virus or max_p_others. embeddings: of the m frames, where they were asked
-    for.
+    for. groups: (n, G) log-probabilities of the groups that the network tells apart, for networks
+    that do. notes: (n,) bits of what was noted of the letters, see classifiers.screen.
     """
 
     status: NDArray[np.uint8]
@@ -93,6 +98,8 @@ class Scores:
     frame_p_others: NDArray[np.float32]
     frame_p_virus: NDArray[np.float32]
     embeddings: Embeddings | None = None
+    groups: NDArray[np.float16] | None = None
+    notes: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings is not None and len(self.embeddings) != len(self.frame):
@@ -131,10 +138,12 @@ class Scores:
             replace(part, frame_chunk=(part.frame_chunk + first).astype(np.int32))
             for part, first in zip(parts, before[:-1], strict=True)
         ]
-        names = [part.name for part in fields(cls) if part.name != "embeddings"]
+        names = [part.name for part in fields(cls) if part.name not in OPTIONAL]
         return cls(
             **{n: np.concatenate([getattr(part, n) for part in moved]) for n in names},
             embeddings=Embeddings.joined([p.embeddings for p in parts if p.embeddings is not None]),
+            groups=_groups_of(parts),
+            notes=None,
         )
 
     def failing(self, chunks: NDArray[np.integer]) -> "Scores":
@@ -149,7 +158,22 @@ class Scores:
             **{n: np.where(bad, getattr(one_by_one, n), getattr(self, n)) for n in columns},
             **{n: getattr(self, n)[kept] for n in rows},
             embeddings=None if self.embeddings is None else self.embeddings.part(kept),
+            groups=self.groups,
+            notes=self.notes,
         )
+
+
+def _groups_of(parts: Sequence[Scores]) -> NDArray[np.float16] | None:
+    """The groups of all parts; zeros for a part that failed, which has none."""
+    widths = {part.groups.shape[1] for part in parts if part.groups is not None}
+    if not widths:
+        return None
+    missing = widths.pop()
+    found = [
+        np.zeros((len(part), missing), np.float16) if part.groups is None else part.groups
+        for part in parts
+    ]
+    return np.concatenate(found)
 
 
 class Call(IntEnum):

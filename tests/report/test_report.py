@@ -22,6 +22,7 @@ from made_runs import Chunk, made_run
 from virnucpro.bundle import embedded_bundles, load
 from virnucpro.bundle.card import PREVALENCES, Accuracy, about_bundle
 from virnucpro.bundle.write import write_bundle
+from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
@@ -36,7 +37,6 @@ from virnucpro.report import (
     shown,
     words,
 )
-from virnucpro.report.complexity import complexities
 from virnucpro.report.runs import read_run
 from virnucpro.results.files import RunFiles
 from virnucpro.results.read import run_files
@@ -427,7 +427,7 @@ def test_a_run_that_left_no_tables(tmp_path):
     ("name", "line", "number"),
     [
         ("contigs.tsv", "lake\t1\ta\n", 3),
-        ("contigs.tsv", "lake\tx\ta\t1\t1\t1\t1\t\t\tnone\tok\n", 3),
+        ("contigs.tsv", "lake\tx\ta\t1\t1\t1\t1\t\t\tnone\tok\t\t\t\t\t\n", 3),
         ("calls.tsv", "lake\t1\ta\t1\t0\t4\tF9\t\tnone\tok\t\t\n", 3),
     ],
 )

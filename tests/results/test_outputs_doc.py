@@ -15,6 +15,7 @@ from virnucpro.calls import Call, Rule, Status
 from virnucpro.reads import open_sources
 from virnucpro.results.counts import Counts
 from virnucpro.results.files import RunFiles
+from virnucpro.results.judge import MeanJudge
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
 from virnucpro.results.record import SCHEMA_VERSION
 from virnucpro.results.regions import Odds
@@ -68,7 +69,7 @@ def run_dir(tmp_path_factory) -> Path:
     assert len(list(sources[0].contigs())) == 3
     seen = [sources[0].seen]
     wanted = Wanted(odds=Odds(0.9, 0.1, 4), sequences="all")
-    write_tables(files, journal, Rule("frames"), sources, seen, wanted)
+    write_tables(files, journal, MeanJudge(Rule("frames"), 4), sources, seen, wanted)
     shutil.rmtree(files.hidden)
     return folder / "out"
 
@@ -151,6 +152,8 @@ def a_run_json() -> dict:
         "outputs": {"calls.tsv": "0" * 64},
         "output_bytes": {"calls.tsv": 9},
         "counts": Counts(**numbers, chunk_status=status).as_dict(),
+        "worth": None,
+        "negatives": None,
         "timings": {"total_s": 2.41, "tables_s": 0.05},
         "batches": {},
         "memory": {"peak_bytes": 612368384},

@@ -19,6 +19,7 @@ from virnucpro.reads import Reading, open_sources, template_of
 from virnucpro.reads.mates import REMEMBERED, side_by_side
 from virnucpro.results import pairs as pairs_module
 from virnucpro.results.contig_calls import ContigCalls
+from virnucpro.results.judge import MeanJudge
 from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
 from virnucpro.run.predict import predict
 
@@ -271,14 +272,14 @@ def runs_of_mates(draw):
 def rows_of(folder: Path, contigs, mates, cuts) -> tuple[list[list[str]], list[str]]:
     from dataclasses import replace
 
-    rule, calls = Rule("chunks"), ContigCalls()
-    paired, text = PairedCalls(rule, folder), b""
+    judge, calls = MeanJudge(Rule("chunks"), 500), ContigCalls()
+    paired, text = PairedCalls(judge, folder), b""
     for block in blocks_of_made(contigs, cuts, "chunks"):
         records = tuple(replace(r, mate=mates[r.ordinal]) for r in block.records)
         columns = (block.rows.record, block.rows.start, block.rows.end, block.scores)
         ends = not records or records[-1].ends
-        found = calls.add(len(records), *columns, rule.chunks(block.scores), ends)
-        text += paired.add(records[: len(found)], found, rule.contigs(found.p_virus))
+        found = calls.add(len(records), *columns, judge.rule.chunks(block.scores), ends)
+        text += paired.add(records[: len(found)], found, judge.contigs(found))
     text += paired.rest()
     names = b"".join(paired.viral_names()).decode().splitlines()
     return [line.split("\t") for line in text.decode().splitlines()], names
@@ -420,5 +421,5 @@ def test_names_of_records_without_mates_are_those_called_virus(tmp_path, bundle)
 
 def test_means_stay_between_their_terms():
     for p in np.random.default_rng(3).random(200):
-        mates = [pairs_module._Mate(None, p, 7.0), pairs_module._Mate(None, p, 11.0)]  # type: ignore[arg-type]
+        mates = [pairs_module._Mate(None, p, p, 0.0, nt) for nt in (7.0, 11.0)]  # type: ignore[arg-type]
         assert pairs_module._mean(mates) == p

@@ -14,6 +14,7 @@ from made_blocks import MadeContig, blocks_of_made, journal_in
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, VirnucproError
 from virnucpro.reads import open_sources
+from virnucpro.results.judge import MeanJudge
 from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
 from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 from virnucpro.results.write import Wanted, write_tables
@@ -21,6 +22,8 @@ from virnucpro.run.predict import predict
 from virnucpro.storage.atomic import OutputFile
 
 parquet = pytest.importorskip("pyarrow.parquet")
+
+JUDGE = MeanJudge(Rule("frames"), 4)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,9 +66,7 @@ def test_both_forms_hold_the_same_rows(tmp_path_factory, contigs, cuts, group):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("virnucpro.results.parquet.GROUP_ROWS", group)
         wanted = Wanted(parquet=True)
-        counts = write_tables(
-            files, journal, Rule("frames"), open_sources([path]), [seen], wanted
-        ).counts
+        counts = write_tables(files, journal, JUDGE, open_sources([path]), [seen], wanted).counts
     check_same(files.calls_parquet, files.calls)
     check_same(files.contigs_parquet, files.contigs)
     groups = parquet.ParquetFile(files.calls_parquet).num_row_groups
@@ -78,7 +79,7 @@ def test_columns_are_those_of_the_text_tables_with_types(tmp_path):
     assert list(CONTIGS_TYPES) == list(CONTIGS_COLUMNS)
     files, journal, path, seen = staged(tmp_path, PROPHAGES, [])
     wanted = Wanted(parquet=True)
-    write_tables(files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
+    write_tables(files, journal, JUDGE, open_sources([path]), [seen], wanted)
     types = {f.name: str(f.type) for f in parquet.read_schema(files.calls_parquet)}
     assert (types["start"], types["p_virus"], types["max_p_virus"]) == ("int64", "double", "float")
     assert types["call"].startswith("dictionary<values=string")
@@ -94,7 +95,7 @@ def test_a_name_that_is_no_text_is_marked(tmp_path):
     record = replace(scored.records[0], name="raw \udce9 é")
     journal.commit(replace(scored, records=(record,)))
     wanted = Wanted(parquet=True)
-    write_tables(files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
+    write_tables(files, journal, JUDGE, open_sources([path]), [seen], wanted)
     for name in (files.calls_parquet, files.contigs_parquet):
         assert set(parquet.read_table(name)["contig"].to_pylist()) == {"raw \ufffd é"}
 
@@ -137,7 +138,7 @@ def test_a_full_disk_leaves_neither(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(OutputFile, "write", lambda file, data: disk(file, data))
             wanted = Wanted(parquet=True)
-            write_tables(files, journal, Rule("frames"), open_sources([path]), [seen], wanted)
+            write_tables(files, journal, JUDGE, open_sources([path]), [seen], wanted)
         return disk.room
 
     needed = 1000 - write(1000)

@@ -22,6 +22,7 @@ from virnucpro.calls import FRAME_NAMES, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
 from virnucpro.reads import open_sources
 from virnucpro.results.counts import Counts
+from virnucpro.results.judge import MeanJudge
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
 from virnucpro.results.regions import MOST_EXPECTED, Odds
 from virnucpro.results.rows import (
@@ -67,6 +68,7 @@ def fasta_of(contigs: Sequence[MadeContig]) -> bytes:
     return ("\n".join(lines) + "\n").encode() if lines else b""
 
 
+JUDGE = MeanJudge(Rule("frames"), 4)
 ODDS = Odds(0.9, 0.2, 4)
 
 
@@ -80,9 +82,9 @@ def run_of(folder: Path, contigs, cuts=(), kind="frames", threshold=0.5, sequenc
         journal.commit(scored)
     (source,) = open_sources([path])
     assert sum(1 for _ in source.contigs()) == len(contigs)
-    rule, wanted = Rule(kind, threshold), Wanted(odds=ODDS, sequences=sequences)
+    judge, wanted = MeanJudge(Rule(kind, threshold), 4), Wanted(odds=ODDS, sequences=sequences)
     again = open_sources([path])
-    counts = write_tables(files, journal, rule, again, [source.seen], wanted).counts
+    counts = write_tables(files, journal, judge, again, [source.seen], wanted).counts
     shutil.rmtree(files.hidden)
     return counts, {p.name: p.read_bytes() for p in (folder / "run").iterdir()}
 
@@ -332,7 +334,7 @@ def test_a_bundle_of_whole_chunks(tmp_path):
         "",
     ]
     mean = (500 * p + 200 * 0.25) / 700
-    row = f"in\t1\tc\t700\t3\t2\t1\t{mean:.6f}\t0.998100\tothers\tok"
+    row = f"in\t1\tc\t700\t3\t2\t1\t{mean:.6f}\t0.998100\tothers\tok\t\t\t\t\t"
     assert files["contigs.tsv"].decode().split("\n")[1] == row
     assert files["prediction_results.txt"].decode().split("\n")[1:] == [
         "c_chunk_1R2\tvirus\t0.0019000173\t0.9981",
@@ -500,7 +502,7 @@ def test_an_input_that_changed_is_named_and_nothing_written(tmp_path, text):
     path, files, journal, seen = one_virus(tmp_path)
     path.write_bytes(text)
     with pytest.raises(InputError, match="changed while it was read") as caught:
-        write_tables(files, journal, Rule("frames"), open_sources([path]), [seen])
+        write_tables(files, journal, JUDGE, open_sources([path]), [seen])
     assert str(path) in str(caught.value)
     assert [p.name for p in files.run_dir.iterdir()] == [".virnucpro"]
 
@@ -515,14 +517,16 @@ def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
     )
     path.write_bytes(data[: len(data) // 2])
     sources = open_sources([path])
-    write_tables(files, journal, Rule("frames"), sources, [replace(seen, sha256="")])
+    write_tables(files, journal, JUDGE, sources, [replace(seen, sha256="")])
     text = files.viral_fasta.read_bytes()
     assert text.replace(b"\n", b"") == b">a" + b"ACGT" * 100
     broken = replace(seen, sha256="")
     for text, before in ((path.read_bytes(), seen), (b"", broken), (b">a\nACGA\n", broken)):
         path.write_bytes(text)
         with pytest.raises(InputError, match="changed"):
-            write_tables(files, journal, Rule("frames"), open_sources([path]), [before])
+            write_tables(
+                files, journal, MeanJudge(Rule("frames"), 4), open_sources([path]), [before]
+            )
 
 
 def lacking_chunk(scored: Scored, row: int) -> Scored:
@@ -553,7 +557,7 @@ def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
         for scored in damaged:
             journal.commit(scored)
         with pytest.raises(AssertionError, match="record"):
-            write_tables(files, journal, Rule("frames"), [], [])
+            write_tables(files, journal, JUDGE, [], [])
         assert not files.calls.exists()
 
 
@@ -591,7 +595,7 @@ def test_a_full_disk_while_tables_are_written(tmp_path, monkeypatch):
         disk = Disk(room)
         with monkeypatch.context() as patch:
             patch.setattr(OutputFile, "write", lambda file, data: disk(file, data))
-            write_tables(files, journal, Rule("frames"), open_sources([path]), [seen])
+            write_tables(files, journal, JUDGE, open_sources([path]), [seen])
         return disk.room
 
     needed = 1000 - write(1000)
@@ -613,6 +617,7 @@ from virnucpro.calls import Rule
 from virnucpro.results.files import RunFiles
 from virnucpro.storage.atomic import OutputFile
 from virnucpro.reads import open_sources
+from virnucpro.results.judge import MeanJudge
 from virnucpro.results.write import write_tables
 path, files, journal, seen = one_virus(Path(sys.argv[1]))
 left = [int(sys.argv[3])]
@@ -623,7 +628,7 @@ for name in ("write", "close"):
             os.kill(os.getpid(), signal.SIGKILL)
         method(file, *data)
     setattr(OutputFile, name, wrapped)
-write_tables(files, journal, Rule("frames"), open_sources([path]), [seen])
+write_tables(files, journal, MeanJudge(Rule("frames"), 4), open_sources([path]), [seen])
 """
 
 

@@ -37,6 +37,7 @@ from virnucpro.devices.compute import Compute
 from virnucpro.errors import DeviceError, InputError, SettingsError, VirnucproError
 from virnucpro.progress import Position, Silent
 from virnucpro.reads import Contig, open_sources
+from virnucpro.results.judge import MeanJudge
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.write import write_tables
 from virnucpro.run.pipeline import compute, contigs_of
@@ -97,7 +98,13 @@ def tables_of(bundle: Bundle, path: Path, *block_nt: int) -> dict[str, bytes]:
         with SerialRunner(work_of(bundle)) as runner:
             compute(contigs_of(sources, []), [], runner, journal, sizes, Unwatched())
         seen = [source.seen for source in sources]
-        write_tables(files, journal, Rule(bundle.kind), open_sources([path]), seen)
+        write_tables(
+            files,
+            journal,
+            MeanJudge(Rule(bundle.kind), bundle.chunk_nt),
+            open_sources([path]),
+            seen,
+        )
         return results(Path(folder))
 
 
@@ -535,6 +542,10 @@ OPTIONS = {
         "save_embeddings": True,
         "log_json": True,
         "allow_partial": True,
+        "prior": "auto",
+        "fdr": 0.05,
+        "host": "human",
+        "negatives": Path("n"),
     },
     "restart": {
         "resume": False,

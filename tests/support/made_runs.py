@@ -60,7 +60,7 @@ def contig_row(record: int, name: str, chunks: list[Chunk]) -> tuple[object, ...
     virus = sum(call(p) == "virus" for p in scores)
     status = "ok" if scores else chunks[-1].status if chunks else "empty"
     counts = (length_nt, len(chunks), len(scores), virus)
-    tail = (text(mean), text(max(scores, default=None)), call(mean), status)
+    tail = (text(mean), text(max(scores, default=None)), call(mean), status, *[""] * 5)
     return ("lake", record, name, *counts, *tail)
 
 

@@ -36,6 +36,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "provenance": bundle.provenance.name.lower(),
         "description": bundle.description,
         "threshold": bundle.threshold,
+        "record_threshold": bundle.record_threshold,
         "validated_nt": bundle.validated_nt,
         "accuracy": accuracy if fixed else None,
     }

@@ -23,6 +23,7 @@ from virnucpro.storage.digests import file_digest, file_sha256, refuse_irregular
 if TYPE_CHECKING:
     import torch
 
+    from virnucpro.bundle.calibration import Calibration
     from virnucpro.classifiers import Classifier
     from virnucpro.classifiers.head import Head
     from virnucpro.devices.compute import Compute
@@ -119,6 +120,30 @@ class Bundle:
             for encoder in known.encoders
         )
         return Provenance.PUBLISHED if theirs else Provenance.PUBLISHED_HEAD
+
+    @property
+    def record_threshold(self) -> float:
+        """Least p_virus of a record called virus; that of chunks, unless there is a calibration."""
+        calibrated = _table(self.parts, "calibration").get("threshold", self.threshold)
+        return float(calibrated)
+
+    @property
+    def calibration(self) -> "Calibration | None":
+        """What makes scores of records comparable; None where nobody fitted it.
+
+        Raises BundleError.
+        """
+        from virnucpro.bundle.calibration import CALIBRATION, Calibration
+
+        if "calibration" not in self.parts:
+            return None
+        arrays = self.arrays(CALIBRATION)
+        try:
+            return Calibration.of(self.part("calibration"), arrays, self.chunk_nt)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{self.path / CALIBRATION}: does not fit {MANIFEST} ({error}); {_DAMAGED}"
+            ) from error
 
     @property
     def head(self) -> "Head":

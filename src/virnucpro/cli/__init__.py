@@ -12,6 +12,7 @@ import rich_click.rich_click as appearance
 from virnucpro import __version__
 from virnucpro.cli.bench import bench
 from virnucpro.cli.bundles import bundles
+from virnucpro.cli.calibrate import calibrate
 from virnucpro.cli.cite import cite
 from virnucpro.cli.config import config_of
 from virnucpro.cli.doctor import doctor
@@ -55,7 +56,7 @@ class _Program(click.RichGroup):
 @click.rich_config({"text_paragraph_linebreaks": "\n\n"})
 @click.command_panel("Classify", commands=["predict", "merge", "validate", "config"])
 @click.command_panel("Results", commands=["report", "cite"])
-@click.command_panel("Bundles", commands=["bundles", "evaluate", "train"])
+@click.command_panel("Bundles", commands=["bundles", "evaluate", "calibrate", "train"])
 @click.command_panel("This machine", commands=["doctor", "bench"])
 @click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
 def program() -> None:
@@ -76,6 +77,7 @@ for command in (
     cite,
     bundles,
     evaluate,
+    calibrate,
     train,
     bench,
     doctor,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Manifest = Mapping[str, Any]
 # What few will read to its end.
-LAST = ("training",)
+LAST = ("calibration", "training")
 # What everybody should know of a bundle, and the columns of its card that say most.
 FIRST = (
     "name",
@@ -105,12 +105,14 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     if "fixed_fragments" not in card:
         short = {name: value for name, value in manifest.items() if name not in LAST}
         yield from card_tables(short, width)
+        yield from _calibrated(manifest, width)
         if "accuracy" not in manifest:  # of one that can be fetched it is said there
             yield Text("Nothing was measured of it; `virnucpro evaluate` does that on your data.")
         if any(name in manifest for name in LAST):
             yield Text("How it was trained: --all, or --json for programs.")
         return
     yield next(card_tables({name: manifest[name] for name in FIRST if name in manifest}, width))
+    yield from _calibrated(manifest, width)
     short = {"measured_on": card.get("measured_on", "")}
     for name in ("fixed_fragments", "expected_precision"):
         part = card.get(name)
@@ -121,6 +123,24 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     yield from _part("card", short, width)
     last = "Sources, training and files: --all, or --json for programs."
     yield Text("\n".join([*_two_draws(card), last]))
+
+
+def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
+    """What calls of records are worth, by their length, as the calibration was measured."""
+    found = manifest.get("calibration", {})
+    if not isinstance(found, Mapping) or not found.get("by_length"):
+        return
+    names = ["records", "calibration_error", "recall", "false_positive_rate"]
+    names += [f"right_at_{share}_percent" for share in (1, 10, 50)]
+    rows = [
+        {"length": row["length"], **{n: row[n] for n in names if n in row}}
+        for row in found["by_length"]
+    ]
+    title = f"records called virus at p_virus >= {found['threshold']:g}, by length"
+    yield from _rows(title, rows, width)
+    yield Text(
+        "right_at_N_percent: share of the calls that are right where N % of the records are viral."
+    )
 
 
 def _two_draws(card: Manifest) -> Iterator[str]:

@@ -83,6 +83,11 @@ def evaluate(
         screen.line(
             f"bundle {found.name} (sha256 {found.sha256}), {classifier.precision}, virus at "
             f"p_virus >= {cut:g}"
+            + (
+                f", of contigs {found.record_threshold:g} (calibrated)"
+                if threshold is None and found.record_threshold != cut
+                else ""
+            )
         )
 
         def advance(bases: int) -> None:
@@ -96,6 +101,8 @@ def evaluate(
             chunk_nt=found.chunk_nt,
             threshold=cut,
             progress=advance,
+            calibration=found.calibration,
+            contig_threshold=found.record_threshold if threshold is None else threshold,
         )
     _print(evaluation)
     if json_path is not None:

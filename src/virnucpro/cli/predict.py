@@ -11,7 +11,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.config import read_config
 from virnucpro.cli.options import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen, complain, folded
-from virnucpro.cli.values import FILE, NAME, SHARE
+from virnucpro.cli.values import FILE, NAME, PRIOR, SHARE
 from virnucpro.errors import ResumeError, Terminated, VirnucproError
 from virnucpro.results.files import RunFiles
 
@@ -57,6 +57,7 @@ def _refusing(command: Command) -> Command:
 @click.option_panel(
     "Most used", options=["--out", "--bundle", "--threshold", "--mates", "--gpus", "--threads"]
 )
+@click.option_panel("What calls are worth", options=["--prior", "--fdr", "--host", "--negatives"])
 @click.option_panel(
     "Input", options=["--sample-sheet", *(name for name in OPTIONS if name != "--mates")]
 )
@@ -192,6 +193,36 @@ def _refusing(command: Command) -> Command:
     "--threshold",
     type=SHARE,
     help="Least p_virus of a call `virus`; default: the bundle's.",
+)
+@click.option(
+    "--prior",
+    type=PRIOR,
+    metavar="SHARE|auto",
+    help="Share of the records that is viral, for the column probability; auto: estimated from the "
+    "sample. Default: 0.05. Needs a bundle with a calibration.",
+)
+@click.option(
+    "--fdr",
+    type=SHARE,
+    help="Call records by their q_value, so that at most this share of the calls is expected to be "
+    "false, and not by the threshold.",
+)
+@click.option(
+    "--host",
+    type=NAME,
+    default="worst",
+    show_default=True,
+    metavar="GROUP|mixture|worst",
+    help="Whose held-out negatives q_value compares with: human, vertebrate, invertebrate, plant, "
+    "fungi, protozoa, bacteria, archaea, or another group of the bundle's calibration; mixture: of "
+    "all; worst: of those that the sample holds, the one under which a record looks least viral.",
+)
+@click.option(
+    "--negatives",
+    type=FILE,
+    metavar="FILE",
+    help="Compare with these sequences instead, as of a blank or of the host, which are scored in "
+    "the same run.",
 )
 @click.option(
     "--precision",

@@ -50,6 +50,20 @@ class _Share(click.FloatRange):
         return share
 
 
+class _Prior(click.ParamType):  # type: ignore[type-arg]  # older versions have none
+    name = "prior"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """Return auto, or a share. Raises BadParameter."""
+        return value if value == "auto" else SHARE.convert(value, param, ctx)
+
+
 FILE = FilePath(path_type=Path, readable=False)
 NAME = _Name()
 SHARE = _Share(0, 1)
+PRIOR = _Prior()

@@ -11,8 +11,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro.blocks import Texts
+from virnucpro.bundle.calibration import Calibration, probability
 from virnucpro.calls import DEFAULT_THRESHOLD, Rule, Scores
 from virnucpro.chunks import span_arrays
+from virnucpro.classifiers.screen import with_notes
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.measure.metrics import (
     Confusion,
@@ -25,7 +28,7 @@ from virnucpro.measure.metrics import (
     ranked,
     recall_at_false_positive_rate,
 )
-from virnucpro.results.contig_calls import ContigCalls
+from virnucpro.results.contig_calls import ContigCalls, Contigs
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
@@ -178,14 +181,19 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
+    calibration: Calibration | None = None,
+    contig_threshold: float | None = None,
 ) -> Evaluation:
     """Cut contigs into chunks, score them, and compare with the labels.
 
     A chunk has the label of its contig. progress is called with the bases of each part scored.
+    calibration: makes scores of contigs, which contig_threshold cuts.
     """
-    scored = score_contigs(classifier, contigs, chunk_nt, progress)
+    scored = score_contigs(classifier, contigs, chunk_nt, progress, calibration)
     measured = _Measurement(contigs, threshold, resamples, seed)
-    of_contigs = measured.of_rows(np.arange(len(contigs)), scored.contig)
+    cut = threshold if contig_threshold is None else contig_threshold
+    by_contig = _Measurement(contigs, cut, resamples, seed)
+    of_contigs = by_contig.of_rows(np.arange(len(contigs)), scored.contig)
     whole = of_contigs[0]
     return Evaluation(
         classifier=classifier.name,
@@ -228,22 +236,53 @@ def score_contigs(
     contigs: Sequence[LabelledContig],
     chunk_nt: int,
     progress: Progress | None = None,
+    calibration: Calibration | None = None,
 ) -> ScoredContigs:
     """Scores of all chunks of the contigs, in order, and of the contigs as predict makes them.
 
-    A few megabases are scored at a time.
+    calibration: that of the bundle, if it has one.
+    """
+    of_chunk, p_chunk = [], []
+
+    def keep(row: Int64, scores: Scores) -> None:
+        of_chunk.append(row)
+        p_chunk.append(scores.p_virus)
+
+    sums = contigs_of_labelled(classifier, contigs, chunk_nt, progress, keep)
+    p_contig = sums.mean
+    if calibration is not None:
+        p_contig = probability(calibration.rule.log_odds(sums.evidence, sums.called_nt))
+    empty = np.zeros(0, np.int64)
+    return ScoredContigs(
+        np.concatenate([empty, *of_chunk]), np.concatenate([np.zeros(0), *p_chunk]), p_contig
+    )
+
+
+def contigs_of_labelled(
+    classifier: ScoresChunks,
+    contigs: Sequence[LabelledContig],
+    chunk_nt: int,
+    progress: Progress | None = None,
+    keep: Callable[[Int64, Scores], None] | None = None,
+) -> Contigs:
+    """Sums over the chunks of each contig, as predict makes them; of one without a chunk, too.
+
+    A few megabases are scored at a time. keep: takes the contig of each chunk, and its scores.
     """
     of_chunk, start, end = _chunks(contigs, chunk_nt)
-    p_chunk, p_contig = np.full(len(of_chunk), np.nan), np.full(len(contigs), np.nan)
     contig_calls, finished = ContigCalls(), 0
+    parts = [contig_calls.add(0, *_no_chunks(), last_ends=True)]
     for part in _parts(end - start):
         rows = zip(of_chunk[part], start[part], end[part], strict=True)
         texts = [contigs[c].sequence[s:e].decode("ascii") for c, s, e in rows]
         scores = classifier.score(texts)
         if len(scores) != len(texts):
             raise ValueError(f"{len(texts)} chunks went in, {len(scores)} scores came out")
-        p_chunk[part] = scores.p_virus
-        last = int(of_chunk[part.stop - 1])
+        scores = with_notes(scores, Texts.of_strings(texts))
+        if keep is not None:
+            keep(of_chunk[part], scores)
+        ends = part.stop == len(of_chunk)
+        last = len(contigs) - 1 if ends else int(of_chunk[part.stop - 1])
         found = contig_calls.add(
             last - finished + 1,
             (of_chunk[part] - finished).astype(np.int32),
@@ -251,13 +290,20 @@ def score_contigs(
             end[part],
             scores,
             Rule("chunks").chunks(scores),
-            last_ends=part.stop == len(of_chunk) or int(of_chunk[part.stop]) != last,
+            last_ends=ends or int(of_chunk[part.stop]) != last,
         )
-        p_contig[finished : finished + len(found)] = found.p_virus
+        parts.append(found)
         finished += len(found)
         if progress is not None:
             progress(sum(map(len, texts)))
-    return ScoredContigs(of_chunk, p_chunk, p_contig)
+    if finished < len(contigs):  # none of them has a chunk
+        parts.append(contig_calls.add(len(contigs) - finished, *_no_chunks(), last_ends=True))
+    return Contigs.joined(parts)
+
+
+def _no_chunks() -> tuple[NDArray[np.int32], Int64, Int64, Scores, NDArray[np.uint8]]:
+    empty = np.zeros(0, np.int64)
+    return empty.astype(np.int32), empty, empty, Scores.failed(0), np.zeros(0, np.uint8)
 
 
 def _chunks(contigs: Sequence[LabelledContig], chunk_nt: int) -> tuple[Int64, Int64, Int64]:

@@ -55,6 +55,7 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
     ]
     return {
         "threshold": run.threshold,
+        "chunk_threshold": run.chunk_threshold,
         "typical": typical_nt(run),
         "chunk": run.bundle.get("chunk_nt"),
         "validated": run.bundle.get("validated_nt"),

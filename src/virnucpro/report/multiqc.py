@@ -18,6 +18,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "scale": "Oranges",
     },
     "virus": {"title": "Virus records", "description": "Records called virus"},
+    "expected_wrong": {
+        "title": "Expected wrong",
+        "description": "Of the records called virus, expected to be wrong; of all samples of a run",
+        "format": "{:,.0f}",
+        "scale": "Reds",
+    },
     "others": {"title": "Others", "description": "Records called others"},
     "none": {"title": "Not called", "description": "Records without a call"},
     "failed": {"title": "Failed", "description": "Records that could not be processed"},
@@ -78,9 +84,18 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
             "virus_chunks_percent": 100 * counts.get("virus_chunks", 0) / chunks
             if chunks
             else None,
+            "expected_wrong": _expected_wrong(run),
             "threshold": run.threshold,
             "bundle": run.bundle.get("name"),
         }
         name = visible(sample if named else f"{run.files.prefix}.{sample}")
         found[name] = {column: row[column] for column in _HEADERS}
     return found
+
+
+def _expected_wrong(run: Run) -> float | None:
+    """Of the calls of a run; by q-value at most."""
+    if not run.worth:
+        return None
+    fdr, called = run.worth["fdr"], run.worth["called"]
+    return float(run.worth["wrong"] if fdr is None else fdr * called)

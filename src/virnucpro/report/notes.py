@@ -89,7 +89,9 @@ def _calls(run: Run) -> Iterator[Note]:
             f"viral, this bundle was measured to call "
             f"{rounded_percent(rates.false_positive_rate)} virus.",
         )
-    usual = bundle.get("threshold")
+    usual = bundle.get("record_threshold", bundle.get("threshold"))
+    if run.worth.get("refusal"):
+        yield Note("Nothing is called.", f"{run.worth['refusal']}.")
     if usual is not None and run.threshold not in (None, usual):
         unmeasured = "" if rates else " Its card has no measurement at this one."
         yield Note(

@@ -47,7 +47,7 @@ function drawScores(section, run) {
             insetLeft: 0.5, insetRight: 0.5,
           }),
           Plot.ruleY([0]),
-          run.threshold === null ? null : Plot.ruleX([run.threshold], { stroke: "var(--ink)", strokeDasharray: "3,3" }),
+          cutOf(run, of) === null ? null : Plot.ruleX([cutOf(run, of)], { stroke: "var(--ink)", strokeDasharray: "3,3" }),
           Plot.tip(bars, Plot.pointerX({
             x: (d) => (d.from + d.to) / 2, y: "high", anchor: "bottom",
             title: (d) => `${d.from.toFixed(2)} to ${d.to.toFixed(2)}\n${count(d.number)} ${of} called ${d.call}`,
@@ -84,8 +84,10 @@ function pointsOf(track) {
   });
 }
 
+const cutOf = (run, of) => (of === "chunks" ? run.chunk_threshold : run.threshold);
+
 const fillOf = (run) => (d) =>
-  COLOURS[d.call ?? (run.threshold !== null && d.p >= run.threshold ? "virus" : "others")];
+  COLOURS[d.call ?? (run.chunk_threshold !== null && d.p >= run.chunk_threshold ? "virus" : "others")];
 
 function hatch() {
   const pattern = d3.create("svg:defs").append("pattern").attr("id", "hatch")
@@ -187,7 +189,7 @@ function drawTracks(section, run) {
         Plot.rect(seen.filter((d) => d.low >= 50), { x1: "start", x2: "end", y1: 1.035, y2: 1.06, fill: "var(--low)" }),
         Plot.rect(track.regions, { x1: "0", x2: "1", y1: 1.08, y2: 1.12, fill: "var(--virus)" }),
         Plot.ruleY([0]),
-        run.threshold === null ? null : Plot.ruleY([run.threshold], { stroke: "var(--ink)", strokeDasharray: "3,3" }),
+        run.chunk_threshold === null ? null : Plot.ruleY([run.chunk_threshold], { stroke: "var(--ink)", strokeDasharray: "3,3" }),
         Plot.rect(marked, { x1: "start", x2: "end", y1: 0, y2: 1.02, stroke: "var(--ink)", strokeWidth: 1.5 }),
         Plot.rect(seen, Plot.pointerX({ x1: "start", x2: "end", y1: 0, y2: 1.02, stroke: "var(--ink)", strokeWidth: 1.5, maxRadius: 60 })),
       ],

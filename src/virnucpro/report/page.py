@@ -16,6 +16,7 @@ from virnucpro.report.details import details
 from virnucpro.report.effort import effort
 from virnucpro.report.html import Html, data_block, joined, script, script_hash
 from virnucpro.report.html import element as h
+from virnucpro.report.mistakes import mistakes
 from virnucpro.report.notes import notes
 from virnucpro.report.pieces import copied, noted, section, status_mark
 from virnucpro.report.plots import record_table, score_plot, track_plot
@@ -64,6 +65,7 @@ def _run(run: Run, number: int, runs: int, paths: bool) -> Html:
         _head(run, runs),
         _notes(run, paths),
         overview(run),
+        mistakes(run),
         worth(run),
         score_plot(run),
         track_plot(run),

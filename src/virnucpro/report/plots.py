@@ -14,6 +14,11 @@ def score_plot(run: Run) -> Html | None:
         return None
     of = choice("of", ("chunks", "records"), "Scores of", "choice screen")
     cut = "" if run.threshold is None else f" The line is the threshold, {run.threshold:g}."
+    if run.worth:
+        cut = (
+            f" The line is the threshold: {run.chunk_threshold:g} for chunks, whose scores are the "
+            f"network's, and {run.threshold:g} for records, whose scores are calibrated."
+        )
     return section(
         "Scores",
         h("div", of, legend("virus", "others"), class_="tools"),

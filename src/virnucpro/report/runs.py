@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
+from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
 from virnucpro.report.columns import Columns, blocks
-from virnucpro.report.complexity import Complexity, complexities
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
@@ -107,9 +107,20 @@ class Run:
 
     @property
     def threshold(self) -> float | None:
-        """Where p_virus was cut; None where run.json does not say."""
+        """Where p_virus of records was cut; None where run.json does not say."""
         found = self.settings.get("threshold")
         return None if found is None else float(found)
+
+    @property
+    def chunk_threshold(self) -> float | None:
+        """Where p_virus of chunks was cut, another number if the bundle has a calibration."""
+        found = self.settings.get("chunk_threshold", self.threshold)
+        return None if found is None else float(found)
+
+    @property
+    def worth(self) -> Mapping[str, Any]:
+        """What run.json tells of expected mistakes; empty without a calibration."""
+        return self.document.get("worth") or {}
 
 
 def read_run(files: RunFiles, share: int = 1) -> Run:

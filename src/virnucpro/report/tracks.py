@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 
 from virnucpro.calls import Call
+from virnucpro.classifiers.complexity import Complexity
 from virnucpro.report.columns import Columns
-from virnucpro.report.complexity import Complexity
 from virnucpro.report.shown import POINTS_A_TRACK, Shown
 
 

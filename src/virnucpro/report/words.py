@@ -34,7 +34,7 @@ def typical_nt(run: Run) -> int | None:
 def rates_of(run: Run) -> Rates | None:
     """What was measured nearest to what this run is made of."""
     accuracy = Accuracy.of(run.bundle)
-    return None if accuracy is None else accuracy.at(run.threshold, typical_nt(run))
+    return None if accuracy is None else accuracy.at(run.chunk_threshold, typical_nt(run))
 
 
 def unlike(run: Run, rates: Rates) -> bool:
@@ -76,9 +76,8 @@ def methods(run: Run | None = None) -> str:
     sentences = [
         f"{opening} and its bundle {bundle['name']} (sha256 {bundle['sha256']}), "
         f"which is {model(bundle)}",
-        f"Sequences were cut into overlapping chunks of {unit}; {_METHODS[bundle['kind']]}. A "
-        f"sequence's score is the mean over its chunks, weighted by the bases that each adds, and "
-        f"it was called viral at a score of {run.threshold:g} or more",
+        f"Sequences were cut into overlapping chunks of {unit}; {_METHODS[bundle['kind']]}. "
+        f"{_of_sequences(run)}",
     ]
     if counts["records"]:
         sentences.append(
@@ -89,10 +88,31 @@ def methods(run: Run | None = None) -> str:
     if accuracy is not None and rates is not None:
         sentences.append(
             f"On validation fragments of {rates.length_nt:,} nt this bundle finds "
-            f"{rounded_percent(rates.recall)} of the viral ones at this threshold and calls "
+            f"{rounded_percent(rates.recall)} of the viral ones at a threshold of "
+            f"{rates.threshold:g} and calls "
             f"{rounded_percent(rates.false_positive_rate)} of the others viral"
         )
     return ". ".join(sentences) + "."
+
+
+def _of_sequences(run: Run) -> str:
+    """How sequences were scored and called."""
+    worth = run.worth
+    if not worth:
+        return (
+            "A sequence's score is the mean over its chunks, weighted by the bases that each adds, "
+            f"and it was called viral at a score of {run.threshold:g} or more"
+        )
+    scored = (
+        "The log-odds of a sequence's chunks were combined by a calibrated rule that depends on "
+        "their number"
+    )
+    if worth["fdr"] is not None:
+        return (
+            f"{scored}, and it was called viral at a false discovery rate of {worth['fdr']:g} by "
+            f"conformal p-values against {worth['negatives']:,} sequences that are not viral"
+        )
+    return f"{scored}, and it was called viral at a calibrated score of {run.threshold:g} or more"
 
 
 def references() -> str:

@@ -15,7 +15,8 @@ def worth(run: Run) -> Html | None:
     """The section; None where run.json is missing."""
     if not run.bundle:
         return None
-    title, accuracy = "What a call is worth", Accuracy.of(run.bundle)
+    title = "What a call of a chunk is worth" if run.worth else "What a call is worth"
+    accuracy = Accuracy.of(run.bundle)
     if accuracy is None:
         return section(
             title,
@@ -26,7 +27,7 @@ def worth(run: Run) -> Html | None:
     drawn = None if rates is None or unlike(run, rates) else rates
     if rates is None:
         lead: object = (
-            f"This bundle was not measured at the threshold {run.threshold:g}; these are the "
+            f"This bundle was not measured at the threshold {run.chunk_threshold:g}; these are the "
             "thresholds that were."
         )
     else:

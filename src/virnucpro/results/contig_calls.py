@@ -1,11 +1,14 @@
 """Scores and calls of whole contigs, summed from those of their chunks, block by block."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro.bundle.calibration import chunk_log_odds
 from virnucpro.calls import Call, Scores, Status
+from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +16,12 @@ class Contigs:
     """What the chunks of r contigs say of them.
 
     chunks, called, virus, failed: (r,) numbers of chunks; called_nt: (r,) bases that the called
-    ones add to those before them; p_virus: (r,) mean of its called chunks weighted by the bases
-    that each adds; max_p_virus: (r,) largest p_virus of a chunk, nan where none was called;
-    status: (r,) Status, FAILED where no chunk was called and one failed.
+    ones add to those before them; mean: (r,) p_virus of its called chunks, as the network gave it,
+    weighted by these bases; evidence: (r,) sum of their log-odds times these bases, where chunks of
+    low complexity speak for no virus; max_p_virus: (r,) largest p_virus of a chunk, nan where none
+    was called; status: (r,) Status, FAILED where no chunk was called and one failed. groups: (r, G)
+    mean log-probabilities of groups, G 0 where the network tells none; notes: (r,) bits of
+    classifiers.screen.
     """
 
     chunks: NDArray[np.int64]
@@ -23,17 +29,34 @@ class Contigs:
     virus: NDArray[np.int64]
     failed: NDArray[np.int64]
     called_nt: NDArray[np.float64]
-    p_virus: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    evidence: NDArray[np.float64]
     max_p_virus: NDArray[np.float64]
     status: NDArray[np.uint8]
+    groups: NDArray[np.float64]
+    notes: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.status)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Contigs"]) -> "Contigs":
+        """The contigs of one or more, one after the other; without groups, unless all have them."""
+        width = min((part.groups.shape[1] for part in parts if len(part)), default=0)
+        columns = [[getattr(part, name) for part in parts] for name in cls.__slots__]
+        place = cls.__slots__.index("groups")
+        columns[place] = [groups[:, :width] for groups in columns[place] if len(groups)] or [
+            np.zeros((0, 0))
+        ]
+        return cls(*map(np.concatenate, columns))
+
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """What is kept of r contigs until their last chunk is in; worst is their largest Status."""
+    """What is kept of r contigs until their last chunk is in; worst is their largest Status.
+
+    noted: (r, notes) bases of called chunks with each note.
+    """
 
     chunks: NDArray[np.int64]
     called: NDArray[np.int64]
@@ -41,13 +64,16 @@ class _Sums:
     failed: NDArray[np.int64]
     worst: NDArray[np.uint8]
     weighted: NDArray[np.float64]
+    evidence: NDArray[np.float64]
     weight: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     last_end: NDArray[np.int64]
+    groups: NDArray[np.float64]
+    noted: NDArray[np.float64]
 
     @classmethod
-    def zeros(cls, r: int) -> "_Sums":
+    def zeros(cls, r: int, groups: int) -> "_Sums":
         def count() -> NDArray[np.int64]:
             return np.zeros(r, dtype=np.int64)
 
@@ -58,10 +84,13 @@ class _Sums:
             failed=count(),
             worst=np.zeros(r, dtype=np.uint8),
             weighted=np.zeros(r),
+            evidence=np.zeros(r),
             weight=np.zeros(r),
             low=np.full(r, np.inf),
             high=np.full(r, -np.inf),
             last_end=count(),
+            groups=np.zeros((r, groups)),
+            noted=np.zeros((r, len(NOTES))),
         )
 
     def part(self, keep: slice) -> "_Sums":
@@ -77,7 +106,7 @@ class ContigCalls:
     """
 
     def __init__(self) -> None:
-        self._open = _Sums.zeros(0)
+        self._open = _Sums.zeros(0, 0)
 
     def add(
         self,
@@ -96,13 +125,16 @@ class ContigCalls:
         of the chunks; calls: (n,) Call; last_ends: whether the last contig ends here. A contig
         without any chunk has status EMPTY.
         """
-        sums = _Sums.zeros(r)
-        carried = len(self._open.chunks)
-        for name in _Sums.__slots__:
+        groups = 0 if scores.groups is None else scores.groups.shape[1]
+        if carried := len(self._open.chunks):
+            groups = max(groups, self._open.groups.shape[1])
+        sums = _Sums.zeros(r, groups)
+        for name in _Sums.__slots__ if carried else ():
             getattr(sums, name)[:carried] = getattr(self._open, name)
         _count(sums, record, scores.status, calls)
-        called = calls != Call.NONE
-        _weigh(sums, record[called], start[called], end[called], scores.p_virus[called])
+        called = np.flatnonzero(calls != Call.NONE)
+        if len(called):
+            _weigh(sums, record[called], start[called], end[called], scores, called)
         cut = r if last_ends else r - 1
         self._open = sums.part(slice(cut, r))
         return _contigs(sums.part(slice(0, cut)))
@@ -128,32 +160,49 @@ def _weigh(
     record: NDArray[np.int32],
     start: NDArray[np.int64],
     end: NDArray[np.int64],
-    p_virus: NDArray[np.float64],
+    scores: Scores,
+    called: NDArray[np.intp],
 ) -> None:
-    """Adds called chunks, (n,), to the sums of the mean."""
-    if not len(record):
-        return
-    r = len(sums.chunks)
+    """Adds called chunks, (n,), to the sums; called: (n,) their places in scores."""
     contigs, first = np.unique(record, return_index=True)
     covered_to = np.concatenate((end[:1], end[:-1]))
     covered_to[first] = sums.last_end[contigs]
     adds = (end - np.maximum(start, covered_to)).astype(np.float64)
-    # bincount adds one by one in order; with the old sums in front it goes on where they stopped.
-    where = np.concatenate((np.arange(r), record))
-    for total, value in ((sums.weighted, p_virus * adds), (sums.weight, adds)):
-        total[:] = np.bincount(where, np.concatenate((total, value)), minlength=r)
+    p_virus = scores.p_virus[called]
+    log_odds = chunk_log_odds(p_virus)
+    if scores.notes is not None:
+        notes = scores.notes[called]
+        log_odds = np.where(notes & LOW_COMPLEXITY, np.minimum(log_odds, 0.0), log_odds)
+        for place, bit in enumerate(NOTES):
+            if np.any(notes & bit):
+                _add(sums.noted[:, place], record, np.where(notes & bit, adds, 0.0))
+    _add(sums.weighted, record, p_virus * adds)
+    _add(sums.evidence, record, log_odds * adds)
+    _add(sums.weight, record, adds)
+    if scores.groups is not None:
+        for group, log_p in enumerate(scores.groups[called].T):
+            _add(sums.groups[:, group], record, log_p.astype(np.float64) * adds)
     sums.low[contigs] = np.minimum(sums.low[contigs], np.minimum.reduceat(p_virus, first))
     sums.high[contigs] = np.maximum(sums.high[contigs], np.maximum.reduceat(p_virus, first))
     sums.last_end[contigs] = end[np.append(first[1:], len(end)) - 1]
 
 
+def _add(total: NDArray[np.float64], record: NDArray[np.int32], value: NDArray[np.float64]) -> None:
+    """Add the values of chunks, (n,), to those of their records, (r,).
+
+    bincount adds one by one in order; with the old sums in front it goes on where they stopped.
+    """
+    r = len(total)
+    where = np.concatenate((np.arange(r), record))
+    total[:] = np.bincount(where, np.concatenate((total, value)), minlength=r)
+
+
 def _contigs(sums: _Sums) -> Contigs:
     """Finished sums -> contigs."""
     called = sums.called > 0
-    mean = np.full(len(called), np.nan)
-    np.divide(sums.weighted, sums.weight, out=mean, where=called)
+    weight = np.where(called, sums.weight, 1.0)
     # Rounding must not carry a mean past its terms: contigs of equal chunks keep their score.
-    mean = np.where(called, np.clip(mean, sums.low, sums.high), np.nan)
+    mean = np.clip(sums.weighted / weight, sums.low, sums.high)
     status = np.where(called, Status.OK, np.where(sums.chunks > 0, sums.worst, Status.EMPTY))
     return Contigs(
         chunks=sums.chunks,
@@ -161,7 +210,18 @@ def _contigs(sums: _Sums) -> Contigs:
         virus=sums.virus,
         failed=sums.failed,
         called_nt=sums.weight,
-        p_virus=mean,
+        mean=np.where(called, mean, np.nan),
+        evidence=sums.evidence,
         max_p_virus=np.where(called, sums.high, np.nan),
         status=status.astype(np.uint8),
+        groups=sums.groups / weight[:, None],
+        notes=_notes(sums.noted / weight[:, None]),
     )
+
+
+def _notes(share: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Bits of the notes of r contigs; share: (r, notes) of the bases of called chunks."""
+    least = np.array([note.least_share for note in NOTES.values()])
+    bits = np.array([*NOTES], np.uint8)
+    notes: NDArray[np.uint8] = np.where((share > 0) & (share >= least), bits, 0).sum(axis=1)
+    return notes.astype(np.uint8)

@@ -95,6 +95,16 @@ class RunFiles:
         return self.kept / "blocks"
 
     @property
+    def negatives(self) -> Path:
+        """The folder of the blocks of --negatives."""
+        return self.kept / "negatives"
+
+    @property
+    def of_negatives(self) -> "RunFiles":
+        """The same, with the blocks of --negatives in the place of those of the sample."""
+        return replace(self, journal=self.negatives)
+
+    @property
     def scratch(self) -> Path:
         """Where tables are put together and sorted; emptied when they are done."""
         return self.hidden / "scratch"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virnucpro.errors import SettingsError
+from virnucpro.results.false_discovery import WORST
+from virnucpro.results.judge import AUTO, Question
 from virnucpro.results.parquet import check_pyarrow
 
 TABLE_FORMS = ("plain", "gz")
@@ -18,7 +20,10 @@ class Outputs:
     0 to 1; None: the bundle's own. tables: plain or gz. compat_tables: the two tables in the
     published program's format, too. write: "none", "viral" (viral.fasta) or "all" (others.fasta,
     too). parquet: calls and contigs in that format, too. save_embeddings: those of frames, too.
-    log_json: log.jsonl, too. allow_partial: exit 0 even if some records failed.
+    log_json: log.jsonl, too. allow_partial: exit 0 even if some records failed. prior: share of the
+    records that is viral, 0 to 1, "auto" to estimate it, None for the default. fdr: call records
+    with a q-value of at most this, 0 to 1, and not by the threshold. host: whose negatives q-values
+    compare with. negatives: a file of the user's own instead.
     """
 
     prefix: str = ""
@@ -29,12 +34,24 @@ class Outputs:
     parquet: bool = False
     save_embeddings: bool = False
     log_json: bool = False
+    prior: float | str | None = None
+    fdr: float | None = None
+    host: str = WORST
+    negatives: Path | None = None
     allow_partial: bool = False
 
     def check(self) -> None:
         """Raise SettingsError for values out of range, and where Parquet cannot be written."""
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise SettingsError(f"the threshold must be 0 to 1, got {self.threshold}")
+        if self.fdr is not None and not 0 <= self.fdr <= 1:
+            raise SettingsError(f"--fdr must be 0 to 1, got {self.fdr}")
+        if self.fdr is not None and self.threshold is not None:
+            raise SettingsError(
+                "--fdr and --threshold both decide what is called; give one of them"
+            )
+        if self.prior not in (None, AUTO) and not _is_share(self.prior):
+            raise SettingsError(f"--prior must be auto or 0 to 1, got {self.prior!r}")
         if self.tables not in TABLE_FORMS:
             raise SettingsError(f"tables must be plain or gz, got {self.tables!r}")
         if self.write not in SEQUENCES:
@@ -49,6 +66,17 @@ class Outputs:
                 "name the folder with -o"
             )
 
+    @property
+    def question(self) -> Question:
+        """What the user wants to know of the sample."""
+        return Question(
+            prior=self.prior, fdr=self.fdr, host=self.host, negatives=self.negatives is not None
+        )
+
     def exit_code(self, status: str) -> int:
         """Return the exit code of a run that ended with this status."""
         return 2 if status == "partial" and not self.allow_partial else 0
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, float | int) and 0 <= value <= 1

@@ -11,12 +11,12 @@ from math import isnan
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from virnucpro.blocks import Record
-from virnucpro.calls import CALL_NAMES, Call, Rule
+from virnucpro.calls import CALL_NAMES, Call
 from virnucpro.reads import template_of
 from virnucpro.results.contig_calls import Contigs
+from virnucpro.results.judge import Judge, Judged
 from virnucpro.storage.sorting import SortedLines
 
 PAIRS_COLUMNS = (
@@ -35,43 +35,55 @@ PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
 
 @dataclass(frozen=True, slots=True)
 class _Mate:
-    """A contig of a pair; p_virus is nan and called_nt 0 where it has no call."""
+    """A contig of a pair; p_virus and mean are nan and called_nt 0 where it has no call.
+
+    mean, evidence: as of Contigs.
+    """
 
     record: Record
     p_virus: float
+    mean: float
+    evidence: float
     called_nt: float
 
 
 class PairedCalls:
     """Takes contigs as they end, in the order of the input, and finds mates that follow each other.
 
-    The p_virus of a pair is the mean of its mates' weighted by the bases that were called, so that
-    of a contig made of both. count: rows given so far; virus: of these, called virus.
+    A pair is judged as a contig made of both. count: rows given so far; virus: of these, called
+    virus.
     """
 
-    def __init__(self, rule: Rule, scratch: Path) -> None:
-        self._rule = rule
+    def __init__(self, judge: Judge, scratch: Path) -> None:
+        self._judge = judge
         self._names = SortedLines(scratch, "viral_names")
         self.count = self.virus = 0
         self._waiting: _Mate | None = None
 
-    def add(self, records: Sequence[Record], contigs: Contigs, called: NDArray[np.uint8]) -> bytes:
+    def add(self, records: Sequence[Record], contigs: Contigs, judged: Judged) -> bytes:
         """Rows of pairs.tsv that are known by now.
 
-        called: (r,) Call of each of the r contigs.
+        judged: the verdicts on the r contigs.
         """
+        called = judged.call
         if self._waiting is None and not any(record.mate for record in records):
             virus = np.flatnonzero(called == Call.VIRUS).tolist()
             self._names.add(_lines([records[i].name for i in virus]))
             return b""
         found: list[_Pair] = []
-        columns = (contigs.p_virus.tolist(), contigs.called_nt.tolist(), called.tolist())
-        for record, p_virus, called_nt, call in zip(records, *columns, strict=True):
+        sums = zip(
+            judged.p_virus.tolist(),
+            contigs.mean.tolist(),
+            contigs.evidence.tolist(),
+            contigs.called_nt.tolist(),
+            strict=True,
+        )
+        for record, of_mate, call in zip(records, sums, called.tolist(), strict=True):
             if not record.mate:
                 found += self._alone()
                 self._names.add(_lines([record.name] if call == Call.VIRUS else []))
                 continue
-            mate = _Mate(record, p_virus, called_nt)
+            mate = _Mate(record, *of_mate)
             template = self._template_with(mate)
             if self._waiting is not None and template is not None:
                 found.append((template, (self._waiting, mate)))
@@ -107,8 +119,14 @@ class PairedCalls:
         return [] if mate is None else [(mate.record.name, (mate,))]
 
     def _rows(self, found: "Sequence[_Pair]") -> bytes:
-        p_virus = [_mean(mates) for _, mates in found]
-        calls = self._rule.contigs(np.array(p_virus, np.float64)).tolist()
+        mean = np.array([_mean(mates) for _, mates in found], np.float64)
+        evidence, called_nt = (
+            np.array([sum(getattr(m, name) for m in mates) for _, mates in found], np.float64)
+            for name in ("evidence", "called_nt")
+        )
+        score = self._judge.score(mean, evidence, called_nt)
+        p_virus = self._judge.p_virus(score).tolist()
+        calls = self._judge.calls(score, called_nt).tolist()
         viral = [
             mate.record.name
             for (_, mates), call in zip(found, calls, strict=True)
@@ -149,11 +167,11 @@ def _apart(mate: _Mate) -> tuple[_Mate | None, _Mate | None]:
 def _mean(mates: Sequence[_Mate]) -> float:
     """Of the called ones; nan if there is none."""
     called = [mate for mate in mates if mate.called_nt]
-    scores = [mate.p_virus for mate in called]
+    scores = [mate.mean for mate in called]
     if len(scores) < 2:
         return scores[0] if scores else float("nan")
     weight = sum(mate.called_nt for mate in called)
-    mean = sum(mate.p_virus * mate.called_nt for mate in called) / weight
+    mean = sum(mate.mean * mate.called_nt for mate in called) / weight
     return min(max(mean, min(scores)), max(scores))  # rounding must not carry it past its terms
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from virnucpro.blocks import Record, Scored
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings
+from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.errors import SettingsError
 from virnucpro.results.contig_calls import Contigs
+from virnucpro.results.judge import Judged
 from virnucpro.storage.atomic import OutputFile
 
 if TYPE_CHECKING:
@@ -153,6 +155,11 @@ CONTIGS_TYPES = {
     "max_p_virus": "float64",
     "call": "coded",
     "status": "coded",
+    "log_odds": "float64",
+    "probability": "float64",
+    "q_value": "float64",
+    "origin": "string",
+    "note": "string",
 }
 
 
@@ -222,10 +229,11 @@ class ParquetTables(_Written):
         self,
         records: Sequence[Record],
         contigs: Contigs,
-        calls: NDArray[np.uint8],
+        judged: Judged,
         status: NDArray[np.uint8],
+        origins: Sequence[str],
     ) -> None:
-        """The rows of contigs.parquet of r contigs; calls, status: (r,)."""
+        """The rows of contigs.parquet of r contigs; status, origins: as of rows.contigs_rows."""
         self._contigs.add(
             {
                 "sample": _texts(record.sample for record in records),
@@ -235,10 +243,15 @@ class ParquetTables(_Written):
                 "chunks": contigs.chunks,
                 "called": contigs.called,
                 "virus_chunks": contigs.virus,
-                "p_virus": contigs.p_virus,
+                "p_virus": judged.p_virus,
                 "max_p_virus": contigs.max_p_virus,
-                "call": (calls, CALL_NAMES),
+                "call": (judged.call, CALL_NAMES),
                 "status": (status, STATUS_NAMES),
+                "log_odds": judged.log_odds,
+                "probability": judged.probability,
+                "q_value": judged.q_value,
+                "origin": [origins[i] or None for i in judged.origin.tolist()],
+                "note": [NOTE_TEXTS[i] or None for i in judged.notes.tolist()],
             }
         )
 

@@ -43,7 +43,7 @@ class ChunkRow(NamedTuple):
 
 
 class ContigRow(NamedTuple):
-    """A row of contigs.tsv, as in docs/outputs.md; p_virus and max_p_virus are None without one."""
+    """A row of contigs.tsv, as in docs/outputs.md; numbers are None, texts empty without one."""
 
     sample: str
     record: int
@@ -56,6 +56,11 @@ class ContigRow(NamedTuple):
     max_p_virus: float | None
     call: str
     status: str
+    log_odds: float | None
+    probability: float | None
+    q_value: float | None
+    origin: str
+    note: str
 
 
 def calls(run_dir: Path | str, prefix: str | None = None) -> Iterator[ChunkRow]:

@@ -92,7 +92,8 @@ class RunRecord:
     bundle: as Bundle.about gives it. outputs: sha256 of each result by name, None before it is
     written. output_bytes: sizes of the same. counts: None where no tables were written. timings:
     seconds by stage of the run. workers: shares of several workers. part: what a merge must know of
-    a part. parts: of a merged run, with their hosts and times.
+    a part. parts: of a merged run, with their hosts and times. worth: how many of the calls to
+    expect to be wrong; None without a calibration. negatives: path and sha256 of --negatives.
     """
 
     status: str
@@ -118,6 +119,8 @@ class RunRecord:
     workers: Sequence[Mapping[str, Any]] = ()
     part: Mapping[str, Any] | None = None
     parts: Sequence[Mapping[str, Any]] = ()
+    worth: Mapping[str, Any] | None = None
+    negatives: Mapping[str, Any] | None = None
 
     @property
     def is_finished(self) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Call
+from virnucpro.results.judge import Stretch, mean_of_stretch
 
 # A region is reported where fewer than so many as good are expected on its contig by chance.
 MOST_EXPECTED = 0.05
@@ -131,8 +132,8 @@ class Region:
     """A stretch of a contig.
 
     index: of the contig in its block; number: on its contig, from 1. start, end: 0-based half-open.
-    chunks, called, virus: numbers of its chunks; p_virus: mean of the called ones, each weighted by
-    the bases that it adds. expected: how many as good chance gives this contig, at most.
+    chunks, called, virus: numbers of its chunks; p_virus: of the called ones together, as the judge
+    of the run has it for a record. expected: how many as good chance gives this contig, at most.
     """
 
     index: int
@@ -188,8 +189,10 @@ class _Chunks:
 class RegionFinder:
     """Finds regions block by block; holds the chunks of one unfinished contig and nothing else."""
 
-    def __init__(self, odds: Odds) -> None:
+    def __init__(self, odds: Odds, p_virus: Stretch = mean_of_stretch) -> None:
+        """Find regions by odds. p_virus: that of the called chunks of one, together."""
         self._odds = odds
+        self._p_virus = p_virus
         self._open: _Chunks | None = None
 
     def add(
@@ -221,11 +224,11 @@ class RegionFinder:
         return [
             region
             for index, chunks in sorted(whole.items())
-            for region in _regions(index, chunks, self._odds)
+            for region in _regions(index, chunks, self._odds, self._p_virus)
         ]
 
 
-def _regions(index: int, chunks: _Chunks, odds: Odds) -> list[Region]:
+def _regions(index: int, chunks: _Chunks, odds: Odds, p_virus: Stretch) -> list[Region]:
     """The regions of a whole contig."""
     called = chunks.called()
     virus = int(np.sum(called.call == Call.VIRUS))
@@ -250,7 +253,7 @@ def _regions(index: int, chunks: _Chunks, odds: Odds) -> list[Region]:
                 chunks=int(inside.sum()),
                 called=len(part),
                 virus=int(np.sum(part.call == Call.VIRUS)),
-                p_virus=float(np.average(part.p_virus, weights=part.adds_nt)),
+                p_virus=p_virus(part.p_virus, part.adds_nt.astype(np.float64)),
                 expected=odds.expected(score, len(called)),
             )
         )

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from virnucpro.blocks import Record, Scored
 from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
+from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.results.contig_calls import Contigs
+from virnucpro.results.judge import Judged
 from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
 from virnucpro.results.regions import Region
 
@@ -44,6 +46,15 @@ def six_decimals(values: NDArray[np.floating[Any]]) -> list[str]:
     for row in np.flatnonzero(missing).tolist():
         texts[row] = ""
     return texts[:-1]
+
+
+def significant(values: NDArray[np.float64]) -> list[str]:
+    """Four significant digits, which a small q-value needs; nan is an empty string."""
+    if np.isnan(values).all():
+        return [""] * len(values)
+    distinct, place = np.unique(values, return_inverse=True)  # few, as q-values are
+    texts = ["" if np.isnan(value) else f"{value:.4g}" for value in distinct]
+    return [texts[i] for i in place.tolist()]
 
 
 def shortest(values: NDArray[np.float32]) -> list[str]:
@@ -84,27 +95,31 @@ def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
 def contigs_rows(
     records: Sequence[Record],
     contigs: Contigs,
-    calls: NDArray[np.uint8],
+    judged: Judged,
     status: NDArray[np.uint8],
+    origins: Sequence[str],
 ) -> bytes:
-    """Rows of contigs.tsv; calls, status: (r,)."""
-    lines = [
-        f"{prefix}{record.length_nt}\t{chunks}\t{called}\t{virus}\t{p}\t{high}\t"
-        f"{CALL_NAMES[call]}\t{STATUS_NAMES[state]}\n"
-        for prefix, record, chunks, called, virus, p, high, call, state in zip(
-            map(_prefix, records),
-            records,
-            contigs.chunks.tolist(),
-            contigs.called.tolist(),
-            contigs.virus.tolist(),
-            six_decimals(contigs.p_virus),
-            six_decimals(contigs.max_p_virus),
-            calls.tolist(),
-            status.tolist(),
-            strict=True,
-        )
-    ]
-    return encoded(lines)
+    """Rows of contigs.tsv; status: (r,); origins: names of those in judged."""
+    columns = (
+        [
+            f"{prefix}{r.length_nt}"
+            for prefix, r in zip(map(_prefix, records), records, strict=True)
+        ],
+        contigs.chunks.tolist(),
+        contigs.called.tolist(),
+        contigs.virus.tolist(),
+        six_decimals(judged.p_virus),
+        six_decimals(contigs.max_p_virus),
+        [CALL_NAMES[call] for call in judged.call.tolist()],
+        [STATUS_NAMES[state] for state in status.tolist()],
+        six_decimals(judged.log_odds),
+        six_decimals(judged.probability),
+        significant(judged.q_value),
+        [origins[i] for i in judged.origin.tolist()],
+        [NOTE_TEXTS[i] for i in judged.notes.tolist()],
+    )
+    row = "\t".join(["%s"] * len(columns)) + "\n"
+    return encoded([row % cells for cells in zip(*columns, strict=True)])
 
 
 def regions_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:

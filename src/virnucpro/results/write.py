@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.blocks import Record, Scored
-from virnucpro.calls import Call, Rule, Status
+from virnucpro.calls import Call, Status
 from virnucpro.reads import Seen, Source
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
+from virnucpro.results.judge import CalibratedJudge, MeanJudge
 from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
 from virnucpro.results.parquet import EmbeddingsTable, ParquetTables
 from virnucpro.results.published import write_published
@@ -38,6 +39,7 @@ from virnucpro.results.rows import (
 from virnucpro.results.sequences import Marks, copy_sequences
 from virnucpro.results.staging import Staging
 from virnucpro.results.unique_names import name_hashes, unique_names
+from virnucpro.results.worth import Mistakes, Worth
 from virnucpro.storage.atomic import OutputFile
 from virnucpro.storage.sorting import pieces_of
 
@@ -61,9 +63,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The results of a run: counts of its tables, and sha256 and bytes of each file by name."""
+    """The results of a run: counts of its tables, and sha256 and bytes of each file by name.
+
+    worth: how many of the calls to expect to be wrong; None where nobody can say.
+    """
 
     counts: Counts
+    worth: Worth | None
     digests: Mapping[str, str]
     sizes: Mapping[str, int]
 
@@ -88,7 +94,7 @@ def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
 def write_tables(
     files: RunFiles,
     finished: FinishedBlocks,
-    rule: Rule,
+    judge: MeanJudge | CalibratedJudge,
     sources: Sequence[Source],
     before: Sequence[Seen],
     wanted: Wanted = Wanted(),
@@ -102,7 +108,7 @@ def write_tables(
     with Staging(files) as staging:
         hashes = files.scratch / "names.hashes"
         with Marks(files.scratch) as marks:
-            counts = _write_calls(files, staging, finished, rule, wanted, hashes, marks)
+            counts, worth = _write_calls(files, staging, finished, judge, wanted, hashes, marks)
         if wanted.compat_tables:
             names = unique_names(lambda: _records(finished), hashes, files.scratch)
             write_published(files, staging, finished, names)
@@ -118,7 +124,7 @@ def write_tables(
             if others is not None or marks.virus or marks.excerpts:
                 copy_sequences(sources, before, marks, viral, others)
         staging.publish()
-        return Written(counts, staging.digests, staging.sizes)
+        return Written(counts, worth, staging.digests, staging.sizes)
 
 
 def _records(finished: FinishedBlocks) -> Iterator[tuple[Record, ...]]:
@@ -167,18 +173,19 @@ def _write_calls(
     files: RunFiles,
     staging: Staging,
     finished: FinishedBlocks,
-    rule: Rule,
+    judge: MeanJudge | CalibratedJudge,
     wanted: Wanted,
     hashes: Path,
     marks: Marks,
-) -> Counts:
+) -> tuple[Counts, Worth | None]:
     """First pass: tables of calls, contigs, regions and failures, and what later passes need."""
     calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
     contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
-    contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(rule, files.scratch)
-    finder = None if wanted.odds is None else RegionFinder(wanted.odds)
+    contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(judge, files.scratch)
+    finder = None if wanted.odds is None else RegionFinder(wanted.odds, judge.stretch)
+    mistakes = Mistakes(judge)
     reasons: dict[int, str] = {}
 
     def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
@@ -198,22 +205,24 @@ def _write_calls(
             records, rows, scores = scored.records, scored.rows, scored.scores
             begun = [record.name for record in records if record.begins]
             hash_file.write(name_hashes(begun).tobytes())
-            calls = rule.chunks(scores)
+            calls = judge.rule.chunks(scores)
             calls_file.write(calls_rows(scored, calls))
             last_ends = not records or records[-1].ends
             columns = (rows.record, rows.start, rows.end, scores, calls, last_ends)
             contigs = contig_calls.add(len(records), *columns)
             ended = records[: len(contigs)]
             status = _with_faults(ended, contigs.status)
-            called = rule.contigs(contigs.p_virus)
-            contigs_file.write(contigs_rows(ended, contigs, called, status))
+            judged = judge.contigs(contigs)
+            called = judged.call
+            mistakes.add(judged)
+            contigs_file.write(contigs_rows(ended, contigs, judged, status, judge.origins))
             if parquet is not None:
                 parquet.add_chunks(scored, calls)
-                parquet.add_contigs(ended, contigs, called, status)
+                parquet.add_contigs(ended, contigs, judged, status, judge.origins)
             for row, reason in scored.failures.items():
                 reasons.setdefault(records[rows.record[row]].ordinal, reason)
             write_if_any(files.failed, FAILED_COLUMNS, failed_rows(ended, contigs, reasons))
-            write_if_any(files.pairs, PAIRS_COLUMNS, pairs.add(ended, contigs, called))
+            write_if_any(files.pairs, PAIRS_COLUMNS, pairs.add(ended, contigs, judged))
             regions: list[Region] = []
             if finder is not None:
                 spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
@@ -226,7 +235,7 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus)
+    return tally.counts(pairs.count, pairs.virus), mistakes.worth()
 
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:

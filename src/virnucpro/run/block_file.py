@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from virnucpro.blocks import Record, Rows, Scored
-from virnucpro.calls import Embeddings, Scores
+from virnucpro.calls import OPTIONAL, Embeddings, Scores
 from virnucpro.errors import BlockError
 
 _ROWS = tuple(part.name for part in fields(Rows))
-_SCORES = tuple(part.name for part in fields(Scores) if part.name != "embeddings")
+_SCORES = tuple(part.name for part in fields(Scores) if part.name not in OPTIONAL)
+_IF_ANY = tuple(name for name in OPTIONAL if name != "embeddings")
 _DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 
 
@@ -39,6 +41,9 @@ def to_bytes(scored: Scored, fingerprint: str) -> bytes:
     for group, names in ((scored.rows, _ROWS), (scored.scores, _SCORES)):
         for name in names:
             arrays[name] = np.ascontiguousarray(getattr(group, name))
+    for name in _IF_ANY:
+        if (values := getattr(scored.scores, name)) is not None:
+            arrays[name] = np.ascontiguousarray(values)
     columns = [
         (r.ordinal, r.record, r.length_nt, r.begins, r.ends, r.letters_crc, r.mate, r.short)
         for r in scored.records
@@ -61,12 +66,14 @@ def from_bytes(data: bytes) -> tuple[Scored, str]:
     ordinal, record, length_nt, begins, ends, crc, mate, short = columns
     begins, ends, short = (map(bool, column) for column in (begins, ends, short))
     place = (ordinal, samples, record, texts["names"], length_nt, begins, ends)
+    columns_of_scores: dict[str, Any] = {name: arrays[name] for name in _SCORES}
+    columns_of_scores |= {name: arrays.get(name) for name in _IF_ANY}
     scored = Scored(
         block_number=texts["block_number"],
         digest=texts["digest"],
         records=tuple(map(Record, *place, faults, crc, mate, short)),
         rows=Rows(**{name: arrays[name] for name in _ROWS}),
-        scores=Scores(**{name: arrays[name] for name in _SCORES}, embeddings=None),
+        scores=Scores(**columns_of_scores),
         failures={int(row): reason for row, reason in texts["failures"].items()},
     )
     return scored, texts["fingerprint"]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from virnucpro.bundle.calibration import CALIBRATION
 from virnucpro.bundle.manifest import MANIFEST
 from virnucpro.errors import ResumeError
 from virnucpro.results.files import RunFiles, read_json
@@ -47,6 +48,7 @@ class RunDirectory:
         # The blocks of all parts have one fingerprint; the folder is one part's.
         self._fingerprint = dict(fingerprint) | ({} if part is None else {"part": str(part)})
         self._locks: list[Lock] = []
+        self._part = part
         self.journal = Journal(
             files, fingerprint, part=part, embeddings=embeddings, check=self._check_locks
         )
@@ -86,6 +88,19 @@ class RunDirectory:
             raise
         return directory
 
+    def journal_of_negatives(self, sha256: str) -> Journal:
+        """Return the finished blocks of --negatives; sha256: of their file."""
+        of_blocks = {k: v for k, v in self._fingerprint.items() if k != "part"}
+        files = self.files.of_negatives
+        with disk_errors(files.kept.parent, self.files.journal_option):
+            files.blocks.mkdir(parents=True, exist_ok=True)
+        return Journal(
+            files,
+            of_blocks | {"negatives": sha256},
+            part=self._part,
+            check=self._check_locks,
+        )
+
     @property
     def fingerprint(self) -> dict[str, str]:
         """The fingerprint of the run, with its part if it is one."""
@@ -115,6 +130,7 @@ class RunDirectory:
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
                 _remove_tree(files.blocks)
+                _remove_tree(files.negatives)
             if force or not files.fingerprint.exists():
                 self._own(self._fingerprint)
             files.blocks.mkdir(exist_ok=True)
@@ -171,8 +187,10 @@ class RunDirectory:
         self.write(record)
 
     def keep_manifest(self, bundle: Path) -> None:
-        """Keep the manifest of the bundle, which results are made by, for a later merge."""
-        write_atomic(self.files.hidden / MANIFEST, (bundle / MANIFEST).read_bytes())
+        """Keep what results are made by of a bundle, manifest and calibration, for a merge."""
+        for name in (CALIBRATION, MANIFEST):
+            if (bundle / name).exists():
+                write_atomic(self.files.hidden / name, (bundle / name).read_bytes())
 
     def write(self, record: RunRecord) -> None:
         """Put run.json into its place."""
@@ -187,6 +205,7 @@ class RunDirectory:
             _remove_tree(files.scratch)
             if not keep_blocks:
                 _remove_tree(files.blocks)
+                _remove_tree(files.negatives)
                 files.fingerprint.unlink(missing_ok=True)
             self._sweep()
             for lock in self._locks:
@@ -370,6 +389,7 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
 def _is_hidden_folder(folder: Path, files: RunFiles) -> bool:
     """Return whether a folder of that name is one of ours, empty or with our files."""
     ours = {LOCK, files.fingerprint.name, files.blocks.name, files.scratch.name, MANIFEST}
+    ours |= {CALIBRATION, files.negatives.name}
     return folder.is_dir() and all(
         path.name in ours or path.name.startswith((".", f"{LOCK}.")) for path in folder.iterdir()
     )

@@ -3,21 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from virnucpro.bundle.calibration import Calibration
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Rule
 from virnucpro.reads import Seen, Source
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
+from virnucpro.results.judge import Question
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.regions import odds_of
+from virnucpro.results.sample import judge_of
 from virnucpro.results.write import Wanted, Written, write_tables
 
 
 @dataclass(frozen=True, slots=True)
 class ResultsPlan:
-    """What the results of a run are made by. notes: sentences on what is left out."""
+    """What the results of a run are made by.
+
+    rule: calls chunks. threshold: least p_virus of a record called virus. notes: sentences on what
+    is left out.
+    """
 
     rule: Rule
+    threshold: float
+    chunk_nt: int
+    calibration: Calibration | None
+    question: Question
     wanted: Wanted
     notes: tuple[str, ...]
 
@@ -27,7 +38,7 @@ def results_plan(
 ) -> ResultsPlan:
     """Return what the results of a bundle's scores are made by.
 
-    embedding_widths: of nucleotides and protein, if embeddings can be written.
+    embedding_widths: of nucleotides and protein, if embeddings can be written. Raises BundleError.
     """
     threshold = bundle.threshold if outputs.threshold is None else outputs.threshold
     odds = odds_of(bundle, threshold)
@@ -39,7 +50,15 @@ def results_plan(
         parquet=outputs.parquet,
         embeddings=embedding_widths if outputs.save_embeddings else None,
     )
-    return ResultsPlan(Rule(bundle.kind, threshold), wanted, notes)
+    return ResultsPlan(
+        rule=Rule(bundle.kind, threshold),
+        threshold=bundle.record_threshold if outputs.threshold is None else outputs.threshold,
+        chunk_nt=bundle.chunk_nt,
+        calibration=bundle.calibration,
+        question=outputs.question,
+        wanted=wanted,
+        notes=notes,
+    )
 
 
 def finalise(
@@ -48,14 +67,24 @@ def finalise(
     before: Sequence[Seen],
     plan: ResultsPlan,
     files: RunFiles,
+    negatives: FinishedBlocks | None = None,
 ) -> Written:
     """Write the results of a run, which appear together.
 
     sources: the inputs, opened anew; before: as far as they were read when blocks were made of
-    them. Raises InputError if an input has changed since it was read, VirnucproError if the disk
-    refuses, ResumeError for a damaged block.
+    them. negatives: blocks of the user's own. Raises InputError if an input has changed since it
+    was read, VirnucproError if the disk refuses, ResumeError for a damaged block.
     """
-    written = write_tables(files, finished, plan.rule, sources, before, plan.wanted)
+    judge = judge_of(
+        finished,
+        plan.rule,
+        plan.chunk_nt,
+        plan.calibration,
+        plan.question,
+        plan.threshold,
+        negatives,
+    )
+    written = write_tables(files, finished, judge, sources, before, plan.wanted)
     records = sum(seen.records for seen in before)
     if written.counts.records != records:
         raise AssertionError(f"{records} records read, {written.counts.records} in the tables")

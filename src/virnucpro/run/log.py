@@ -24,6 +24,7 @@ from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
 from virnucpro.results.files import RunFiles
 from virnucpro.results.outputs import Outputs
+from virnucpro.results.worth import Worth
 from virnucpro.run.settings import Settings
 from virnucpro.storage.atomic import disk_errors
 
@@ -111,8 +112,17 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
     name = f"{bundle.name} (the default)" if default else bundle.name
     fetch = f"; {FETCH_PUBLISHED}" if default else ""
     yield f"virnucpro {__version__}, bundle {name}, {bundle.provenance}{fetch}"
+    outputs, cut = settings.outputs, f"p_virus >= {settings.threshold(bundle):g}"
+    if outputs.fdr is not None:
+        cut = f"q_value <= {outputs.fdr:g}"
+    elif "calibration" in bundle.parts and outputs.threshold is None:
+        found = bundle.part("calibration")
+        cut += (
+            f", at which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and "
+            "less of others are called virus"
+        )
     yield (
-        f"chunks of {bundle.chunk_nt} nt, virus at p_virus >= {settings.threshold(bundle):g}; "
+        f"chunks of {bundle.chunk_nt} nt, virus at {cut}; "
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
     )
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
@@ -215,7 +225,7 @@ def disk_taken(
         yield f"warning: {sentence}"
 
 
-def closing(counts: Counts, files: RunFiles) -> Iterator[str]:
+def closing(counts: Counts, files: RunFiles, worth: Worth | None) -> Iterator[str]:
     """Yield sentences with the numbers of the tables."""
     yield (
         f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
@@ -225,6 +235,11 @@ def closing(counts: Counts, files: RunFiles) -> Iterator[str]:
         f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
         f"others{_not_ok(counts)}"
     )
+    if worth is not None:
+        yield worth.sentence
+        if worth.notes:
+            noted = ", ".join(f"{number:,} {name}" for name, number in worth.notes.items())
+            yield f"noted, and not left out: {noted} (column note)"
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"

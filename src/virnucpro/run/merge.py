@@ -84,13 +84,26 @@ class FinishedPart:
 class MergedBlocks:
     """The blocks of all parts, as of one run. Satisfies results.finished.FinishedBlocks."""
 
-    def __init__(self, parts: Sequence[FinishedPart], tell: Callable[[int, int], None]) -> None:
-        """Take parts in their order. tell: takes how many blocks of how many were read."""
+    def __init__(
+        self,
+        parts: Sequence[FinishedPart],
+        tell: Callable[[int, int], None],
+        negatives: str | None = None,
+    ) -> None:
+        """Take parts in their order.
+
+        tell: takes how many blocks of how many were read. negatives: sha256 of the file of
+        --negatives, whose blocks these are then.
+        """
         self._parts = parts
         self._tell = tell
         of_run = {k: v for k, v in parts[0].fingerprint.items() if k != "inputs"}
-        self._fingerprint = sha256_of(of_run)
         self.total = parts[0].record.blocks.total
+        if negatives is not None:
+            of_run["negatives"] = negatives
+            self.total = int((parts[0].record.part or {})["negative_blocks"])
+            self._parts = [replace(p, files=p.files.of_negatives) for p in parts]
+        self._fingerprint = sha256_of(of_run)
 
     def _part(self, number: int) -> FinishedPart:
         return self._parts[number % len(self._parts)]
@@ -158,6 +171,8 @@ def merge(
             progress.advance(Position(done, total, f"{done:,} of {total:,} blocks"))
 
         blocks = MergedBlocks(parts, tell)
+        sha256 = (first.negatives or {}).get("sha256")
+        negatives = None if sha256 is None else MergedBlocks(parts, tell, sha256)
         widths = (first.part or {}).get("embedding_widths")
         plan = results_plan(bundle, outputs, tuple(widths) if widths else None)
         for note in plan.notes:
@@ -166,14 +181,14 @@ def merge(
         running = replace(record, status=RUNNING, exit_code=None, finished=None)
         directory.begin_results(running, planned(files, plan.wanted))
         try:
-            written = finalise(blocks, sources, before, plan, files)
+            written = finalise(blocks, sources, before, plan, files, negatives)
         except BaseException as error:
             status, code, sentence = ending(error)
             directory.fail(replace(record, status=status, exit_code=code, error=sentence))
             raise
         counts = written.counts
         status = "partial" if counts.incomplete else "complete"
-        for line in closing(counts, files):
+        for line in closing(counts, files, written.worth):
             log.line(line)
         seconds = perf_counter() - clock
         record = replace(
@@ -183,6 +198,7 @@ def merge(
             outputs=dict(written.digests),
             output_bytes=dict(written.sizes),
             counts=counts,
+            worth=None if written.worth is None else written.worth.as_dict(),
             timings={**record.timings, "tables_s": round(seconds, 3)},
             finished=instant(now()),
         )
@@ -224,6 +240,7 @@ def _differences(one: FinishedPart, other: FinishedPart) -> dict[str, tuple[obje
         "number of parts": (one.part.of, other.part.of),
         "number of blocks": (one.record.blocks.total, other.record.blocks.total),
         "samples": (one.record.samples, other.record.samples),
+        "file of negatives": (_negatives(one), _negatives(other)),
     }
     for name in one.fingerprint | other.fingerprint:
         pairs[name] = one.fingerprint.get(name), other.fingerprint.get(name)
@@ -231,6 +248,10 @@ def _differences(one: FinishedPart, other: FinishedPart) -> dict[str, tuple[obje
     for name in settings.keys() - _OF_PARTS:
         pairs[f"setting {name}"] = settings[name], others.get(name)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _negatives(part: FinishedPart) -> str | None:
+    return (part.record.negatives or {}).get("sha256")
 
 
 def _bundle(part: FinishedPart) -> Bundle:
@@ -244,7 +265,14 @@ def _bundle(part: FinishedPart) -> Bundle:
 def _outputs(record: RunRecord) -> Outputs:
     """Return the output settings that the parts were made with. Raises ResumeError."""
     names = {f.name for f in fields(Outputs)}
-    outputs = Outputs(**{name: value for name, value in record.settings.items() if name in names})
+    given = {name: value for name, value in record.settings.items() if name in names}
+    # A calibration has a threshold for records alone; one that a user gave cuts chunks, too.
+    if given.get("threshold") != record.settings.get("chunk_threshold", given.get("threshold")):
+        given["threshold"] = None
+    if given.get("fdr") is not None:
+        given["threshold"] = None
+    given["negatives"] = given.get("negatives") and Path(given["negatives"])
+    outputs = Outputs(**given)
     outputs.check()
     return outputs
 

@@ -48,6 +48,7 @@ from virnucpro.run.directory import RunDirectory
 from virnucpro.run.distribution import runner_for, running_cluster
 from virnucpro.run.finalise import finalise, results_plan
 from virnucpro.run.fingerprint import inputs_digest
+from virnucpro.run.journal import Journal
 from virnucpro.run.log import (
     RunLog,
     closing,
@@ -152,6 +153,7 @@ class _Run:
     """A run under way: what it was given, and what was observed so far.
 
     again: why a finished run is made again, if it is. letters_a_byte: of each input, about.
+    negatives: the blocks of the user's own.
     """
 
     job: Job
@@ -164,6 +166,7 @@ class _Run:
     letters_a_byte: Sequence[float] = ()
     read: Counter[str] = field(default_factory=Counter)
     scored: Counter[str] = field(default_factory=Counter)
+    negatives: Journal | None = None
     on_record: bool = False
 
     def outcome(self, opened: Callable[[], AbstractContextManager[Runner]]) -> Outcome:
@@ -246,6 +249,9 @@ class _Run:
             )
             journal = self.directory.journal
             compute(contigs, self.broken, runner, journal, job.sizes, self)
+            if job.negatives is not None:
+                self.negatives = self.directory.journal_of_negatives(job.negatives.sha256)
+                self.telemetry += job.negatives.score(runner, self.negatives, job.sizes, log.line)
         if journal.counts.reused:
             log.detail(
                 f"{journal.counts.reused:,} of {journal.counts.total:,} blocks were finished before"
@@ -266,7 +272,9 @@ class _Run:
         with self._timed("tables_s"):
             before = [source.seen for source in job.sources]
             again = [source.again() for source in job.sources]
-            written = finalise(self.directory.journal, again, before, plan, job.files)
+            written = finalise(
+                self.directory.journal, again, before, plan, job.files, self.negatives
+            )
         memory = memory_of(job.device.index)
         self.telemetry = self.telemetry.with_memory("tables", memory)
         self.log.memory("tables", memory, cuda=job.device.kind == "cuda")
@@ -282,7 +290,7 @@ class _Run:
             self.log.lines(lines, together, NAMED)
         if job.streamed:
             self._suggest(counts.records, counts.bases)
-        for line in closing(counts, job.files):
+        for line in closing(counts, job.files, written.worth):
             self.log.line(line)
         if error is not None:
             self.log.ended(status, error)
@@ -337,6 +345,7 @@ class _Run:
             "cuda_streams": job.compute.cuda_streams,
             "dataloader_workers": job.prefetch,
             "threshold": job.threshold,
+            "chunk_threshold": job.chunk_threshold,
             "precision": job.plan.precision,
             "threads": job.device.threads,
         }
@@ -374,6 +383,10 @@ class _Run:
                 for name, share in sorted(telemetry.shares.items())
             ],
             part=self._part() if status == PART else None,
+            worth=None if written is None or written.worth is None else written.worth.as_dict(),
+            negatives=None
+            if job.negatives is None
+            else {"path": str(job.negatives.source.path), "sha256": job.negatives.sha256},
         )
 
     def _part(self) -> dict[str, Any]:
@@ -386,6 +399,7 @@ class _Run:
             "host": node(),
             "embedding_widths": self.telemetry.embedding_widths,
             "crc": [source.seen.crc for source in self.job.sources],
+            "negative_blocks": self.negatives.counts.total if self.negatives else None,
         }
 
     def line(self, text: str) -> None:

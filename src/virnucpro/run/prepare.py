@@ -29,6 +29,7 @@ from virnucpro.results.record import now
 from virnucpro.results.run_schema import fault_of_bundle
 from virnucpro.run.directory import written_in
 from virnucpro.run.fingerprint import fingerprint_of
+from virnucpro.run.negatives import Negatives
 from virnucpro.run.runners import Work
 from virnucpro.run.settings import Settings
 
@@ -41,7 +42,8 @@ class Job:
     """A run as it was asked for and comes to on this machine.
 
     devices: cpu or cuda:N, one a worker where there are several. compute: resolved for a device.
-    prefetch: workers that prepare blocks ahead. notes: sentences on the inputs.
+    prefetch: workers that prepare blocks ahead. notes: sentences on the inputs. negatives: the
+    user's own.
     """
 
     settings: Settings
@@ -56,11 +58,18 @@ class Job:
     files: RunFiles
     fingerprint: dict[str, str]
     started: datetime
+    negatives: Negatives | None = None
 
     @property
     def threshold(self) -> float:
-        """Where p_virus is cut."""
+        """Where p_virus of records is cut."""
         return self.settings.threshold(self.bundle)
+
+    @property
+    def chunk_threshold(self) -> float:
+        """Where p_virus of chunks is cut."""
+        chosen = self.settings.outputs.threshold
+        return self.bundle.threshold if chosen is None else chosen
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -98,7 +107,8 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in
     )
     files = settings.files
-    _refuse_inputs_as_results(sources, files)
+    negatives = Negatives.of(settings.outputs, settings.reading)
+    _refuse_inputs_as_results([*sources, *([negatives.source] if negatives else [])], files)
     if remote is not None:
         plan = remote.plan
         device = Device(plan.device, remote.device_name, remote.threads)
@@ -124,6 +134,7 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         files=files,
         fingerprint=fingerprint_of(bundle, plan, reading),
         started=started,
+        negatives=negatives,
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Settings that change the results of the same scores.
 _OF_RESULTS = (
     *("tables", "compat_tables", "write", "parquet", "save_embeddings"),
-    *("pairs", "read_groups"),
+    *("pairs", "read_groups", "prior", "fdr", "host", "negatives"),
 )
 
 
@@ -81,9 +81,14 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
     before = earlier.settings
     if before.get("threshold") != job.threshold:
         return f"the threshold was {before.get('threshold')}"
+    if before.get("chunk_threshold", job.chunk_threshold) != job.chunk_threshold:
+        return f"the threshold of chunks was {before['chunk_threshold']}"
     for name in _OF_RESULTS:
         if before.get(name) != settings[name]:
             return f"the setting {name} was {before.get(name)}"
+    negatives = None if job.negatives is None else job.negatives.sha256
+    if (earlier.negatives or {}).get("sha256") != negatives:
+        return "the negatives were others"
     if earlier.samples != [source.sample for source in job.sources]:
         return f"the sample was {', '.join(earlier.samples)}"
     if names := missing_or_changed(job.files, earlier):

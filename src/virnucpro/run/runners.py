@@ -18,13 +18,14 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from virnucpro.blocks import Batches, Block, Scored, Share, Telemetry
+from virnucpro.blocks import Batches, Block, Scored, Share, Telemetry, Texts
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.model import Model
 from virnucpro.classifiers.plan import Plan
 from virnucpro.classifiers.prefetch import Loaders
 from virnucpro.classifiers.prepared import FramePreparation, PreparedFrames
+from virnucpro.classifiers.screen import with_notes
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import device_name, gpu_utilisation
 from virnucpro.devices.memory import expandable_segments_seen, memory_of
@@ -205,7 +206,7 @@ class Scorer:
             digest=block.digest,
             records=block.records,
             rows=block.rows,
-            scores=scores,
+            scores=with_notes(scores, Texts.of_block(block)),
             failures=failures,
             telemetry=telemetry,
         )

@@ -13,6 +13,7 @@ from virnucpro.bundle.manifest import Bundle
 from virnucpro.devices.compute import Compute
 from virnucpro.errors import SettingsError
 from virnucpro.reads.files import Reading
+from virnucpro.results import sample
 from virnucpro.results.files import RunFiles
 from virnucpro.results.outputs import Outputs
 
@@ -61,7 +62,7 @@ class Restart:
 _GROUPS = {"reading": Reading, "compute": Compute, "outputs": Outputs, "restart": Restart}
 # Where pipes are spooled is up to the run, not to whoever starts it.
 _NO_OPTIONS = {"spool"}
-_PATHS = {"mates", "reference", "journal"}
+_PATHS = {"mates", "reference", "journal", "negatives"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +129,12 @@ class Settings:
                 f"--save-embeddings needs a bundle of kind frames, and {bundle.name} is of kind "
                 f"{bundle.kind}, which embeds no frame; leave it out, or choose another bundle"
             )
+        sample.check(bundle.calibration, self.outputs.question)
 
     def threshold(self, bundle: Bundle) -> float:
-        """Return where p_virus is cut."""
+        """Return where p_virus of records is cut."""
         chosen = self.outputs.threshold
-        return bundle.threshold if chosen is None else chosen
+        return bundle.record_threshold if chosen is None else chosen
 
     @property
     def files(self) -> RunFiles:

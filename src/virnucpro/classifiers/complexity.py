@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro.blocks import Texts
+
 WINDOW_NT, STEP_NT = 64, 32
 LEVEL = 2.0
 _TRIPLETS = WINDOW_NT - 2
@@ -59,6 +61,29 @@ def complexities(sequences: Sequence[bytes]) -> list[Complexity]:
         Complexity(low[end - count : end], share)
         for end, count, share in zip(ends.tolist(), counts, shares.tolist(), strict=True)
     ]
+
+
+def low_shares(codes: NDArray[np.uint8], texts: Texts) -> NDArray[np.float64]:
+    """Share of the windows of each chunk that are of low complexity, (n,); codes: of their text.
+
+    The last window of a chunk ends where the chunk does.
+    """
+    if not len(texts):
+        return np.zeros(0)
+    wide = np.minimum(codes, 4).astype(np.int16)
+    wide = np.append(wide, np.full(WINDOW_NT, 4, np.int16))
+    triplets = wide[:-2] * 16 + wide[1:-1] * 4 + wide[2:]
+    triplets[np.maximum(np.maximum(wide[:-2], wide[1:-1]), wide[2:]) > 3] = _UNKNOWN
+    last = texts.offset + np.maximum(texts.length_nt - WINDOW_NT, 0)
+    counts = -(-np.maximum(texts.length_nt - WINDOW_NT, 0) // STEP_NT) + 1
+    begin = np.cumsum(counts) - counts
+    window = np.arange(counts.sum()) - np.repeat(begin, counts)
+    starts = np.minimum(np.repeat(texts.offset, counts) + window * STEP_NT, np.repeat(last, counts))
+    low = np.concatenate(
+        [_low(triplets, starts[i : i + _AT_ONCE]) for i in range(0, len(starts), _AT_ONCE)]
+    )
+    shares: NDArray[np.float64] = np.add.reduceat(low, begin, dtype=np.int64) / counts
+    return shares
 
 
 def _low(triplets: NDArray[np.int16], starts: NDArray[np.int64]) -> Bool:

@@ -1,0 +1,83 @@
+"""virnucpro calibrate."""
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from virnucpro.cli.completion import bundle_names
+from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
+from virnucpro.cli.terminal import Screen
+from virnucpro.cli.values import FILE, NAME
+from virnucpro.progress import Position
+
+
+@click.command()
+@click.argument("bundle", type=NAME, shell_complete=bundle_names)
+@click.option_panel("Labelled sequences", options=OPTIONS)
+@click.option_panel("Output", options=["--out", "--name", "--quiet", "--no-progress"])
+@labelled_options
+@click.option("-o", "--out", type=FILE, required=True, help="Directory of the new bundle.")
+@click.option("--name", type=NAME, help="Name of the new bundle; default: the directory's.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="As for predict.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+@click.option("--no-progress", is_flag=True, help="Print no progress.")
+def calibrate(
+    bundle: str,
+    out: Path,
+    name: str | None,
+    precision: str,
+    threads: int | None,
+    seed: int,
+    quiet: bool,
+    no_progress: bool,
+    **labelled: Any,  # noqa: ANN401
+) -> None:
+    """Make a copy of a bundle whose scores are calibrated on your own sequences.
+
+    The sequences must be others than those that the bundle was trained on. A table beside a FASTA
+    file with a column unit says what belongs together (a genome, a family); a fifth of the units
+    measures the calibration, and is in the final one, too. Groups of others (column group) become
+    the choices of predict --host.
+
+    \\b
+    virnucpro calibrate mini-500 --positive viral.fasta --negative soil.fasta -o soil-500
+    virnucpro predict reads.fastq -o run --bundle soil-500 --prior auto --fdr 0.05
+    """
+    from virnucpro.bundle import load
+    from virnucpro.bundle.write import check_free
+    from virnucpro.devices.machine import use_threads
+    from virnucpro.train.calibrate import calibrated_copy, calibration_of
+    from virnucpro.train.calibration_fit import windows_of
+
+    found = load(bundle)
+    check_free(out)
+    if found.kind != "kmer":
+        use_threads(threads)
+    with Screen(quiet=quiet, bar=not no_progress) as screen:
+        data = read_labelled(**labelled, stages=screen)
+        windows = windows_of(data.contigs, found.chunk_nt, seed=seed)
+        total, done = sum(len(window.contig.sequence) for window in windows), 0
+
+        def advance(bases: int) -> None:
+            nonlocal done
+            done += bases
+            screen.advance(Position(min(done, total), total, f"{done:,} nt scored"))
+
+        calibration = calibration_of(found, windows, precision, seed=seed, progress=advance)
+        made = calibrated_copy(found, out, name or out.name, calibration, data.sha256)
+        error = calibration.measured["calibration_error"]
+        screen.line(
+            f"calibration error {error:.3f} on a fifth of the units; the default threshold is "
+            f"{calibration.threshold:g}, at which {100 * calibration.worst_rate:g} % of "
+            f"{calibration.worst_group} are called virus"
+        )
+        screen.line(f"wrote {made.path}, sha256 {made.sha256}")

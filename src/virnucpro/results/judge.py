@@ -1,0 +1,287 @@
+"""Contigs -> their scores, calls, probabilities, q-values, origins and notes.
+
+One without a calibration gives the mean of the chunks' scores; the two never meet in one column.
+How a judge learns of the sample as a whole is in results/sample.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.bundle.calibration import (
+    LENGTH_EDGES,
+    Calibration,
+    chunk_log_odds,
+    probability,
+)
+from virnucpro.calls import Call, Rule
+from virnucpro.classifiers.screen import LOW_COMPLEXITY
+from virnucpro.results.contig_calls import Contigs
+from virnucpro.results.false_discovery import (
+    WORST,
+    Resolution,
+    Steps,
+)
+from virnucpro.results.prior import (
+    Prior,
+)
+
+Bool = NDArray[np.bool_]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+
+# p_virus of n chunks and the bases that each adds, (n,) -> p_virus of them together.
+Stretch = Callable[[Float64, Float64], float]
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a user wants to know of a sample.
+
+    prior: share of viral records, "auto" or None for the default; fdr: call records whose q-value
+    is at most this, None: by the threshold; host: the null; negatives: whether the user's own
+    negatives are the null.
+    """
+
+    prior: float | str | None = None
+    fdr: float | None = None
+    host: str = WORST
+    negatives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts on r contigs; nan and 0 where there is none.
+
+    p_virus, log_odds, probability, q_value: (r,); call: (r,) Call; origin: (r,) index in the
+    judge's origins; notes: (r,) bits of classifiers.screen.
+    """
+
+    p_virus: Float64
+    call: UInt8
+    log_odds: Float64
+    probability: Float64
+    q_value: Float64
+    origin: UInt8
+    notes: UInt8
+
+
+class Judge(Protocol):
+    """Judges records by what their chunks sum up to.
+
+    rule: calls chunks. origins: names of origins, the first for none.
+    """
+
+    @property
+    def rule(self) -> Rule:
+        """How chunks are called."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Names of origins; the first, empty, where none is told."""
+
+    def contigs(self, contigs: Contigs) -> Judged:
+        """Judge r contigs."""
+
+    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
+        """The score of stretches of DNA, (k,), that their calls are made by.
+
+        mean: p_virus of their chunks, weighted by the bases that each adds; evidence: sum of their
+        log-odds times these bases; called_nt: sum of these.
+        """
+
+    def p_virus(self, score: Float64) -> Float64:
+        """p_virus of scores, (k,)."""
+
+    def calls(self, score: Float64, called_nt: Float64) -> UInt8:
+        """Call of each score, (k,); nan is no call."""
+
+    def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
+        """p_virus of n chunks together, (n,), by the bases that each adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """q-values of a sample under a null.
+
+    null: its name in words; negatives: their number; q: by length bin and step; asked: the rate
+    that was asked for, None for none; resolution: of the null.
+    """
+
+    null: str
+    negatives: int
+    steps: Steps
+    q: tuple[Float64, ...]
+    resolution: Resolution
+    asked: float | None
+
+    def of(self, score: Float64, length_bin: Int64) -> Float64:
+        """q of r scores, (r,)."""
+        step = self.steps.step(length_bin, score)
+        found = np.full(len(score), np.nan)
+        for b, q in enumerate(self.q):
+            here = length_bin == b
+            found[here] = q[step[here]]
+        return found
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing is called at the rate that was asked for; empty where something is."""
+        if self.asked is None or any(np.any(q <= self.asked) for q in self.q):
+            return ""
+        found = self.resolution
+        return (
+            f"nothing is called at --fdr {self.asked:g}: with {self.negatives:,} negatives "
+            f"({self.null}) no q below {found.floor:.2g} x m / k can be told, which is "
+            f"{found.smallest_q:.2g} for this sample (m = {found.records:,} records, of which "
+            f"k = {found.above:,} score above every negative of their length)"
+        )
+
+
+class MeanJudge:
+    """Records by the mean of their chunks: for bundles without a calibration.
+
+    discovery: q-values under the user's own negatives, where there are some.
+    """
+
+    origins = ("",)
+    prior: Prior | None = None
+
+    def __init__(self, rule: Rule, chunk_nt: int, discovery: Discovery | None = None) -> None:
+        self.rule = rule
+        self.discovery = discovery
+        self._chunk_nt = chunk_nt
+
+    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
+        """The mean."""
+        return mean
+
+    def p_virus(self, score: Float64) -> Float64:
+        """The mean."""
+        return score
+
+    def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
+        """The mean."""
+        return mean_of_stretch(p_virus, added_nt)
+
+    def length_bin(self, called_nt: Float64) -> Int64:
+        """Length bin of records, (r,)."""
+        return np.digitize(called_nt / self._chunk_nt, LENGTH_EDGES)
+
+    def calls(self, score: Float64, called_nt: Float64) -> UInt8:
+        """By the threshold, or by q where a rate of false discoveries was asked for."""
+        if self.discovery is None or self.discovery.asked is None:
+            return self.rule.contigs(score)
+        q = self.discovery.of(score, self.length_bin(called_nt))
+        return _called(q <= self.discovery.asked, score)
+
+    def contigs(self, contigs: Contigs) -> Judged:
+        """Judge r contigs."""
+        none = np.full(len(contigs), np.nan)
+        score = self.score(contigs.mean, contigs.evidence, contigs.called_nt)
+        return Judged(
+            p_virus=score,
+            call=self.calls(score, contigs.called_nt),
+            log_odds=none,
+            probability=none,
+            q_value=_q_values(self.discovery, score, self.length_bin(contigs.called_nt)),
+            origin=np.zeros(len(contigs), np.uint8),
+            notes=contigs.notes,
+        )
+
+
+class CalibratedJudge:
+    """Records by the rule of a calibration.
+
+    threshold: least p_virus of a call virus, where no rate of false discoveries was asked for.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        calibration: Calibration,
+        threshold: float,
+        prior: Prior,
+        discovery: Discovery,
+    ) -> None:
+        self.rule = rule
+        self.calibration = calibration
+        self.threshold = threshold
+        self.prior = prior
+        self.discovery = discovery
+        self.origins = origins_of(calibration)
+
+    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
+        """Log-odds by the rule."""
+        return self.calibration.rule.log_odds(evidence, called_nt)
+
+    def p_virus(self, score: Float64) -> Float64:
+        """Probability where half of all is viral."""
+        return probability(score)
+
+    def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
+        """As of a record of these chunks."""
+        evidence = np.array([np.sum(chunk_log_odds(p_virus) * added_nt)])
+        score = self.calibration.rule.log_odds(evidence, np.array([added_nt.sum()]))
+        return float(probability(score)[0])
+
+    def calls(self, score: Float64, called_nt: Float64) -> UInt8:
+        """By the threshold, or by q where a rate of false discoveries was asked for."""
+        if self.discovery.asked is None:
+            return _called(probability(score) >= self.threshold, score)
+        q = self.discovery.of(score, self.calibration.length_bin(called_nt))
+        return _called(q <= self.discovery.asked, score)
+
+    def contigs(self, contigs: Contigs) -> Judged:
+        """Judge r contigs; of one of low complexity nobody says that it is viral."""
+        score = self.score(contigs.mean, contigs.evidence, contigs.called_nt)
+        call = self.calls(score, contigs.called_nt)
+        low = (contigs.notes & LOW_COMPLEXITY > 0) & (call == Call.VIRUS)
+        share = np.clip(self.prior.used, 1e-9, 1 - 1e-9)
+        return Judged(
+            p_virus=probability(score),
+            call=np.where(low, Call.OTHERS, call).astype(np.uint8),
+            log_odds=score,
+            probability=probability(score + np.log(share / (1 - share))),
+            q_value=_q_values(
+                self.discovery, score, self.calibration.length_bin(contigs.called_nt)
+            ),
+            origin=origin_of(self.calibration, contigs),
+            notes=contigs.notes,
+        )
+
+
+def mean_of_stretch(p_virus: Float64, added_nt: Float64) -> float:
+    """The mean of n chunks, (n,), weighted by the bases that each adds."""
+    return float(np.average(p_virus, weights=added_nt))
+
+
+def _called(virus: Bool, score: Float64) -> UInt8:
+    calls = np.where(virus, Call.VIRUS, Call.OTHERS)
+    return np.where(np.isnan(score), Call.NONE, calls).astype(np.uint8)
+
+
+def _q_values(discovery: Discovery | None, score: Float64, length_bin: Int64) -> Float64:
+    found = np.full(len(score), np.nan)
+    some = ~np.isnan(score)
+    if discovery is not None:
+        found[some] = discovery.of(score[some], length_bin[some])
+    return found
+
+
+def origins_of(calibration: Calibration) -> tuple[str, ...]:
+    return ("",) if calibration.origin is None else ("", *calibration.origin.choices)
+
+
+def origin_of(calibration: Calibration, contigs: Contigs) -> UInt8:
+    """Index in the judge's origins of r contigs, 0 where there is none."""
+    found = np.zeros(len(contigs), np.uint8)
+    if calibration.origin is not None and contigs.groups.shape[1]:
+        some = contigs.called > 0
+        found[some] = 1 + calibration.origin.of(contigs.groups[some])
+    return found

@@ -1,0 +1,328 @@
+"""A sample as a whole: counted in one pass over its finished blocks, before any record is judged.
+
+From the counts come the prior, the shares of hosts, and the q-values under a null. This module
+knows no file but by way of finished blocks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration
+from virnucpro.calls import Rule
+from virnucpro.errors import SettingsError
+from virnucpro.results.contig_calls import ContigCalls, Contigs
+from virnucpro.results.false_discovery import (
+    FEWEST,
+    MIXTURE,
+    OWN,
+    WORST,
+    Null,
+    Resolution,
+    Steps,
+    mixture,
+    q_values,
+    worst_of_groups,
+)
+from virnucpro.results.finished import FinishedBlocks
+from virnucpro.results.judge import (
+    AUTO,
+    CalibratedJudge,
+    Discovery,
+    MeanJudge,
+    Question,
+    origin_of,
+    origins_of,
+)
+from virnucpro.results.prior import (
+    DEFAULT_PRIOR,
+    Cells,
+    Prior,
+    background_share,
+    estimated_prior,
+)
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+
+# A group of hosts counts for the worst null where so much of the sample seems to be of it.
+LEAST_SHARE = 0.05
+_NAMED = 4  # more groups are counted in a sentence
+
+
+@dataclass(slots=True)
+class Sample:
+    """All records of a run, counted.
+
+    steps: of the nulls; counts: records by length bin and step; cells: by size and log-odds;
+    by_bin: by length bin; by_origin: by origin.
+    """
+
+    steps: Steps | None
+    bins: int
+    origins: int
+    counts: list[Int64] = field(init=False)
+    cells: Cells = field(default_factory=Cells)
+    by_bin: Int64 = field(init=False)
+    by_origin: Int64 = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = [] if self.steps is None else self.steps.zeros()
+        self.by_bin = np.zeros(self.bins, np.int64)
+        self.by_origin = np.zeros(self.origins, np.int64)
+
+    @property
+    def records(self) -> int:
+        """The number of records with a score."""
+        return int(self.by_bin.sum())
+
+    def add(self, score: Float64, length_bin: Int64, origin: UInt8) -> None:
+        """Count r records with a score."""
+        self.by_bin += np.bincount(length_bin, minlength=self.bins)
+        self.by_origin += np.bincount(origin, minlength=self.origins)
+        if self.steps is not None:
+            step = self.steps.step(length_bin, score)
+            for b, counts in enumerate(self.counts):
+                counts += np.bincount(step[length_bin == b], minlength=len(counts))
+
+
+def judge_of(
+    finished: FinishedBlocks,
+    rule: Rule,
+    chunk_nt: int,
+    calibration: Calibration | None,
+    question: Question,
+    threshold: float,
+    negatives: FinishedBlocks | None = None,
+) -> "MeanJudge | CalibratedJudge":
+    """Return what judges a run, after one pass over its finished blocks.
+
+    threshold: least p_virus of a record called virus. negatives: the user's own, scored as the
+    sample. Raises SettingsError where the bundle cannot answer the question, BlockError.
+    """
+    check(calibration, question)
+    if calibration is None:
+        return _mean_judge(finished, rule, chunk_nt, question, negatives)
+    return _calibrated_judge(finished, rule, calibration, question, threshold, negatives)
+
+
+def check(calibration: Calibration | None, question: Question) -> None:
+    """Raise SettingsError where a question needs what is missing."""
+    if calibration is None:
+        if question.prior is not None:
+            raise SettingsError(
+                "--prior needs a bundle with a calibration, and this one has none; make one with "
+                "`virnucpro calibrate`"
+            )
+        if question.host != WORST:
+            raise SettingsError(
+                "--host needs a bundle with a calibration, and this one has none; give "
+                "--negatives, or make one with `virnucpro calibrate`"
+            )
+        if question.fdr is not None and not question.negatives:
+            raise SettingsError(
+                "--fdr needs negatives, and this bundle has none; give --negatives, or make a "
+                "calibrated bundle with `virnucpro calibrate`"
+            )
+        return
+    if question.negatives and question.host != WORST:
+        raise SettingsError("--host and --negatives both name the null; give one of them")
+    known = (WORST, MIXTURE, *calibration.negatives.names)
+    if question.host not in known:
+        raise SettingsError(
+            f"this bundle's calibration has no negatives of {question.host}; choose --host from "
+            f"{', '.join(known)}, or give --negatives"
+        )
+
+
+def summed(finished: FinishedBlocks, rule: Rule) -> Iterator[Contigs]:
+    """The contigs of finished blocks, block by block. Raises BlockError."""
+    contig_calls = ContigCalls()
+    for scored in finished.scored():
+        records, rows = scored.records, scored.rows
+        last_ends = not records or records[-1].ends
+        calls = rule.chunks(scored.scores)
+        columns = (rows.record, rows.start, rows.end, scored.scores, calls, last_ends)
+        yield contig_calls.add(len(records), *columns)
+
+
+def _mean_judge(
+    finished: FinishedBlocks,
+    rule: Rule,
+    chunk_nt: int,
+    question: Question,
+    negatives: FinishedBlocks | None,
+) -> MeanJudge:
+    judge = MeanJudge(rule, chunk_nt)
+    if negatives is None:
+        return judge
+    null = _own(negatives, judge, len(LENGTH_EDGES) + 1)
+    steps = Steps.of([null])
+    sample = Sample(steps, len(LENGTH_EDGES) + 1, 1)
+    for contigs in summed(finished, rule):
+        some = contigs.called > 0
+        sample.add(
+            contigs.mean[some],
+            judge.length_bin(contigs.called_nt[some]),
+            np.zeros(int(some.sum()), np.uint8),
+        )
+    judge.discovery = _discovered(sample, steps.p_values(null), OWN, len(null), question)
+    return judge
+
+
+class _Scale(Protocol):
+    """The scores of a judge."""
+
+    @property
+    def rule(self) -> Rule: ...
+
+    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64: ...
+
+    def length_bin(self, called_nt: Float64) -> Int64: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _CalibratedScale:
+    rule: Rule
+    calibration: Calibration
+
+    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
+        return self.calibration.rule.log_odds(evidence, called_nt)
+
+    def length_bin(self, called_nt: Float64) -> Int64:
+        return self.calibration.length_bin(called_nt)
+
+
+def _own(negatives: FinishedBlocks, scale: _Scale, bins: int) -> Null:
+    """The user's negatives; 16 bytes each."""
+    scores, where = [np.zeros(0)], [np.zeros(0, np.uint8)]
+    for contigs in summed(negatives, scale.rule):
+        some = contigs.called > 0
+        score = scale.score(contigs.mean, contigs.evidence, contigs.called_nt)
+        scores.append(score[some])
+        where.append(scale.length_bin(contigs.called_nt[some]).astype(np.uint8))
+    return Null.of(np.concatenate(scores), np.concatenate(where), bins)
+
+
+def _calibrated_judge(
+    finished: FinishedBlocks,
+    rule: Rule,
+    calibration: Calibration,
+    question: Question,
+    threshold: float,
+    negatives: FinishedBlocks | None,
+) -> CalibratedJudge:
+    held_out, bins = calibration.negatives, calibration.bins
+    scale = _CalibratedScale(rule, calibration)
+    everything = Null.of(held_out.log_odds, held_out.length_bin, bins)
+    own = None if negatives is None else _own(negatives, scale, bins)
+    steps = Steps.of([everything if own is None else own])
+    sample = Sample(steps, bins, len(origins_of(calibration)))
+    for contigs in summed(finished, rule):
+        some = contigs.called > 0
+        called_nt = contigs.called_nt[some]
+        score = scale.score(contigs.mean[some], contigs.evidence[some], called_nt)
+        sample.add(score, calibration.length_bin(called_nt), origin_of(calibration, contigs)[some])
+        sample.cells.add(score, calibration.rule.size(called_nt))
+    if own is not None:
+        p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
+    else:
+        hosts = _hosts(calibration, question, sample)
+        p_values = _p_values(steps, hosts, question, sample, calibration)
+        name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
+    return CalibratedJudge(
+        rule,
+        calibration,
+        threshold,
+        _prior(sample, calibration, question, hosts),
+        _discovered(sample, p_values, name, number, question),
+    )
+
+
+def _hosts(calibration: Calibration, question: Question, sample: Sample) -> dict[str, Null]:
+    """The nulls that the sample is judged by, by group."""
+    held_out = calibration.negatives
+
+    def null(name: str) -> Null:
+        of_group = held_out.of(name)
+        return Null.of(of_group.log_odds, of_group.length_bin, calibration.bins)
+
+    if question.host not in (WORST, MIXTURE):
+        return {question.host: null(question.host)}
+    shares = _shares(calibration, sample)
+    least = LEAST_SHARE if question.host == WORST else 0.0
+    kept = [name for name in held_out.names if shares.get(name, 0.0) >= least]
+    return {name: null(name) for name in kept or held_out.names}
+
+
+def _shares(calibration: Calibration, sample: Sample) -> dict[str, float]:
+    """Share of each group of hosts among the records, as their origins tell.
+
+    Without origins every group may be there; a group that no origin names counts as there, too.
+    """
+    names = calibration.negatives.names
+    found = dict(zip(origins_of(calibration), sample.by_origin.tolist(), strict=True))
+    told = sum(found.get(name, 0) for name in names)
+    if not told:
+        return dict.fromkeys(names, 1.0)
+    return {name: found[name] / sample.records if name in found else 1.0 for name in names}
+
+
+def _p_values(
+    steps: Steps,
+    hosts: Mapping[str, Null],
+    question: Question,
+    sample: Sample,
+    calibration: Calibration,
+) -> list[Float64]:
+    if question.host == WORST:
+        return worst_of_groups(steps, hosts)
+    p_values = {name: steps.p_values(null) for name, null in hosts.items()}
+    shares = _shares(calibration, sample)
+    return mixture(p_values, {name: shares[name] for name in hosts})
+
+
+def _named(host: str, hosts: Mapping[str, Null]) -> str:
+    """The null in words."""
+    if host not in (WORST, MIXTURE):
+        return f"null: {host}"
+    several = ", ".join(sorted(hosts)) if len(hosts) <= _NAMED else f"{len(hosts)} groups"
+    return f"null: {'the worst' if host == WORST else 'a mixture'} of {several}"
+
+
+def _prior(
+    sample: Sample, calibration: Calibration, question: Question, hosts: Mapping[str, Null]
+) -> Prior:
+    if question.prior is None:
+        return Prior.fixed(DEFAULT_PRIOR, "default")
+    if question.prior != AUTO:
+        return Prior.fixed(float(question.prior), "given")
+    # Few negatives of a group would tell anything; together they tell something.
+    large = [null for null in hosts.values() if len(null) >= FEWEST]
+    together = Null.joined([*hosts.values()])
+    background = max(_background(null, sample) for null in (*large, together))
+    return estimated_prior(sample.cells, calibration, background)
+
+
+def _background(null: Null, sample: Sample) -> float:
+    """The share of virus that these negatives would be estimated at."""
+    where = np.repeat(np.arange(len(null.by_bin)), [len(part) for part in null.by_bin])
+    return background_share(np.concatenate(null.by_bin), where, sample.by_bin)
+
+
+def _discovered(
+    sample: Sample, p_values: Sequence[Float64], null: str, negatives: int, question: Question
+) -> Discovery:
+    assert sample.steps is not None
+    return Discovery(
+        null=null,
+        negatives=negatives,
+        steps=sample.steps,
+        q=tuple(q_values(p_values, sample.counts)),
+        resolution=Resolution.of(p_values, sample.counts),
+        asked=question.fdr,
+    )

@@ -1,0 +1,196 @@
+"""How many of the calls of a run to expect to be wrong, counted while its tables are written."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro.bundle.calibration import probability
+from virnucpro.calls import Call
+from virnucpro.classifiers.screen import NOTE_TEXTS
+from virnucpro.results.judge import CalibratedJudge, Judged, MeanJudge
+from virnucpro.results.prior import Prior
+
+Float64 = NDArray[np.float64]
+
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+BINS = 40
+# Log-odds beyond these are shown as these.
+WIDEST = 10.0
+_FEW = "fewer than 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtThreshold:
+    """What another threshold would call. wrong: expected, at the prior that is used."""
+
+    threshold: float
+    called: int
+    wrong: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """What the calls of records are worth in this sample.
+
+    called: virus; wrong, fewest_wrong, most_wrong: of these, expected at the prior and at the ends
+    of its interval. scored: records with a score. threshold: of p_virus; None where fdr decides.
+    null, negatives: what q-values compare with. refusal: why fdr calls nothing; empty where it
+    does. origins, notes: counts of records. scores, null_scores: counts of records and of negatives
+    in BINS equal parts of -WIDEST to WIDEST log-odds.
+    """
+
+    called: int
+    scored: int
+    wrong: float
+    fewest_wrong: float
+    most_wrong: float
+    prior: Prior
+    threshold: float | None
+    fdr: float | None
+    null: str
+    negatives: int
+    smallest_q: float
+    refusal: str
+    by_threshold: tuple[AtThreshold, ...]
+    origins: Mapping[str, int]
+    notes: Mapping[str, int]
+    scores: tuple[int, ...]
+    null_scores: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for run.json."""
+        rounded = {n: round(getattr(self, n), 1) for n in ("wrong", "fewest_wrong", "most_wrong")}
+        return {
+            "called": self.called,
+            "scored": self.scored,
+            **rounded,
+            "prior": self.prior.as_dict(),
+            "threshold": self.threshold,
+            "fdr": self.fdr,
+            "null": self.null,
+            "negatives": self.negatives,
+            "smallest_q": self.smallest_q,
+            "refusal": self.refusal,
+            "by_threshold": [
+                {"threshold": at.threshold, "called": at.called, "wrong": round(at.wrong, 1)}
+                for at in self.by_threshold
+            ],
+            "origins": dict(self.origins),
+            "notes": dict(self.notes),
+            "scores": list(self.scores),
+            "null_scores": list(self.null_scores),
+            "sentence": self.sentence,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one sentence, for log and report."""
+        if self.refusal:
+            return self.refusal
+        calls = f"{self.called:,} record{'' if self.called == 1 else 's'} called virus"
+        if not self.called:
+            return f"{calls} ({self.prior.sentence}; {self.null})"
+        if self.fdr is not None:
+            most = _whole(self.fdr * self.called)
+            return (
+                f"{calls}; of these at most {most} ({100 * self.fdr:g} %) are expected to be wrong "
+                f"({self.null}, {self.negatives:,} negatives)"
+            )
+        low, high = _whole(self.fewest_wrong), _whole(self.most_wrong)
+        about = "" if high == _FEW else "about "
+        number = f"{about}{high}" if low == high else f"{low} to {high}"
+        return f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
+
+
+def _whole(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1 or number == 0 else _FEW
+
+
+@dataclass(slots=True)
+class Mistakes:
+    """Adds up records as they are judged; without a calibration there is nothing to say of them."""
+
+    judge: MeanJudge | CalibratedJudge
+    called: int = 0
+    scored: int = 0
+    wrong: Float64 = field(default_factory=lambda: np.zeros(3))
+    by_threshold: Float64 = field(default_factory=lambda: np.zeros((len(THRESHOLDS), 2)))
+    origins: NDArray[np.int64] = field(init=False)
+    notes: Counter[int] = field(default_factory=Counter)
+    scores: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+
+    def __post_init__(self) -> None:
+        self.origins = np.zeros(len(self.judge.origins), np.int64)
+
+    def add(self, judged: Judged) -> None:
+        """Take r records."""
+        self.notes.update(judged.notes[judged.notes > 0].tolist())
+        judge = self.judge
+        if isinstance(judge, MeanJudge):
+            return
+        some = judged.call != Call.NONE
+        log_odds, virus = judged.log_odds[some], judged.call[some] == Call.VIRUS
+        self.scored += len(log_odds)
+        self.called += int(virus.sum())
+        prior = judge.prior
+        for i, share in enumerate((prior.low, prior.used, prior.high)):
+            self.wrong[i] += _expected_wrong(log_odds[virus], share).sum()
+        wrong = _expected_wrong(log_odds, prior.used)
+        for row, threshold in zip(self.by_threshold, THRESHOLDS, strict=True):
+            above = judged.p_virus[some] >= threshold
+            row += above.sum(), wrong[above].sum()
+        self.origins += np.bincount(judged.origin[some], minlength=len(self.origins))
+        self.scores += _spread(log_odds)
+
+    def worth(self) -> Worth | None:
+        """Return what the calls are worth; None without a calibration."""
+        judge = self.judge
+        if isinstance(judge, MeanJudge):
+            return None
+        found = judge.discovery
+        most, used, fewest = self.wrong.tolist()
+        notes: Counter[str] = Counter()
+        for bits, number in self.notes.items():
+            for name in NOTE_TEXTS[bits].split(","):
+                notes[name] += number
+        origins = dict(zip(judge.origins, self.origins.tolist(), strict=True))
+        return Worth(
+            called=self.called,
+            scored=self.scored,
+            wrong=used,
+            fewest_wrong=fewest,
+            most_wrong=most,
+            prior=judge.prior,
+            threshold=judge.threshold if found.asked is None else None,
+            fdr=found.asked,
+            null=found.null,
+            negatives=found.negatives,
+            smallest_q=found.resolution.smallest_q,
+            refusal=found.refusal,
+            by_threshold=tuple(
+                AtThreshold(threshold=threshold, called=int(called), wrong=wrong)
+                for threshold, (called, wrong) in zip(
+                    THRESHOLDS, self.by_threshold.tolist(), strict=True
+                )
+            ),
+            origins={name: number for name, number in origins.items() if name},
+            notes=dict(sorted(notes.items())),
+            scores=tuple(self.scores.tolist()),
+            null_scores=tuple(_spread(judge.calibration.negatives.log_odds).tolist()),
+        )
+
+
+def _expected_wrong(log_odds: Float64, share: float) -> Float64:
+    """The chance of each of r records not to be viral where this share of all is, (r,)."""
+    if not 0 < share < 1:
+        return np.full(len(log_odds), 1.0 - share)
+    return probability(-(log_odds + np.log(share / (1 - share))))
+
+
+def _spread(log_odds: Float64) -> NDArray[np.int64]:
+    part = ((log_odds + WIDEST) / (2 * WIDEST) * BINS).astype(np.int64)
+    return np.bincount(np.clip(part, 0, BINS - 1), minlength=BINS)

@@ -1,0 +1,76 @@
+"""The user's own negatives (--negatives): scored as the sample is, in blocks of their own.
+
+Their blocks lie in a folder beside those of the sample, and go on after an interruption as these
+do. A file of other content is another set of blocks, which are computed anew.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from virnucpro.blocks import Block, Scored, Telemetry
+from virnucpro.errors import StreamBroken
+from virnucpro.reads import Source, open_sources
+from virnucpro.reads.files import Reading
+from virnucpro.results.outputs import Outputs
+from virnucpro.run.journal import Journal
+from virnucpro.run.pipeline import compute, contigs_of, limited
+from virnucpro.run.runners import Runner
+
+
+@dataclass(slots=True)
+class Negatives:
+    """The negatives of a run: where they are read from, and how."""
+
+    source: Source
+    reading: Reading
+
+    @classmethod
+    def of(cls, outputs: Outputs, reading: Reading) -> "Negatives | None":
+        """Return those that a user named; None for none.
+
+        Raises InputError for a file that cannot be read, or that can be read once only.
+        """
+        if outputs.negatives is None:
+            return None
+        lengths = replace(Reading(), min_length=reading.min_length, max_length=reading.max_length)
+        (source,) = open_sources([outputs.negatives], "negatives", lengths)
+        return cls(source, lengths)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the file."""
+        return self.source.whole_sha256()
+
+    def score(
+        self,
+        runner: Runner,
+        journal: Journal,
+        sizes: tuple[int, ...],
+        line: Callable[[str], None],
+    ) -> Telemetry:
+        """Score those that no earlier process has scored. Raises StreamBroken."""
+        broken: list[StreamBroken] = []
+        watcher = _Watcher(line)
+        contigs = limited(contigs_of([self.source], broken), self.reading)
+        compute(contigs, broken, runner, journal, sizes, watcher)
+        if broken:
+            raise broken[0]
+        line(f"negatives: {watcher.records:,} records of {self.source.path}")
+        return watcher.telemetry
+
+
+@dataclass(slots=True)
+class _Watcher:
+    """Satisfies journal.Watcher."""
+
+    line: Callable[[str], None]
+    records: int = 0
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def advance(self, scored: Scored, *, new: bool) -> None:
+        self.records += sum(record.begins for record in scored.records)
+        if new:
+            self.telemetry += scored.telemetry
+
+    def skip(self, block: Block) -> None:
+        self.records += sum(record.begins for record in block.records)

@@ -1,0 +1,87 @@
+"""A bundle and windows of labelled sequences -> a copy of the bundle with a calibration."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from virnucpro.bundle.calibration import CALIBRATION, Calibration
+from virnucpro.bundle.manifest import Bundle, read_manifest
+from virnucpro.bundle.write import write_bundle
+from virnucpro.errors import InputError
+from virnucpro.train.calibration_fit import (
+    ScoredRecords,
+    Window,
+    fit_calibration,
+    measured_of,
+    score_records,
+)
+
+# Of this share of the units of each label it is measured how good a calibration is.
+MEASURED_SHARE = 0.2
+FEWEST_UNITS = 10
+
+
+def calibration_of(
+    bundle: Bundle,
+    windows: Sequence[Window],
+    precision: str = "auto",
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Calibration:
+    """Fit a calibration of a bundle.
+
+    A fifth of the units, by turns, measures one that was fitted on the others; the one that is
+    returned was fitted on all. Raises InputError for too few sequences with a score.
+    """
+    classifier = bundle.classifier(precision=precision)
+    records = score_records(classifier, windows, bundle.chunk_nt, progress)
+    measured = _measured_units(records, seed)
+    first = fit_calibration(records.part(~measured), bundle.chunk_nt, seed)
+    on = f"{len(np.unique(records.unit[measured])):,} units, held out from a first fit"
+    return replace(
+        fit_calibration(records, bundle.chunk_nt, seed),
+        measured=measured_of(records.part(measured), first, on),
+    )
+
+
+def _measured_units(records: ScoredRecords, seed: int) -> "np.typing.NDArray[np.bool_]":
+    """Which records, (r,), belong to the fifth of the units of each label."""
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for side, name in ((records.viral, "viral"), (~records.viral, "other")):
+        units = np.unique(records.unit[side])
+        if len(units) < FEWEST_UNITS:
+            raise InputError(
+                f"a calibration needs {FEWEST_UNITS} units or more of {name} sequences that have a "
+                f"score, and there are {len(units)}; give more sequences"
+            )
+        chosen += rng.permutation(units)[: max(1, round(MEASURED_SHARE * len(units)))].tolist()
+    return np.isin(records.unit, chosen)
+
+
+def calibrated_copy(
+    bundle: Bundle,
+    out: Path,
+    name: str,
+    calibration: Calibration,
+    data_sha256: Mapping[str, str],
+) -> Bundle:
+    """Write a copy of a bundle with a calibration; encoders that it names stay where they are.
+
+    data_sha256: of the files that it was fitted on. Raises BundleError.
+    """
+    manifest = read_manifest(bundle.path)
+    files = {
+        file: bundle.file(file).read_bytes()
+        for file in manifest.pop("files")
+        if file != CALIBRATION
+    }
+    manifest.pop("format")
+    for encoder in manifest.get("encoders", {}).values():
+        encoder["path"] = str((bundle.path / encoder["path"]).resolve())
+    part = {**calibration.part(), "data": dict(data_sha256)}
+    manifest |= {"name": name, "calibration": part}
+    return write_bundle(out, manifest, {**files, CALIBRATION: calibration.arrays()})

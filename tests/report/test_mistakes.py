@@ -1,0 +1,74 @@
+"""What report, MultiQC and the methods paragraph say of expected mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command import dna, fasta, made_bundle, run_json
+from made_calibrations import a_calibration, calibrated
+from virnucpro.report.mistakes import mistakes
+from virnucpro.report.notes import notes
+from virnucpro.report.runs import Run, read_run
+from virnucpro.report.words import methods
+from virnucpro.results.files import RunFiles
+from virnucpro.run.predict import predict
+
+NEGATIVES = {"bacteria": [np.linspace(-4, 3, 300).tolist()] * 5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("worth")
+    bundle = calibrated(made_bundle(folder / "km"), a_calibration(NEGATIVES, threshold=0.6)).path
+    path = folder / "in.fa"
+    records = [(f"r{i}", dna(200 + 61 * i, i)) for i in range(60)]
+    path.write_bytes(fasta([*records, ("repeat", "AC" * 300)]))
+    predict(path, bundle, folder / "cut", prior=0.3)
+    predict(path, bundle, folder / "rate", fdr=0.5)
+    predict(path, bundle, folder / "none", fdr=0.001)
+    predict(path, folder / "km", folder / "plain")
+    return folder
+
+
+def of(folder: Path, name: str) -> Run:
+    return read_run(RunFiles(folder / name))
+
+
+def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):
+    run = of(folder, "cut")
+    text = str(mistakes(run))
+    worth = run_json(folder / "cut")["worth"]
+    assert worth["sentence"] in text.replace("\N{NO-BREAK SPACE}", " ")
+    for at in worth["by_threshold"]:
+        assert f">{at['called']:,}</td>" in text
+    assert "if 30.0\N{NO-BREAK SPACE}% of the records are viral" in text
+    assert "low complexity" in text
+    assert 'class="null"' in text
+    assert mistakes(of(folder, "plain")) is None
+
+
+def test_multiqc_has_the_number(folder):
+    for name in ("cut", "rate", "plain"):
+        (row,) = json.loads((folder / name / "virnucpro_mqc.json").read_text())["data"].values()
+        worth = run_json(folder / name)["worth"]
+        expected = None
+        if worth is not None:
+            expected = worth["wrong"] if worth["fdr"] is None else 0.5 * worth["called"]
+        assert row["expected_wrong"] == expected
+
+
+def test_the_methods_say_how_records_were_called(folder):
+    assert "at a calibrated score of 0.6 or more" in methods(of(folder, "cut"))
+    assert "at a false discovery rate of 0.5 by conformal p-values against 1,500" in methods(
+        of(folder, "rate")
+    )
+    assert "the mean over its chunks" in methods(of(folder, "plain"))
+
+
+def test_a_refusal_is_the_first_thing_to_read(folder):
+    titles = [note.title for note in notes(of(folder, "none"))]
+    assert "Nothing is called." in titles
+    assert not any(title.startswith("The threshold was set") for title in titles)
+    assert "Nothing is called." not in [note.title for note in notes(of(folder, "cut"))]

@@ -1,0 +1,246 @@
+"""What a judge makes of a sample: never raw scores for calibrated ones, nor the other way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_blocks import MadeChunk, MadeContig, blocks_of_made
+from made_calibrations import a_calibration
+from virnucpro.blocks import Scored
+from virnucpro.bundle.calibration import Origin
+from virnucpro.calls import Call, Rule, Status
+from virnucpro.classifiers.screen import LOW_COMPLEXITY
+from virnucpro.errors import SettingsError
+from virnucpro.results.judge import CalibratedJudge, MeanJudge, Question
+from virnucpro.results.sample import check, judge_of, summed
+from virnucpro.results.worth import Mistakes
+
+RULE, CHUNK_NT = Rule("chunks"), 500
+
+
+@dataclass
+class Blocks:
+    """Satisfies FinishedBlocks."""
+
+    blocks: Sequence[Scored]
+
+    def scored(self):
+        yield from self.blocks
+
+    def embeddings(self, scored):
+        return None
+
+
+def contig(*p_virus: float, length_nt: int = 500, status: Status = Status.OK) -> MadeContig:
+    chunks = [
+        MadeChunk(k * length_nt, (k + 1) * length_nt, status, {0: (1 - p, p)})
+        for k, p in enumerate(p_virus)
+    ]
+    return MadeContig(f"c{p_virus}", chunks, length_nt * len(p_virus))
+
+
+def judged(contigs, calibration=None, cuts=(), negatives=None, threshold=0.8, **question):
+    blocks = Blocks(blocks_of_made(contigs, cuts, "chunks"))
+    own = None if negatives is None else Blocks(blocks_of_made(negatives, [], "chunks"))
+    asked = Question(negatives=own is not None, **question)
+    judge = judge_of(blocks, RULE, CHUNK_NT, calibration, asked, threshold, own)
+    parts = [judge.contigs(found) for found in summed(blocks, RULE)]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0].__slots__
+    }
+    return judge, columns
+
+
+def logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
+
+
+def sigmoid(s):
+    return 1 / (1 + np.exp(-np.asarray(s)))
+
+
+def test_without_a_calibration_a_record_has_the_mean_and_nothing_else():
+    judge, found = judged([contig(0.9, 0.4), contig(0.2), MadeContig("empty")])
+    assert isinstance(judge, MeanJudge)
+    assert found["p_virus"] == pytest.approx([0.65, 0.2, np.nan], nan_ok=True)
+    assert found["call"].tolist() == [Call.VIRUS, Call.OTHERS, Call.NONE]
+    for name in ("log_odds", "probability", "q_value"):
+        assert np.isnan(found[name]).all()
+    assert Mistakes(judge).worth() is None
+
+
+def test_with_one_a_record_has_the_log_odds_of_the_rule_and_never_the_mean():
+    calibration = a_calibration(a=-1.0, b=0.5, power=0.5)
+    judge, found = judged([contig(0.9, 0.6), contig(0.9), MadeContig("empty")], calibration)
+    assert isinstance(judge, CalibratedJudge)
+    both = -1.0 + 0.5 * (logit(0.9) + logit(0.6)) / np.sqrt(2)
+    expected = [both, -1.0 + 0.5 * logit(0.9), np.nan]
+    assert found["log_odds"] == pytest.approx(expected, nan_ok=True)
+    assert found["p_virus"] == pytest.approx(sigmoid(expected), nan_ok=True)
+    prior = np.log(0.05 / 0.95)
+    assert found["probability"] == pytest.approx(sigmoid(np.add(expected, prior)), nan_ok=True)
+    assert found["call"].tolist() == [Call.OTHERS, Call.OTHERS, Call.NONE]
+    # A chunk keeps the score of the network, and its cut.
+    block = blocks_of_made([contig(0.9)], [], "chunks")[0]
+    assert judge.rule.chunks(block.scores).tolist() == [Call.VIRUS]
+
+
+def test_neighbours_that_say_the_same_count_less_than_independent_chunks():
+    many = contig(*[0.7] * 9)
+    (_, alone), (_, mean) = (judged([many], a_calibration(power=p)) for p in (0.0, 1.0))
+    assert alone["log_odds"][0] == pytest.approx(9 * logit(0.7))
+    assert mean["log_odds"][0] == pytest.approx(logit(0.7))
+
+
+@st.composite
+def samples(draw):
+    scores = st.floats(0.01, 0.99)
+    contigs = draw(st.lists(st.lists(scores, min_size=1, max_size=5), min_size=1, max_size=7))
+    return [contig(*found) for found in contigs]
+
+
+@given(samples(), st.lists(st.integers(0, 20)), st.sampled_from([None, 0.2, "auto"]))
+def test_verdicts_do_not_depend_on_where_blocks_are_cut(contigs, cuts, prior):
+    negatives = {"bacteria": [[-3.0, 0.0], [-2.0, 0.0, 1.0], [-1.0]], "human": [[2.0], [3.0]]}
+    calibration = a_calibration(negatives)
+    _, whole = judged(contigs, calibration, prior=prior, fdr=0.4)
+    _, pieces = judged(contigs, calibration, cuts, prior=prior, fdr=0.4)
+    for name, column in whole.items():
+        assert column.tobytes() == pieces[name].tobytes(), name
+
+
+def bacteria(n: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    return {"bacteria": [[], rng.normal(-2, 1, n).tolist()], "human": [[], [9.0] * (n // 2)]}
+
+
+def test_a_rate_of_false_discoveries_calls_by_q():
+    rng = np.random.default_rng(1)
+    others = [contig(float(sigmoid(s))) for s in rng.normal(-2, 1, 80)]
+    viral = [contig(0.99) for _ in range(20)]
+    calibration = a_calibration(bacteria(999))
+    judge, found = judged(others + viral, calibration, fdr=0.1, host="bacteria")
+    called = found["call"] == Call.VIRUS
+    assert called[80:].all()
+    assert called[:80].sum() <= 4
+    assert (called == (found["q_value"] <= 0.1)).all()
+    mistakes = Mistakes(judge)
+    for block in summed(Blocks(blocks_of_made(others + viral, [], "chunks")), RULE):
+        mistakes.add(judge.contigs(block))
+    worth = mistakes.worth()
+    assert (worth.called, worth.refusal) == (called.sum(), "")
+    assert "at most" in worth.sentence
+    assert "null: bacteria" in worth.sentence
+
+
+def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
+    contigs = [contig(0.999)] + [contig(0.1)] * 99
+    judge, found = judged(contigs, a_calibration(bacteria(199)), fdr=0.05, host="bacteria")
+    assert not (found["call"] == Call.VIRUS).any()
+    assert found["q_value"][0] == pytest.approx(0.5)
+    said = judge.discovery.refusal
+    assert "with 199 negatives (null: bacteria) no q below 0.005 x m / k can be told" in said
+    assert "0.5 for this sample (m = 100 records" in said
+    assert "k = 1 score above" in said
+
+
+def test_a_rate_of_nothing_calls_nothing():
+    judge, found = judged([contig(0.999)] * 50, a_calibration(bacteria(999)), fdr=0.0)
+    assert (found["call"] == Call.OTHERS).all()
+    assert judge.discovery.refusal
+
+
+def test_the_users_own_negatives_are_the_null():
+    own = [contig(p) for p in np.linspace(0.01, 0.6, 99)]
+    sample = [contig(0.9)] * 5 + [contig(0.3)] * 5
+    for calibration in (None, a_calibration()):
+        judge, found = judged(sample, calibration, negatives=own, fdr=0.1)
+        assert judge.discovery.negatives == 99
+        assert (found["call"] == Call.VIRUS).tolist() == [True] * 5 + [False] * 5
+        assert found["q_value"][:5] == pytest.approx([0.02] * 5)
+        assert found["q_value"][0] < found["q_value"][5]
+
+
+def test_low_complexity_is_never_called_and_speaks_for_no_virus():
+    blocks = blocks_of_made([contig(0.99, 0.99), contig(0.99)], [], "chunks")
+    noted = replace(
+        blocks[0],
+        scores=replace(
+            blocks[0].scores, notes=np.array([LOW_COMPLEXITY, 0, LOW_COMPLEXITY], np.uint8)
+        ),
+    )
+    finished = Blocks([noted])
+    judge = judge_of(finished, RULE, CHUNK_NT, a_calibration(a=5.0), Question(), 0.5)
+    (contigs,) = summed(finished, RULE)
+    found = judge.contigs(contigs)
+    assert contigs.evidence == pytest.approx([500 * logit(0.99), 0.0])
+    assert found.call.tolist() == [Call.OTHERS, Call.OTHERS]
+    assert found.notes.tolist() == [LOW_COMPLEXITY] * 2
+
+
+ORIGIN = Origin(
+    ("phage", "bacteria", "human"), ("phage", "bacteria", "human"), np.zeros(3), 1.0, 0.7
+)
+
+
+def with_groups(contigs, groups) -> Blocks:
+    (block,) = blocks_of_made(contigs, [], "chunks")
+    log_p = np.log(np.array(groups)).astype(np.float16)
+    return Blocks([replace(block, scores=replace(block.scores, groups=log_p))])
+
+
+def test_origins_choose_the_hosts_of_the_worst_null():
+    negatives = {"bacteria": [[], [-2.0] * 200], "human": [[], [9.0] * 200]}
+    calibration = a_calibration(negatives, origin=ORIGIN)
+    sure, unsure = (0.05, 0.9, 0.05), (0.3, 0.4, 0.3)
+    contigs = [contig(0.9), contig(0.4), contig(0.4)]
+    finished = with_groups(contigs, [sure, sure, unsure])
+    judge = judge_of(finished, RULE, CHUNK_NT, calibration, Question(), 0.8)
+    found = judge.contigs(next(summed(finished, RULE)))
+    assert [judge.origins[i] for i in found.origin] == ["bacteria", "bacteria", "unclear"]
+    assert judge.discovery.null == "null: the worst of bacteria"
+    human = (0.05, 0.05, 0.9)
+    both = with_groups(contigs, [sure, sure, human])
+    worse = judge_of(both, RULE, CHUNK_NT, calibration, Question(), 0.8)
+    assert worse.discovery.null == "null: the worst of bacteria, human"
+    mixed = judge_of(both, RULE, CHUNK_NT, calibration, Question(host="mixture"), 0.8)
+    q = [j.contigs(next(summed(both, RULE))).q_value[0] for j in (judge, mixed, worse)]
+    assert q[0] < q[1] < q[2]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "question", "message"),
+    [
+        (None, Question(prior=0.1), "--prior needs a bundle with a calibration"),
+        (None, Question(fdr=0.1), "--fdr needs negatives"),
+        (None, Question(host="human"), "--host needs a bundle with a calibration"),
+        (a_calibration(), Question(host="plant"), "choose --host from worst, mixture, bacteria"),
+        (a_calibration(), Question(host="bacteria", negatives=True), "both name the null"),
+    ],
+)
+def test_what_a_bundle_cannot_answer_is_refused(calibration, question, message):
+    with pytest.raises(SettingsError, match=message):
+        check(calibration, question)
+
+
+def test_expected_mistakes_add_up():
+    contigs = [contig(p) for p in (0.91, 0.96, 0.995, 0.2)]
+    judge, _ = judged(contigs, a_calibration(), prior=0.5)
+    mistakes = Mistakes(judge)
+    for block in summed(Blocks(blocks_of_made(contigs, [2], "chunks")), RULE):
+        mistakes.add(judge.contigs(block))
+    worth = mistakes.worth()
+    assert (worth.called, worth.scored) == (3, 4)
+    assert worth.wrong == pytest.approx(0.09 + 0.04 + 0.005)
+    assert worth.fewest_wrong == worth.most_wrong == worth.wrong
+    assert [at.called for at in worth.by_threshold] == [3, 3, 3, 3, 2, 1]
+    assert worth.by_threshold[0].wrong == pytest.approx(0.135)
+    assert sum(worth.scores) == 4
+    assert worth.sentence == (
+        "3 records called virus; of these fewer than 1 are expected to be wrong "
+        "(prior 50 %, as given)"
+    )

@@ -1,0 +1,191 @@
+"""The program on a calibrated bundle: columns, options, refusals, parts, and starting again."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from command import dna, fasta, made_bundle, results, run_json, table, virnucpro
+from made_calibrations import a_calibration, calibrated
+from virnucpro.bundle.manifest import Bundle
+
+NEGATIVES = {
+    "bacteria": [np.linspace(-4, 1, 400).tolist()] * 5,
+    "human": [np.linspace(-4, 0.5, 150).tolist()] * 5,
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Bundle:
+    plain = made_bundle(tmp_path_factory.mktemp("bundles") / "km", block_nt=6_000)
+    return calibrated(plain, a_calibration(NEGATIVES, a=-0.5, b=0.8, threshold=0.7))
+
+
+@pytest.fixture(scope="module")
+def reads(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("reads") / "reads.fa"
+    lengths = [150 + 37 * (i % 40) for i in range(120)]
+    path.write_bytes(fasta((f"r{i}", dna(n, i)) for i, n in enumerate(lengths)))
+    return path
+
+
+def predict(reads: Path, out: Path, bundle: Bundle, *options: object):
+    return virnucpro("predict", reads, "-o", out, "--bundle", bundle.path, *options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, reads, bundle) -> Path:
+    out = tmp_path_factory.mktemp("run") / "whole"
+    assert predict(reads, out, bundle, "--prior", 0.1).code == 0
+    return out
+
+
+def test_columns_say_what_they_mean(whole):
+    rows, chunks = table(whole / "contigs.tsv"), table(whole / "calls.tsv")
+    for row in rows:
+        log_odds = float(row["log_odds"])
+        assert float(row["p_virus"]) == pytest.approx(1 / (1 + np.exp(-log_odds)), abs=2e-6)
+        prior = np.log(0.1 / 0.9)
+        assert float(row["probability"]) == pytest.approx(
+            1 / (1 + np.exp(-log_odds - prior)), abs=2e-6
+        )
+        assert row["call"] == ("virus" if float(row["p_virus"]) >= 0.7 else "others")
+        assert 0 < float(row["q_value"]) <= 1
+        assert row["origin"] == ""
+    # Chunks keep the scores of the network: one chunk, and yet another number.
+    alone = [row["record"] for row in rows if row["chunks"] == "1"]
+    raw = {chunk["record"]: float(chunk["p_virus"]) for chunk in chunks}
+    score = {row["record"]: float(row["p_virus"]) for row in rows}
+    assert all(abs(raw[record] - score[record]) > 1e-3 for record in alone if raw[record] > 0.3)
+    assert {row["call"] for row in rows} == {"virus", "others"}
+
+
+def test_run_json_says_what_the_calls_are_worth(whole):
+    document = run_json(whole)
+    schema = json.loads(
+        resources.files("virnucpro.results").joinpath("run.schema.json").read_text()
+    )
+    jsonschema.validate(
+        document["worth"], schema["properties"]["worth"] | {"$defs": schema["$defs"]}
+    )
+    worth = document["worth"]
+    assert worth["called"] == document["counts"]["virus"] > 0
+    assert worth["prior"]["how"] == "given"
+    rows = [r for r in table(whole / "contigs.tsv") if r["call"] == "virus"]
+    expected = sum(1 - float(row["probability"]) for row in rows)
+    assert worth["wrong"] == pytest.approx(expected, abs=0.051)
+    log = (whole / "log.txt").read_text()
+    assert worth["sentence"] in log
+    assert "at which 5 % of held-out bacteria and less of others are called virus" in log
+
+
+def test_the_two_published_tables_do_not_change(tmp_path, reads, bundle, whole):
+    plain = made_bundle(tmp_path / "km", block_nt=6_000)
+    assert predict(reads, tmp_path / "plain", plain).code == 0
+    for name in ("prediction_results.txt", "prediction_results_highestscore.csv", "calls.tsv"):
+        assert (tmp_path / "plain" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_parts_merged_are_the_whole_run(tmp_path, reads, bundle):
+    own = tmp_path / "blank.fa"
+    own.write_bytes(fasta((f"n{i}", dna(500, f"n{i}")) for i in range(40)))
+    for options in (("--prior", "auto"), ("--fdr", 0.2), ("--negatives", own, "--fdr", 0.5)):
+        folder = tmp_path / "_".join(str(o) for o in options if not isinstance(o, Path))
+        assert predict(reads, folder / "whole", bundle, *options).code == 0
+        for part in ("1/3", "2/3", "3/3"):
+            done = predict(reads, folder / part[0], bundle, *options, "--part", part)
+            assert done.code == 0, done.err
+        merged = virnucpro("merge", *(folder / n for n in "123"), "-o", folder / "merged")
+        assert merged.code == 0, merged.err
+        assert results(folder / "merged") == results(folder / "whole")
+        worths = [run_json(folder / name)["worth"] for name in ("merged", "whole")]
+        assert worths[0] == worths[1]
+
+
+def test_no_rate_calls_nothing_and_a_refusal_is_no_failure(tmp_path, reads, bundle):
+    done = predict(reads, tmp_path / "run", bundle, "--fdr", 0)
+    assert done.code == 0
+    assert "nothing is called at --fdr 0: with 2,750 negatives" in " ".join(done.err.split())
+    assert run_json(tmp_path / "run")["counts"]["virus"] == 0
+    assert (tmp_path / "run" / "viral.fasta").read_bytes() == b""
+
+
+def test_q_values_decide_and_fall_with_the_score(tmp_path, reads, bundle):
+    assert predict(reads, tmp_path / "run", bundle, "--fdr", 0.3, "--host", "human").code == 0
+    rows = table(tmp_path / "run" / "contigs.tsv")
+    assert {r["call"] for r in rows} == {"virus", "others"}
+    for row in rows:
+        assert (row["call"] == "virus") == (float(row["q_value"]) <= 0.3)
+    of_length = sorted(
+        (float(r["log_odds"]), -float(r["q_value"])) for r in rows if int(r["length_nt"]) < 275
+    )
+    assert [q for _, q in of_length] == sorted(q for _, q in of_length)
+    assert run_json(tmp_path / "run")["worth"]["null"] == "null: human"
+
+
+def test_negatives_are_scored_in_the_run_and_again_only_when_they_change(tmp_path, reads, bundle):
+    own = tmp_path / "blank.fa"
+    own.write_bytes(fasta((f"n{i}", dna(500, f"n{i}")) for i in range(40)))
+    options = ("--negatives", own, "--fdr", 0.5)
+    done = predict(reads, tmp_path / "run", bundle, *options)
+    assert done.code == 0, done.err
+    assert "negatives: 40 records" in done.err
+    document = run_json(tmp_path / "run")
+    assert document["worth"]["negatives"] == 40
+    assert document["counts"]["records"] == 120
+    assert "nothing is done" in predict(reads, tmp_path / "run", bundle, *options).err
+    own.write_bytes(fasta((f"n{i}", dna(500, f"m{i}")) for i in range(50)))
+    changed = predict(reads, tmp_path / "run", bundle, *options)
+    assert "the negatives were others" in " ".join(changed.err.split())
+    assert run_json(tmp_path / "run")["worth"]["negatives"] == 50
+    own.write_bytes(b"")
+    assert predict(reads, tmp_path / "none", bundle, *options).code == 0
+    assert run_json(tmp_path / "none")["counts"]["virus"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--prior", "often"), "'often'"),
+        (("--fdr", "0.1", "--threshold", "0.6"), "give one of them"),
+        (("--host", "plant"), "no negatives of plant"),
+        (("--host", "human", "--negatives", "reads"), "both name the null"),
+        (("--negatives", "missing.fa"), "missing.fa"),
+    ],
+)
+def test_wrong_options_are_one_sentence(tmp_path, reads, bundle, options, message):
+    given = [reads if option == "reads" else option for option in options]
+    done = predict(reads, tmp_path / "run", bundle, *given)
+    assert done.code in (1, 2)
+    assert message in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+
+
+def test_a_bundle_without_a_calibration_says_so(tmp_path, reads):
+    plain = made_bundle(tmp_path / "km", block_nt=6_000)
+    for options in (("--prior", "auto"), ("--fdr", 0.1), ("--host", "human")):
+        done = predict(reads, tmp_path / "run", plain, *options)
+        assert done.code == 2
+        assert "virnucpro calibrate" in " ".join(done.err.split())
+    own = tmp_path / "blank.fa"
+    own.write_bytes(fasta((f"n{i}", dna(300, f"n{i}")) for i in range(200)))
+    done = predict(reads, tmp_path / "run", plain, "--fdr", 0.9, "--negatives", own)
+    assert done.code == 0, done.err
+    rows = table(tmp_path / "run" / "contigs.tsv")
+    assert {row["log_odds"] for row in rows} == {row["probability"] for row in rows} == {""}
+    assert all(row["q_value"] for row in rows)
+    assert run_json(tmp_path / "run")["worth"] is None
+
+
+def test_another_question_makes_the_tables_again(tmp_path, reads, bundle):
+    out = tmp_path / "run"
+    assert predict(reads, out, bundle, "--keep-blocks").code == 0
+    before = results(out)
+    again = predict(reads, out, bundle, "--keep-blocks", "--prior", 0.5)
+    assert "the setting prior was None" in " ".join(again.err.split())
+    after = results(out)
+    assert before["calls.tsv"] == after["calls.tsv"]
+    assert before["contigs.tsv"] != after["contigs.tsv"]

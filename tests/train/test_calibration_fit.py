@@ -1,0 +1,181 @@
+"""Fitting a calibration: on simulated chunks of known log-odds, and by the command."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from command import dna, fasta, made_bundle, table, virnucpro
+from virnucpro.bundle.calibration import probability
+from virnucpro.bundle.manifest import read_bundle
+from virnucpro.errors import InputError
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.train.calibration_fit import (
+    ScoredRecords,
+    fit_calibration,
+    nulls_of,
+    reliability_of,
+    threshold_for,
+    windows_of,
+)
+
+CHUNK_NT = 500
+
+
+def simulated(records: int, seed: int, scale: float = 3.0, shift: float = 1.0) -> ScoredRecords:
+    """Records whose network claims scale times their true log-odds, and shift more for each chunk.
+
+    Chunks of a record share half of their evidence, so that many say little more than one.
+    """
+    rng = np.random.default_rng(seed)
+    viral = rng.random(records) < 0.5
+    chunks = np.exp(rng.uniform(0, np.log(20), records)).astype(int).clip(1)
+    shared, spread = rng.normal(size=records), np.sqrt(1 / chunks)
+    true = np.where(viral, 1.0, -1.0) + 0.8 * shared + 0.8 * spread * rng.normal(size=records)
+    said = (scale * true + shift) * chunks * CHUNK_NT
+    called = (chunks * CHUNK_NT).astype(float)
+    unit = np.arange(records) // 2
+    return ScoredRecords(
+        evidence=said,
+        called_nt=called,
+        viral=viral,
+        unit=unit,
+        group=np.where(viral, 0, 1 + unit % 2),
+        first=np.arange(records) % 2 == 0,
+        length_bin=np.digitize(called / CHUNK_NT, (0.55, 1.1, 4.1, 12.1)),
+        group_names=("phage", "bacteria", "fungi"),
+        groups=np.zeros((records, 0)),
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_calibration(simulated(6_000, 1), CHUNK_NT)
+
+
+def test_what_is_fitted_holds_for_others(fitted):
+    new = simulated(20_000, 2)
+    score = fitted.rule.log_odds(new.evidence, new.called_nt)
+    raw = probability(new.evidence / new.called_nt)
+    weight = np.ones(len(score))
+    assert reliability_of(raw, new.viral, weight).error > 0.06
+    assert reliability_of(probability(score), new.viral, weight).error < 0.02
+    for b in np.unique(new.length_bin):
+        kept = new.length_bin == b
+        assert reliability_of(probability(score[kept]), new.viral[kept], weight[kept]).error < 0.05
+
+
+def test_neighbours_that_share_evidence_do_not_count_as_independent(fitted):
+    """Twenty equal chunks say little more than four, and not five times as much."""
+    one, four, twenty = (
+        fitted.rule.log_odds(np.array([6.0 * n * CHUNK_NT]), np.array([n * float(CHUNK_NT)]))[0]
+        for n in (1, 4, 20)
+    )
+    assert one < four
+    assert twenty < 2 * four
+
+
+def test_replicates_lie_around_the_fit(fitted):
+    a = fitted.replicates[:, 0].mean(axis=0)
+    inner = slice(4, 9)  # knots that records reach
+    assert a[inner] == pytest.approx(fitted.rule.a.value[inner], abs=0.3)
+    assert fitted.replicates.std(axis=0)[:, inner].min() > 0
+
+
+def test_negatives_are_one_of_a_unit_and_length(fitted):
+    records = simulated(6_000, 1)
+    negatives = nulls_of(records, fitted.rule)
+    assert negatives.names == ("bacteria", "fungi")
+    assert len(negatives.log_odds) == (records.first & ~records.viral).sum()
+    every = replace(records, first=np.ones(6_000, bool), unit=np.zeros(6_000, int))
+    assert len(nulls_of(every, fitted.rule).log_odds) == 4  # one a length bin
+
+
+def test_the_threshold_holds_for_the_worst_group():
+    records = simulated(6_000, 1)
+    worse = replace(records, evidence=records.evidence + 3000.0 * (records.group == 2))
+    rule = fit_calibration(worse, CHUNK_NT).rule
+    threshold, group = threshold_for(worse, rule, 0.05)
+    assert group == "fungi"
+    p_virus = probability(rule.log_odds(worse.evidence, worse.called_nt))
+    weight = worse.weight
+    rates = [
+        np.average(p_virus[kept] >= threshold, weights=weight[kept])
+        for kept in (worse.group == 1, worse.group == 2)
+    ]
+    assert rates[0] < 0.05
+    assert rates[1] == pytest.approx(0.05, abs=0.011)
+
+
+def test_weights_are_even_within_every_class():
+    records = simulated(500, 3)
+    weight = records.weight
+    assert weight.mean() == pytest.approx(1.0)
+    for b in np.unique(records.length_bin):
+        here = records.length_bin == b
+        sides = [weight[here & (records.viral == side)].sum() for side in (True, False)]
+        assert sides[0] == pytest.approx(sides[1])
+        fungi, bacteria = (weight[here & (records.group == g)].sum() for g in (1, 2))
+        assert fungi == pytest.approx(bacteria)
+
+
+def test_one_label_is_not_enough():
+    records = simulated(100, 1)
+    with pytest.raises(InputError, match="needs viral and other sequences"):
+        fit_calibration(records.part(records.viral), CHUNK_NT)
+
+
+def labelled(units: int, length_nt: int, group: str, label: int = 0) -> list[LabelledContig]:
+    return [
+        LabelledContig(
+            f"{group}{i}", dna(length_nt, (group, i)).encode(), label, group, unit=f"{group}{i}"
+        )
+        for i in range(units)
+    ]
+
+
+def test_windows_of_every_length_from_every_unit():
+    contigs = [*labelled(12, 3_000, "a"), *labelled(3, 20_000, "b"), *labelled(5, 40, "short")]
+    windows = windows_of(contigs, CHUNK_NT, a_unit=4, most=30)
+    assert {w.contig.group for w in windows} == {"a", "b"}
+    for b, (low, high) in enumerate([(60, 275), (275, 550), (550, 2050), (2050, 6050)]):
+        lengths = [len(w.contig.sequence) for w in windows if w.length_bin == b]
+        assert lengths
+        assert all(low <= n <= high for n in lengths)
+    assert {w.contig.unit for w in windows if w.length_bin == 4} == {"b0", "b1", "b2"}
+    firsts = [(w.contig.unit, w.length_bin) for w in windows if w.first]
+    assert len(firsts) == len(set(firsts)) == 12 * 4 + 3 * 5
+    most = max(sum(w.length_bin == b and w.contig.group == "a" for w in windows) for b in range(5))
+    assert most == 30
+    by_name = {c.name: c.sequence for c in contigs}
+    assert all(w.contig.sequence in by_name[w.contig.name] for w in windows)
+    again = windows_of(contigs, CHUNK_NT, a_unit=4, most=30)
+    assert again == windows
+
+
+def test_the_command_makes_a_bundle_that_predict_takes(tmp_path):
+    plain = made_bundle(tmp_path / "km")
+    viral = [(f"v{i}", dna(1500, i).replace("G", "A")) for i in range(60)]
+    others = [(f"o{i}", dna(1500, f"o{i}")) for i in range(60)]
+    (tmp_path / "v.fa").write_bytes(fasta(viral))
+    (tmp_path / "o.fa").write_bytes(fasta(others))
+    sides = ("--positive", tmp_path / "v.fa", "--negative", tmp_path / "o.fa")
+    done = virnucpro("calibrate", plain.path, *sides, "-o", tmp_path / "mine")
+    assert done.code == 0, done.err
+    bundle = read_bundle(tmp_path / "mine")
+    assert bundle.name == "mine"
+    found = bundle.calibration
+    assert found.negatives.names == ("others",)
+    assert found.measured["measured_on"].startswith("24 units")
+    assert {row["length"] for row in found.measured["by_length"]} == set(found.bin_names()[:3])
+    run = virnucpro("predict", tmp_path / "o.fa", "-o", tmp_path / "run", "--bundle", bundle.path)
+    assert run.code == 0, run.err
+    called = [row["call"] == "virus" for row in table(tmp_path / "run" / "contigs.tsv")]
+    assert np.mean(called) <= 0.2
+    taken = virnucpro("calibrate", plain.path, *sides, "-o", tmp_path / "mine")
+    assert "already holds something" in taken.error
+    (tmp_path / "few.fa").write_bytes(fasta(others[:3]))
+    few = virnucpro(
+        "calibrate", plain.path, *sides[:3], tmp_path / "few.fa", "-o", tmp_path / "other"
+    )
+    assert "needs 10 units or more of other sequences" in few.error
