@@ -124,7 +124,7 @@ class Bundle:
     @property
     def record_threshold(self) -> float:
         """Least p_virus of a record called virus; that of chunks, unless there is a calibration."""
-        calibrated = _table(self.parts, "calibration").get("threshold", self.threshold)
+        calibrated = table_of(self.parts, "calibration").get("threshold", self.threshold)
         return float(calibrated)
 
     @property
