@@ -23,6 +23,7 @@ from virnucpro.cli.report import report
 from virnucpro.cli.signals import INTERRUPTED, stop
 from virnucpro.cli.terminal import complain, unfailing_stderr
 from virnucpro.cli.train import train
+from virnucpro.cli.unknown_option import suggesting
 from virnucpro.cli.validate import validate
 from virnucpro.cli.values import EMPTY
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
@@ -106,6 +107,8 @@ def _run() -> int:
             sys.stdout.flush()
         return code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            error = suggesting(error)
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:
