@@ -67,6 +67,7 @@ LATER = ("report.html", "virnucpro_mqc.json")  # written once run.json says that
 END_S = 10.0  # from a signal to the end of the run
 REPLACING_S = 30.0  # the same where a worker may be replaced first
 RUN_S = 90.0  # of an undisturbed run, on a busy machine
+PATIENCE = 1.0  # what bounds on time are multiplied with, on a machine that is busy otherwise
 CHILDREN_S = 3.0  # a child may need so long to see that its parent is gone
 DASK_WORKER = b"virnucpro.run.dask_worker"  # in the command line of each that a run starts
 BLOCK_NT = 20_000
@@ -104,7 +105,7 @@ class Scene:
     @property
     def end_s(self) -> float:
         """Most seconds from a signal to the end of the run."""
-        return REPLACING_S if "--workers" in self.arguments else END_S
+        return PATIENCE * (REPLACING_S if "--workers" in self.arguments else END_S)
 
     def command(self, place: Path) -> list[str]:
         extra = ("--journal", str(place / "journal")) if "--journal" in self.arguments else ()
@@ -210,7 +211,11 @@ def quiet(name: str, arguments: tuple[str, ...], folder: Path, warm: bool) -> Sc
         scene = Scene(name, arguments, 0, {}, 0, 0.0)
         began = time.monotonic()
         done = subprocess.run(
-            scene.command(place), capture_output=True, check=False, env=ENVIRONMENT, timeout=RUN_S
+            scene.command(place),
+            capture_output=True,
+            check=False,
+            env=ENVIRONMENT,
+            timeout=PATIENCE * RUN_S,
         )
         wall_s = time.monotonic() - began
     if done.returncode not in (0, 2):
@@ -363,7 +368,7 @@ def wait_for_moment(
     kind = rng.choices(tuple(after), (25, 30, 20, 15, 10))[0]
     seconds = rng.uniform(0, 1.1 * scene.wall_s)
     began, folder_and_name = time.monotonic(), after[kind]
-    while process.poll() is None and time.monotonic() - began < RUN_S:
+    while process.poll() is None and time.monotonic() - began < PATIENCE * RUN_S:
         spent = time.monotonic() - began
         if folder_and_name is None:
             if spent >= seconds:
@@ -417,11 +422,13 @@ def run_to_the_end(scene: Scene, place: Path, found: Trial) -> str:
         env=ENVIRONMENT,
     )
     try:
-        _, err = process.communicate(timeout=RUN_S)
+        _, err = process.communicate(timeout=PATIENCE * RUN_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise Failure(f"undisturbed, the run is still at work after {RUN_S:.0f} s") from None
+        raise Failure(
+            f"undisturbed, the run is still at work after {PATIENCE * RUN_S:.0f} s"
+        ) from None
     found.did.append(f"undisturbed, ended with {process.returncode}")
     expect_no_child(process.pid)
     text = err.decode("utf-8", "replace")
@@ -461,7 +468,7 @@ def expect_code(
 
 
 def expect_no_child(session: int) -> None:
-    deadline = time.monotonic() + CHILDREN_S
+    deadline = time.monotonic() + PATIENCE * CHILDREN_S
     while left := survivors(session):
         if time.monotonic() > deadline:
             for pid in left:
@@ -559,6 +566,7 @@ def summary(ended: Sequence[Trial], seconds: float) -> dict[str, Any]:
 
 def main() -> int:
     """Try, print."""
+    global PATIENCE
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the first trial")
@@ -567,7 +575,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     parser.add_argument("--keep", type=Path, help="folder for the trials; failed ones stay there")
     parser.add_argument("--json", type=Path, help="where the summary goes too")
+    parser.add_argument("--patience", type=float, default=1.0, help="times all bounds on time")
     chosen = parser.parse_args()
+    PATIENCE = chosen.patience
     names = [name for name in SCENES if name.startswith(chosen.only or "")]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
