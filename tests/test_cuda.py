@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 import tolerances
 from command import dna, table
 from encoder_examples import golden_examples, tiny_esm2, worst_error
-from frame_bundles import CHUNK_NT, genes, small_bundle, written
+from frame_bundles import CHUNK_NT, genes, overflowing, small_bundle, written
 from virnucpro.bundle import load
 from virnucpro.devices import memory
 from virnucpro.devices.compute import Compute
@@ -485,17 +485,17 @@ def p_virus_of(outcome):
     return [float(row["p_virus"] or "nan") for row in table(outcome.files.calls)]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_predict_computes_here_and_flags_change_nothing(bundle, contigs, tmp_path, precision):
     """TRAPS R1, N1, D1, N12."""
     cpu = predict(contigs, bundle, tmp_path / "cpu", gpus="none", precision="fp32")
     words = {"precision": precision, "esm_batch_size": 700}
     found = predict(contigs, bundle, tmp_path / "gpu", gpus="0", **words)
-    limit = {"fp32": 1e-4, "bf16": 0.1}[precision]
+    limit = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02}[precision]
     assert np.nanmax(np.abs(np.subtract(p_virus_of(cpu), p_virus_of(found)))) <= limit
     document = json.loads(found.files.run_json.read_text())
     assert document["device"]["kind"] == "cuda"
-    kernel = {"fp32": "memory-efficient", "bf16": "Triton flash"}[precision]
+    kernel = "memory-efficient" if precision == "fp32" else "Triton flash"
     assert document["attention"] == {"dnabert_s": f"{kernel} with bias", "esm2": kernel}
     assert document["memory"]["blocks"]["reserved_bytes"] > 0
     log = found.files.log.read_text()
@@ -516,6 +516,29 @@ def test_predict_computes_here_and_flags_change_nothing(bundle, contigs, tmp_pat
         assert ("streams of their own: off" in log) == ("cuda_streams" in other)
         assert ("page-locked buffers: off" in log) == ("pin_memory" in other)
         assert ("emptied every 1 batches" in log) == ("pin_memory" in other)
+
+
+@pytest.mark.parametrize("capability", [None, (7, 5)])
+def test_fp16_is_the_default_and_overflows_are_mended(
+    golden, contigs, tmp_path, monkeypatch, capability
+):
+    """Also as on a T4, for which another kernel and the layers as they are written stand in."""
+    esm2 = overflowing(golden / "esm2_hf_layout.weights.safetensors", tmp_path / "esm2.safetensors")
+    bundle = small_bundle(golden, tmp_path / "bundle", CHUNK_NT, esm2)
+    expected = predict(contigs, bundle, tmp_path / "cpu", gpus="none", precision="fp32")
+    if capability is not None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    found = predict(contigs, bundle, tmp_path / "gpu", gpus="0")
+    document = json.loads(found.files.run_json.read_text())
+    assert document["device"]["precision"] == "fp16"
+    kernel = "Triton flash" if capability is None else "memory-efficient"
+    assert document["attention"] == {"dnabert_s": f"{kernel} with bias", "esm2": kernel}
+    assert document["batches"]["esm2"]["widened"] > 0
+    assert found.counts.failed == 0
+    scores = p_virus_of(expected), p_virus_of(found)
+    assert np.nanmax(np.abs(np.subtract(*scores))) <= 0.02
+    calls = [[row["call"] for row in table(run.files.calls)] for run in (expected, found)]
+    assert calls[0] == calls[1]
 
 
 def test_encoders_that_do_not_fit_together_take_turns(bundle, contigs, tmp_path, monkeypatch):

@@ -111,7 +111,8 @@ class Batches:
     """The batches of one encoder.
 
     budget: most tokens of a batch, as it should be; least: as memory allowed; count: how many
-    there were; tokens: of all of them, of which pads were pads.
+    there were; tokens: of all of them, of which pads were pads. widened: sequences that overflowed
+    in fp16 and were computed again in fp32.
     """
 
     budget: int
@@ -119,6 +120,7 @@ class Batches:
     count: int
     tokens: int
     pads: int
+    widened: int = 0
 
     @property
     def padding(self) -> float | None:
@@ -132,6 +134,7 @@ class Batches:
             count=self.count - before.count,
             tokens=self.tokens - before.tokens,
             pads=self.pads - before.pads,
+            widened=self.widened - before.widened,
         )
 
     def __add__(self, other: "Batches") -> "Batches":
@@ -141,6 +144,7 @@ class Batches:
             count=self.count + other.count,
             tokens=self.tokens + other.tokens,
             pads=self.pads + other.pads,
+            widened=self.widened + other.widened,
         )
 
     def as_dict(self) -> dict[str, int | float | None]:
@@ -151,6 +155,7 @@ class Batches:
             "least_tokens": self.least,
             "count": self.count,
             "padding": padding,
+            **({"widened": self.widened} if self.widened else {}),
         }
 
 

@@ -92,4 +92,4 @@ def chosen(model: Model, device: "str | torch.device", precision: str) -> tuple[
             "computes in fp32, bf16 or fp16"
         )
     agrees = "bf16" in model.parts.get("agreement", {})
-    return name, precision_for(precision, name, agrees)
+    return name, precision_for(precision, name, agrees, guarded=model.kind == "frames")

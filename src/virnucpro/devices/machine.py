@@ -17,6 +17,8 @@ from virnucpro.errors import SettingsError
 if TYPE_CHECKING:
     pass
 
+# Matrix units for fp16.
+FP16_CAPABILITY = (7, 0)
 BF16_CAPABILITY = (8, 0)
 FP8_CAPABILITY = (9, 0)
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")

@@ -176,6 +176,12 @@ def smaller_batches(before: Mapping[str, Batches], now: Mapping[str, Batches]) -
             )
 
 
+def overflows(batches: Mapping[str, Batches]) -> Iterator[str]:
+    """Yield a sentence on frames that overflowed in fp16, if any did."""
+    if widened := max((each.widened for each in batches.values()), default=0):
+        yield f"{widened:,} frames overflowed in fp16 and were computed again in fp32"
+
+
 def shares(of_workers: Mapping[str, Share]) -> Iterator[str]:
     """Yield a sentence on the share of each of several workers, and on how even the shares are."""
     if len(of_workers) < 2:

@@ -56,6 +56,7 @@ from virnucpro.run.log import (
     disk_taken,
     open_log,
     opening,
+    overflows,
     rates,
     shares,
     smaller_batches,
@@ -259,7 +260,7 @@ class _Run:
         if "blocks" not in self.telemetry.memory:  # every block was finished before
             self.telemetry = self.telemetry.with_memory("blocks", memory_of(job.device.index))
         log.memory("blocks", self.telemetry.memory["blocks"], cuda=cuda)
-        for line in shares(self.telemetry.shares):
+        for line in (*overflows(self.telemetry.batches), *shares(self.telemetry.shares)):
             log.line(line)
 
     def _finalised(self) -> Written:
