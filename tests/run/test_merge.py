@@ -239,7 +239,7 @@ def test_damaged_records_and_manifests_of_parts(thirds, tmp_path):
     document = run_json(parts[0])
     del document["part"]["of"]
     (parts[0] / "run.json").write_text(json.dumps(document))
-    assert "run.json: is damaged" in refused(parts, tmp_path / "run")
+    assert "run.json: this file is damaged" in refused(parts, tmp_path / "run")
     parts = copies(thirds, tmp_path / "more")
     manifest = parts[0] / ".virnucpro" / "bundle.toml"
     manifest.write_text(manifest.read_text() + "\n# edited\n")
