@@ -16,6 +16,8 @@ UInt8 = NDArray[np.uint8]
 
 # Letters A, C, G or T that a chunk needs to be called as a whole.
 MIN_NT = 60
+# A group that is less likely counts as this likely.
+LEAST_GROUP_P = 1e-5
 
 
 def chunk_status(codes: UInt8, texts: Texts, min_nt: int, validated_nt: int) -> UInt8:
@@ -34,12 +36,17 @@ def chunk_status(codes: UInt8, texts: Texts, min_nt: int, validated_nt: int) -> 
 
 
 def whole_chunk_scores(
-    status: UInt8, p_virus: Float64, frame: UInt8 | None = None, frames: int = 0
+    status: UInt8,
+    p_virus: Float64,
+    frame: UInt8 | None = None,
+    frames: int = 0,
+    group_p: NDArray[np.float32] | None = None,
 ) -> Scores:
     """Scores of n chunks from P(virus) (n,), which is ignored where the status says not called.
 
     frame: (n,) the most heavily weighted frame of each; without weights F1 stands for it. frames:
-    the bits of the frames that were scored, the same for every called chunk.
+    the bits of the frames that were scored, the same for every called chunk. group_p: (n, G)
+    probabilities of groups, ignored as p_virus is.
     """
     called = is_called(status)
     row = np.flatnonzero(called).astype(np.int32)
@@ -54,4 +61,11 @@ def whole_chunk_scores(
         frame=np.zeros(len(row), np.uint8) if frame is None else frame[row],
         frame_p_others=(1.0 - p_virus[row]).astype(np.float32),
         frame_p_virus=p_virus[row].astype(np.float32),
+        groups=None if group_p is None else _logarithms(group_p, called),
     )
+
+
+def _logarithms(group_p: NDArray[np.float32], called: NDArray[np.bool_]) -> NDArray[np.float16]:
+    """Log-probabilities, as blocks keep them; 0 where a chunk is not called."""
+    some = np.where(called[:, None], np.maximum(group_p, LEAST_GROUP_P), 1.0)
+    return np.log(some).astype(np.float16)
