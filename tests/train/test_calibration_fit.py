@@ -115,8 +115,19 @@ def test_weights_are_even_within_every_class():
         here = records.length_bin == b
         sides = [weight[here & (records.viral == side)].sum() for side in (True, False)]
         assert sides[0] == pytest.approx(sides[1])
-        fungi, bacteria = (weight[here & (records.group == g)].sum() for g in (1, 2))
-        assert fungi == pytest.approx(bacteria)
+        one, other = (here & (records.group == g) for g in (1, 2))
+        units = [len(np.unique(records.unit[group])) for group in (one, other)]
+        ratio = weight[one].sum() / weight[other].sum()
+        assert ratio == pytest.approx(np.sqrt(units[0] / units[1]))
+        sums = np.bincount(records.unit[one], weights=weight[one])
+        assert sums[sums > 0] == pytest.approx(sums.max())
+
+
+def test_groups_may_count_as_one_host():
+    records = simulated(2_000, 1).by_host({"bacteria": "cells", "fungi": "cells"})
+    rule = fit_calibration(records, CHUNK_NT, hosts={"cells": "all"})
+    assert rule.negatives.names == ("all",)
+    assert rule.worst_group == "all"
 
 
 def test_one_label_is_not_enough():

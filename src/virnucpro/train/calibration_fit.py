@@ -1,11 +1,11 @@
 """Fits a calibration: windows of labelled sequences, their scores, and the rule of records.
 
-Everything is balanced by hand, since nobody knows what a sample will hold: in every length bin
-both labels weigh the same, within a label every group, within a group every unit. The units must
-be others than those that the network was fitted on. This module writes no file.
+Everything is balanced by hand, since nobody knows what a sample will hold: see
+ScoredRecords.weight. The units must be others than those that the network was fitted on. This
+module writes no file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -78,28 +78,44 @@ class ScoredRecords:
             self, **{n: getattr(self, n)[kept] for n in columns}, groups=self.groups[kept]
         )
 
+    def by_host(self, hosts: Mapping[str, str]) -> "ScoredRecords":
+        """The same records with the groups of others named as hosts."""
+        names = [hosts.get(name, name) for name in self.group_names]
+        known = tuple(sorted(set(names)))
+        place = np.array([known.index(name) for name in names], np.int64)
+        return replace(self, group=place[self.group], group_names=known)
+
     @property
     def weight(self) -> Float64:
-        """Weight of each record, (r,): length bins, labels, groups and units equal; mean 1."""
-        return self._weights(self.length_bin, self.viral.astype(np.int64), self.group, self.unit)
+        """Weight of each record, (r,), mean 1.
+
+        Length bins and labels in them weigh the same; in these a group by the square root of the
+        number of its units, and each unit of a group the same.
+        """
+        side = _classes(self.length_bin, self.viral)
+        group = _classes(side, self.group)
+        unit = _classes(group, self.unit)
+        _, first = np.unique(unit, return_index=True)
+        units = np.bincount(group[first])[group]
+        return _even(side, 1.0 / (np.sqrt(units) * np.bincount(unit)[unit]))
 
     @property
     def even_weight(self) -> Float64:
-        """Weight of each record, (r,): length bins and labels equal, and all in them; mean 1."""
-        return self._weights(self.length_bin, self.viral.astype(np.int64))
+        """Weight of each record, (r,), mean 1: length bins and labels equal, and all in them."""
+        return _even(_classes(self.length_bin, self.viral), np.ones(len(self.viral)))
 
-    def _weights(self, *columns: Int64) -> Float64:
-        """Weight of each record where each class within a class weighs the same."""
-        weight = np.ones(len(self.viral))
-        outer = np.zeros(len(self.viral), np.int64)
-        for column in columns:
-            _, inner = np.unique(outer * (column.max(initial=0) + 1) + column, return_inverse=True)
-            _, first = np.unique(inner, return_index=True)
-            weight /= np.bincount(outer[first])[outer]
-            outer = inner
-        weight /= np.bincount(outer)[outer]
-        scaled: Float64 = weight * len(weight) / weight.sum()
-        return scaled
+
+def _classes(outer: NDArray[Any], inner: NDArray[Any]) -> Int64:
+    """Numbers from 0 of the pairs of two columns, (r,)."""
+    pairs = outer.astype(np.int64) * (int(inner.max(initial=0)) + 1) + inner.astype(np.int64)
+    return np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+
+
+def _even(side: Int64, weight: Float64) -> Float64:
+    """Weights scaled so that each side has the same sum, and all together the mean 1."""
+    even = weight / np.bincount(side, weights=weight)[side]
+    scaled: Float64 = even * len(even) / max(even.sum(), 1e-300)
+    return scaled
 
 
 def windows_of(
@@ -190,8 +206,14 @@ def score_records(
     return found.part(sums.called_nt > 0)
 
 
-def fit_calibration(records: ScoredRecords, chunk_nt: int, seed: int = 0) -> Calibration:
-    """Fit a calibration on scored records. Raises InputError unless both labels are there."""
+def fit_calibration(
+    records: ScoredRecords, chunk_nt: int, seed: int = 0, hosts: Mapping[str, str] | None = None
+) -> Calibration:
+    """Fit a calibration on scored records.
+
+    hosts: the host that the negatives of a group count as, by default the group. Raises InputError
+    unless both labels are there.
+    """
     if not len(records.viral) or records.viral.all() or not records.viral.any():
         raise InputError("a calibration needs viral and other sequences that have a score")
     weight = records.weight
@@ -207,8 +229,9 @@ def fit_calibration(records: ScoredRecords, chunk_nt: int, seed: int = 0) -> Cal
         replicates.append(drawn.value)
     knots = np.log(KNOTS)
     rule = RecordRule(Curve(knots, best[0]), Curve(knots, best[1]), power, chunk_nt)
-    negatives = nulls_of(records, rule)
-    threshold, worst_group = threshold_for(records, rule, WORST_RATE)
+    by_host = records.by_host(hosts or {})
+    negatives = nulls_of(by_host, rule)
+    threshold, worst_group = threshold_for(by_host, rule, WORST_RATE)
     return Calibration(
         rule=rule,
         replicates=np.stack(replicates).astype(np.float32),
