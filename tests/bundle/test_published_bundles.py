@@ -20,7 +20,7 @@ import torch
 from huggingface_hub import constants
 
 import tolerances
-from command import PROGRAM, Finished, dna, fasta, interruptible, run_json, table, virnucpro
+from command import SUPPORT, Finished, dna, fasta, interruptible, run_json, table
 from frame_bundles import CLOSED
 from published_files import (
     REPOSITORIES,
@@ -77,8 +77,11 @@ def write_catalogue(
 
 
 @pytest.fixture
-def catalogue(published, tmp_path) -> Path:
-    return write_catalogue(published, tmp_path / "catalogue.toml")
+def catalogue(published, tmp_path, monkeypatch) -> Path:
+    """The tiny model in the place of the real ones: what the package's own list has."""
+    path = write_catalogue(published, tmp_path / "catalogue.toml")
+    monkeypatch.setattr("virnucpro.bundle.catalogue.CATALOGUE", path)
+    return path
 
 
 @pytest.fixture
@@ -93,9 +96,27 @@ def surroundings(tmp_path):
 
 
 @pytest.fixture
-def real(surroundings):
+def program(catalogue) -> list[str]:
+    """The program that knows the tiny model, as a command."""
+    return [sys.executable, str(SUPPORT / "other_catalogue.py"), str(catalogue)]
+
+
+@pytest.fixture
+def real(surroundings, program):
     """The program in a process of its own."""
-    return lambda *arguments, **given: virnucpro(*arguments, env=surroundings(given))
+
+    def run(*arguments, **given) -> Finished:
+        done = subprocess.run(
+            [*program, *map(str, arguments)],
+            env=surroundings(given),
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=120,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture
@@ -190,22 +211,20 @@ def check_run(wanted: dict[str, tuple[float, float]], run_dir: Path) -> None:
 
 def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, reads, tmp_path):
     """The way of a machine without network, from the first command to the last."""
-    given = ("--catalogue", catalogue)
-    listed = command("bundles", "list", *given)
+    listed = command("bundles", "list")
     assert f"{NAME}  {ALIAS}" in " ".join(listed.out.split()).replace(" ", "  ")
     assert "to fetch" in listed.out
-    shown = command("bundles", "show", ALIAS, *given).out
+    shown = command("bundles", "show", ALIAS).out
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "1" * 40):
         assert words in shown
-    assert command("bundles", "show", ALIAS).code == 1  # the package's own list lacks it
 
-    done = real("bundles", "download", ALIAS, "--from", published, *given, HF_HUB_OFFLINE="1")
+    done = real("bundles", "download", ALIAS, "--from", published, HF_HUB_OFFLINE="1")
     assert done.code == 0, done.err
     assert done.out == ""
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "goes to"):
         assert words in done.err
     assert re.search(r"pytorch_model.bin +\d\.\d +[0-9a-f]{64}\s", done.err)  # not folded
-    listed = command("bundles", "list", *given).out
+    listed = command("bundles", "list").out
     (row,) = [line for line in listed.splitlines() if NAME in line]
     assert ALIAS in row
     assert "downloaded" in row
@@ -222,8 +241,9 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     done = real("predict", reads, "-o", tmp_path / "run", "--bundle", ALIAS)
     assert done.code == 0, done.err
     check_run(by_hand, tmp_path / "run")
-    assert "not the published VirNucPro model" in (tmp_path / "run" / "log.txt").read_text()
-    again = command("bundles", "download", ALIAS, "--from", tmp_path / "none", *given)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"bundle {NAME}, the published VirNucPro model" in log
+    again = command("bundles", "download", ALIAS, "--from", tmp_path / "none")
     assert again.code == 0, again.err
     assert "is there already, and whole" in again.err
 
@@ -232,11 +252,8 @@ def test_carried_bundles_are_the_same_bundle(
     published, by_hand, catalogue, command, tmp_path, reads
 ):
     """Downloaded to a directory, carried, used there, and taken into a cache: one sha256."""
-    given = ("--catalogue", catalogue)
     there, here = tmp_path / "there", tmp_path / "here"
-    assert (
-        command("bundles", "download", NAME, "--from", published, "--to", there, *given).code == 0
-    )
+    assert command("bundles", "download", NAME, "--from", published, "--to", there).code == 0
     assert sorted(path.name for path in there.iterdir()) == [
         "bundle.toml", "dnabert_s", "esm2", "head.pth", "head.safetensors",
     ]  # fmt: skip
@@ -246,7 +263,7 @@ def test_carried_bundles_are_the_same_bundle(
     done = command("predict", reads, "-o", tmp_path / "run", "--bundle", here)
     assert done.code == 0, done.err
     check_run(by_hand, tmp_path / "run")
-    assert command("bundles", "download", NAME, "--from", here, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", here).code == 0
     cached = tmp_path / "cache" / "bundles" / NAME
     assert load(cached).sha256 == load(here).sha256
     # A whole cache can be moved.
@@ -279,20 +296,19 @@ def test_a_wrong_file_is_refused_by_name(published, catalogue, command, tmp_path
     if name.endswith("config.json"):
         flipped = whole[:-3]
     folder = broken_copy(published, tmp_path / "flipped", name, flipped)
-    given = ("--catalogue", catalogue)
-    done = command("bundles", "download", NAME, "--from", folder, *given)
+    done = command("bundles", "download", NAME, "--from", folder)
     assert done.code == 1
     assert words in done.error
     assert load_fails(tmp_path / "cache" / "bundles" / NAME)
     folder = broken_copy(published, tmp_path / "missing", name, None)
-    done = command("bundles", "download", NAME, "--from", folder, *given)
+    done = command("bundles", "download", NAME, "--from", folder)
     assert done.code == 1
     assert Path(name).name in done.error or "no .pth file is there" in done.error
     assert not list((tmp_path / "cache").rglob("*.part"))
     folder = broken_copy(published, tmp_path / "cut", name, whole[:-9])
-    assert command("bundles", "download", NAME, "--from", folder, *given).code == 1
+    assert command("bundles", "download", NAME, "--from", folder).code == 1
     # What was right is kept, and the rest follows.
-    assert command("bundles", "download", NAME, "--from", published, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", published).code == 0
 
 
 def load_fails(path: Path) -> bool:
@@ -303,7 +319,7 @@ def load_fails(path: Path) -> bool:
 
 @pytest.mark.parametrize("name", ["bundles/tiny-300-v1/head.pth", "encoders/*/tokenizer.json"])
 def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
-    given = ("bundles", "download", NAME, "--from", published, "--catalogue", catalogue)
+    given = ("bundles", "download", NAME, "--from", published)
     assert command(*given).code == 0
     (file,) = (tmp_path / "cache").glob(name)
     part = file.rename(file.with_name(file.name + ".part"))
@@ -320,7 +336,7 @@ def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
 @pytest.mark.parametrize("to", [(), ("--to", "carried")])
 def test_a_download_of_which_nothing_came_leaves_no_folder(catalogue, command, tmp_path, to):
     (tmp_path / "nothing").mkdir()
-    given = ("--from", tmp_path / "nothing", "--catalogue", catalogue)
+    given = ("--from", tmp_path / "nothing")
     to = [tmp_path / word if word == "carried" else word for word in to]
     assert "no .pth file is there" in command("bundles", "download", NAME, *given, *to).error
     assert not (tmp_path / "cache" / "bundles" / NAME).exists()
@@ -335,13 +351,12 @@ def test_another_config_than_the_published_one(published, catalogue, command, tm
     config = json.loads((published / "esm" / "config.json").read_text())
     data = json.dumps({**config, "num_hidden_layers": 7}).encode()
     folder = broken_copy(published, tmp_path / "changed", "esm/config.json", data)
-    done = command("bundles", "download", NAME, "--from", folder, "--catalogue", catalogue)
+    done = command("bundles", "download", NAME, "--from", folder)
     assert "num_hidden_layers is 7 instead of" in done.error
 
 
 def test_an_encoder_that_went_or_changed_is_named(published, catalogue, command, tmp_path, reads):
-    given = ("--catalogue", catalogue)
-    assert command("bundles", "download", NAME, "--from", published, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", published).code == 0
     cache = tmp_path / "cache"
     shard = next((cache / "encoders").glob("other*/pytorch_model-00001-of-00002.bin"))
     whole = shard.read_bytes()
@@ -354,7 +369,7 @@ def test_an_encoder_that_went_or_changed_is_named(published, catalogue, command,
     assert done.code == 1
     assert "pytorch_model-00001-of-00002.bin of the encoder esm2 is not what" in done.error
     # Fetching again mends it.
-    assert command("bundles", "download", NAME, "--from", published, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", published).code == 0
     assert command("bundles", "verify", NAME).code == 0
     shutil.rmtree(cache / "encoders")
     done = command("predict", reads, "-o", tmp_path / "run", "--bundle", NAME)
@@ -377,14 +392,13 @@ def hub_files(published: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def download(published, command, tmp_path):
+def download(published, command, catalogue):
     """The command that downloads, from a server with these manners."""
 
     def run(manners: Manners, *more, command=command, **environment) -> Finished:
         with serving(manners) as at:
-            listed = write_catalogue(published, tmp_path / "net.toml", f"{at}/raw/300_model.pth")
-            given = ("bundles", "download", ALIAS, "--catalogue", listed, *more)
-            return command(*given, HF_ENDPOINT=at, **environment)
+            write_catalogue(published, catalogue, f"{at}/raw/300_model.pth")
+            return command("bundles", "download", ALIAS, *more, HF_ENDPOINT=at, **environment)
 
     return run
 
@@ -433,16 +447,15 @@ def test_a_stopped_download_goes_on(published, download, command, tmp_path):
 
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_process_that_ends_midway_loses_nothing(
-    published, download, surroundings, tmp_path, end, code
+    published, catalogue, program, download, surroundings, tmp_path, end, code
 ):
     files = hub_files(published)
     shard = next(path for path in files if path.endswith("00001-of-00002.bin"))
     half = len(files[shard]) // 2
     with serving(Manners(files, stalls={shard: half})) as at:
-        listed = write_catalogue(published, tmp_path / "net.toml", f"{at}/raw/300_model.pth")
-        arguments = ("bundles", "download", ALIAS, "--catalogue", str(listed))
+        write_catalogue(published, catalogue, f"{at}/raw/300_model.pth")
         running = subprocess.Popen(
-            [*PROGRAM, *arguments],
+            [*program, "bundles", "download", ALIAS],
             env=surroundings({"HF_ENDPOINT": at}),
             stderr=subprocess.PIPE,
             text=True,
@@ -500,10 +513,10 @@ def test_a_server_that_refuses(published, download, tmp_path, ending, code):
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
-def test_no_network_says_what_to_do(published, command, real, tmp_path):
+def test_no_network_says_what_to_do(published, catalogue, command, real):
     with refusing() as dead:
-        listed = write_catalogue(published, tmp_path / "net.toml", f"{dead}/300_model.pth")
-        given = ("bundles", "download", ALIAS, "--catalogue", listed)
+        write_catalogue(published, catalogue, f"{dead}/300_model.pth")
+        given = ("bundles", "download", ALIAS)
         for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": dead}):
             done = command(*given, **environment)
             assert done.code == 1
@@ -588,7 +601,7 @@ def test_a_users_own_encoders_are_never_taken_for_a_download(
     if manifest == "head gone too":
         (mine / "head.pth").unlink()
     before = files_of(mine)
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", mine)
+    given = ("bundles", "download", NAME, "--to", mine)
     for source in (published, tmp_path / "none"):
         done = command(*given, "--from", source)
         assert done.code == 1
@@ -597,7 +610,7 @@ def test_a_users_own_encoders_are_never_taken_for_a_download(
 
 
 def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, command, tmp_path):
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", tmp_path / "c")
+    given = ("bundles", "download", NAME, "--to", tmp_path / "c")
     assert command(*given, "--from", published).code == 0
     whole = files_of(tmp_path / "c")
     shard = tmp_path / "c" / "esm2" / SHARD
@@ -613,7 +626,7 @@ def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, c
 @pytest.mark.parametrize("to", [False, True])
 def test_a_damaged_head_or_manifest_is_mended(published, catalogue, command, tmp_path, name, to):
     place = tmp_path / "c" if to else tmp_path / "cache" / "bundles" / NAME
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, *["--to", place] * to)
+    given = ("bundles", "download", NAME, *["--to", place] * to)
     assert command(*given, "--from", published).code == 0
     before = files_of(place)
     (place / name).write_bytes(before[name][:-1] + b"x")
@@ -628,7 +641,7 @@ def test_places_and_sources_without_permission_are_one_sentence(
 ):
     """A name too long stands for a folder without permission: root has all of them."""
     long = tmp_path / ("x" * 300)
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--from", published)
+    given = ("bundles", "download", NAME, "--from", published)
     assert "File name too long" in command(*given, "--to", long).error
     done = command("bundles", "import", published / "300_model.pth", "-o", long, "--chunk", 300)
     assert "cannot be looked into (File name too long)" in done.error
@@ -671,7 +684,7 @@ def test_a_disk_without_room(published, catalogue, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage)
-    known = read_catalogue(catalogue).find(NAME)
+    known = read_catalogue().find(NAME)
     with pytest.raises(BundleError, match=r"GB are still needed here, but 0\.0 GB are free"):
         acquire.download(known, None, published, Silent())
     assert not (tmp_path / "cache" / "encoders").exists()
@@ -762,12 +775,9 @@ def test_what_cannot_be_imported(published, command, tmp_path, golden):
 
 
 @pytest.fixture
-def as_published(published, tmp_path, monkeypatch):
-    """The tiny model in the place of the real ones: what the package's own catalogue lists."""
-    path = write_catalogue(published, tmp_path / "own.toml")
-    monkeypatch.setattr("virnucpro.bundle.catalogue.CATALOGUE", path)
+def as_published(catalogue, tmp_path, monkeypatch):
+    """No bundle of the machine's own is here."""
     monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path / "cache"))
-    return path
 
 
 def test_only_the_published_files_pass_for_the_published_model(as_published, published, tmp_path):

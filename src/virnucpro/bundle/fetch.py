@@ -38,8 +38,8 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 Progress = Callable[[int], None]
 
 
-# What may name another server than was meant.
-_CHECK = "check HF_ENDPOINT and --catalogue"
+# It may name another server than was meant.
+_CHECK = "check HF_ENDPOINT"
 
 
 class NoNetwork(BundleError):

@@ -13,13 +13,6 @@ from virnucpro.cli.values import FILE, NAME
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
 
-catalogue_option = click.option(
-    "--catalogue",
-    type=FILE,
-    metavar="FILE",
-    help="List of known bundles to use instead of the package's own, as for a mirror.",
-)
-
 
 @click.group()
 def bundles() -> None:
@@ -27,15 +20,14 @@ def bundles() -> None:
 
 
 @bundles.command("list")
-@catalogue_option
-def list_(catalogue: Path | None) -> None:
+def list_() -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
     from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
     from virnucpro.bundle.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
     from virnucpro.errors import BundleError
 
-    known = read_catalogue(catalogue).bundles
+    known = read_catalogue().bundles
     header = ("bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is")
     rows: list[tuple[str, ...]] = []
     here = [("embedded", bundle.path) for bundle in embedded_bundles()]
@@ -64,8 +56,7 @@ def list_(catalogue: Path | None) -> None:
 @click.argument("bundle", type=NAME, shell_complete=all_names)
 @click.option("--all", "everything", is_flag=True, help="Print every table of its card.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
-@catalogue_option
-def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -> None:
+def show(bundle: str, everything: bool, as_json: bool) -> None:
     """Show the card of a bundle: what it is, and how well it does; with --all how it was made, too.
 
     Of a bundle that is known but not here: its parts, with their size, licence and origin.
@@ -79,7 +70,7 @@ def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -
     from virnucpro.bundle.manifest import read_manifest
     from virnucpro.cli.cards import card_tables, contents, essentials, known_manifest
 
-    known = read_catalogue(catalogue).find(bundle)
+    known = read_catalogue().find(bundle)
     if known is not None and find(bundle) is None:
         document = known_manifest(known)
     else:
@@ -142,14 +133,12 @@ def verify(bundle: str) -> int:
     help="Take everything from this folder, without any network: one made with --to elsewhere, or "
     "one with the published files somewhere in it.",
 )
-@catalogue_option
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
 def download(
     name: str,
     to: Path | None,
     source: Path | None,
-    catalogue: Path | None,
     quiet: bool,
     no_progress: bool,
 ) -> None:
@@ -163,14 +152,14 @@ def download(
     virnucpro bundles download virnucpro-500 --to carried
     virnucpro bundles download virnucpro-500 --from carried
     """
-    if catalogue is None and _is_embedded(name):
+    if _is_embedded(name):
         if to is not None or source is not None:
             raise click.UsageError(f"{name} comes with the program; leave out --to and --from.")
         if not quiet:
             here = f"{name} comes with the program, so it is here: use it with --bundle {name}"
             click.echo(folded(here), err=True)
         return
-    known = _known(name, catalogue)
+    known = _known(name)
     from virnucpro.bundle.download import download as acquired
     from virnucpro.bundle.download import placed
     from virnucpro.cli.cards import card_tables, known_manifest
@@ -190,14 +179,14 @@ def _is_embedded(name: str) -> bool:
     return any(name in (bundle.name, *aliases_of(bundle)) for bundle in embedded_bundles())
 
 
-def _known(name: str, catalogue: Path | None) -> "Known":
+def _known(name: str) -> "Known":
     from virnucpro.bundle.catalogue import read_catalogue
     from virnucpro.errors import BundleError
 
-    listed = read_catalogue(catalogue)
+    listed = read_catalogue()
     known = listed.find(name)
     if known is None:
-        names = ", ".join(model.name for model in listed.bundles) or "none"
+        names = ", ".join(model.name for model in listed.bundles)
         raise BundleError(
             f"{name}: no bundle of this name can be downloaded; those that can are {names}"
         )
