@@ -36,25 +36,19 @@ from virnucpro.errors import OutOfMemory, SettingsError
 from virnucpro.run.predict import predict
 from virnucpro.tokens import padded, protein_ids
 
-pytestmark = [
-    pytest.mark.gpu,
-    # Compiling FlexAttention warns of what does not concern us.
-    pytest.mark.filterwarnings("default::DeprecationWarning", "default::UserWarning"),
-]
+pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
 MODELS = {
     "esm2": (load_esm2, "esm2_fair_layout"),
     "dnabert_h12": (load_dnabert_s, "dnabert_h12"),
     "dnabert_h8": (load_dnabert_s, "dnabert_h8"),
 }
-FLEX = {("esm2", "bf16"), ("dnabert_h12", "fp32")}
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8")
 # What the device calls its kernels.
 KERNEL_WORDS = {
     "FlashAttention-2": "flash_fwd",
     "cuDNN flash": "cudnn",
     "memory-efficient": "fmha_cutlass",
-    "FlexAttention": "flex_attention",
     "Triton flash": "_attend_rows",
 }
 
@@ -85,16 +79,9 @@ def bound(name, precision):
     return tolerances.GOLDEN_HALF[family, precision.replace("fp8", "bf16")]
 
 
-def choices():
-    """Compiling FlexAttention takes seconds for each shape, so it runs once for each encoder."""
-    for name in MODELS:
-        for precision in PRECISIONS:
-            for backend in BACKENDS:
-                if backend != "flex" or (name, precision) in FLEX:
-                    yield name, precision, backend
-
-
-@pytest.mark.parametrize(("name", "precision", "backend"), list(choices()))
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", list(MODELS))
 def test_golden_sequences_with_every_kernel(golden, name, precision, backend):
     """TRAP N1, N2.
 
@@ -111,8 +98,7 @@ def test_golden_sequences_with_every_kernel(golden, name, precision, backend):
     examples = examples_of(golden, name)
     dtypes = [weight.dtype for weight in _module(encoder).state_dict().values()]
     assert worst_error(encoder, examples) <= bound(name, precision)
-    alone = examples if backend != "flex" else examples[:1]
-    assert max(worst_error(encoder, [e]) for e in alone) <= bound(name, precision)
+    assert max(worst_error(encoder, [e]) for e in examples) <= bound(name, precision)
     assert [weight.dtype for weight in _module(encoder).state_dict().values()] == dtypes
     assert not any("unknown" in seen for seen in encoder.kernels_seen), encoder.kernels_seen
     if biased and backend == "flash":

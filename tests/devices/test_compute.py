@@ -250,7 +250,7 @@ def test_gpus_are_named_or_refused(monkeypatch):
             choice.devices_for(gpus)
 
 
-@pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient", "flex"])
+@pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient"])
 def test_a_named_kernel_that_cannot_run_is_refused_before_anything_is_written(
     directory, contigs, tmp_path, attention
 ):

@@ -255,13 +255,13 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--attention",
-    type=click.Choice(["auto", "triton", "flash", "cudnn", "efficient", "flex", "math"]),
+    type=click.Choice(["auto", "triton", "flash", "cudnn", "efficient", "math"]),
     default="auto",
     show_default=True,
     help="Attention kernel: triton is ours, by the algorithm of FlashAttention-2, with ALiBi and "
     "rotary positions in it; flash is PyTorch's FlashAttention-2, cudnn cuDNN's, efficient the "
-    "memory-efficient one, flex FlexAttention, math softmax written out. One that is named runs, "
-    "or the program says why it cannot; auto chooses by device. The log says what ran.",
+    "memory-efficient one, math softmax written out. One that is named runs, or the program says "
+    "why it cannot; auto chooses by device. The log says what ran.",
 )
 @click.option(
     "--batch-tokens",
