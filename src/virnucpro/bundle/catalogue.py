@@ -35,8 +35,6 @@ class KnownHead:
     git_blob: str
     licence: str
     origin: str
-    size_bytes: int | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +77,8 @@ class Known:
 
     @property
     def size_bytes(self) -> int:
-        """All that it takes, where the size is known."""
-        return sum(file.size_bytes or 0 for e in self.encoders for file in e.files) + (
-            self.head.size_bytes or 0
-        )
+        """Return the size of its encoders, as far as it is known."""
+        return sum(file.size_bytes or 0 for e in self.encoders for file in e.files)
 
     def encoder(self, part: str) -> KnownEncoder:
         """The encoder of that part."""

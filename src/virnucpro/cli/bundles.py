@@ -130,8 +130,7 @@ def verify(bundle: str) -> int:
     "source",
     type=FILE,
     metavar="DIR",
-    help="Take everything from this folder, without any network: one made with --to elsewhere, or "
-    "one with the published files somewhere in it.",
+    help="Take everything from this folder, made with --to elsewhere, without any network.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
@@ -165,10 +164,11 @@ def download(
     from virnucpro.cli.cards import card_tables, known_manifest
 
     with Screen(quiet=quiet, bar=not no_progress) as screen:
-        manifest = known_manifest(known, placed(known, to, source))
+        places = placed(known, to, source)
+        manifest = known_manifest(known, places)
         for part in card_tables(manifest, PAPER_WIDTH):
             screen.table(part)
-        bundle = acquired(known, to, source, screen)
+        bundle = acquired(known, places, source, screen)
         screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")
         screen.line(f"use it with --bundle {to or known.name}")
 
