@@ -26,7 +26,6 @@ from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
-    columns,
     data,
     html,
     notes,
@@ -433,7 +432,7 @@ def test_a_run_that_left_no_tables(tmp_path):
 )
 @pytest.mark.parametrize("rows", [1, 5, 6])
 def test_a_damaged_row_is_named(tmp_path, monkeypatch, name, line, number, rows):
-    monkeypatch.setattr(columns, "BLOCK_ROWS", 3)
+    monkeypatch.setattr("virnucpro.results.read.BLOCK_ROWS", 3)
     made_run(tmp_path, [("a", [Chunk()])] * rows)
     whole = (tmp_path / name).read_text().splitlines(keepends=True)[1]
     with (tmp_path / name).open("a") as file:
@@ -569,7 +568,7 @@ def test_as_many_runs_as_a_page_takes_fit(tmp_path):
 
 def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
     monkeypatch.setattr(shown, "MOST_ROWS", 500)
-    monkeypatch.setattr(columns, "BLOCK_ROWS", 500)
+    monkeypatch.setattr("virnucpro.results.read.BLOCK_ROWS", 500)
     peaks = []
     for number in (1_500, 12_000):
         files = made_run(tmp_path / str(number), many(number))

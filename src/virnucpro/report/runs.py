@@ -17,10 +17,10 @@ import numpy as np
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
-from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
+from virnucpro.results.read import Columns, blocks
 from virnucpro.results.run_schema import checked_document
 
 BINS = 50
