@@ -9,6 +9,7 @@ import rich_click as click
 from virnucpro.cli.completion import all_names, bundle_names, published_names
 from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
+from virnucpro.progress import escaped
 
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
@@ -109,7 +110,8 @@ def verify(bundle: str) -> int:
     wrong, total = [], 0
     for checked in verified(found):
         fault = checked.fault
-        click.echo(f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}")
+        line = f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}"
+        click.echo(escaped(line))
         total += 1
         if fault:
             wrong.append(checked.path.name)
@@ -235,5 +237,5 @@ def import_(
 
     made = import_head(head, out, chunk, encoders, copy=copy)
     for line in made.found:
-        click.echo(line, err=True)
+        click.echo(escaped(line), err=True)
     click.echo(f"{out}: {made.bundle.provenance}; sha256 {made.bundle.sha256}", err=True)
