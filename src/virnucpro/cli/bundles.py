@@ -31,7 +31,14 @@ def bundles() -> None:
 @catalogue_option
 def list_(catalogue: Path | None) -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
-    from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
+    from virnucpro.bundle import (
+        DEFAULT_BUNDLE,
+        aliases_of,
+        downloaded_bundles,
+        embedded_bundles,
+        find,
+        load,
+    )
     from virnucpro.bundle.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
     from virnucpro.errors import BundleError
@@ -39,7 +46,9 @@ def list_(catalogue: Path | None) -> None:
     known = read_catalogue(catalogue).bundles
     header = ("bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is")
     rows: list[tuple[str, ...]] = []
+    default = find(DEFAULT_BUNDLE)
     here = [("embedded", bundle.path) for bundle in embedded_bundles()]
+    here.sort(key=lambda each: each[1] != default)  # it comes first
     here += [("downloaded", path) for path in downloaded_bundles()]
     for where, path in here:
         try:
@@ -49,6 +58,7 @@ def list_(catalogue: Path | None) -> None:
             rows.append((path.name, "", "damaged", "", "", "", str(error)))
             continue
         aliases = ", ".join(aliases_of(bundle))
+        where = f"{where}, default" if path == default else where
         rows.append((bundle.name, aliases, where, *numbers, bundle.description))
     names_here = {path.name for _, path in here}
     alias_of = {name: alias for alias, name in newest(k.name for k in known).items()}
