@@ -9,6 +9,7 @@ import rich_click as click
 from virnucpro.cli.completion import all_names, bundle_names, published_names
 from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
+from virnucpro.progress import escaped
 
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
@@ -22,7 +23,14 @@ def bundles() -> None:
 @bundles.command("list")
 def list_() -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
-    from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
+    from virnucpro.bundle import (
+        DEFAULT_BUNDLE,
+        aliases_of,
+        downloaded_bundles,
+        embedded_bundles,
+        find,
+        load,
+    )
     from virnucpro.bundle.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
     from virnucpro.errors import BundleError
@@ -30,7 +38,9 @@ def list_() -> None:
     known = read_catalogue().bundles
     header = ("bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is")
     rows: list[tuple[str, ...]] = []
+    default = find(DEFAULT_BUNDLE)
     here = [("embedded", bundle.path) for bundle in embedded_bundles()]
+    here.sort(key=lambda each: each[1] != default)  # it comes first
     here += [("downloaded", path) for path in downloaded_bundles()]
     for where, path in here:
         try:
@@ -40,6 +50,7 @@ def list_() -> None:
             rows.append((path.name, "", "damaged", "", "", "", str(error)))
             continue
         aliases = ", ".join(aliases_of(bundle))
+        where = f"{where}, default" if path == default else where
         rows.append((bundle.name, aliases, where, *numbers, bundle.description))
     names_here = {path.name for _, path in here}
     alias_of = {name: alias for alias, name in newest(k.name for k in known).items()}
@@ -100,7 +111,8 @@ def verify(bundle: str) -> int:
     wrong, total = [], 0
     for checked in verified(found):
         fault = checked.fault
-        click.echo(f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}")
+        line = f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}"
+        click.echo(escaped(line))
         total += 1
         if fault:
             wrong.append(checked.path.name)
@@ -224,5 +236,5 @@ def import_(
 
     made = import_head(head, out, chunk, encoders, copy=copy)
     for line in made.found:
-        click.echo(line, err=True)
+        click.echo(escaped(line), err=True)
     click.echo(f"{out}: {made.bundle.provenance}; sha256 {made.bundle.sha256}", err=True)

@@ -28,7 +28,7 @@ from rich.text import Text
 from virnucpro.cli.forecast import Forecast
 from virnucpro.cli.signals import stop
 from virnucpro.devices.memory import peak_memory_bytes
-from virnucpro.progress import WARNING, Position
+from virnucpro.progress import WARNING, Position, escaped
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -97,12 +97,12 @@ def tables_in_parts(
     for number, part in enumerate(columns_fitting([header, *rows], width, repeated)):
         if number and not any(row[column] for row in rows for column in part[repeated:]):
             continue
-        table = Table(title=Text(title) if title else None, title_justify="left", box=None)
+        table = Table(title=Text(escaped(title)) if title else None, title_justify="left", box=None)
         title = f"{title.removesuffix(CONTINUED)}{CONTINUED}" if title else ""
         for column in part:
-            table.add_column(Text(header[column]), overflow="fold")
+            table.add_column(Text(escaped(header[column])), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(row[column]) for column in part))
+            table.add_row(*(Text(escaped(row[column])) for column in part))
         yield table
 
 
@@ -124,6 +124,7 @@ def folded(text: str, *, stderr: bool = True) -> str:
     Nothing else is broken, so a path without blanks stays whole, however long; a tab becomes
     blanks.
     """
+    text = escaped(text)
     stream = sys.stderr if stderr else sys.stdout
     if stream is None or not stream.isatty():
         return text

@@ -277,7 +277,7 @@ def _nothing() -> None:
 
 
 def _refuse_foreign(head: bytes, path: Path) -> None:
-    begins, first = head.lstrip(), first_line(head)
+    begins, first = head.lstrip(_BEFORE_TEXT), first_line(head)
     found = (found for magic, found in _FOREIGN.items() if begins.startswith(magic))
     what, do = next(found, ("", ""))
     if begins.startswith(b"#") and first.startswith(b">"):

@@ -134,6 +134,8 @@ def _wrong_cells(cells: list[str], seen: Mapping[str, int]) -> Iterator[str]:
     for column, named in (("path", file), ("mates", mates)):
         if named == "-":
             yield f"column {column}: standard input cannot be in a sheet"
+        elif "\0" in named:
+            yield f"column {column}: {named!r} cannot name a file"
         elif named:
             try:
                 open_sources([_path(named)])

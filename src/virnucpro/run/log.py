@@ -19,7 +19,7 @@ from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
-from virnucpro.progress import WARNING, Position, Progress
+from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
 from virnucpro.results.files import RunFiles
@@ -73,6 +73,7 @@ class RunLog:
         self._progress.advance(position)
 
     def _write(self, text: str, level: str = "") -> None:
+        text = escaped(text)
         level = level or ("warning" if text.startswith(WARNING) else "info")
         now = datetime.now(UTC)
         with disk_errors(Path(self._file.name).parent):
