@@ -1,4 +1,4 @@
-"""`python -m virnucpro`, which is the program `virnucpro`."""
+"""`python -m virnucpro`, which is the program `virnucpro`; and `virnucpro-compat`."""
 
 import os
 import signal
@@ -7,13 +7,26 @@ import sys
 
 def main() -> None:
     """Run the program and exit; what takes its time is imported here."""
+    _begin()
+    from virnucpro.cli import main
+
+    main()
+
+
+def compat() -> None:
+    """Run virnucpro-compat and exit."""
+    _begin()
+    from virnucpro.cli import main
+    from virnucpro.cli.compat import compat
+
+    main(compat)
+
+
+def _begin() -> None:
     _open_missing_streams()
     # No traceback of a Ctrl-C while nothing has begun; cli.signals takes it later.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from virnucpro.cli import main
-
-    main()
 
 
 def _open_missing_streams() -> None:

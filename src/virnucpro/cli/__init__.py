@@ -86,23 +86,23 @@ for command in (
     program.add_command(command)
 
 
-def main() -> NoReturn:
-    """Run the program and exit."""
+def main(command: click.Command = program) -> NoReturn:
+    """Run the program, or another with its exit codes, and exit."""
     try:
         # A path need not be UTF-8; stderr escapes by itself.
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr = unfailing_stderr()
-        code = _run()
+        code = _run(command)
     except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module
         code = _stopped(error)
     stop.end()
     sys.exit(code)
 
 
-def _run() -> int:
+def _run(command: click.Command = program) -> int:
     try:
-        code = int(program.main(standalone_mode=False) or 0)
+        code = int(command.main(standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
