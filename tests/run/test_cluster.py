@@ -295,6 +295,46 @@ def test_a_worker_out_of_memory_ends_the_run_with_its_numbers(here, expected, tm
     assert run_json(tmp_path / "run")["blocks"]["reused"] > 0
 
 
+LIMITED = """
+import resource
+from pathlib import Path
+
+from virnucpro.classifiers.whole_chunks import ChunkClassifier
+
+
+def limited(score_block):
+    def with_limit(self, block):
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = min(resource.getrlimit(resource.RLIMIT_AS)[0] % (1 << 62), size + {room})
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return score_block(self, block)
+
+    return with_limit
+
+
+if ChunkClassifier.score_block.__name__ != "with_limit":  # Dask runs a file that it preloads twice
+    ChunkClassifier.score_block = limited(ChunkClassifier.score_block)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="sets its limit by /proc")
+def test_a_worker_whose_memory_is_short_takes_smaller_batches(tmp_path):
+    """A limit of the system, not an error that a test raises."""
+    (tmp_path / "in.fa").write_bytes(random_reads(400, 500))
+    path = tmp_path / "limited.py"
+    path.write_text(LIMITED.format(room=150 << 20))
+    options = {"workers": 1, "threads": 1, "batch_tokens": 4_000_000}
+    watching = Watching()
+    with dask.config.set({"distributed.worker.preload": [str(path)]}):
+        outcome = run(
+            Settings.of(tmp_path / "in.fa", tmp_path / "run", "mini-500", **options), watching
+        )
+    assert outcome.status == "complete"
+    (line,) = [line for line in watching.lines if "memory is short" in line]
+    assert "not 4,000,000, so scores may round otherwise" in line
+
+
 def test_a_worker_that_cannot_start_is_one_sentence(here, tmp_path):
     path = tmp_path / "faults.py"
     path.write_text("import os\nos._exit(7)\n")
