@@ -5,10 +5,12 @@ Faults that must happen inside a worker are preloaded into it (FAULTS), as Dask 
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -293,6 +295,46 @@ def test_a_worker_out_of_memory_ends_the_run_with_its_numbers(here, expected, tm
     assert run_json(tmp_path / "run")["blocks"]["reused"] > 0
 
 
+LIMITED = """
+import resource
+from pathlib import Path
+
+from virnucpro.classifiers.whole_chunks import ChunkClassifier
+
+
+def limited(score_block):
+    def with_limit(self, block):
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = min(resource.getrlimit(resource.RLIMIT_AS)[0] % (1 << 62), size + {room})
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return score_block(self, block)
+
+    return with_limit
+
+
+if ChunkClassifier.score_block.__name__ != "with_limit":  # Dask runs a file that it preloads twice
+    ChunkClassifier.score_block = limited(ChunkClassifier.score_block)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="sets its limit by /proc")
+def test_a_worker_whose_memory_is_short_takes_smaller_batches(tmp_path):
+    """A limit of the system, not an error that a test raises."""
+    (tmp_path / "in.fa").write_bytes(random_reads(400, 500))
+    path = tmp_path / "limited.py"
+    path.write_text(LIMITED.format(room=150 << 20))
+    options = {"workers": 1, "threads": 1, "batch_tokens": 4_000_000}
+    watching = Watching()
+    with dask.config.set({"distributed.worker.preload": [str(path)]}):
+        outcome = run(
+            Settings.of(tmp_path / "in.fa", tmp_path / "run", "mini-500", **options), watching
+        )
+    assert outcome.status == "complete"
+    (line,) = [line for line in watching.lines if "memory is short" in line]
+    assert "not 4,000,000, so scores may round otherwise" in line
+
+
 def test_a_worker_that_cannot_start_is_one_sentence(here, tmp_path):
     path = tmp_path / "faults.py"
     path.write_text("import os\nos._exit(7)\n")
@@ -310,23 +352,24 @@ def test_a_worker_that_cannot_start_is_one_sentence(here, tmp_path):
 class Cluster:
     """A scheduler and workers that somebody started by hand."""
 
-    def __init__(self, folder: Path, workers: int):
+    def __init__(self, folder: Path, workers: int, host: str = "127.0.0.1"):
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((host, 0))
             port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
+        self.address = f"tcp://{host}:{port}"
         self._folder = folder
-        self.scheduler = self.started("scheduler", "--port", port)
+        self.scheduler = self.started("scheduler", "--host", host, "--port", port)
         self.workers = [self.worker(f"w{k}") for k in range(workers)]
 
-    def started(self, what: str, *arguments: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", "dask", what, "--host", "127.0.0.1", "--no-dashboard"]
+    def started(self, what: str, *arguments: object, through=()) -> subprocess.Popen:
+        command = [*through, sys.executable, "-m", "dask", what, "--no-dashboard"]
         with (self._folder / f"{what}.log").open("ab") as log:
             return subprocess.Popen([*command, *map(str, arguments)], stdout=log, stderr=log)
 
-    def worker(self, name: str, **environment: str) -> subprocess.Popen:
-        options = ("--name", name, "--no-nanny", "--nthreads", 2, "--memory-limit", 0)
-        return self.started("worker", self.address, *options)
+    def worker(self, name: str, host: str = "127.0.0.1", through=()) -> subprocess.Popen:
+        options = ("--name", name, "--host", host, "--no-nanny", "--nthreads", 2)
+        memory = ("--memory-limit", 0)
+        return self.started("worker", self.address, *options, *memory, through=through)
 
     def end(self) -> None:
         for process in (*self.workers, self.scheduler):
@@ -339,8 +382,8 @@ def running(tmp_path):
     """Start a cluster with some workers; it ends with the test."""
     clusters = []
 
-    def start(workers: int) -> Cluster:
-        clusters.append(Cluster(tmp_path, workers))
+    def start(workers: int, **where: str) -> Cluster:
+        clusters.append(Cluster(tmp_path, workers, **where))
         wait_for(lambda: "Scheduler at" in (tmp_path / "scheduler.log").read_text())
         (tmp_path / "worker.log").touch()
         wait_for(lambda: (tmp_path / "worker.log").read_text().count("Registered to") >= workers)
@@ -404,6 +447,57 @@ def test_a_worker_of_another_version_is_refused_by_name(here, tmp_path, running,
     wait_for(lambda: (tmp_path / "worker.log").read_text().count("Registered to") == 2)
     with pytest.raises(WorkerError, match=r"differs from .* in its version of virnucpro: "):
         run(settings(here, tmp_path / "run", scheduler=started.address))
+
+
+@pytest.fixture
+def other_host():
+    """A network namespace, which stands for a host: how to run there, both addresses, its link."""
+    name, ours, theirs = "virnucpro-test", "10.213.7.1", "10.213.7.2"
+    steps = [
+        f"netns add {name}",
+        f"link add vnp0 type veth peer name vnp1 netns {name}",
+        f"addr add {ours}/30 dev vnp0",
+        "link set vnp0 up",
+        f"-n {name} addr add {theirs}/30 dev vnp1",
+        f"-n {name} link set vnp1 up",
+        f"-n {name} link set lo up",
+    ]
+    try:
+        if shutil.which("ip") is None or any(ip(step) for step in steps):
+            pytest.skip("no network namespaces are to be had here")
+        yield ("ip", "netns", "exec", name), ours, theirs
+    finally:
+        if shutil.which("ip") is not None:
+            ip("link del vnp0")
+            ip(f"netns del {name}")
+
+
+def ip(words: str) -> int:
+    return subprocess.run(["ip", *words.split()], capture_output=True, check=False).returncode
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_lost_for_20_s(
+    here, expected, tmp_path, running, other_host, monkeypatch
+):
+    through, ours, theirs = other_host
+    with preloaded(tmp_path, sleep_s=0.1):
+        monkeypatch.setenv(*environment_of(tmp_path / "faults.py").popitem())
+        started = running(0, host=ours)
+        started.workers.append(started.worker("here", ours))
+        started.workers.append(started.worker("there", theirs, through))
+        wait_for(lambda: (tmp_path / "worker.log").read_text().count("Registered to") == 2)
+
+    def cut() -> None:
+        assert ip("link set vnp0 down") == 0
+        timer = threading.Timer(20.0, ip, ["link set vnp0 up"])
+        timer.start()
+
+    run(settings(here, tmp_path / "run", scheduler=started.address), Watching(cut, after=30))
+    assert results(tmp_path / "run") == expected
+    shares = {share["name"]: share["blocks"] for share in run_json(tmp_path / "run")["workers"]}
+    assert sum(shares.values()) == run_json(tmp_path / "run")["blocks"]["total"]
+    assert shares["there"] > 0
 
 
 def test_a_cluster_without_workers_is_one_sentence(here, tmp_path, running, monkeypatch):
