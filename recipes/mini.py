@@ -1,4 +1,4 @@
-"""Makes the embedded bundles mini-500-v1 and mini-300-v1, and their k-mer baseline.
+"""Makes the embedded bundles mini-500-v2 and mini-300-v2, and their k-mer baseline.
 
 Parts, in order: train (one candidate; goes on where it stopped), kmer (the baseline), bundle (the
 directories), card (what val says of them, written into bundle.toml). Each runs alone with --only.
@@ -10,6 +10,7 @@ import gzip
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import fragments
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
 from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.codon import CodonConfig, codon_network
+from virnucpro.classifiers.whole_chunks import ChunkClassifier
 from virnucpro.measure.accuracy import (
     PREVALENCES,
     Performance,
@@ -30,17 +33,14 @@ from virnucpro.measure.accuracy import (
     performance_by_length,
     score_contigs,
 )
-from virnucpro.measure.labels import Labelled, LabelledContig, read_two_sided, read_with_labels
+from virnucpro.measure.labels import Labelled, LabelledContig, read_two_sided
 from virnucpro.measure.metrics import confusion, expected_precision
-from virnucpro.train.encoder_fit import (
-    EncoderSettings,
-    FitProgress,
-    FitResult,
-    fit_encoder,
-    write_chunk_bundle,
-)
+from virnucpro.train.encoder_fit import FitProgress, FitResult, fit_encoder, write_chunk_bundle
+from virnucpro.train.encoder_settings import EncoderSettings
 from virnucpro.train.fragments import Augmentation
 from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
+from virnucpro.train.slices import described
+from virnucpro.train.units import calibration_units
 
 CHUNKS_NT = (500, 300)
 DESCRIPTION = (
@@ -48,74 +48,100 @@ DESCRIPTION = (
     "Tells viral from other DNA, names no taxa."
 )
 ONE_PERCENT = 0.01
+SHORT_NT = 150
+SUBSTITUTIONS = (0.01, 0.05)
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
+PROPHAGES = Path(__file__).with_name("prophages.tsv")
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
-CHOSEN = "one-look"
-STEPS = 6500
-
-
-def _settings(network: CodonConfig, hidden: float, weight_decay: float) -> EncoderSettings:
-    return EncoderSettings(
-        network=network,
-        steps=STEPS,
-        patience=0,
-        weight_decay=weight_decay,
-        augmentation=Augmentation(hidden=hidden),
-    )
-
-
-# What was compared on the slice of train; see README.md beside this file.
+CHOSEN = "plain"
+STEPS = 45_000
+GROUPS = (
+    *("rna_virus", "dna_virus", "phage"),
+    *("bacteria", "archaea", "fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human"),
+    *("organelle", "plasmid", "mobile_element"),
+)
+EUKARYOTES = ("fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human")
+UNRESOLVED = (
+    ("unknown_virus", ("rna_virus", "dna_virus", "phage")),
+    ("prokaryote_unresolved", ("bacteria", "archaea", "plasmid")),
+    ("fungi_protozoa", ("fungi", "protozoa")),
+    ("eukaryote_unresolved", EUKARYOTES),
+)
+NETWORK = CodonConfig(
+    channels=(64, 128),
+    blocks=(1, 2),
+    kernels=(5, 5),
+    attention=("frame", "frame"),
+    heads=2,
+    rotary=16,
+    dropout=0.15,
+)
+PLAIN = EncoderSettings(
+    network=NETWORK,
+    steps=STEPS,
+    patience=0,
+    augmentation=Augmentation(nonsense=0.02),
+    groups=GROUPS,
+    unresolved=UNRESOLVED,
+    by_level=True,
+    slice_fraction=0.03,
+    evaluate_every=1000,
+    save_every=1000,
+)
+# What was compared on the slice; see README.md beside this file.
 CANDIDATES = {
-    "pyramid": _settings(
-        CodonConfig(
-            channels=(64, 128, 256),
-            blocks=(2, 2, 2),
-            kernels=(5, 3, 3),
-            attention=(),
-            dropout=0.1,
-        ),
-        hidden=0.2,
-        weight_decay=0.1,
-    ),
-    "one-look": _settings(
-        CodonConfig(
-            channels=(64, 128),
-            blocks=(1, 3),
-            kernels=(5, 5),
-            attention=("frame",),
-            dropout=0.15,
-        ),
-        hidden=0.2,
-        weight_decay=0.1,
-    ),
-    "two-looks": _settings(
-        CodonConfig(
-            channels=(64, 128),
-            blocks=(1, 2),
-            kernels=(5, 5),
-            attention=("frame", "frame"),
-            dropout=0.15,
-        ),
-        hidden=0.2,
-        weight_decay=0.1,
-    ),
-    "wide": _settings(
-        CodonConfig(channels=(64, 160), blocks=(2, 4), kernels=(5, 5), attention=(), dropout=0.2),
-        hidden=0.3,
-        weight_decay=0.2,
-    ),
+    "plain": PLAIN,
+    "tail": replace(PLAIN, tail_weight=0.3, seed=1),
 }
 
 
-def train_side(data: Path) -> Labelled:
-    """The contigs to train on; val is never read here."""
-    folder = data / "train"
-    return read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])
+def train_side(data: Path, parts: Sequence[str] = ("train", "more")) -> Labelled:
+    """The contigs to train on, calibration units among them; val is never read here."""
+    folders = [data / part for part in parts]
+    return read_two_sided(
+        [folder / "viral.fasta.gz" for folder in folders],
+        [folder / "nonviral.fasta.gz" for folder in folders],
+    )
+
+
+def fitting_side(contigs: Sequence[LabelledContig]) -> list[LabelledContig]:
+    """What networks are fitted on and chosen by: no calibration unit, and no prophage."""
+    kept_apart = calibration_units(contigs)
+    fitting = [contig for contig in contigs if contig.unit not in kept_apart]
+    return without_stretches(fitting, read_stretches(PROPHAGES))
+
+
+def read_stretches(table: Path) -> dict[str, list[tuple[int, int]]]:
+    """Contig -> stretches [start, end), of a table with columns id, start, end."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    with table.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            found.setdefault(row["id"], []).append((int(row["start"]), int(row["end"])))
+    return found
+
+
+def without_stretches(
+    contigs: Sequence[LabelledContig], stretches: Mapping[str, Sequence[tuple[int, int]]]
+) -> list[LabelledContig]:
+    """The contigs with these stretches cut out, what is left between them each a contig."""
+    found: list[LabelledContig] = []
+    for contig in contigs:
+        if not (cuts := stretches.get(contig.name.partition("|")[0])):
+            found.append(contig)
+            continue
+        starts = [0, *(end for _, end in sorted(cuts))]
+        ends = [*(start for start, _ in sorted(cuts)), len(contig.sequence)]
+        for start, end in zip(starts, ends, strict=True):
+            if end - start >= min(LENGTHS_NT):
+                name, piece = f"{contig.name}:{start + 1}-{end}", contig.sequence[start:end]
+                found.append(replace(contig, name=name, sequence=piece))
+    return found
 
 
 def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> None:
     """Fits one candidate and writes its weights, with the record in their metadata."""
     labelled = train_side(options.data)
+    contigs = fitting_side(labelled.contigs)
 
     def tell(now: FitProgress) -> None:
         if not now.evaluated:
@@ -125,7 +151,7 @@ def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> 
         print(f"{name}: step {now.step}/{now.steps}, loss {now.loss:.4f}{area}{left}", flush=True)
 
     result = fit_encoder(
-        labelled.contigs,
+        contigs,
         settings,
         options.device,
         options.work / name,
@@ -133,9 +159,11 @@ def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> 
         data_sha256=labelled.sha256,
         max_minutes=options.max_minutes,
     )
+    apart = calibration_units(labelled.contigs)
+    calibration = described([c for c in labelled.contigs if c.unit in apart])
     metadata = {
         "part": json.dumps(result.network.part()),
-        "record": json.dumps(result.record),
+        "record": json.dumps({**result.record, "calibration": calibration}),
         "finished": json.dumps(result.finished),
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +192,7 @@ def write(options: argparse.Namespace) -> None:
     """Writes the bundles of the chosen candidate, still without a card."""
     fit = trained(options)
     for chunk_nt in CHUNKS_NT:
-        name = f"mini-{chunk_nt}-v1"
+        name = f"mini-{chunk_nt}-v2"
         bundle = write_chunk_bundle(
             options.out / name,
             fit,
@@ -177,8 +205,8 @@ def write(options: argparse.Namespace) -> None:
 
 
 def write_kmer(options: argparse.Namespace) -> None:
-    """Fits the k-mer baseline and writes its bundles."""
-    labelled = train_side(options.data)
+    """Fits the k-mer baseline, on train alone as ever, and writes its bundles."""
+    labelled = train_side(options.data, ("train",))
     fitted = fit_kmer(labelled.contigs, options.kmer, labelled.sha256)
     for chunk_nt in CHUNKS_NT:
         name = f"kmer-{chunk_nt}-v1"
@@ -196,37 +224,36 @@ def write_kmer(options: argparse.Namespace) -> None:
 def measure(options: argparse.Namespace) -> None:
     """Measures every bundle on val and writes the cards, the k-mer baseline beside."""
     sources = sources_of(options.data)
-    fixed = {length_nt: _fixed(options.data, length_nt) for length_nt in CHUNKS_NT}
+    fixed = {length_nt: fragments.fixed(options.data, length_nt) for length_nt in CHUNKS_NT}
+    fixed[SHORT_NT] = fragments.middles(options.data, fixed[min(CHUNKS_NT)], SHORT_NT)
     folder = options.data / "val"
     val = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])
     for chunk_nt in CHUNKS_NT:
         baseline = load(options.out / f"kmer-{chunk_nt}-v1")
-        of_baseline = _measured(options, baseline, "auto", val.contigs, fixed, None)
-        _keep_card(baseline, {**of_baseline, "sources": sources}, {})
-        bundle = load(options.out / f"mini-{chunk_nt}-v1")
-        card = _measured(options, bundle, "bf16", val.contigs, fixed, of_baseline)
-        fp32 = evaluate(bundle.classifier("cpu", "fp32"), fixed[chunk_nt], chunk_nt=chunk_nt)
-        card["fixed_fragments_fp32"] = _numbers(fp32.chunk[0])
+        scorer = baseline.classifier("cpu")
+        of_baseline = _measured(options, baseline, scorer, val.contigs, fixed, None)
+        if not baseline.card:
+            _keep_card(baseline, {**of_baseline, "sources": sources}, {})
+        bundle = load(options.out / f"mini-{chunk_nt}-v2")
+        scorer = bundle.classifier(options.device, "fp32")
+        card = _measured(options, bundle, scorer, val.contigs, fixed, of_baseline)
+        bf16 = evaluate(bundle.classifier("cpu", "bf16"), fixed[chunk_nt], chunk_nt=chunk_nt)
+        card["fixed_fragments_bf16"] = _numbers(bf16.chunk[0])
+        card |= _changed(bundle, scorer, fixed[chunk_nt])
+        card["by_origin"] = _by_origin(scorer, fixed[chunk_nt])
         card["sources"] = sources
         _keep_card(bundle, card, {"bf16": _agreement(bundle, fixed[chunk_nt])})
-
-
-def _fixed(data: Path, length_nt: int) -> list[LabelledContig]:
-    folder = data / "val" / "fragments"
-    table = folder / f"frag{length_nt}.labels.tsv"
-    return read_with_labels([folder / f"frag{length_nt}.fasta.gz"], [table]).contigs
 
 
 def _measured(
     options: argparse.Namespace,
     bundle: Bundle,
-    precision: str,
+    classifier: Classifier,
     val: Sequence[LabelledContig],
     fixed: Mapping[int, Sequence[LabelledContig]],
     baseline: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The numbers of a card; beside each AUROC that of the baseline on the same fragments."""
-    classifier = bundle.classifier("cpu", precision)
     chunk_nt = bundle.chunk_nt
     found = evaluate(classifier, fixed[chunk_nt], chunk_nt=chunk_nt, threshold=bundle.threshold)
     print(f"{bundle.name}, {classifier.precision}: {_numbers(found.chunk[0])}", flush=True)
@@ -243,21 +270,85 @@ def _measured(
         for length_nt, performance in lengths.items()
     ]
     card: dict[str, Any] = {
-        "measured_on": "val, units that are not in train; fixed fragments of the chunk length, and "
-        "fragments cut from val at each length",
+        "measured_on": "val, units of which no record is in training, though relatives of some are "
+        "(see by_novelty); fixed fragments of the chunk length, and fragments cut from val at each "
+        "length",
         "precision": classifier.precision,
         "fixed_fragments": _numbers(found.chunk[0]),
         "expected_precision": _precisions(found.chunk[0]),
         "by_threshold": _at_thresholds(classifier, fixed[chunk_nt], chunk_nt),
         "by_length": by_length,
+        "by_novelty": _by_novelty(bundle, classifier, fixed),
         "by_part": [
             {"part": p.part, "value": p.value, "against": p.against, **_numbers(p)}
             for p in found.chunk[1:]
+            if p.part != "novelty"
         ],
     }
     if baseline is not None:
         _beside(card, baseline)
     return card
+
+
+def _by_novelty(
+    bundle: Bundle, classifier: Classifier, fixed: Mapping[int, Sequence[LabelledContig]]
+) -> list[dict[str, Any]]:
+    """Fragments of each length by how near the nearest virus of training is, against all others."""
+    rows = []
+    for length_nt in sorted(fixed):
+        found = evaluate(
+            classifier, fixed[length_nt], chunk_nt=bundle.chunk_nt, threshold=bundle.threshold
+        ).contig
+        for part in (p for p in found if p.part in ("all", "novelty")):
+            recall = part.recall_at_1pct_fpr_interval
+            row = {
+                "length_nt": length_nt,
+                "novelty": part.value or part.part,
+                "viral": part.viral,
+                **{k: v for k, v in _numbers(part).items() if k.startswith(("auroc", "recall"))},
+                "recall_at_1pct_fpr_low": recall and recall.low,
+                "recall_at_1pct_fpr_high": recall and recall.high,
+            }
+            rows.append(_rounded(row))
+    return rows
+
+
+def _changed(
+    bundle: Bundle, classifier: Classifier, fixed: Sequence[LabelledContig]
+) -> dict[str, Any]:
+    """What substitutions cost, and how much of what has no origin is called virus."""
+    rows = []
+    for rate in SUBSTITUTIONS:
+        changed = fragments.substituted(fixed, rate)
+        found = evaluate(classifier, changed, chunk_nt=bundle.chunk_nt, threshold=bundle.threshold)
+        rows.append({"substitutions": rate, **_numbers(found.chunk[0])})
+    nonsense = []
+    for kind, texts in (
+        ("shuffled viral fragments", fragments.shuffled([f for f in fixed if f.label])),
+        ("shuffled other fragments", fragments.shuffled([f for f in fixed if not f.label])),
+        ("tandem repeats", fragments.repeats(bundle.chunk_nt, 1200)),
+    ):
+        p_virus = classifier.score(texts).p_virus
+        called = float((p_virus >= bundle.threshold).mean())
+        row = {"kind": kind, "fragments": len(texts), "called_virus": called}
+        row["p_virus_of_highest_1_pct"] = float(np.quantile(p_virus, 0.99))
+        nonsense.append(_rounded(row))
+    return {"by_substitutions": rows, "nonsense": nonsense}
+
+
+def _by_origin(classifier: Classifier, fixed: Sequence[LabelledContig]) -> list[dict[str, Any]]:
+    """How often the group head names the group of a fragment, where that is resolved."""
+    assert isinstance(classifier, ChunkClassifier)
+    probability = classifier.group_probabilities([f.sequence.decode("ascii") for f in fixed])
+    named = np.array(classifier.groups)[probability.argmax(1)]
+    group = np.array([fragment.group for fragment in fixed])
+    rows = []
+    for name in classifier.groups:
+        inside = group == name
+        if inside.any():
+            right = float((named[inside] == name).mean())
+            rows.append(_rounded({"group": name, "fragments": int(inside.sum()), "right": right}))
+    return rows
 
 
 def _at_thresholds(
@@ -344,11 +435,18 @@ def _keep_card(bundle: Bundle, card: Mapping[str, Any], agreement: Mapping[str, 
 
 def sources_of(data: Path) -> list[dict[str, Any]]:
     """Records, bases and stated licence of each source of the training data."""
-    licences = _licences((data / "README.md").read_text("utf-8"))
+    licences: dict[str, str] = {}
     records: dict[str, int] = {}
     bases: dict[str, int] = {}
-    for side in ("viral", "nonviral"):
-        with gzip.open(data / "train" / f"{side}.tsv.gz", "rt", encoding="utf-8") as table:
+    for readme in (data / "more" / "README.md", data / "README.md"):
+        licences |= _licences(readme.read_text("utf-8"))
+    tables = [
+        data / part / f"{side}.tsv.gz"
+        for part in ("train", "more")
+        for side in ("viral", "nonviral")
+    ]
+    for path in tables:
+        with gzip.open(path, "rt", encoding="utf-8") as table:
             for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
                 records[row["source"]] = records.get(row["source"], 0) + 1
                 bases[row["source"]] = bases.get(row["source"], 0) + int(row["length"])

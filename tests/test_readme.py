@@ -7,6 +7,7 @@ import pytest
 from conftest import REPOSITORY
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import read_manifest
+from virnucpro.measure.labels import NOVELTIES
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 WORTH = (REPOSITORY / "docs" / "before-after.md").read_text("utf-8")
@@ -45,6 +46,50 @@ def test_readme_has_some_of_it():
     assert {*rows} < {row_of(measured) for measured in CARD["by_length"]}
     right = CARD["expected_precision"]["at_1_percent_virus"]
     assert f"about {100 * right:.0f} of 100 chunks of 500 nt called virus are viral" in README
+
+
+def interval_of(measured, name: str) -> tuple[float, float]:
+    return measured[f"{name}_low"], measured[f"{name}_high"]
+
+
+def test_accuracy_by_novelty():
+    rows = {(row["length_nt"], row["novelty"]): row for row in CARD["by_novelty"]}
+    table = WORTH[
+        WORTH.index("| nearest virus in training") : WORTH.index("Of the fragments of 500")
+    ]
+    lines = [line.strip("|").split(" | ") for line in table.splitlines()[2:] if line]
+    assert [re.findall(r"\w+", line[0])[0] for line in lines] == ["strictly", *NOVELTIES]
+    for novelty, line in zip(("strict", *NOVELTIES), lines, strict=True):
+        cells = []
+        for length_nt in (150, 300, 500):
+            row = rows[length_nt, novelty]
+            low, high = interval_of(row, "auroc")
+            cells.append(f"{row['auroc']:.3f} ({low:.3f}-{high:.3f})")
+            low, high = interval_of(row, "recall_at_1pct_fpr")
+            found = 100 * row["recall_at_1pct_fpr"]
+            cells.append(f"{found:.0f} % ({100 * low:.0f}-{100 * high:.0f})")
+        assert [cell.strip() for cell in line[1:]] == cells
+    strict, known = rows[500, "strict"], rows[500, "known"]
+    assert (
+        f"Of viruses like nothing in its training data it finds "
+        f"{100 * strict['recall_at_1pct_fpr']:.0f} % at 500 nt (AUROC {strict['auroc']:.3f}), of "
+        f"close relatives (90 % identity and more) {100 * known['recall_at_1pct_fpr']:.0f} % "
+        f"({known['auroc']:.3f})"
+    ) in README
+
+
+def test_what_changes_and_nonsense_do():
+    whole = CARD["fixed_fragments"]
+    one, five = CARD["by_substitutions"]
+    called = [f"{100 * row['called_virus']:.1f} %" for row in CARD["nonsense"]]
+    assert (
+        f"with 1 % of the letters substituted the AUROC is {one['auroc']:.3f}, with 5 % "
+        f"{five['auroc']:.3f}, and {100 * one['recall_at_1pct_fpr']:.0f} and "
+        f"{100 * five['recall_at_1pct_fpr']:.0f} % are found at 1 % false positives "
+        f"({whole['auroc']:.3f} and {100 * whole['recall_at_1pct_fpr']:.0f} % as they are). Of "
+        f"shuffled viral fragments {called[0]} are called virus, of shuffled others {called[1]}, of "
+        f"tandem repeats {called[2]}."
+    ) in WORTH
 
 
 def test_readme_comes_to_the_point():

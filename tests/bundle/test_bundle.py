@@ -20,6 +20,7 @@ from virnucpro.bundle.write import write_bundle
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.classifiers.whole_chunks import codon_network_of
 from virnucpro.errors import BundleError, DeviceError, SettingsError
+from virnucpro.measure.labels import NOVELTIES
 
 EMBEDDED = [bundle.name for bundle in embedded_bundles()]
 ALIASES = ["mini-300", "mini-500"]
@@ -297,13 +298,17 @@ def test_a_bundle_is_shown(tmp_path):
     assert "nosuch: no bundle of this name" in done.error
 
 
+def bundle_nt(alias):
+    return int(alias.removeprefix("mini-"))
+
+
 @pytest.mark.parametrize("alias", ALIASES)
 def test_a_card_begins_with_what_everybody_should_know(alias):
     """On a page of a terminal or two; the rest, training and finer divisions, is asked for."""
     shown = virnucpro("bundles", "show", alias)
     everything = virnucpro("bundles", "show", alias, "--all")
     assert (shown.code, everything.code, shown.err) == (0, 0, "")
-    assert len(shown.out.splitlines()) < 70 < len(everything.out.splitlines())
+    assert len(shown.out.splitlines()) < 80 < len(everything.out.splitlines())
     first, rest = shown.out.rstrip().rsplit("\n", 1)
     words = set(first.split())
     assert rest == "Sources, training and files: --all, or --json for programs."
@@ -313,6 +318,10 @@ def test_a_card_begins_with_what_everybody_should_know(alias):
         assert f"{row['false_positive_rate']:.4g}" in words
     groups = {row["value"] for row in card["by_part"] if row["part"] == "group"}
     assert groups <= words
+    novelties = [row for row in card["by_novelty"] if row["length_nt"] == bundle_nt(alias)]
+    assert [row["novelty"] for row in novelties] == ["all", "strict", *NOVELTIES]
+    for row in novelties:
+        assert {row["novelty"], f"{row['auroc']:.4g}"} <= words
     assert not {row["value"] for row in card["by_part"] if row["part"] == "source"} & words
 
 
@@ -338,7 +347,7 @@ def test_the_head_of_an_embedded_bundle_gives_the_scores_of_its_network(name):
     found = load(name)
     network = codon_network_of(found, "cpu", "fp32")
     codons = torch.randint(0, 65, (5, 6, 168), generator=torch.Generator().manual_seed(1))
-    p_virus, _ = network.probabilities(codons)
+    p_virus = network.outputs(codons).p_virus
     probabilities = found.head.probabilities(network.encoder(codons)[0])
     assert probabilities.shape == (5, 2)
     assert torch.equal(probabilities[:, 1], p_virus)

@@ -12,6 +12,7 @@ from virnucpro.classifiers.codon import (
     CODON_BUCKET,
     CodonConfig,
     CodonNetwork,
+    _turned,
     canonical_codes,
     codon_network,
     frame_codons,
@@ -33,7 +34,17 @@ CONFIGS = (
         attention=("frame", "frame"),
         heads=2,
     ),
+    CodonConfig(
+        channels=(8, 128),
+        blocks=(1, 1),
+        kernels=(5, 3),
+        embedding=12,
+        attention=("frame",),
+        heads=2,
+        rotary=16,
+    ),
 )
+GROUPS = ("phage", "plant", "fungi")
 COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 texts = st.text("ACGTNR", min_size=60, max_size=320).map(str.encode)
 
@@ -41,7 +52,7 @@ texts = st.text("ACGTNR", min_size=60, max_size=320).map(str.encode)
 def network_of(config, seed=3):
     """A network that has been trained a little, so that no statistic is at its start value."""
     torch.manual_seed(seed)
-    network = CodonNetwork(config, 8)
+    network = CodonNetwork(config, 8, GROUPS if config.rotary else ())
     network.train()
     for _ in range(3):
         network(torch.randint(0, 65, (6, 6, 24), dtype=torch.int32))
@@ -70,7 +81,7 @@ def codes_of(parts):
 def scored(network, parts):
     codes_BL, length_B = codes_of(parts)
     codes_BL, flipped_B = canonical_codes(codes_BL, length_B)
-    p_B, weight_B6 = network.probabilities(frame_codons(codes_BL, length_B))
+    p_B, weight_B6, _ = network.outputs(frame_codons(codes_BL, length_B))
     return p_B, unflip_frames(weight_B6, flipped_B)
 
 
@@ -153,8 +164,8 @@ def test_a_chunk_does_not_see_its_neighbours(config):
 def test_folding_changes_nothing(config):
     network = network_of(config)
     codons = torch.randint(0, 65, (16, 6, 40), dtype=torch.int32)
-    before, weight_before = network.probabilities(codons)
-    after, weight_after = network.for_inference().probabilities(codons)
+    before, weight_before, _ = network.outputs(codons)
+    after, weight_after, _ = network.for_inference().outputs(codons)
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
     torch.testing.assert_close(weight_before, weight_after, atol=1e-5, rtol=0)
 
@@ -163,8 +174,8 @@ def test_frame_weights_sum_to_one_and_order_of_frames_does_not_matter():
     network = network_of(CONFIGS[1])
     codons = torch.randint(0, 65, (4, 6, 40), dtype=torch.int32)
     order = [4, 2, 0, 5, 1, 3]
-    p_B, weight_B6 = network.probabilities(codons)
-    q_B, shuffled_B6 = network.probabilities(codons[:, order])
+    p_B, weight_B6, _ = network.outputs(codons)
+    q_B, shuffled_B6, _ = network.outputs(codons[:, order])
     torch.testing.assert_close(weight_B6.sum(1), torch.ones(4))
     torch.testing.assert_close(p_B, q_B)
     torch.testing.assert_close(weight_B6[:, order], shuffled_B6)
@@ -182,8 +193,8 @@ def test_written_weights_come_back(tmp_path):
     save_file({k: torch.from_numpy(v) for k, v in network.arrays().items()}, path)
     loaded = load_codon_network(path, network.part(), torch.float32, torch.device("cpu"))
     codons = torch.randint(0, 65, (4, 6, 40), dtype=torch.int32)
-    expected, _ = network.probabilities(codons)
-    found, _ = loaded.probabilities(codons)
+    expected = network.outputs(codons)
+    found = loaded.outputs(codons)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -205,3 +216,50 @@ def test_attention_that_this_version_does_not_know_is_refused():
     part = {**CodonNetwork(CONFIGS[1], 8).part(), "attention": ["frame", "all"]}
     with pytest.raises(BundleError, match="not 'all'"):
         codon_network(part)
+
+
+def test_positions_are_turned_as_a_plain_rotation_does():
+    generator = torch.Generator().manual_seed(1)
+    qkv_RT3HD = torch.randn(2, 5, 3, 2, 6, generator=generator, dtype=torch.float64)
+    expected = qkv_RT3HD.clone()
+    for t in range(5):
+        for pair in range(2):
+            angle = t * 100.0 ** (-pair / 2)
+            turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            both = qkv_RT3HD[:, t, :2, :, [pair, pair + 2]]
+            expected[:, t, :2, :, [pair, pair + 2]] = both @ turn.T
+    torch.testing.assert_close(_turned(qkv_RT3HD.clone(), 4), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(_turned(qkv_RT3HD.clone(), 4), expected)
+
+
+def test_a_network_with_positions_tells_the_order_of_what_lies_far_apart():
+    config = CONFIGS[2]
+    network = network_of(config)
+    torch.manual_seed(2)
+    codons = torch.randint(0, 64, (1, 6, 64), dtype=torch.int32)
+    swapped = torch.cat((codons[..., 32:], codons[..., :32]), -1)
+    assert abs(float(network.outputs(codons).p_virus - network.outputs(swapped).p_virus)) > 1e-6
+
+
+def test_a_second_head_names_groups_and_changes_no_score(tmp_path):
+    network = network_of(CONFIGS[2])
+    path = tmp_path / "codon.safetensors"
+    save_file({k: torch.from_numpy(v) for k, v in network.arrays().items()}, path)
+    codons = torch.randint(0, 65, (4, 6, 40), dtype=torch.int32)
+    loaded = load_codon_network(path, network.part(), torch.float32, torch.device("cpu"))
+    assert loaded.groups == GROUPS
+    found = loaded.outputs(codons)
+    logits_BG = network.both(codons)[1]
+    torch.testing.assert_close(found.group, logits_BG.softmax(1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.group.sum(1), torch.ones(4))
+    half = load_codon_network(path, network.part(), torch.bfloat16, torch.device("cpu"))
+    assert half.outputs(codons).group.dtype == torch.float32
+    without = CodonNetwork(CONFIGS[2], 8)
+    without.load_state_dict(
+        {k: v for k, v in network.state_dict().items() if not k.startswith("group.")}
+    )
+    plain_outputs = without.eval().outputs(codons)
+    assert plain_outputs.group.shape == (4, 0)
+    assert "groups" not in without.part()
+    assert torch.equal(plain_outputs.p_virus, network.outputs(codons).p_virus)

@@ -17,13 +17,14 @@ from virnucpro.devices.machine import each_on_one_thread
 
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 SHAPE = CodonConfig(channels=(8, 16), blocks=(1, 1), kernels=(5, 3), embedding=12)
+GROUPS = ("phage", "human", "plant")
 chunks = st.lists(st.text("ACGTNR", min_size=55, max_size=130), max_size=9)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     torch.manual_seed(5)
-    network = CodonNetwork(SHAPE, 8).train()
+    network = CodonNetwork(SHAPE, 8, GROUPS).train()
     for _ in range(3):
         network(torch.randint(0, 65, (6, 6, 24), dtype=torch.int32))
     manifest = {
@@ -128,6 +129,17 @@ def test_attention_kernels_are_known_once_they_ran(bundle, threads):
     assert classifier.attention == {}
     classifier.score(["ACGGT" * 20, "ACGGT" * 26])
     assert classifier.attention == {"codon": "PyTorch CPU flash"}
+
+
+def test_groups_of_called_chunks_sum_to_one_whatever_the_strand(classifier):
+    chunks = ["ACGTTGCA" * 10, "A" * 20, "GGCATC" * 15]
+    found = classifier.group_probabilities(chunks)
+    assert classifier.groups == GROUPS
+    assert found.shape == (3, 3)
+    np.testing.assert_allclose(found[[0, 2]].sum(1), 1, atol=1e-6)
+    assert np.isnan(found[1]).all()
+    assert equal(found, classifier.group_probabilities([reverse(chunk) for chunk in chunks]))
+    assert classifier.group_probabilities([]).shape == (0, 3)
 
 
 def test_nothing_to_call(classifier):

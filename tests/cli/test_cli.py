@@ -190,7 +190,7 @@ def test_the_first_line_says_that_the_default_is_not_the_published_model(here):
     done = virnucpro("predict", "in.fa", "-o", "run")
     assert done.code == 0
     first = done.err.splitlines()[0]
-    assert "bundle mini-500-v1 (the default), not the published VirNucPro model: " in first
+    assert "bundle mini-500-v2 (the default), not the published VirNucPro model: " in first
     assert "`virnucpro bundles download virnucpro-500` fetches the published one" in first
     help_ = " ".join(virnucpro("predict", "--help").out.split())
     assert "virnucpro-500" in help_

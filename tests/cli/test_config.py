@@ -295,6 +295,7 @@ def test_options_and_bundles_are_completed(shell):
         assert [line.split(",")[-1].split("\t")[0] for line in offered if line] == [
             "mini-500",
             "mini-500-v1",
+            "mini-500-v2",
         ]
     assert any(line.startswith("dir") for line in completed(shell, "predict", "--bundle", "x/"))
 

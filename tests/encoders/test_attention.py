@@ -12,6 +12,7 @@ from virnucpro.encoders import attention as attention_module
 from virnucpro.encoders.attention import (
     BACKENDS,
     KERNELS,
+    Mask,
     attention,
     mask_of,
     observing,
@@ -97,7 +98,7 @@ def test_a_kernel_that_cannot_run_raises(qkv):
     for name in set(BACKENDS) - set(ON_CPU):
         with pytest.raises(SettingsError, match=f"kernel {name} cannot .* on CUDA devices only"):
             attention(*qkv, mask, backend=name)
-    assert {*BACKENDS, "sdpa"} == {*KERNELS, "auto"}
+    assert {*BACKENDS, "sdpa", "products"} == {*KERNELS, "auto"}
 
 
 def test_only_what_ran_here_is_seen(qkv):
@@ -117,6 +118,15 @@ def test_only_what_ran_here_is_seen(qkv):
     attention(*qkv, mask, backend="math")
     assert set(seen.values()) == {"PyTorch CPU flash"}
     assert set(inner.values()) == {"math"}
+
+
+def test_plain_products_are_attention_to_the_rounding_of_scores(qkv):
+    mask = Mask(None, None, qkv[0].shape[2])
+    half = [x.bfloat16() for x in qkv]
+    expected = attention(*(x.double() for x in half), mask, backend="math")
+    found = attention(*half, mask, backend="products")
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, atol=0.05, rtol=0.02)
 
 
 def test_heads_of_a_width_that_a_kernel_does_not_take(qkv, monkeypatch):

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,3 +271,26 @@ def test_the_fixed_fragments_have_the_labels_that_their_readme_states(shared) ->
         "dna_virus",
         "unknown_virus",
     }
+
+
+def test_novelty_is_of_viral_rows_against_all_others() -> None:
+    contigs = [
+        replace(c, novelty=("unseen", "distant", "known", "")[i // 2 % 4]) if c.label else c
+        for i, c in enumerate(some_contigs())
+    ]
+    found = evaluate(ShareOfA(), contigs, chunk_nt=500, resamples=50).contig
+    parts = {p.value: p for p in found if p.part == "novelty"}
+    assert list(parts) == ["strict", "unseen", "distant", "known"]
+    assert parts["strict"].viral == parts["unseen"].viral + parts["distant"].viral
+    share = {c.name: c.sequence.count(b"A") / len(c.sequence) for c in contigs}
+    for name, members in {"strict": ("unseen", "distant"), "known": ("known",)}.items():
+        rows = [c for c in contigs if not c.label or c.novelty in members]
+        label = np.array([c.label == 1 for c in rows])
+        score = np.array([share[c.name] for c in rows])
+        part = parts[name]
+        assert part.auroc == auroc(label, score)
+        assert (part.viral, part.others, part.against) == (int(label.sum()), 0, "all others")
+        assert part.auroc_interval is not None
+        assert part.auroc_interval.low <= part.auroc <= part.auroc_interval.high
+    known = next(row for row in map(table_row, found) if row[0] == "novelty known")
+    assert known[6].count("-") == 1

@@ -1,4 +1,5 @@
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro.errors import InputError
-from virnucpro.measure.labels import LabelledContig, read_two_sided, read_with_labels, table_beside
-from virnucpro.train.units import contig_weights, held_out_slice
+from virnucpro.measure.labels import (
+    LabelledContig,
+    read_two_sided,
+    read_with_labels,
+    table_beside,
+    with_novelty,
+)
+from virnucpro.train.units import calibration_units, contig_weights, held_out_slice
 
 
 def write(path: Path, text: str) -> Path:
@@ -189,6 +196,29 @@ def test_the_slice_is_the_same_in_every_process() -> None:
     ]
 
 
+def test_calibration_units_are_whole_and_the_same_in_any_order() -> None:
+    contigs = [contig(f"c{i}", i % 2, f"g{i % 2}", f"u{i // 3}", 50 + i) for i in range(600)]
+    apart = calibration_units(contigs)
+    assert apart == calibration_units(contigs[::-1])
+    share = sum(len(c.sequence) for c in contigs if c.unit in apart) / sum(
+        len(c.sequence) for c in contigs
+    )
+    assert 0.02 < share < 0.04
+    rest = [c for c in contigs if c.unit not in apart]
+    slice_ = held_out_slice(rest, 0.03, seed=0)
+    assert slice_.any()
+
+
+def test_levels_of_a_group_are_weighed_as_groups() -> None:
+    contigs = [
+        replace(contig("p", 1, "a", "u", 100), level="gene_CDS"),
+        replace(contig("q", 1, "a", "u", 900), level="genome"),
+        contig("t", 0, "c", "x", 10),
+    ]
+    np.testing.assert_allclose(contig_weights(contigs), [0.05, 0.45, 0.5])
+    np.testing.assert_allclose(contig_weights(contigs, by_level=True), [0.125, 0.375, 0.5])
+
+
 def test_an_impossible_fraction_is_refused() -> None:
     with pytest.raises(ValueError, match="fraction"):
         held_out_slice([], 1.0)
@@ -226,3 +256,19 @@ def test_contigs_without_letters_have_no_weight() -> None:
     assert weight.tolist() == [0.0, 1.0]
     with pytest.raises(ValueError, match="no contig has a base"):
         contig_weights([contig("a", 1, "g", "u", 0)])
+
+
+def test_novelty_comes_from_a_table_of_its_own(tmp_path) -> None:
+    contigs = [contig("a|phage|x", 1, "phage", "u", 9), contig("b", 0, "human", "v", 9)]
+    table = tmp_path / "n.tsv"
+    table.write_text("id\tnovelty\tidentity\na\tdistant\t40\n")
+    assert [c.novelty for c in with_novelty(contigs, table)] == ["distant", ""]
+    for text, said in {
+        "id\tidentity\na\t40\n": "names no column novelty",
+        "id\tnovelty\na\tclose\na\tclose\n": "the id a occurs a second time",
+        "id\tnovelty\na\n": "1 columns, but the header has 2",
+        "id\tnovelty\nz\tclose\n": r"1 id \(z\) described here, but not among the contigs",
+    }.items():
+        table.write_text(text)
+        with pytest.raises(InputError, match=said):
+            with_novelty(contigs, table)

@@ -12,6 +12,7 @@ from virnucpro.measure.metrics import (
     confusion,
     expected_precision,
     recall_at_false_positive_rate,
+    recall_interval,
 )
 
 
@@ -164,3 +165,27 @@ def test_a_unit_of_both_labels_is_drawn_on_each_side_apart() -> None:
     interval = auroc_interval(label, np.arange(20.0), ["same"] * 20, resamples=20)
     assert interval is not None
     assert interval.low == interval.high == auroc(label, np.arange(20.0))
+
+
+def test_the_interval_of_recall_holds_it_and_is_wider_over_units() -> None:
+    label, score, unit = drawn(30, 40, spread=1.0)
+    recall = recall_at_false_positive_rate(label, score, 0.05)
+    over_units = recall_interval(label, score, unit, 0.05, seed=1)
+    over_rows = recall_interval(label, score, [str(i) for i in range(len(label))], 0.05, seed=1)
+    assert recall is not None
+    assert over_units is not None
+    assert over_rows is not None
+    assert over_units.low < over_rows.low < recall < over_rows.high
+    assert over_rows.high - over_rows.low < over_units.high - over_units.low
+    same = recall_interval(label, score, ["u"] * len(label), 0.05, resamples=20)
+    assert same is not None
+    assert same.low == same.high == recall
+
+
+def test_rows_without_score_are_never_found_in_an_interval_of_recall() -> None:
+    label = np.array([True] * 4 + [False] * 4)
+    score = np.array([0.9, 0.8, np.nan, np.nan, *[np.nan] * 4])
+    interval = recall_interval(label, score, ["u"] * 8, 0.5, resamples=20)
+    assert interval is not None
+    assert interval.low == interval.high == 0.5
+    assert recall_interval(label, score, ["u"] * 8, 0.01) is None

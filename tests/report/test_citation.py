@@ -65,7 +65,7 @@ def test_a_paragraph_with_and_without_a_run(tmp_path):
     made_run(tmp_path, [("a", [Chunk()])])
     of_run = virnucpro("cite", tmp_path)
     assert (of_run.code, of_run.err) == (0, "")
-    assert "its bundle mini-500-v1 (sha256 " in of_run.out
+    assert "its bundle mini-500-v2 (sha256 " in of_run.out
     assert virnucpro("cite", tmp_path / "none").error.endswith(
         "there is no such folder; name the run directory of predict"
     )

@@ -497,8 +497,8 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "have different bundles" in found.text
     compared = [row[:5] for row in found.rows if row and row[0][:2] in ("1.", "2.", "3.")]
     assert compared == [
-        ("1. lake", "mini-500-v1", "0.5", "1", "1 (100 %)"),
-        ("2. lake", "mini-500-v1", "0.5", "1", "0 (0 %)"),
+        ("1. lake", "mini-500-v2", "0.5", "1", "1 (100 %)"),
+        ("2. lake", "mini-500-v2", "0.5", "1", "0 (0 %)"),
         ("3. lake", "kmer-500-v1", "0.5", "1", "1 (100 %)"),
     ]
     assert [run["rows"][0][2] for run in found.data["runs"]] == ["of A", "of B", "c"]

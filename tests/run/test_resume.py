@@ -846,7 +846,7 @@ def test_an_error_of_torch_on_a_chunk_is_listed_and_the_rest_is_scored(here):
     (failed,) = table(here / "run" / "failed.tsv")
     assert failed["contig"] == "bad"
     assert failed["reason"].startswith(
-        "1 of 1 chunks could not be scored: mini-500-v1: computing on cpu failed (inconsistent"
+        "1 of 1 chunks could not be scored: mini-500-v2: computing on cpu failed (inconsistent"
     )
     others = [r for r in expected["calls.tsv"].decode().splitlines() if "\tbad\t" not in r]
     mine = (here / "run" / "calls.tsv").read_text().splitlines()

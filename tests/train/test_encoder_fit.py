@@ -14,15 +14,11 @@ from virnucpro.classifiers.codon import AMBIGUOUS_CODON, CodonConfig, frame_codo
 from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError, VirnucproError
 from virnucpro.frames import letter_codes
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.train import encoder_fit
-from virnucpro.train.encoder_fit import (
-    STATE,
-    EncoderSettings,
-    fit_encoder,
-    learning_rate_at,
-    write_chunk_bundle,
-)
-from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
+from virnucpro.train import encoder_fit, judge
+from virnucpro.train.encoder_fit import STATE, fit_encoder, write_chunk_bundle
+from virnucpro.train.encoder_settings import EncoderSettings, learning_rate_at
+from virnucpro.train.fragments import NO_CONTIG, Augmentation, FragmentPool, blurred
+from virnucpro.train.judge import Judge
 
 TINY = EncoderSettings(
     network=CodonConfig(
@@ -115,15 +111,16 @@ def test_the_time_limit_saves_the_state_and_the_next_call_finishes(tmp_path):
 def test_the_time_limit_within_an_evaluation_changes_nothing(tmp_path, monkeypatch):
     whole = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "whole")
     now = [0.0]
-    real = encoder_fit._Judge._scores
+    real = Judge._scores
 
-    def slow(judge, *batch):
+    def slow(judging, *batch):
         now[0] = 100.0
-        return real(judge, *batch)
+        return real(judging, *batch)
 
-    monkeypatch.setattr(encoder_fit, "JUDGED_AT_ONCE", 16)
-    monkeypatch.setattr(encoder_fit._Judge, "_scores", slow)
-    monkeypatch.setattr(encoder_fit, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(judge, "JUDGED_AT_ONCE", 16)
+    monkeypatch.setattr(Judge, "_scores", slow)
+    for module in (encoder_fit, judge):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     paused = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", max_minutes=1)
     monkeypatch.undo()
     assert (paused.finished, paused.record["steps"]) == (False, 4)
@@ -152,7 +149,7 @@ def test_it_learns_what_tells_the_sides_apart_and_keeps_the_best(tmp_path):
     assert record["fitting"]["units"] + record["slice"]["units"] == 12
     assert not result.network.training
     codes = torch.from_numpy(np.stack([letter_codes(c.sequence[:146]) for c in contigs_of(seed=9)]))
-    score, _ = result.network.probabilities(frame_codons(codes, torch.full((12,), 146)))
+    score = result.network.outputs(frame_codons(codes, torch.full((12,), 146))).p_virus
     assert float(score[:6].min()) > float(score[6:].max())
 
 
@@ -202,25 +199,69 @@ def test_the_learning_rate_rises_then_falls():
 
 def test_fragments_are_pieces_of_their_contigs_on_both_strands():
     sequences = [b"A" * 400 + b"C" * 400, b"G" * 70, b"C" * 90]
-    pool = FragmentPool(sequences, [1, 0, 0], np.array([0.5, 0.5, 0.0]), torch.device("cpu"))
+    pool = FragmentPool(sequences, np.array([0.5, 0.5, 0.0]), torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     still = Augmentation(substitutions=0, unknown=0)
-    codes, length, label = pool.draw(200, 60, generator, still)
+    codes, length, contig = pool.draw(200, 60, generator, still)
     assert set(length.tolist()) == {60}
+    assert set(contig.tolist()) == {0, 1}
+    label = contig == 0
     assert 60 < int(label.sum()) < 140
     for row, side in zip(codes[:, :60].tolist(), label.tolist(), strict=True):
         assert set(row) <= ({0, 1} if side else {2}) or set(row) <= ({2, 3} if side else {1})
     strands = {row[0] in (2,) for row in codes[label == 0].tolist()}
     assert strands == {True, False}
-    long, _, labels = pool.draw(50, 80, generator, still)
-    assert labels.all()
+    long, _, contigs = pool.draw(50, 80, generator, still)
+    assert not contigs.any()
     assert (long[:, 80:] == 4).all()
     with pytest.raises(ValueError, match="no contig"):
         pool.draw(1, 801, generator, still)
 
 
+def test_nonsense_is_shuffled_or_repeats_and_of_no_contig():
+    pool = FragmentPool([b"AAAAAAAAAC" * 100], np.ones(1), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    some = Augmentation(substitutions=0, unknown=0, nonsense=0.1)
+    codes, _, contig = pool.draw(200, 300, generator, some)
+    assert contig.tolist() == [NO_CONTIG] * 20 + [0] * 180
+    text = codes[:, :300]
+    rare = [torch.bincount(row, minlength=5).sort(descending=True).values.tolist() for row in text]
+    assert all(counts[:2] == [270, 30] for counts in rare[:10])
+    apart = [sorted(set(np.diff(np.flatnonzero(row != row.mode().values)))) for row in text]
+    assert all(gaps == [10] for gaps in apart[20:])
+    assert all(len(gaps) > 5 for gaps in apart[:10])
+    for row in text[10:20]:
+        assert any(torch.equal(row[unit:], row[:-unit]) for unit in range(1, 7))
+
+
+def test_groups_and_the_tail_are_learned_with_the_sides(tmp_path):
+    settings = dataclasses.replace(
+        TINY,
+        steps=60,
+        evaluate_every=20,
+        groups=("g", "h"),
+        unresolved=(("either", ("g", "h")),),
+        augmentation=Augmentation(nonsense=0.05),
+        tail_weight=0.3,
+        by_level=True,
+    )
+    contigs = [
+        dataclasses.replace(c, group="either" if "5" in c.name else "h" if c.label else "g")
+        for c in contigs_of()
+    ]
+    result = fit_encoder(contigs, settings, "cpu", tmp_path)
+    assert result.record["slice_auroc"]["150"] > 0.95
+    assert 0 <= result.record["slice_recall_at_1pct_fpr"]["150"] <= 1
+    assert result.network.groups == ("g", "h")
+    codes = torch.from_numpy(np.stack([letter_codes(c.sequence[:146]) for c in contigs_of(seed=9)]))
+    group = result.network.outputs(frame_codons(codes, torch.full((12,), 146))).group
+    assert float(group[:6, 1].min()) > float(group[6:, 1].max())
+    with pytest.raises(InputError, match="not among those that the network is to name"):
+        fit_encoder(contigs_of(), dataclasses.replace(settings, groups=("x",)), "cpu", tmp_path)
+
+
 def test_substitutions_change_about_as_many_letters_as_asked():
-    pool = FragmentPool([b"A" * 1000], [1], np.ones(1), torch.device("cpu"))
+    pool = FragmentPool([b"A" * 1000], np.ones(1), torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     codes, _, _ = pool.draw(400, 300, generator, Augmentation(substitutions=0.2, unknown=0))
     same_letter = (codes[:, :300] == codes[:, :300].mode(1).values[:, None]).float().mean()

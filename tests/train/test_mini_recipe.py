@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import CodonConfig
+from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.kmer_fit import KmerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +28,17 @@ README = """# Data
 """
 
 
+MORE = """# More
+## Sources
+| source | what | licence stated | viral records / Mbp | non-viral records / Mbp |
+| --- | --- | --- | --- | --- |
+| c | still others | CC0 | 1 | 1 |
+"""
+
+
 @pytest.fixture(scope="module")
 def recipe():
+    sys.path.insert(0, str(ROOT / "recipes"))  # where it finds the module beside it
     spec = importlib.util.spec_from_file_location("mini_recipe", ROOT / "recipes" / "mini.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,7 +50,7 @@ def data(tmp_path):
     """A folder as ../shared/data: units of A-rich virus and G-rich others."""
     root = tmp_path / "data"
     rng = np.random.default_rng(1)
-    for part, units, length in (("train", 6, 900), ("val", 3, 1200)):
+    for part, units, length in (("train", 6, 900), ("more", 6, 900), ("val", 3, 1200)):
         (root / part / "fragments").mkdir(parents=True)
         for side, p in (("viral", [0.4, 0.2, 0.1, 0.3]), ("nonviral", [0.1, 0.3, 0.4, 0.2])):
             fasta, table = [], ["id\tgroup\tlength\tsource\tlevel\tunit"]
@@ -47,7 +58,8 @@ def data(tmp_path):
                 text = rng.choice(list(b"ACGT"), length, p=p).astype(np.uint8).tobytes().decode()
                 name = f"{part}{side}{unit}"
                 fasta.append(f">{name}|g|o\n{text}\n")
-                table.append(f"{name}\tg\t{length}\t{'ab'[unit % 2]}\twindow\tu{side}{unit}")
+                source = "c" if part == "more" else "ab"[unit % 2]
+                table.append(f"{name}\tg{side}\t{length}\t{source}\twindow\t{part}u{side}{unit}")
             with gzip.open(root / part / f"{side}.fasta.gz", "wt") as file:
                 file.write("".join(fasta))
             with gzip.open(root / part / f"{side}.tsv.gz", "wt") as file:
@@ -63,10 +75,19 @@ def data(tmp_path):
         with gzip.open(folder / f"frag{n}.fasta.gz", "wt") as file:
             file.write(both)
         names = [line[1:] for line in both.splitlines() if line.startswith(">")]
-        rows = [f"{n}\t{int('nonviral' not in n)}\tg\twindow\ta\t{n}" for n in names]
+        rows = [
+            f"{n}\t{int('nonviral' not in n)}\tgnonviral\twindow\ta\t{n.replace('val', 'valu', 1)}"
+            for n in names
+        ]
         header = "id\tlabel\tgroup\tlevel\tsource\tunit"
         (folder / f"frag{n}.labels.tsv").write_text("\n".join([header, *rows]) + "\n")
+        novelty = ("unseen", "known", "close")
+        told = [f"valviral{unit}\t{novelty[unit]}" for unit in range(3)]
+        (folder / f"frag{n}.novelty.tsv").write_text("\n".join(["id\tnovelty", *told]) + "\n")
+    with gzip.open(root / "val" / "viral.novelty.tsv.gz", "wt") as file:
+        file.write("id\tstart\tend\tidentity\nvalviral1\t0\t200\t95.0\nvalviral2\t0\t90\t50\n")
     (root / "README.md").write_text(README)
+    (root / "more" / "README.md").write_text(MORE)
     return root
 
 
@@ -79,10 +100,15 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         steps=8,
         batch_nt=3000,
         lengths_nt=(75, 150),
+        groups=("gviral", "gnonviral"),
+        unresolved=(),
         slice_fraction=0.3,
         slice_fragments=20,
         evaluate_every=4,
     )
+    cut = tmp_path / "prophages.tsv"
+    cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
+    monkeypatch.setattr(recipe, "PROPHAGES", cut)
     monkeypatch.setitem(recipe.CANDIDATES, recipe.CHOSEN, tiny)
     monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
@@ -96,7 +122,7 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         recipe.main([*arguments, "--only", "bundle"])
     recipe.main(arguments)
     for chunk_nt in (500, 300):
-        bundle = load(out / f"mini-{chunk_nt}-v1")
+        bundle = load(out / f"mini-{chunk_nt}-v2")
         assert (bundle.kind, bundle.chunk_nt, bundle.validated_nt) == ("chunks", chunk_nt, 75)
         card = bundle.card
         assert [row["length_nt"] for row in card["by_length"]] == [75, 600]
@@ -106,11 +132,27 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         assert card["sources"] == [
             {"source": "a", "records": 6, "bases": 5400, "licence": "MIT"},
             {"source": "b", "records": 6, "bases": 5400, "licence": "GPL-3"},
+            {"source": "c", "records": 12, "bases": 10800, "licence": "CC0"},
         ]
+        novelties = {(row["length_nt"], row["novelty"]): row["viral"] for row in card["by_novelty"]}
+        assert novelties[(300, "all")] == 3
+        assert novelties[(300, "strict")] == novelties[(500, "known")] == 1
+        assert {n: novelties.get((150, n)) for n in ("unseen", "related", "known")} == {
+            "unseen": 2,
+            "related": None,
+            "known": 1,
+        }
+        assert [row["substitutions"] for row in card["by_substitutions"]] == [0.01, 0.05]
+        assert [row["fragments"] for row in card["nonsense"]] == [3, 3, 1200]
+        assert [row["group"] for row in card["by_origin"]] == ["gnonviral"]
         assert 0 <= bundle.parts["agreement"]["bf16"]["label_agreement"] <= 1
         training = bundle.parts["training"]
         assert training["steps"] == 8
-        assert all(name.startswith("train/") for name in training["data"])
+        assert all(name.startswith(("train/", "more/")) for name in training["data"])
+        apart = training["calibration"]["units"]
+        assert apart == 2
+        assert training["fitting"]["units"] + training["slice"]["units"] + apart == 24
+        assert training["fitting"]["contigs"] + training["slice"]["contigs"] == 24 - apart + 1
         kmer = load(out / f"kmer-{chunk_nt}-v1")
         assert kmer.card["fixed_fragments"]["auroc"] == card["fixed_fragments"]["kmer_auroc"]
 
@@ -121,4 +163,44 @@ def test_licences_come_from_the_table_of_sources_alone(recipe):
 
 def test_val_is_never_read_in_training(recipe, data):
     labelled = recipe.train_side(data)
-    assert {c.name[:5] for c in labelled.contigs} == {"train"}
+    assert {c.name[:4] for c in labelled.contigs} == {"trai", "more"}
+
+
+def test_stretches_are_cut_out_and_the_rest_stays(recipe):
+    contig = LabelledContig("x.1|bacteria|y", b"ACGT" * 250, 0, "bacteria", unit="gen:X")
+    other = LabelledContig("z", b"ACGT" * 250, 0)
+    cut = {"x.1": [(700, 900), (10, 100)]}
+    pieces = recipe.without_stretches([contig, other], cut)
+    assert [piece.name for piece in pieces] == [
+        "x.1|bacteria|y:101-700",
+        "x.1|bacteria|y:901-1000",
+        "z",
+    ]
+    assert pieces[0].sequence == contig.sequence[100:700]
+    assert pieces[0].unit == "gen:X"
+
+
+def test_what_looks_viral_over_5_kb_is_a_stretch():
+    sys.path.insert(0, str(ROOT / "recipes"))
+    prophages = importlib.import_module("prophages")
+    score = np.full(60, 0.1)
+    score[20:35] = 0.9
+    score[27] = np.nan
+    assert prophages.stretches(score) == [(20, 35)]
+    score[22:35] = 0.1
+    assert prophages.stretches(score) == []
+    assert prophages.stretches(score[:5]) == []
+
+
+def test_a_piece_has_the_novelty_of_the_stretch_that_it_shares_75_nt_with(recipe):
+    fragments = recipe.fragments
+    record = bytes(np.random.default_rng(2).choice(list(b"ACGT"), 900).astype(np.uint8))
+    records = {"u": [("r", record)]}
+    reverse = record[300:600].translate(fragments.COMPLEMENT)[::-1]
+    assert fragments._place(record[10:90], "u", records) == ("r", 10)
+    assert fragments._place(reverse, "u", records) == ("r", ~300)
+    stretches = [(0, 100, 95.0), (60, 200, 50.0)]
+    assert fragments._novelty(stretches, 25, 175) == "known"
+    assert fragments._novelty(stretches, 26, 176) == "related"
+    assert fragments._novelty(stretches, 126, 276) == "unseen"
+    assert fragments._novelty([(0, 100, 44.9)], 0, 150) == "distant"

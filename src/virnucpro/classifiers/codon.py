@@ -5,15 +5,15 @@ stack of convolutions; the frames are then combined by attention. Nothing here d
 of the frames, so both strands of a chunk carry the same information; canonical_codes makes even
 the rounding the same.
 
-Shapes: B chunks, 6 frames, L letters, T codons, C channels, E embedding width. A batch holds chunks
-of one padded length only, padded_codons(length_nt); letters beyond the end of a chunk count as N,
-so no mask is needed, and what a chunk gets does not depend on its neighbours.
+Shapes: B chunks, 6 frames, L letters, T codons, C channels, E embedding width, G groups. A batch
+holds chunks of one padded length only, padded_codons(length_nt); letters beyond the end of a chunk
+count as N, so no mask is needed, and what a chunk gets does not depend on its neighbours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from virnucpro.classifiers.head import Head, misfits, state_of
-from virnucpro.encoders.attention import Mask, attention
+from virnucpro.encoders.attention import Mask, attention, backend_for_short
 from virnucpro.encoders.precision import WideLayerNorm, wide
 from virnucpro.errors import BundleError
 from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
@@ -29,6 +29,8 @@ from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
 CODONS = 64
 AMBIGUOUS_CODON = 64
 CODON_BUCKET = 8
+# Chunks have some 84 positions here: the slowest pair of channels turns by less than half a circle.
+ROTARY_BASE = 100.0
 # Codes of A C G T N in the order of their letters, A < C < G < N < T.
 _LETTER_RANK = (0, 1, 2, 4, 3)
 _COMPLEMENT = (3, 2, 1, 0, 4)
@@ -80,8 +82,9 @@ class CodonConfig:
     """Shape of the network: per stage its channels, residual blocks and kernel.
 
     Each stage after the first halves the number of positions. Then attention layers of that many
-    heads, each "frame": over the positions of one frame. embedding is E. dropout
-    acts in training only, on channels inside a residual block and on what an attention layer adds.
+    heads, each "frame": over the positions of one frame. rotary: channels of a head that are turned
+    by position, even; with 0 attention knows no order. embedding is E. dropout acts in training
+    only, on channels inside a residual block and on what an attention layer adds.
     """
 
     channels: tuple[int, ...] = (64, 128)
@@ -89,8 +92,14 @@ class CodonConfig:
     kernels: tuple[int, ...] = (5, 5)
     attention: tuple[str, ...] = ("frame",)
     heads: int = 4
+    rotary: int = 0
     embedding: int = 256
     dropout: float = 0.15
+
+    @property
+    def head_width(self) -> int:
+        """Channels of a head of attention."""
+        return self.channels[-1] // self.heads
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a bundle's manifest."""
@@ -148,12 +157,13 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """A transformer layer, LayerNorm first, over the positions of each frame.
 
-    It knows no order: neighbours have been mixed by the convolutions before it.
+    Where rotary is 0 it knows no order: neighbours have been mixed by the convolutions before it.
     """
 
-    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+    def __init__(self, channels: int, heads: int, rotary: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.rotary = rotary
         self.backend = "auto"
         self.attention_norm = WideLayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -166,18 +176,46 @@ class Attention(nn.Module):
     def forward(self, x_BFTC: Tensor) -> Tensor:
         dtype = self.mix.weight.dtype
         mixed_BFTC = self._mixed(self.qkv(self.attention_norm(x_BFTC).to(dtype)))
-        x_BFTC = x_BFTC + self.dropout(self.mix(mixed_BFTC))
+        x_BFTC = _plus(x_BFTC, self.dropout(self.mix(mixed_BFTC)))
         hidden = F.relu(self.widen(self.feed_norm(x_BFTC).to(dtype)), inplace=True)
-        fed_BFTC: Tensor = x_BFTC + self.dropout(self.narrow(hidden))
-        return fed_BFTC
+        return _plus(x_BFTC, self.dropout(self.narrow(hidden)))
 
     def _mixed(self, qkv_BFT3C: Tensor) -> Tensor:
         batch, frames, positions, width = qkv_BFT3C.shape
-        q, k, v = qkv_BFT3C.view(
+        qkv_RT3HD = qkv_BFT3C.view(
             batch * frames, positions, 3, self.heads, width // 3 // self.heads
-        ).permute(2, 0, 3, 1, 4)
-        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend=self.backend)
+        )
+        if self.rotary:
+            qkv_RT3HD = _turned(qkv_RT3HD, self.rotary)
+        q, k, v = qkv_RT3HD.permute(2, 0, 3, 1, 4)
+        kernel = backend_for_short(self.backend, q.device, q.dtype, q.shape[-1])
+        mixed_RHTD = attention(q, k, v, Mask(None, None, positions), backend=kernel)
         return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
+
+
+def _plus(x: Tensor, more: Tensor) -> Tensor:
+    """Their sum, in place where no gradient needs the old x."""
+    return x + more if torch.is_grad_enabled() else x.add_(more)
+
+
+def _turned(qkv_RT3HD: Tensor, channels: int) -> Tensor:
+    """Queries and keys with the first channels of each head turned by position (rotary, Su 2021).
+
+    Pair (d, d + channels/2) turns by t * ROTARY_BASE ** (-2d/channels) at position t.
+    """
+    dtype, device = wide(qkv_RT3HD.dtype), qkv_RT3HD.device
+    pair = torch.arange(0, channels, 2, device=device, dtype=dtype)
+    place_T = torch.arange(qkv_RT3HD.shape[1], device=device, dtype=dtype)
+    angle = torch.outer(place_T, ROTARY_BASE ** (-pair / channels))[:, None, None, :]
+    cos, sin = angle.cos(), angle.sin()
+    first, second = qkv_RT3HD[:, :, :2, :, :channels].to(dtype).chunk(2, dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    turned = turned.to(qkv_RT3HD.dtype)
+    if torch.is_grad_enabled():
+        qk = torch.cat((turned, qkv_RT3HD[:, :, :2, :, channels:]), -1)
+        return torch.cat((qk, qkv_RT3HD[:, :, 2:]), 2)
+    qkv_RT3HD[:, :, :2, :, :channels] = turned
+    return qkv_RT3HD
 
 
 class CodonEncoder(nn.Module):
@@ -202,7 +240,7 @@ class CodonEncoder(nn.Module):
             before = width
         self.stack = nn.Sequential(*layers)
         self.attention = nn.ModuleList(
-            Attention(before, config.heads, config.dropout) for _ in config.attention
+            Attention(before, config.heads, config.rotary, config.dropout) for _ in config.attention
         )
         self.project = nn.Linear(2 * before, config.embedding)
         self.weigh = nn.Linear(config.embedding, 1)
@@ -243,27 +281,56 @@ class CodonEncoder(nn.Module):
                 module.fold()
 
 
-class CodonNetwork(nn.Module):
-    """The encoder and its head: codons (B, 6, T) -> logits (B, 2) of others and virus."""
+class Outputs(NamedTuple):
+    """What a network says of B chunks, in fp32.
 
-    def __init__(self, config: CodonConfig, hidden: int) -> None:
+    p_virus: P(virus), (B,); weight: of the frames, (B, 6), that sum to 1; group: P of each of the
+    network's groups, (B, G), that sum to 1; G is 0 for a network that knows none.
+    """
+
+    p_virus: Tensor
+    weight: Tensor
+    group: Tensor
+
+
+class CodonNetwork(nn.Module):
+    """The encoder and its heads: codons (B, 6, T) -> logits (B, 2) of others and virus.
+
+    A network that was trained to name groups keeps a second head, for those in groups.
+    """
+
+    def __init__(self, config: CodonConfig, hidden: int, groups: Sequence[str] = ()) -> None:
         super().__init__()
+        self.groups = tuple(groups)
         self.encoder = CodonEncoder(config)
         self.head = Head(config.embedding, hidden)
+        self.group = nn.Linear(config.embedding, len(groups)) if groups else None
 
     def forward(self, codons_B6T: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(codons_B6T)[0])
-        return logits
+        return self.both(codons_B6T)[0]
 
-    def probabilities(self, codons_B6T: Tensor) -> tuple[Tensor, Tensor]:
-        """P(virus), float32 (B,), and frame weights (B, 6) that sum to 1."""
+    def both(self, codons_B6T: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 2) of others and virus, and logits (B, G) of the groups."""
+        embedding_BE = self.encoder(codons_B6T)[0]
+        return self.head(embedding_BE), self._group_logits(embedding_BE)
+
+    def outputs(self, codons_B6T: Tensor) -> Outputs:
+        """Probabilities, without gradients."""
         with torch.inference_mode():
             embedding_BE, weight_B6 = self.encoder(codons_B6T)
-            return self.head.probabilities(embedding_BE)[:, 1], weight_B6
+            p_virus_B = self.head.probabilities(embedding_BE)[:, 1]
+            return Outputs(p_virus_B, weight_B6, self._group_logits(embedding_BE).softmax(1))
+
+    def _group_logits(self, embedding_BE: Tensor) -> Tensor:
+        if self.group is None:
+            return embedding_BE.new_zeros(len(embedding_BE), 0, dtype=wide(embedding_BE.dtype))
+        logits_BG: Tensor = self.group(embedding_BE.to(self.group.weight.dtype))
+        return logits_BG.to(wide(logits_BG.dtype))
 
     def part(self) -> dict[str, Any]:
         """What a manifest keeps of the network besides its weights."""
-        return {**self.encoder.config.to_dict(), "hidden": self.head.hidden.out_features}
+        found = {**self.encoder.config.to_dict(), "hidden": self.head.hidden.out_features}
+        return {**found, "groups": list(self.groups)} if self.groups else found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The weights by name, as a bundle keeps them."""
@@ -280,8 +347,8 @@ def codon_network(part: Mapping[str, Any], where: Path | str = "bundle.toml") ->
     """The network that part() describes, with random weights. Raises BundleError."""
     values = dict(part)
     try:
-        hidden = int(values.pop("hidden"))
-        return CodonNetwork(CodonConfig.from_dict(values), hidden)
+        hidden, groups = int(values.pop("hidden")), values.pop("groups", ())
+        return CodonNetwork(CodonConfig.from_dict(values), hidden, tuple(map(str, groups)))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{where}: does not describe a codon network ({error})") from error
 
@@ -306,8 +373,10 @@ def load_codon_network(
     for layer in network.encoder.attention:
         assert isinstance(layer, Attention)
         layer.backend = attention
-    # In bf16 the head would leave a few hundred distinct scores, and ties among them.
+    # In bf16 the heads would leave a few hundred distinct scores, and ties among them.
     network.head.float()
+    if network.group is not None:
+        network.group.float()
     return network
 
 

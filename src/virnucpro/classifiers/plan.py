@@ -53,20 +53,28 @@ def plan_of(
     dtype = dtype_of(products(resolved))
     check_backend(attention, place, dtype, biased=False)
     if model.kind == "frames":
-        slopes = {"dnabert_s": True, "esm2": False}
+        kernels = {
+            encoder: kernels_tried(
+                place, dtype, slopes=biased, pads=True, backend=backend_for(attention, biased)
+            )
+            for encoder, biased in {"dnabert_s": True, "esm2": False}.items()
+        }
     else:
-        slopes = {"codon": False} if model.part("codon").get("attention") else {}
-    kernels = {
-        encoder: kernels_tried(
-            place,
-            dtype,
-            slopes=biased,
-            pads=model.kind == "frames",
-            backend=backend_for(attention, biased),
-        )
-        for encoder, biased in slopes.items()
-    }
+        kernels = _kernels_of_codons(model, place, dtype, attention)
     return Plan(resolved, name, kernels, *_block_sizes(model, name))
+
+
+def _kernels_of_codons(
+    model: Model, place: "torch.device", dtype: "torch.dtype", attention: str
+) -> dict[str, str]:
+    from virnucpro.classifiers.codon import codon_network
+    from virnucpro.encoders.attention import backend_for_short, kernels_tried
+
+    config = codon_network(model.part("codon"), model.path).encoder.config
+    if not config.attention:
+        return {}
+    backend = backend_for_short(attention, place, dtype, config.head_width)
+    return {"codon": kernels_tried(place, dtype, slopes=False, pads=False, backend=backend)}
 
 
 def _block_sizes(model: Model, device: str) -> tuple[int, int]:

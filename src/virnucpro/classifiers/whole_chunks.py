@@ -17,6 +17,7 @@ from virnucpro.calls import FRAME_NAMES, Scores, is_called
 from virnucpro.classifiers.chunk_status import chunk_status, whole_chunk_scores
 from virnucpro.classifiers.codon import (
     CodonNetwork,
+    Outputs,
     canonical_codes,
     frame_codons,
     load_codon_network,
@@ -37,6 +38,7 @@ ALL_FRAMES = (1 << len(FRAME_NAMES)) - 1
 # Codons of a batch, of all six frames: 32 chunks of 500 nt on a CPU, where more gains nothing.
 BATCH_CODONS = {"cpu": 32_256, "cuda": 2_064_384}
 
+Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
 Batch = tuple[Tensor, Tensor]  # codes (B, L), length (B,)
@@ -85,24 +87,44 @@ class ChunkClassifier:
         """Scores of chunks given as text, in any case, U read as T."""
         return self._score(Texts.of_strings(chunks))
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that the network names, of viruses and of others; often there are none."""
+        return self._network.groups
+
+    def group_probabilities(self, chunks: Sequence[str]) -> Float32:
+        """P of each of groups, (n, G), of chunks given as text; nan where a chunk is not called.
+
+        They sum to 1, and are what the network was trained to name, not calibrated.
+        """
+        texts = Texts.of_strings(chunks)
+        found = np.full((len(texts), len(self.groups)), np.nan, np.float32)
+        _, called, outputs, _ = self._outputs(texts)
+        found[called] = outputs.group.numpy()
+        return found
+
     def _score(self, texts: Texts) -> Scores:
+        status, called, outputs, flipped = self._outputs(texts)
+        p_virus = np.full(len(texts), np.nan)
+        frame = np.zeros(len(texts), np.uint8)
+        p_virus[called] = outputs.p_virus.numpy()
+        frame[called] = unflip_frames(outputs.weight, flipped).argmax(1).numpy()
+        return whole_chunk_scores(status, p_virus, frame, ALL_FRAMES)
+
+    def _outputs(self, texts: Texts) -> tuple[UInt8, NDArray[np.intp], Outputs, Tensor]:
+        """Status of every chunk, which are called, and of these the outputs and whether flipped."""
         codes = letter_codes(texts.text)
         status = chunk_status(codes, texts, self._min_nt, self._validated_nt)
         called = np.flatnonzero(is_called(status))
-        p_virus = np.full(len(texts), np.nan)
-        frame = np.zeros(len(texts), np.uint8)
-        if len(called):
-            batches, place, flipped = self._batches(codes, texts, called)
-            with computing(self.name, self.device):
-                parts = self._forwards(batches)
-            self._count += len(batches)
-            for codes_BL, length_B in batches:
-                self._positions += codes_BL.numel()
-                self._pads += codes_BL.numel() - int(length_B.sum())
-            p_virus[called] = torch.cat([p_virus_B for p_virus_B, _ in parts])[place].numpy()
-            weight_n6 = torch.cat([weight_B6 for _, weight_B6 in parts])[place]
-            frame[called] = unflip_frames(weight_n6, flipped).argmax(1).numpy()
-        return whole_chunk_scores(status, p_virus, frame, ALL_FRAMES)
+        batches, place, flipped = self._batches(codes, texts, called)
+        with computing(self.name, self.device):
+            parts = self._forwards(batches)
+        self._count += len(batches)
+        for codes_BL, length_B in batches:
+            self._positions += codes_BL.numel()
+            self._pads += codes_BL.numel() - int(length_B.sum())
+        nothing = Outputs(torch.zeros(0), torch.zeros(0, 6), torch.zeros(0, len(self.groups)))
+        return status, called, Outputs(*(t[place] for t in _joined([nothing, *parts]))), flipped
 
     def _batches(
         self, codes: UInt8, texts: Texts, called: NDArray[np.intp]
@@ -128,12 +150,12 @@ class ChunkClassifier:
             batches += [(codes_nL[rows_B], length_n[rows_B]) for rows_B in parts]
         return batches, torch.from_numpy(place), flipped
 
-    def _forwards(self, batches: list[Batch]) -> list[tuple[Tensor, Tensor]]:
+    def _forwards(self, batches: list[Batch]) -> list[Outputs]:
         if self.device == "cpu":
             return each_on_one_thread(self._fitting, batches)
         return [self._fitting(batch) for batch in batches]
 
-    def _fitting(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _fitting(self, batch: Batch) -> Outputs:
         """As _forward; a batch that does not fit in memory goes as two, and later ones as small.
 
         Raises OutOfMemory, with a report, for a single chunk that does not fit.
@@ -145,18 +167,23 @@ class ChunkClassifier:
             return whole
         self._least = min(self._least, rows * codons // 2)
         half = rows // 2
-        parts = [
-            self._fitting((codes_BL[some], length_B[some]))
-            for some in (slice(half), slice(half, None))
-        ]
-        return torch.cat([p_virus for p_virus, _ in parts]), torch.cat([w for _, w in parts])
+        return _joined(
+            [
+                self._fitting((codes_BL[some], length_B[some]))
+                for some in (slice(half), slice(half, None))
+            ]
+        )
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """P(virus) (B,) and frame weights (B, 6) of canonical strands, on the CPU."""
+    def _forward(self, batch: Batch) -> Outputs:
+        """What the network says of canonical strands, on the CPU."""
         codes_BL, length_B = (tensor.to(self.device) for tensor in batch)
         with torch.inference_mode(), observing(self._kernels_seen):
-            p_virus_B, weight_B6 = self._network.probabilities(frame_codons(codes_BL, length_B))
-        return p_virus_B.cpu(), weight_B6.cpu()
+            outputs = self._network.outputs(frame_codons(codes_BL, length_B))
+        return Outputs(*(tensor.cpu() for tensor in outputs))
+
+
+def _joined(parts: Sequence[Outputs]) -> Outputs:
+    return Outputs(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def codon_network_of(

@@ -29,6 +29,7 @@ FIRST = (
     "sha256",
 )
 OF_CARD = {
+    "by_novelty": ("novelty", "viral", "auroc", "recall_at_1pct_fpr"),
     "by_threshold": ("threshold", "recall", "false_positive_rate", "precision_at_1_percent"),
     "by_length": ("length_nt", "auroc", "recall", "false_positive_rate", "at_1_percent_virus"),
     "by_part": ("value", "auroc", "recall", "false_positive_rate"),
@@ -120,6 +121,8 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
         short |= {name: part} if isinstance(part, Mapping) else {}
     for name, columns in OF_CARD.items():
         rows = [row for row in card.get(name, ()) if row.get("part", "group") == "group"]
+        if name == "by_novelty":
+            rows = [row for row in rows if row["length_nt"] == manifest["chunk_nt"]]
         short |= {name: [{n: row[n] for n in columns if n in row} for row in rows]} if rows else {}
     yield from _part("card", short, width)
     last = "Sources, training and files: --all, or --json for programs."

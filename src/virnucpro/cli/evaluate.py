@@ -21,10 +21,16 @@ FEW = 100
 
 @click.command()
 @click.argument("bundle", type=NAME, shell_complete=bundle_names)
-@click.option_panel("Labelled sequences", options=OPTIONS)
+@click.option_panel("Labelled sequences", options=[*OPTIONS, "--novelty"])
 @click.option_panel("Classifier", options=["--threshold", "--precision", "--threads"])
 @click.option_panel("Output", options=["--json", "--into", "--quiet", "--no-progress"])
 @labelled_options
+@click.option(
+    "--novelty",
+    type=FILE,
+    help="A table with columns id and novelty: how near each viral record is to what the bundle "
+    "was trained on (unseen, distant, related, close, known). Adds the accuracy by novelty.",
+)
 @click.option("--threshold", type=SHARE, help="Default: the bundle's.")
 @click.option(
     "--precision",
@@ -55,6 +61,7 @@ def evaluate(
     labels: tuple[Path, ...],
     positive: tuple[Path, ...],
     negative: tuple[Path, ...],
+    novelty: Path | None,
     threshold: float | None,
     precision: str,
     threads: int | None,
@@ -67,8 +74,8 @@ def evaluate(
 
     Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
     positives, by chunk and by contig, over all and per group, level and source where these are
-    known. What has no score ranks lowest. Where the bundle was trained on such sequences, where
-    some are on both sides, and where the AUROC is below 0.5, a warning says so.
+    known, and by novelty. What has no score ranks lowest. Where the bundle was trained on such
+    sequences, where some are on both sides, and where the AUROC is below 0.5, a warning says so.
 
     \b
     virnucpro evaluate mini-500 --positive viral.fasta --negative host.fasta
@@ -79,6 +86,7 @@ def evaluate(
     from virnucpro.measure.accuracy import evaluate as measure
     from virnucpro.measure.card import check_own, keep_card
     from virnucpro.measure.doubts import doubts
+    from virnucpro.measure.labels import with_novelty
     from virnucpro.storage.atomic import write_json
 
     if json_path is not None:
@@ -88,6 +96,8 @@ def evaluate(
         check_own(found, into)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
+        if novelty is not None:
+            contigs = with_novelty(contigs, novelty)
         total, done = sum(len(contig.sequence) for contig in contigs), 0
         if found.kind != "kmer":
             use_threads(threads)

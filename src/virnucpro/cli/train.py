@@ -262,12 +262,8 @@ def encoder(
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
     from virnucpro.encoders.precision import device_of
-    from virnucpro.train.encoder_fit import (
-        EncoderSettings,
-        FitProgress,
-        fit_encoder,
-        write_chunk_bundle,
-    )
+    from virnucpro.train.encoder_fit import FitProgress, fit_encoder, write_chunk_bundle
+    from virnucpro.train.encoder_settings import EncoderSettings
 
     settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed)
     use_threads(threads)

@@ -37,6 +37,7 @@ NAMES = {
     "_scaled_dot_product_efficient_attention": "memory-efficient",
     "_scaled_dot_product_flash_attention_for_cpu": "PyTorch CPU flash",
     "flash_attention": "Triton flash",
+    "baddbmm": "batched products",
 }
 WITH_BIAS = {"memory-efficient", "cuDNN flash", "Triton flash"}
 SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "_scaled_dot_product_attention_math"}
@@ -161,6 +162,21 @@ def _math(
     return mixed_BHTD
 
 
+def _products(
+    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
+) -> Tensor:
+    """Softmax between two batched products in the dtype of v: for short sequences without a bias.
+
+    Scores are summed wide and rounded to that dtype before the softmax, which is computed wide.
+    """
+    assert mask.keep is None
+    assert mask.slopes is None
+    scale = q_BHTD.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v = (x_BHTD.flatten(0, 1) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+    scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    return torch.bmm(scores.softmax(-1), v).view(q_BHTD.shape)
+
+
 def _sdpa(
     q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
 ) -> Tensor:
@@ -236,12 +252,15 @@ KERNELS: Mapping[str, Kernel] = {
     "cudnn": _only(SDPBackend.CUDNN_ATTENTION),
     "efficient": _only(SDPBackend.EFFICIENT_ATTENTION),
     "math": _math,
+    "products": _products,
     "sdpa": _sdpa,
 }
 # Kernels that take heads whose width is a multiple of 8.
 ALIGNED = ("flash", "cudnn", "efficient")
 # The widest head that triton takes.
 TRITON_WIDTH = 128
+# The narrowest head for which plain products pay in short sequences.
+SHORT_WIDTH = 64
 # Kernels that give queries and keys their rotary positions themselves.
 TURNING = ("triton",)
 BACKENDS = ("auto", "triton", "flash", "cudnn", "efficient", "math")
@@ -257,7 +276,7 @@ def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool
         raise SettingsError(
             f"attention kernel {backend!r} is not known; choose {', '.join(BACKENDS)}"
         )
-    if backend in ("auto", "math", "sdpa"):
+    if backend in ("auto", "math", "products", "sdpa"):
         return None
     if device.type != "cuda":
         return "it runs on CUDA devices only"
@@ -396,6 +415,15 @@ def backend_for(wish: str, biased: bool) -> str:
     """What a wish means to one encoder: FlashAttention-2 takes no bias, so where there is one
     `flash` is met by any fused kernel that does, which `auto` chooses."""
     return "auto" if wish == "flash" and biased else wish
+
+
+def backend_for_short(wish: str, device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """What a wish means for sequences of some hundred tokens at most, without pads or a bias.
+
+    With wide heads, torch's fused kernel for CPUs takes twice as long in 16 bit as plain products.
+    """
+    fits = device.type == "cpu" and dtype in HALF and width >= SHORT_WIDTH
+    return "products" if wish == "auto" and fits else wish
 
 
 def kernels_tried(

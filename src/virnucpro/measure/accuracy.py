@@ -5,7 +5,7 @@ the classifier but that it scores chunks; prints nothing: tables are rows of tex
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from virnucpro.bundle.calibration import Calibration, probability
 from virnucpro.calls import DEFAULT_THRESHOLD, Rule, Scores
 from virnucpro.chunks import span_arrays
 from virnucpro.classifiers.screen import with_notes
-from virnucpro.measure.labels import LabelledContig
+from virnucpro.measure.labels import NOVELTIES, STRICT, LabelledContig
 from virnucpro.measure.metrics import (
     Confusion,
     Interval,
@@ -27,6 +27,7 @@ from virnucpro.measure.metrics import (
     expected_precision,
     ranked,
     recall_at_false_positive_rate,
+    recall_interval,
 )
 from virnucpro.results.contig_calls import ContigCalls, Contigs
 
@@ -64,7 +65,8 @@ class Performance:
     label for AUROC and recall at a false-positive rate (against says so); accuracy, recall and
     false-positive rate are its own, and precision, F1 and AUPRC, which depend on how much of the
     other side there is, are left out. without_score of its rows have none and rank lowest.
-    auroc_interval resamples units, for parts with both labels.
+    The intervals, of AUROC and of recall at 1 % false positives, resample units; parts with both
+    labels have the first, all rows and those of one novelty both.
     """
 
     part: str
@@ -82,6 +84,7 @@ class Performance:
     false_positive_rate: float | None
     f1: float | None
     recall_at_1pct_fpr: float | None
+    recall_at_1pct_fpr_interval: Interval | None
     recall_at_01pct_fpr: float | None
 
 
@@ -134,21 +137,20 @@ TABLE_HEADER = (
     "FPR",
     "F1",
     "recall at 1 % FPR",
+    "95 % interval of it",
     "recall at 0.1 % FPR",
 )
 
 
 def table_row(performance: Performance) -> list[str]:
     """One row of text under TABLE_HEADER."""
-    interval = performance.auroc_interval
-    ends = "" if interval is None else f"{interval.low:.3f}-{interval.high:.3f}"
     counts = (performance.viral, performance.others, performance.without_score)
     return [
         f"{performance.part} {performance.value}".strip(),
         performance.against,
         *map(str, counts),
         _text(performance.auroc),
-        ends,
+        _ends(performance.auroc_interval),
         _text(performance.auprc),
         _text(performance.accuracy),
         _text(performance.precision),
@@ -156,6 +158,7 @@ def table_row(performance: Performance) -> list[str]:
         _text(performance.false_positive_rate),
         _text(performance.f1),
         _text(performance.recall_at_1pct_fpr),
+        _ends(performance.recall_at_1pct_fpr_interval),
         _text(performance.recall_at_01pct_fpr),
     ]
 
@@ -387,9 +390,7 @@ def _new_fragment(
 
 
 def _named(contig: LabelledContig, name: str, sequence: bytes) -> LabelledContig:
-    return LabelledContig(
-        name, sequence, contig.label, contig.group, contig.level, contig.source, contig.unit
-    )
+    return replace(contig, name=name, sequence=sequence)
 
 
 def _parts(length_nt: Int64) -> Iterator[slice]:
@@ -400,6 +401,10 @@ def _parts(length_nt: Int64) -> Iterator[slice]:
     for end in ends.tolist():
         yield slice(first, end)
         first = end
+
+
+def _ends(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.3f}-{interval.high:.3f}"
 
 
 def _text(value: float | None) -> str:
@@ -416,6 +421,10 @@ class _Measurement:
         self._resamples = resamples
         self._seed = seed
         self._label = np.array([c.label == 1 for c in contigs], dtype=np.bool_)
+        novelty = np.array([c.novelty for c in contigs], dtype=np.str_)
+        named = [*NOVELTIES, *sorted({*novelty.tolist()} - {*NOVELTIES, ""})]
+        self._novelties = {value: novelty == value for value in named}
+        self._novelties = {"strict": np.isin(novelty, STRICT), **self._novelties}
         self._unit = np.array([c.unit for c in contigs], dtype=np.str_)
         self._parts = {
             "group": np.array([c.group for c in contigs], dtype=np.str_),
@@ -430,6 +439,11 @@ class _Measurement:
     def of_rows(self, contig: Int64, score: Float64) -> tuple[Performance, ...]:
         """Over all rows, then over every part that the contigs are described by."""
         found = [self.over_all(contig, score)]
+        found += [
+            self._over("novelty", value, inside[contig] & self._label[contig], contig, score)
+            for value, inside in self._novelties.items()
+            if (inside[contig] & self._label[contig]).any()
+        ]
         for part, value_of_contig in self._parts.items():
             values = value_of_contig[contig]
             found += [
@@ -463,16 +477,25 @@ class _Measurement:
             others=int((~own_label).sum()),
             without_score=int(np.count_nonzero(np.isneginf(ranked(own_score)))),
             auroc=auroc(row_label, row_score),
-            auroc_interval=self._interval(row_label, row_score, contig[rows]) if both else None,
+            auroc_interval=self._interval(row_label, row_score, contig[rows])
+            if both or part == "novelty"
+            else None,
             auprc=auprc(own_label, own_score) if both else None,
             **_of_calls(counts, both),
             recall_at_1pct_fpr=_recall_at(row_label, row_score, 0.01) if viral_side else None,
+            recall_at_1pct_fpr_interval=self._recall_interval(row_label, row_score, contig[rows])
+            if part in ("all", "novelty")
+            else None,
             recall_at_01pct_fpr=_recall_at(row_label, row_score, 0.001) if viral_side else None,
         )
 
     def _interval(self, label: Bool, score: Float64, contig: Int64) -> Interval | None:
         unit = self._unit[contig]
         return auroc_interval(label, score, unit, resamples=self._resamples, seed=self._seed)
+
+    def _recall_interval(self, label: Bool, score: Float64, contig: Int64) -> Interval | None:
+        unit = self._unit[contig]
+        return recall_interval(label, score, unit, 0.01, resamples=self._resamples, seed=self._seed)
 
 
 def _recall_at(label: Bool, score: Float64, rate: float) -> float | None:

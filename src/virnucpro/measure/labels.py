@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virnucpro.errors import InputError
@@ -25,6 +25,9 @@ from virnucpro.reads import (
 )
 
 DESCRIPTIONS = ("group", "level", "source", "unit")
+# From the newest to what training has almost as it is; the first two count as strictly new.
+NOVELTIES = ("unseen", "distant", "related", "close", "known")
+STRICT = NOVELTIES[:2]
 LABELS = {"1": 1, "0": 0}
 NAMED_IN_MESSAGE = 5
 
@@ -34,8 +37,9 @@ class LabelledContig:
     """A contig of which it is known whether it is viral (label 1) or other (label 0).
 
     sequence holds upper-case letters with U read as T. unit is what must not be divided between
-    fitting and judging; a contig for which none is given is its own unit. group, level and source
-    are empty where nothing is known.
+    fitting and judging; a contig for which none is given is its own unit. novelty: how near the
+    nearest sequence is that a bundle was trained on, one of NOVELTIES or another word. group,
+    level, source and novelty are empty where nothing is known.
     """
 
     name: str
@@ -45,6 +49,7 @@ class LabelledContig:
     level: str = ""
     source: str = ""
     unit: str = ""
+    novelty: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,35 @@ def read_with_labels(fasta: Sequence[Path], labels: Sequence[Path]) -> Labelled:
     if not contigs:
         raise InputError(f"there is no contig in {_names(fasta)}")
     return Labelled(contigs, sha256, faults)
+
+
+def with_novelty(contigs: Sequence[LabelledContig], path: Path) -> list[LabelledContig]:
+    """The contigs with the novelty that a table with columns id and novelty has of them.
+
+    Contigs that it leaves out stay as they are. Raises InputError for a table without these
+    columns, an id twice, or one that is no contig.
+    """
+    lines = _lines(path)
+    header = next(lines, [])
+    if missing := {"id", "novelty"} - set(header):
+        raise InputError(f"the first line names no column {min(missing)}", path, 1)
+    novelty: dict[str, str] = {}
+    for number, values in enumerate(lines, start=2):
+        if len(values) != len(header):
+            message = f"{len(values)} columns, but the header has {len(header)}"
+            raise InputError(message, path, number)
+        row = dict(zip(header, values, strict=True))
+        if row["id"] in novelty:
+            raise InputError(f"the id {row['id']} occurs a second time", path, number)
+        novelty[row["id"]] = row["novelty"]
+    table = Table(dict.fromkeys(novelty, (None, ())), True, str(path))
+    rows = [table.row_of(contig.name) for contig in contigs]
+    if unused := sorted(set(novelty).difference(row for row in rows if row is not None)):
+        raise InputError(f"{_listed(unused)} described here, but not among the contigs", path)
+    return [
+        contig if row is None else replace(contig, novelty=novelty[row])
+        for contig, row in zip(contigs, rows, strict=True)
+    ]
 
 
 def table_beside(fasta: Path) -> Path | None:

@@ -5,7 +5,7 @@ What has no score ranks below every score, equal among itself, and is never call
 that the data cannot give is None, never 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +145,51 @@ def auroc_interval(
     as there are; rows of one unit resemble each other, so an interval over rows would be too
     narrow. None with one class only.
     """
+    return _interval(label, score, unit, _weighted_auroc, resamples, seed)
+
+
+def recall_interval(
+    label: Bool,
+    score: Float64,
+    unit: Sequence[str] | NDArray[np.str_],
+    rate: float,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval | None:
+    """Bootstrap interval of recall_at_false_positive_rate over units, as auroc_interval.
+
+    None where that recall is None.
+    """
+    if recall_at_false_positive_rate(label, score, rate) is None or label.all():
+        return None
+    lowest_has_score = bool(np.isfinite(ranked(score)).all())
+
+    def recall(label: Bool, weight: Float64, first_of_tie: NDArray[np.intp]) -> float:
+        true, false = _down(label, weight, first_of_tie)
+        possible = false <= rate * false[-1] * (1 + 1e-12)
+        possible[-1] &= lowest_has_score
+        return float(true[possible].max(initial=0.0) / true[-1])
+
+    return _interval(label, score, unit, recall, resamples, seed)
+
+
+def _down(label: Bool, weight: Float64, first_of_tie: NDArray[np.intp]) -> tuple[Float64, Float64]:
+    """Weight of viral and of other rows at or above each distinct score, from the highest down."""
+    viral = np.add.reduceat(np.where(label, weight, 0.0), first_of_tie)
+    other = np.add.reduceat(np.where(label, 0.0, weight), first_of_tie)
+    return np.cumsum(viral[::-1]), np.cumsum(other[::-1])
+
+
+def _interval(
+    label: Bool,
+    score: Float64,
+    unit: Sequence[str] | NDArray[np.str_],
+    statistic: Callable[[Bool, Float64, NDArray[np.intp]], float | None],
+    resamples: int,
+    seed: int,
+) -> Interval | None:
+    """Percentiles of a statistic of rows in ascending order that count weight times each."""
     if len(label) == 0 or label.all() or not label.any():
         return None
     order, first_of_tie = _ascending(score)
@@ -159,7 +204,7 @@ def auroc_interval(
         for units in sides:
             drawn = rng.integers(len(units), size=len(units))
             weight_of_unit[units] = np.bincount(drawn, minlength=len(units))
-        value = _weighted_auroc(sorted_label, weight_of_unit[side_unit], first_of_tie)
+        value = statistic(sorted_label, weight_of_unit[side_unit], first_of_tie)
         found[b] = np.nan if value is None else value
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), LEVEL)

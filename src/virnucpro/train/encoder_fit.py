@@ -1,7 +1,8 @@
 """Training a small encoder from scratch, end to end with its head: labelled contigs -> network.
 
 AdamW with warm-up and cosine by steps, on random fragments; what is kept is the best snapshot of
-a running average of the weights, judged on a slice of the contigs cut by unit. Everything random
+a running average of the weights, judged on a slice of the contigs cut by unit. Where groups are
+named, a second head learns to tell them, which the network is the better for. Everything random
 is drawn anew from (seed, step), so a run that was stopped goes on as if it had not been. This
 module knows no command line and writes nothing but its state.
 """
@@ -19,28 +20,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from virnucpro.bundle.manifest import LABELS, Bundle
 from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.chunk_status import MIN_NT
-from virnucpro.classifiers.codon import (
-    CodonConfig,
-    CodonNetwork,
-    frame_codons,
-    padded_codons,
-)
+from virnucpro.classifiers.codon import CodonNetwork, frame_codons
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
-from virnucpro.errors import InputError, ResumeError
-from virnucpro.frames import UNKNOWN_LETTER, letter_codes
-from virnucpro.measure.accuracy import fragments_at
+from virnucpro.errors import ResumeError
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.measure.metrics import auroc
 from virnucpro.storage.atomic import disk_errors
-from virnucpro.train.checks import check_finite, check_least
-from virnucpro.train.fragments import Augmentation, FragmentPool, blurred
+from virnucpro.train.checks import check_finite
+from virnucpro.train.encoder_settings import EncoderSettings, learning_rate_at
+from virnucpro.train.fragments import NO_CONTIG, FragmentPool, blurred
+from virnucpro.train.judge import Judge, autocast
+from virnucpro.train.losses import group_loss, possible_groups, tail_loss
 from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
 from virnucpro.train.state import (
     load_optimiser,
@@ -55,52 +50,8 @@ from virnucpro.train.units import contig_weights
 STATE = "training-state.safetensors"
 # About 2,000 chunks of 500 nt, some seconds of work on a CPU.
 BLOCK_NT = 1_000_000
-JUDGED_AT_ONCE = 512
 SHORTEST_FOR_BATCH_NT = 200
 REPORT_EVERY_S = 1.0
-# A few dozen lengths and no more: CUDA looks for the fastest kernels anew for each.
-LENGTHS_NT = (
-    *(75, 100, 123, 150, 171, 200, 222, 250, 272, 300, 300),
-    *(323, 350, 372, 400, 424, 450, 472, 500, 500, 500),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderSettings:
-    """Every number of a training.
-
-    batch_nt: letters of a batch, of fragments of one length, drawn from lengths_nt for each step.
-    warm_up: share of the steps. average_decay: of the running average of the weights.
-    slice_fraction: of the bases of each label and group held out, by unit, for choosing;
-    slice_fragments: of each label, at each of slice_lengths_nt. The fit stops early after patience
-    evaluations without a better one; 0 means never.
-    """
-
-    network: CodonConfig = field(default_factory=CodonConfig)
-    hidden: int = 128
-    steps: int = 6500
-    batch_nt: int = 320_000
-    lengths_nt: tuple[int, ...] = LENGTHS_NT
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.1
-    warm_up: float = 0.03
-    label_smoothing: float = 0.02
-    gradient_norm: float = 1.0
-    average_decay: float = 0.999
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    slice_fraction: float = 0.05
-    slice_fragments: int = 2000
-    slice_lengths_nt: tuple[int, ...] = (300, 500)
-    evaluate_every: int = 250
-    save_every: int = 500
-    patience: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_least(self, hidden=1, steps=1, batch_nt=1, lengths_nt=3, learning_rate=0)
-        check_least(self, weight_decay=0, warm_up=0, gradient_norm=0, average_decay=0)
-        check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1, save_every=1)
-        check_least(self, label_smoothing=0, patience=0, seed=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,54 +149,6 @@ def write_chunk_bundle(
     return write_bundle(directory, manifest, {CODON_WEIGHTS: arrays})
 
 
-def learning_rate_at(settings: EncoderSettings, step: int) -> float:
-    """Linear warm-up, then half a cosine down to almost nothing at the last step."""
-    done = step / settings.steps
-    warm = min(1.0, (step + 1) / max(1.0, settings.warm_up * settings.steps))
-    return settings.learning_rate * (warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done))) + 1e-3)
-
-
-class _Judge:
-    """Fragments of the slice, and the AUROC of a network on them."""
-
-    def __init__(
-        self, contigs: Sequence[LabelledContig], settings: EncoderSettings, device: torch.device
-    ) -> None:
-        self._device = device
-        self._sets: list[tuple[int, list[Tensor], NDArray[np.bool_]]] = []
-        for length_nt in settings.slice_lengths_nt:
-            found = fragments_at(contigs, length_nt, settings.slice_fragments, settings.seed)
-            label = np.array([f.label == 1 for f in found], np.bool_)
-            if not label.any() or label.all():
-                raise InputError(
-                    f"the slice that chooses the network has no {length_nt} nt of one side; give "
-                    "both sides two units or more that are long enough"
-                )
-            codes = _padded_codes([f.sequence for f in found], length_nt)
-            batches = list(torch.split(codes.to(device), JUDGED_AT_ONCE))
-            self._sets.append((length_nt, batches, label))
-
-    def auroc(self, network: CodonNetwork, deadline: float) -> dict[str, float] | None:
-        """By length in nt, as text; None when the deadline comes first."""
-        network.eval()
-        found = {}
-        for length_nt, batches, label in self._sets:
-            scores = []
-            for codes in batches:
-                if time.monotonic() > deadline:
-                    return None
-                scores.append(self._scores(network, codes, length_nt))
-            value = auroc(label, torch.cat(scores).double().cpu().numpy())
-            found[str(length_nt)] = 0.0 if value is None else round(value, 5)
-        return found
-
-    def _scores(self, network: CodonNetwork, codes_BL: Tensor, length_nt: int) -> Tensor:
-        length_B = torch.full((len(codes_BL),), length_nt, device=self._device)
-        with torch.no_grad(), _autocast(self._device):
-            logits_B2: Tensor = network(frame_codons(codes_BL, length_B)).float()
-        return logits_B2[:, 1] - logits_B2[:, 0]
-
-
 class _Fit:
     """The moving parts of a training: network, average, best snapshot, optimiser, history."""
 
@@ -264,13 +167,12 @@ class _Fit:
             "contigs_sha256": contigs_digest(contigs),
         }
         self._described = {"fitting": described(fitting), "slice": described(judging)}
-        self._pool = FragmentPool(
-            [c.sequence for c in fitting],
-            [c.label for c in fitting],
-            contig_weights(fitting),
-            device,
-        )
-        self._judge = _Judge(judging, settings, device)
+        weights = contig_weights(fitting, by_level=settings.by_level)
+        self._pool = FragmentPool([c.sequence for c in fitting], weights, device)
+        self._label = torch.tensor([c.label for c in fitting], device=device)
+        possible = possible_groups(fitting, settings.groups, dict(settings.unresolved))
+        self._possible = possible.to(device)
+        self._judge = Judge(judging, settings, device)
         torch.manual_seed(settings.seed)
         self._network = self._new_network()
         self._average = self._new_network()
@@ -289,7 +191,8 @@ class _Fit:
         self._losses: list[Tensor] = []
 
     def _new_network(self) -> CodonNetwork:
-        return CodonNetwork(self._settings.network, self._settings.hidden).to(self._device)
+        settings = self._settings
+        return CodonNetwork(settings.network, settings.hidden, settings.groups).to(self._device)
 
     def run(self, deadline: float, progress: Progress) -> bool:
         """Step until the end; False when the deadline came first. The state is saved either way."""
@@ -344,7 +247,7 @@ class _Fit:
         self._generator.manual_seed(seed + 1)
         length_nt = int(rng.choice(settings.lengths_nt))
         count = max(2, settings.batch_nt // max(length_nt, SHORTEST_FOR_BATCH_NT))
-        codes_BL, length_B, label_B = self._pool.draw(
+        codes_BL, length_B, contig_B = self._pool.draw(
             count, length_nt, self._generator, settings.augmentation
         )
         codons_B6T = blurred(
@@ -353,9 +256,18 @@ class _Fit:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate_at(settings, self._step)
         self._network.train()
-        with _autocast(self._device):
-            logits_B2 = self._network(codons_B6T)
-        loss = F.cross_entropy(logits_B2.float(), label_B, label_smoothing=settings.label_smoothing)
+        with autocast(self._device):
+            logits_B2, group_BG = self._network.both(codons_B6T)
+        made_B = contig_B == NO_CONTIG
+        label_B = self._label[contig_B].masked_fill(made_B, 0)
+        logits_B2 = logits_B2.float()
+        loss = F.cross_entropy(logits_B2, label_B, label_smoothing=settings.label_smoothing)
+        if settings.groups:
+            possible_BG = self._possible[contig_B] | made_B[:, None]
+            loss = loss + settings.group_weight * group_loss(group_BG.float(), possible_BG)
+        if settings.tail_weight:
+            tail = tail_loss(logits_B2, label_B, settings.tail_share)
+            loss = loss + settings.tail_weight * tail
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), settings.gradient_norm)
@@ -373,16 +285,16 @@ class _Fit:
 
     def _evaluate(self, deadline: float) -> bool:
         """Judge the average; False when the deadline came first, and nothing is changed."""
-        found = self._judge.auroc(self._average, deadline)
+        found = self._judge.judged(self._average, deadline)
         if found is None:
             return False
-        mean = round(sum(found.values()) / len(found), 6)
+        mean = round(sum(found["auroc"].values()) / len(found["auroc"]), 6)
         best = max((entry["mean"] for entry in self._history), default=-1.0)
         self._history.append(
             {
                 "step": self._step,
                 "loss": round(_mean(self._losses), 5),
-                "auroc": found,
+                **found,
                 "mean": mean,
                 "seconds": round(self._seconds, 1),
             }
@@ -394,7 +306,7 @@ class _Fit:
 
     def chosen(self) -> CodonNetwork:
         """The best snapshot, on the CPU."""
-        network = CodonNetwork(self._settings.network, self._settings.hidden)
+        network = self._new_network().cpu()
         network.load_state_dict({k: v.cpu() for k, v in self._best.items()})
         return network.eval()
 
@@ -413,6 +325,7 @@ class _Fit:
             "chosen_step": best["step"] if best else 0,
             "chosen_by": "mean AUROC on the slice cut by unit",
             "slice_auroc": best["auroc"] if best else {},
+            "slice_recall_at_1pct_fpr": best["recall_at_1pct_fpr"] if best else {},
             "evaluations": self._history,
             "seconds": round(self._seconds, 1),
             "device": f"{device.type} ({name})",
@@ -463,20 +376,6 @@ class _Fit:
                     f"{self._state}: made with {name} = {saved.get(name)}, not "
                     f"{wanted.get(name)}; {told}"
                 )
-
-
-def _padded_codes(sequences: Sequence[bytes], length_nt: int) -> Tensor:
-    """Codes (B, 3 * T + 2) of sequences of one length."""
-    codes = np.full((len(sequences), 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
-    codes[:, :length_nt] = letter_codes(b"".join(sequences)).reshape(-1, length_nt)
-    return torch.from_numpy(codes)
-
-
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 products on CUDA; fp32 on a CPU, where the same numbers matter more than speed."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 def _fast_kernels(device: torch.device) -> AbstractContextManager[Any]:

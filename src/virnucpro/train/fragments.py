@@ -21,6 +21,9 @@ from virnucpro.classifiers.codon import (
 )
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 
+NO_CONTIG = -1
+LONGEST_REPEAT_NT = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
@@ -28,12 +31,14 @@ class Augmentation:
 
     substitutions: letters that become another one; unknown: letters that become N, in one fragment
     of ten; hidden: codons of a frame that become the unknown one. Each is the highest rate: that of
-    a fragment is drawn from [0, highest].
+    a fragment is drawn from [0, highest]. nonsense: share of a batch whose letters are shuffled, or
+    become a tandem repeat of 1 to LONGEST_REPEAT_NT, half each; these are others of no group.
     """
 
     substitutions: float = 0.02
     unknown: float = 0.02
     hidden: float = 0.2
+    nonsense: float = 0.0
 
 
 class FragmentPool:
@@ -46,7 +51,6 @@ class FragmentPool:
     def __init__(
         self,
         sequences: Sequence[bytes],
-        labels: Sequence[int],
         weights: NDArray[np.float64],
         device: torch.device,
     ) -> None:
@@ -55,7 +59,6 @@ class FragmentPool:
         self._text = torch.from_numpy(text).to(device)
         self._start = torch.from_numpy(np.cumsum(lengths) - lengths).to(device)
         self._length = torch.from_numpy(lengths).to(device)
-        self._label = torch.tensor(labels, dtype=torch.int64, device=device)
         self._weight = torch.from_numpy(np.asarray(weights, np.float64)).to(device)
         self._longest = int(lengths[np.asarray(weights) > 0].max(initial=0))
         self._device = device
@@ -63,9 +66,9 @@ class FragmentPool:
     def draw(
         self, count: int, length_nt: int, generator: torch.Generator, augmentation: Augmentation
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """codes (B, 3 * T + 2), length_nt (B,), label (B,) of count fragments on random strands.
+        """codes (B, 3 * T + 2), length_nt (B,), contig (B,) of count fragments on random strands.
 
-        Raises ValueError when no contig is that long.
+        The contig of nonsense is NO_CONTIG. Raises ValueError when no contig is that long.
         """
         if length_nt > self._longest:
             raise ValueError(f"no contig to draw from has {length_nt} nt")
@@ -76,13 +79,28 @@ class FragmentPool:
         room = (self._length[pick] - length_nt + 1).double()
         start = (uniform(generator, count).double() * room).long() + self._start[pick]
         codes_BL = self._text[start[:, None] + torch.arange(length_nt, device=self._device)]
+        made = int(augmentation.nonsense * count)
+        if made:
+            codes_BL[:made] = _nonsense(codes_BL[:made], generator)
+            pick[:made] = NO_CONTIG
         codes_BL = _substituted(codes_BL, augmentation, generator)
         padded = 3 * padded_codons(length_nt) + 2
         codes_BL = torch.nn.functional.pad(codes_BL, (0, padded - length_nt), value=UNKNOWN_LETTER)
         length_B = torch.full((count,), length_nt, device=self._device)
         flip_B1 = uniform(generator, count, 1) < 0.5
         strand_BL = torch.where(flip_B1, reverse_complement(codes_BL, length_B), codes_BL)
-        return strand_BL, length_B, self._label[pick]
+        return strand_BL, length_B, pick
+
+
+def _nonsense(codes_BL: Tensor, generator: torch.Generator) -> Tensor:
+    """Shuffled letters in the first half of the rows, tandem repeats in the others."""
+    count, length_nt = codes_BL.shape
+    shuffled_BL = codes_BL.gather(1, uniform(generator, count, length_nt).argsort(1))
+    unit_B1 = 1 + (uniform(generator, count, 1) * LONGEST_REPEAT_NT).long()
+    letters_BU = (uniform(generator, count, LONGEST_REPEAT_NT) * 4).to(codes_BL.dtype)
+    repeat_BL = letters_BU.gather(1, torch.arange(length_nt, device=unit_B1.device) % unit_B1)
+    first_B1 = torch.arange(count, device=unit_B1.device)[:, None] < (count + 1) // 2
+    return torch.where(first_B1, shuffled_BL, repeat_BL)
 
 
 def _substituted(

@@ -17,6 +17,9 @@ Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 
 Stratum = tuple[int, str]
+CALIBRATION_FRACTION = 0.03
+# Another than the seeds that cut slices to choose by, so that the two do not take the same units.
+CALIBRATION_SEED = 1_500
 
 
 def held_out_slice(contigs: Sequence[LabelledContig], fraction: float, seed: int = 0) -> Bool:
@@ -34,17 +37,29 @@ def held_out_slice(contigs: Sequence[LabelledContig], fraction: float, seed: int
     return np.fromiter((c.unit in taken for c in contigs), dtype=np.bool_, count=len(contigs))
 
 
-def contig_weights(contigs: Sequence[LabelledContig]) -> Float64:
+def calibration_units(contigs: Sequence[LabelledContig]) -> set[str]:
+    """Units of all training contigs that no network is fitted on or chosen by.
+
+    About CALIBRATION_FRACTION of the bases of each label and group, by held_out_slice; the contigs
+    must be those of the whole training data, whatever their order.
+    """
+    held_out = held_out_slice(contigs, CALIBRATION_FRACTION, CALIBRATION_SEED)
+    return {c.unit for c, out in zip(contigs, held_out, strict=True) if out}
+
+
+def contig_weights(contigs: Sequence[LabelledContig], *, by_level: bool = False) -> Float64:
     """How often to draw from each contig, (n,), sum 1.
 
     Labels half and half; within a label, groups by the square root of their size; within a group,
-    units by the square root of theirs; within a unit, contigs by size. With one label only, that
-    label has everything.
+    units by the square root of theirs; within a unit, contigs by size. by_level: each level of a
+    group (whole genomes, genes, rRNA) counts as a group. With one label only, that label has
+    everything.
     """
     size = np.fromiter((len(c.sequence) for c in contigs), dtype=np.float64, count=len(contigs))
     label = np.fromiter((c.label for c in contigs), dtype=np.int64, count=len(contigs))
-    group = _numbers([f"{c.label}\t{c.group}" for c in contigs])
-    unit = _numbers([f"{c.label}\t{c.group}\t{c.unit}" for c in contigs])
+    of_group = [f"{c.label}\t{c.group}\t{c.level if by_level else ''}" for c in contigs]
+    group = _numbers(of_group)
+    unit = _numbers([f"{g}\t{c.unit}" for g, c in zip(of_group, contigs, strict=True)])
     if not size.sum() > 0:
         raise ValueError("no contig has a base to draw from")
     weight = _shares(size, unit)
