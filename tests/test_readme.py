@@ -87,8 +87,8 @@ def test_what_changes_and_nonsense_do():
         f"{five['auroc']:.3f}, and {100 * one['recall_at_1pct_fpr']:.0f} and "
         f"{100 * five['recall_at_1pct_fpr']:.0f} % are found at 1 % false positives "
         f"({whole['auroc']:.3f} and {100 * whole['recall_at_1pct_fpr']:.0f} % as they are). Of "
-        f"shuffled viral fragments {called[0]} are called virus, of shuffled others {called[1]}, of "
-        f"tandem repeats {called[2]}."
+        f"shuffled viral fragments {called[0]} are called virus, of shuffled others {called[1]}, "
+        f"of tandem repeats {called[2]}."
     ) in WORTH
 
 

@@ -340,6 +340,10 @@ NEEDING_MORE = {
     "--save-embeddings",
     "--workers",
     "--scheduler",
+    "--prior",
+    "--fdr",
+    "--host",
+    "--negatives",
 }
 
 
