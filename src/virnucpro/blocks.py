@@ -240,10 +240,6 @@ class Telemetry:
             notes=self.notes + other.notes,
         )
 
-    def with_memory(self, stage: str, memory: Memory) -> "Telemetry":
-        """Return the same with the memory of the device at a stage."""
-        return self + Telemetry(memory={stage: memory})
-
     @property
     def attention(self) -> dict[str, str]:
         """The attention kernels that ran, with commas, by encoder."""
