@@ -206,7 +206,9 @@ def test_a_threshold_that_was_not_measured_promises_nothing(tmp_path):
     assert "of 100 chunks called virus are viral" not in text
     made_run(tmp_path, [("a", [Chunk()])], settings={"threshold": 0.9})
     text = parsed(remake([files.run_dir])).text
-    assert "40of 100 chunks called virus are viral, where 1 % of all are" in text
+    cut = next(row for row in load("mini-500").card["by_threshold"] if row["threshold"] == 0.9)
+    right = f"{100 * cut['precision_at_1_percent']:.0f}"
+    assert f"{right}of 100 chunks called virus are viral, where 1 % of all are" in text
 
 
 def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
@@ -229,8 +231,10 @@ def test_what_was_measured_on_longer_fragments_is_not_promised_for_reads(tmp_pat
     assert "of 100 chunks called virus are viral" not in text
     made_run(tmp_path, reads)
     text = parsed(remake([files.run_dir])).text
-    assert "On validation fragments of 150 nt this bundle finds 79 %" in text
-    assert "3of 100 chunks called virus are viral, where 1 % of all are" in text
+    row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
+    assert f"fragments of 150 nt this bundle finds {100 * row['recall']:.0f} %" in text
+    right = f"{100 * row['at_1_percent_virus']:.0f}"
+    assert f"{right}of 100 chunks called virus are viral, where 1 % of all are" in text
     assert "it does worse" not in text
 
 
@@ -301,8 +305,8 @@ def test_what_to_beware_of_is_said_when_it_is_so(tmp_path, title):
 
 
 def test_calls_above_the_rate_of_mistakes_are_not_doubted(tmp_path):
-    """The bundle calls 12.15 % of other fragments virus."""
-    for virus, doubted in ((12, True), (13, False)):
+    rate = 100 * load("mini-500").card["fixed_fragments"]["false_positive_rate"]
+    for virus, doubted in ((int(rate), True), (int(rate) + 1, False)):
         contigs = [(f"{i}", [Chunk(0.9 if i < virus else 0.1)]) for i in range(100)]
         found = notes.notes(read_run(made_run(tmp_path, contigs)))
         assert ("The calls may all be mistakes." in [note.title for note in found]) == doubted
