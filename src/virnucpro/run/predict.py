@@ -339,7 +339,7 @@ class _Run:
         self, status: str, exit_code: int | None, error: str | None, written: Written | None
     ) -> RunRecord:
         job, telemetry, end = self.job, self.telemetry, now()
-        timings = self.timings | {"scoring_s": telemetry.scoring_s}
+        timings = self.timings | {"scoring_s": telemetry.scoring_s / max(1, len(telemetry.shares))}
         timings["total_s"] = (end - job.started).total_seconds()
         resolved = {
             "pin_memory": job.compute.pin_memory,
