@@ -73,12 +73,13 @@ class Watching(Silent):
     """Does something once, when so many chunks are scored; remembers lines."""
 
     def __init__(self, act=lambda: None, after=1):
-        self.lines, self._act, self._after = [], act, after
+        self.lines, self.notes, self._act, self._after = [], [], act, after
 
     def line(self, text):
         self.lines.append(text)
 
     def advance(self, position):
+        self.notes.append(position.note)
         if position.count >= self._after and self._act is not None:
             act, self._act = self._act, None
             act()
@@ -159,6 +160,7 @@ def test_tables_are_those_of_one_process(here, expected, tmp_path):
     assert {share["utilisation"] for share in shares} == {"unknown"}
     assert [line.split(" ")[0] for line in watching.lines].count("worker") == 2
     assert any(line.startswith("load balance (slowest / mean): ") for line in watching.lines)
+    assert " chunks, 2 workers at " in watching.notes[-1]
     assert not workers_of()
 
 
