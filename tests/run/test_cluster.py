@@ -73,12 +73,13 @@ class Watching(Silent):
     """Does something once, when so many chunks are scored; remembers lines."""
 
     def __init__(self, act=lambda: None, after=1):
-        self.lines, self._act, self._after = [], act, after
+        self.lines, self.notes, self._act, self._after = [], [], act, after
 
     def line(self, text):
         self.lines.append(text)
 
     def advance(self, position):
+        self.notes.append(position.note)
         if position.count >= self._after and self._act is not None:
             act, self._act = self._act, None
             act()
@@ -154,10 +155,12 @@ def test_tables_are_those_of_one_process(here, expected, tmp_path):
     assert [share["name"] for share in shares] == ["1", "2"]
     assert sum(share["blocks"] for share in shares) == document["blocks"]["total"] > 12
     assert sum(share["chunks"] for share in shares) == document["counts"]["chunks"]
-    assert all(0 < share["busy"] <= 1 for share in shares)
+    assert all(0 <= share["busy"] <= 1 for share in shares)
+    assert sum(share["seconds"] for share in shares) > 0
     assert {share["utilisation"] for share in shares} == {"unknown"}
     assert [line.split(" ")[0] for line in watching.lines].count("worker") == 2
-    assert any(line.startswith("load balance (slowest / mean): 1.") for line in watching.lines)
+    assert any(line.startswith("load balance (slowest / mean): ") for line in watching.lines)
+    assert " chunks, 2 workers at " in watching.notes[-1]
     assert not workers_of()
 
 

@@ -40,6 +40,7 @@ _CONFIG = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.profile.enabled": False,
     "distributed.comm.timeouts.connect": "30s",
+    "distributed.diagnostics.nvml": False,  # our own workers tell how busy a GPU is
     "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.event-loop-monitor-interval": "1s",

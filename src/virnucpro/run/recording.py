@@ -43,7 +43,8 @@ def record_of(
     """
     end = now()
     total_s = (end - job.started).total_seconds()
-    timings = {**timings, "scoring_s": telemetry.scoring_s, "total_s": total_s}
+    scoring_s = telemetry.scoring_s / max(1, len(telemetry.shares))
+    timings = {**timings, "scoring_s": scoring_s, "total_s": total_s}
     resolved = {
         "pin_memory": job.compute.pin_memory,
         "cuda_streams": job.compute.cuda_streams,
