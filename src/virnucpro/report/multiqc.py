@@ -1,4 +1,4 @@
-"""virnucpro_mqc.json: a run as rows of a table that MultiQC puts into its report."""
+"""What MultiQC shows of a run: a table of its own, and columns of the general statistics."""
 
 import json
 from collections.abc import Mapping
@@ -18,6 +18,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "scale": "Oranges",
     },
     "virus": {"title": "Virus records", "description": "Records called virus"},
+    "expected_wrong": {
+        "title": "Expected wrong",
+        "description": "Of the records called virus, expected to be wrong; of all samples of a run",
+        "format": "{:,.0f}",
+        "scale": "Reds",
+    },
     "others": {"title": "Others", "description": "Records called others"},
     "none": {"title": "Not called", "description": "Records without a call"},
     "failed": {"title": "Failed", "description": "Records that could not be processed"},
@@ -42,6 +48,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
     "bundle": {"title": "Bundle", "description": "What classified the records"},
 }
+_CALLED = {
+    "title": "Called",
+    "description": "Records with a call, virus or others",
+    "format": "{:,d}",
+    "scale": "Blues",
+}
 _COUNTS = ("virus", "others", "none", "failed", "records", "chunks", "bases")
 
 
@@ -64,6 +76,28 @@ def multiqc_table(run: Run) -> bytes:
     return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
+def general_statistics(run: Run) -> bytes:
+    """The file of one run for the table at the top of a report: three columns, a row a sample.
+
+    A file of its own, since MultiQC takes one kind of content from each.
+    """
+    shown = ("virus_percent", "expected_wrong")
+    document = {
+        "id": "virnucpro_general",
+        "plot_type": "generalstats",
+        "namespace": "VirNucPro",
+        "headers": {"called": _CALLED, **{name: _HEADERS[name] for name in shown}},
+        "data": {
+            sample: {
+                "called": row["virus"] + row["others"],
+                **{name: row[name] for name in shown if row[name] is not None},
+            }
+            for sample, row in rows(run).items()
+        },
+    }
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
 def rows(run: Run) -> dict[str, dict[str, Any]]:
     """Values by row. A run with a prefix puts it before a sample that its user did not name."""
     inputs = [i["sample"] for i in run.document.get("inputs", [])]
@@ -78,9 +112,19 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
             "virus_chunks_percent": 100 * counts.get("virus_chunks", 0) / chunks
             if chunks
             else None,
+            "expected_wrong": _expected_wrong(run),
             "threshold": run.threshold,
             "bundle": run.bundle.get("name"),
         }
         name = visible(sample if named else f"{run.files.prefix}.{sample}")
         found[name] = {column: row[column] for column in _HEADERS}
     return found
+
+
+def _expected_wrong(run: Run) -> float | None:
+    """Of the calls of a run; by q-value at most."""
+    worth: Mapping[str, Any] = run.document.get("worth") or {}
+    if not worth:
+        return None
+    fdr, called = worth["fdr"], worth["called"]
+    return float(worth["wrong"] if fdr is None else fdr * called)
