@@ -73,6 +73,17 @@ def test_any_chunks_get_what_each_gets_alone(classifier, batch):
         np.testing.assert_allclose(together.p_virus[row], alone.p_virus[0], rtol=0, atol=1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(batch=chunks)
+def test_groups_come_with_the_scores(classifier, batch):
+    scores = classifier.score(batch)
+    expected = classifier.group_probabilities(batch)
+    assert scores.groups.shape == (len(batch), len(GROUPS))
+    called = scores.called
+    np.testing.assert_allclose(np.exp(scores.groups[called]), expected[called], atol=0.01)
+    assert not scores.groups[~called].any()
+
+
 @settings(max_examples=40, deadline=None)
 @given(batch=chunks)
 def test_both_strands_get_the_same_score(classifier, batch):

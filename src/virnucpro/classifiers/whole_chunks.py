@@ -109,7 +109,11 @@ class ChunkClassifier:
         frame = np.zeros(len(texts), np.uint8)
         p_virus[called] = outputs.p_virus.numpy()
         frame[called] = unflip_frames(outputs.weight, flipped).argmax(1).numpy()
-        return whole_chunk_scores(status, p_virus, frame, ALL_FRAMES)
+        group_p = None
+        if self.groups:
+            group_p = np.zeros((len(texts), len(self.groups)), np.float32)
+            group_p[called] = outputs.group.numpy()
+        return whole_chunk_scores(status, p_virus, frame, ALL_FRAMES, group_p)
 
     def _outputs(self, texts: Texts) -> tuple[UInt8, NDArray[np.intp], Outputs, Tensor]:
         """Status of every chunk, which are called, and of these the outputs and whether flipped."""

@@ -301,17 +301,22 @@ def _prior(
         return Prior.fixed(DEFAULT_PRIOR, "default")
     if question.prior != AUTO:
         return Prior.fixed(float(question.prior), "given")
-    # Few negatives of a group would tell anything; together they tell something.
-    large = [null for null in hosts.values() if len(null) >= FEWEST]
-    together = Null.joined([*hosts.values()])
-    background = max(_background(null, sample) for null in (*large, together))
+    background = background_of([*hosts.values()], sample.by_bin)
     return estimated_prior(sample.cells, calibration, background)
 
 
-def _background(null: Null, sample: Sample) -> float:
-    """The share of virus that these negatives would be estimated at."""
+def background_of(nulls: Sequence[Null], records_by_bin: Int64) -> float:
+    """The largest share of virus that negatives of any group, or all, would be estimated at.
+
+    Few negatives of a group would tell anything; together they tell something.
+    """
+    large = [null for null in nulls if len(null) >= FEWEST]
+    return max(_background(null, records_by_bin) for null in (*large, Null.joined(nulls)))
+
+
+def _background(null: Null, records_by_bin: Int64) -> float:
     where = np.repeat(np.arange(len(null.by_bin)), [len(part) for part in null.by_bin])
-    return background_share(np.concatenate(null.by_bin), where, sample.by_bin)
+    return background_share(np.concatenate(null.by_bin), where, records_by_bin)
 
 
 def _discovered(
