@@ -106,3 +106,9 @@ def test_a_record_over_many_blocks(tmp_path):
         data = f">x\nAC\n>long\n{lines}\n>y\nGT".encode()
         assert told(source_of(tmp_path / "in", data)) == [("x", "AC"), ("long", long), ("y", "GT")]
     assert told(source_of(tmp_path / "in", fastq([("long", long)]))) == [("long", long)]
+
+
+def test_a_zero_byte_behind_byte_order_marks_does_not_make_it_foreign(tmp_path):
+    for mark in (MARK, MARK + MARK, b"\n" + MARK):
+        data = mark + b"@a\nACGT\n+\nII\0I\n"
+        assert told(source_of(tmp_path / "in", data)) == [("a", "ACGT")]
