@@ -15,25 +15,19 @@ from virnucpro.errors import StreamBroken
 from virnucpro.reads import Source
 
 HEAD_BYTES = 1 << 21
-# Bytes besides names; what each is made of stands in scored.py, names.py and tables.py.
-BLOCK_A_RECORD, BLOCK_A_CHUNK, BLOCK_A_FRAME = 48, 42, 13
-CALL, CONTIG, FRAME_SCORE, CHUNK_SCORE = 75, 60, 52, 46
-HASH_AND_FLAG, SORTED_NAME = 9, 60
-# A row of pairs.tsv besides its names, and a line of viral_names.txt, which is sorted before.
-PAIR, NAME_LINE = 60, 1
-# A row of regions.tsv, one of regions.bed, and where the region lies, for the second pass.
-REGION = 170
-# A row of each in Parquet, besides its name.
-PARQUET_CALL, PARQUET_CONTIG = 32, 32
+# Bytes for each record and each chunk, besides names, in finished blocks and in tables. At their
+# peak, runs of reads of 150 nt and of contigs of 7,000 nt took 59 to 65 and 102 to 223 with names
+# of 5 to 27 letters (kmer-500 and mini-500); of names each takes about 5 copies.
+BLOCK_A_ROW, TABLES_A_ROW = 65, 140
+# Shares of the tables that are left when they are gzipped, and without the published ones: 0.21
+# to 0.33, and 0.39 to 0.59 in the same runs of kmer-500.
+PACKED, WITHOUT_COMPAT = 0.4, 0.6
 # Of a frame, by the published encoders.
 EMBEDDING = 4 * (768 + 2560) + 20
-# Of the chunks of a long contig, no more than one in so many begins a region.
-CHUNKS_A_REGION = 4
 # How often the letters of an input are written: a region also stands in its record's others.fasta.
 COPIES = {"none": 0, "viral": 1, "all": 2}
 # Of six frames so many are open on average where a bundle scores frames, with room to spare.
 OPEN_FRAMES = 2
-PACKED = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,38 +87,25 @@ def disk_needed(
     packed: bool,
     compat: bool,
     sequences: str = "viral",
-    parquet: bool = False,
     embeddings: bool = False,
 ) -> Need:
-    """What a run of such inputs takes at its peak.
+    """Return what a run of such inputs takes at its peak.
 
-    frames: whether the bundle scores frames; packed, compat, sequences, parquet, embeddings: as the
-    settings tables, compat_tables, write, parquet and save_embeddings.
+    frames: whether the bundle scores frames; packed, compat, sequences, embeddings: as the settings
+    tables, compat_tables, write and save_embeddings.
     """
     blocks = tables = 0.0
+    share = (PACKED if packed else 1) * (1 if compat else WITHOUT_COMPAT)
     for shape in shapes:
-        n, name = max(1.0, shape.records), shape.name_bytes / max(1.0, shape.records)
-        per_chunk = OPEN_FRAMES if frames else 1
-        blocks += n * (BLOCK_A_RECORD + name)
-        blocks += shape.chunks * (BLOCK_A_CHUNK + per_chunk * BLOCK_A_FRAME)
-        row = shape.sample_bytes + name
-        written = shape.chunks * (CALL + row) + n * (CONTIG + row) + shape.mates / 2 * (PAIR + row)
-        tables += (
-            n * (HASH_AND_FLAG + 2 * name + 2 * (NAME_LINE + name))
-            + shape.letters * 61 / 60 * COPIES[sequences]
-        )
-        regions = max(0.0, shape.chunks - n) / CHUNKS_A_REGION
-        tables += regions * (REGION + 2 * row)
+        n, per_chunk = max(1.0, shape.records), OPEN_FRAMES if frames else 1
+        name = shape.name_bytes / n
+        rows = n + shape.chunks * (1 + per_chunk) / 2 + shape.mates / 2
+        blocks += rows * (BLOCK_A_ROW + name / 2)
+        tables += rows * (TABLES_A_ROW + 4.5 * name + 2 * shape.sample_bytes) * share
+        tables += shape.letters * 61 / 60 * COPIES[sequences]
         if embeddings:  # in the blocks, and in their table
             blocks += shape.chunks * per_chunk * EMBEDDING
             tables += shape.chunks * per_chunk * EMBEDDING
-        if parquet:
-            tables += shape.chunks * PARQUET_CALL + n * (PARQUET_CONTIG + 2 * name)
-        if compat:
-            chunk_scores = shape.chunks * (CHUNK_SCORE + name)
-            written += shape.chunks * per_chunk * (FRAME_SCORE + name) + chunk_scores
-            tables += chunk_scores + n * (SORTED_NAME + name)
-        tables += written * PACKED if packed else written
     return Need(ceil(blocks), ceil(tables))
 
 

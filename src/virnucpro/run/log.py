@@ -222,7 +222,6 @@ def disk_taken(
         packed=files.packed,
         compat=outputs.compat_tables,
         sequences=outputs.write,
-        parquet=outputs.parquet,
         embeddings=outputs.save_embeddings,
     )
     finished = sum(path.stat().st_size for path in files.blocks.iterdir())
