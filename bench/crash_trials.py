@@ -1,7 +1,7 @@
 """Kill `virnucpro predict` at random, start it again, and compare every table with a quiet run.
 
-    python bench/crash_trials.py [--trials 500] [--seed 0] [--only kmer|mini|workers] [--jobs 1]
-        [--frames BUNDLE]
+    python bench/crash_trials.py [--trials 500] [--seed 0] [--jobs 1]
+        [--only kmer|mini|several|workers] [--frames BUNDLE]
 
 A trial, a function of its seed, takes one of a few scenes (a bundle, an input, options) and sends
 one to three times a signal among SIGKILL, SIGTERM and SIGINT to a process among all of the run's,
@@ -9,10 +9,11 @@ at a moment chosen by time or by what has appeared in the folder; now and then a
 follows, or a finished block is cut, altered or deleted before the next start. Then the command runs
 undisturbed. Held are: the exit codes, a bound on the time to the end, that no child survives, that
 a result that is there is whole at all times, that run.json never says more than what is there, and
-in the end every result byte for byte, a damaged block said in the log, and nothing left over.
---frames, a small bundle of kind frames, adds a scene with loader workers, which are among those
-killed. Ends with 1 if any trial fails, and names its seed: `--seed N --trials 1` repeats it, as far
-as signals can be repeated. Linux finds all processes of a run; elsewhere the first one alone.
+in the end every result byte for byte, a damaged block said in the log, and nothing left over. The
+scene "several workers" computes with --workers 2, which are among those killed. --frames, a small
+bundle of kind frames, adds a scene with loader workers, likewise. Ends with 1 if any trial fails,
+and names its seed: `--seed N --trials 1` repeats it, as far as signals can be repeated. Linux finds
+all processes of a run; elsewhere the first one alone.
 """
 
 import argparse
@@ -52,12 +53,23 @@ RESULTS = (
     "contigs.parquet",
     "failed.tsv",
 )
-SCENES = ("kmer", "kmer two inputs", "kmer gz", "kmer journal", "kmer kept", "mini")
+SCENES = (
+    "kmer",
+    "kmer two inputs",
+    "kmer gz",
+    "kmer journal",
+    "kmer kept",
+    "several workers",
+    "mini",
+)
 WORKERS = "workers"
 LATER = ("report.html", "virnucpro_mqc.json")  # written once run.json says that a run is finished
 END_S = 10.0  # from a signal to the end of the run
+REPLACING_S = 30.0  # the same where a worker may be replaced first
 RUN_S = 90.0  # of an undisturbed run, on a busy machine
+PATIENCE = 1.0  # what bounds on time are multiplied with, on a machine that is busy otherwise
 CHILDREN_S = 3.0  # a child may need so long to see that its parent is gone
+DASK_WORKER = b"virnucpro.run.dask_worker"  # in the command line of each that a run starts
 BLOCK_NT = 20_000
 MINI_SHARE = 0.1
 # Codes of a process that was stopped in order, and of one that the signal ended before its main
@@ -89,6 +101,11 @@ class Scene:
         """Where the finished blocks of a run in this folder lie."""
         folder = place / ("journal" if "--journal" in self.arguments else "run")
         return folder / f".{self.prefix}virnucpro"
+
+    @property
+    def end_s(self) -> float:
+        """Most seconds from a signal to the end of the run."""
+        return PATIENCE * (REPLACING_S if "--workers" in self.arguments else END_S)
 
     def command(self, place: Path) -> list[str]:
         extra = ("--journal", str(place / "journal")) if "--journal" in self.arguments else ()
@@ -176,6 +193,7 @@ def scenes(
         (plain, "--tables", "gz", "--parquet", "--write", "all"),
         (faulty, "--journal", "--prefix", "P", "--allow-partial"),
         (plain, "--keep-blocks", "--no-compat-tables"),
+        (plain, "--workers", "2"),
         (small, "--threads", "1"),
     )
     found = []
@@ -193,7 +211,11 @@ def quiet(name: str, arguments: tuple[str, ...], folder: Path, warm: bool) -> Sc
         scene = Scene(name, arguments, 0, {}, 0, 0.0)
         began = time.monotonic()
         done = subprocess.run(
-            scene.command(place), capture_output=True, check=False, env=ENVIRONMENT, timeout=RUN_S
+            scene.command(place),
+            capture_output=True,
+            check=False,
+            env=ENVIRONMENT,
+            timeout=PATIENCE * RUN_S,
         )
         wall_s = time.monotonic() - began
     if done.returncode not in (0, 2):
@@ -235,8 +257,16 @@ def tree(pid: int) -> list[int]:
 
 
 def survivors(session: int) -> list[int]:
-    """Processes of a session that are still at work."""
-    return [pid for pid, _, its, state in processes() if its == session and state != "Z"]
+    """Processes of a session that are still at work, and workers whose run has gone."""
+    alive = [(pid, parent, its) for pid, parent, its, state in processes() if state != "Z"]
+    return [pid for pid, parent, its in alive if its == session or is_orphan(pid, parent)]
+
+
+def is_orphan(pid: int, parent: int) -> bool:
+    """Whether a process is a worker, in a session of its own, without the run that started it."""
+    with suppress(OSError):
+        return parent == 1 and DASK_WORKER in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 # A trial
@@ -299,13 +329,13 @@ def disturbed(scene: Scene, place: Path, rng: random.Random, found: Trial) -> No
     found.did.append(f"{moment}: {' and '.join(f'{s.name} to {who}' for who, s in sent)}")
     found.moments.append(moment.split(" ")[0])
     try:
-        out, err = process.communicate(timeout=END_S)
+        out, err = process.communicate(timeout=scene.end_s)
     except subprocess.TimeoutExpired:
         for pid in tree(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.communicate()
-        raise Failure(f"still at work {END_S:.0f} s after {found.did[-1]}") from None
+        raise Failure(f"still at work {scene.end_s:.0f} s after {found.did[-1]}") from None
     found.codes.append(process.returncode)
     found.did[-1] += f", ended with {process.returncode}"
     expect_no_child(process.pid)
@@ -338,7 +368,7 @@ def wait_for_moment(
     kind = rng.choices(tuple(after), (25, 30, 20, 15, 10))[0]
     seconds = rng.uniform(0, 1.1 * scene.wall_s)
     began, folder_and_name = time.monotonic(), after[kind]
-    while process.poll() is None and time.monotonic() - began < RUN_S:
+    while process.poll() is None and time.monotonic() - began < PATIENCE * RUN_S:
         spent = time.monotonic() - began
         if folder_and_name is None:
             if spent >= seconds:
@@ -392,11 +422,13 @@ def run_to_the_end(scene: Scene, place: Path, found: Trial) -> str:
         env=ENVIRONMENT,
     )
     try:
-        _, err = process.communicate(timeout=RUN_S)
+        _, err = process.communicate(timeout=PATIENCE * RUN_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise Failure(f"undisturbed, the run is still at work after {RUN_S:.0f} s") from None
+        raise Failure(
+            f"undisturbed, the run is still at work after {PATIENCE * RUN_S:.0f} s"
+        ) from None
     found.did.append(f"undisturbed, ended with {process.returncode}")
     expect_no_child(process.pid)
     text = err.decode("utf-8", "replace")
@@ -436,7 +468,7 @@ def expect_code(
 
 
 def expect_no_child(session: int) -> None:
-    deadline = time.monotonic() + CHILDREN_S
+    deadline = time.monotonic() + PATIENCE * CHILDREN_S
     while left := survivors(session):
         if time.monotonic() > deadline:
             for pid in left:
@@ -534,15 +566,18 @@ def summary(ended: Sequence[Trial], seconds: float) -> dict[str, Any]:
 
 def main() -> int:
     """Try, print."""
+    global PATIENCE
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the first trial")
-    parser.add_argument("--only", choices=["kmer", "mini", WORKERS])
+    parser.add_argument("--only", choices=["kmer", "mini", "several", WORKERS])
     parser.add_argument("--frames", type=Path, help="a small bundle of kind frames")
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     parser.add_argument("--keep", type=Path, help="folder for the trials; failed ones stay there")
     parser.add_argument("--json", type=Path, help="where the summary goes too")
+    parser.add_argument("--patience", type=float, default=1.0, help="times all bounds on time")
     chosen = parser.parse_args()
+    PATIENCE = chosen.patience
     names = [name for name in SCENES if name.startswith(chosen.only or "")]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:

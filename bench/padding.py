@@ -17,6 +17,7 @@ from pathlib import Path
 from figures import table
 from virnucpro.blocks import Block, Texts, blocks_of
 from virnucpro.classifiers.open_frames import BLOCK_NT
+from virnucpro.classifiers.plan import CUDA_BLOCK_NT
 from virnucpro.encoders import CUDA_TOKENS
 from virnucpro.encoders.batching import token_batches
 from virnucpro.encoders.encoder import BATCH_TOKENS
@@ -27,7 +28,7 @@ from virnucpro.tokens import NucleotideTokenizer, protein_ids
 VALIDATION = Path(__file__).resolve().parents[2] / "shared" / "data" / "val"
 CHUNK_NT = 500
 LENGTHS = {"500 nt": (500, 500), "reads of 150 nt": (150, 150), "contigs": (200, 5000)}
-BLOCKS_NT = (BLOCK_NT, 100 * BLOCK_NT)
+BLOCKS_NT = (BLOCK_NT, CUDA_BLOCK_NT)
 
 
 def contigs(folder: Path, lengths: tuple[int, int], count: int) -> Iterator[Contig]:

@@ -32,10 +32,12 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
     (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin" / "virnucpro"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m virnucpro "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    compat = str(REPOSITORY / "recipes" / "compat" / "virnucpro_cli.py")
+    for name, words in (("virnucpro", ["-m", "virnucpro"]), ("virnucpro-compat", [compat])):
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *words])} "$@"\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """Recipes: what containers and schedulers rely on, tried with the real program; their syntax."""
 
+import gzip
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, dna, fasta, run_json
+from command import PROGRAM, dna, fasta, made_bundle, run_json, virnucpro
 from conftest import REPOSITORY
 from frame_bundles import small_bundle
 
@@ -160,6 +161,11 @@ CHECKS = {
     "virnucpro.wdl": ("miniwdl", "check"),
     "virnucpro.nf": ("nextflow", "lint"),
     "Snakefile": ("snakemake", "--list-rules", "--snakefile"),
+    "parts.slurm": ("bash", "-n"),
+    "parts.wdl": ("miniwdl", "check"),
+    "parts.nf": ("nextflow", "lint"),
+    "parts.smk": ("snakemake", "--list-rules", "--snakefile"),
+    "cluster.slurm": ("bash", "-n"),
 }
 
 
@@ -200,8 +206,77 @@ def test_the_array_job_takes_its_file(work):
     assert (work / "results" / "in" / "in.contigs.tsv").exists()
 
 
+OURS = f'exec {sys.executable} -m virnucpro "$@"'
+
+
+def undivided(work: Path) -> dict[str, bytes]:
+    """The results of in.fa in one run, with the k-mer bundle in small blocks."""
+    made_bundle(work / "km", block_nt=1_000)
+    words = ["in.fa", "-o", "run", "--bundle", "km", "--sample", "lake", "--prefix", "lake"]
+    assert virnucpro("predict", *words, cwd=work).code == 0
+    return {
+        path.name: path.read_bytes()
+        for path in (work / "run").iterdir()
+        if path.suffix in (".tsv", ".fasta", ".txt", ".csv") and not path.name.endswith("log.txt")
+    }
+
+
+def expect_results(folder: Path, expected: dict[str, bytes]) -> None:
+    assert {name: (folder / name).read_bytes() for name in expected} == expected
+
+
+@pytest.mark.slow
+def test_snakemake_scatters_and_merges(work):
+    if shutil.which("snakemake") is None:
+        pytest.skip("snakemake is not installed")
+    expected = undivided(work)
+    (work / "reads").mkdir()
+    (work / "reads" / "lake.fastq.gz").write_bytes(gzip.compress((work / "in.fa").read_bytes()))
+    wanted = "results/lake/lake.contigs.tsv"
+    config = ["--config", "virnucpro_bundle=km", "virnucpro_parts=3"]
+    done = subprocess.run(
+        ["snakemake", "--snakefile", WORKFLOWS / "parts.smk", "--cores", "1", wanted, *config],
+        cwd=work,
+        env=os.environ | {"PATH": programs(work / "bin", virnucpro=OURS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expect_results(work / "results" / "lake", expected)
+
+
+@pytest.mark.slow
+def test_an_array_job_of_parts_is_merged(work):
+    expected = undivided(work)
+    path = programs(work / "bin", virnucpro=OURS)
+    for number in "12":
+        part = {"SLURM_ARRAY_TASK_ID": number, "SLURM_ARRAY_TASK_COUNT": "2", "PATH": path}
+        script = ["bash", WORKFLOWS / "parts.slurm", "in.fa", "lake", "--bundle", "km"]
+        script += ["--sample", "lake"]
+        subprocess.run(script, cwd=work, env=os.environ | SLURM | part, check=True)
+    merge = "virnucpro merge lake/part-* -o lake/run --prefix lake"
+    subprocess.run(["bash", "-ec", merge], cwd=work, env=os.environ | {"PATH": path}, check=True)
+    expect_results(work / "lake" / "run", expected)
+
+
+@pytest.mark.slow
+def test_a_job_with_a_cluster_of_its_own(work):
+    """srun starts one worker here, where Slurm starts one a task."""
+    expected = undivided(work)
+    dask = f'exec {sys.executable} -m dask "$@"'
+    path = programs(work / "bin", virnucpro=OURS, dask=dask, srun='exec "$@"')
+    script = ["bash", WORKFLOWS / "cluster.slurm", "in.fa", "lake", "--bundle", "km"]
+    script += ["--sample", "lake", "--prefix", "lake"]
+    environment = os.environ | {"SLURM_JOB_ID": "77", "PATH": path}
+    subprocess.run(script, cwd=work, env=environment, check=True, timeout=100)
+    expect_results(work / "lake", expected)
+    assert not list(work.glob("scheduler-*.json"))
+
+
 @pytest.mark.parametrize(("ending", "code", "again"), [(143, 143, True), (0, 0, False)])
-def test_the_array_job_passes_the_signal_on(tmp_path, ending, code, again):
+@pytest.mark.parametrize("name", ["virnucpro.slurm", "parts.slurm"])
+def test_the_array_job_passes_the_signal_on(tmp_path, name, ending, code, again):
     """A stub stands for the program: only the script is looked at."""
     (tmp_path / "files.txt").write_text("\nin.fa\n")
     path = programs(
@@ -209,8 +284,8 @@ def test_the_array_job_passes_the_signal_on(tmp_path, ending, code, again):
         virnucpro=f"trap 'exit {ending}' TERM\ntouch began\nwhile :; do sleep 0.05; done",
         scontrol='echo "$@" > requeued',
     )
-    environment = os.environ | SLURM | {"PATH": path}
-    script = ["bash", WORKFLOWS / "virnucpro.slurm"]
+    environment = os.environ | SLURM | {"PATH": path, "SLURM_ARRAY_TASK_COUNT": "3"}
+    script = ["bash", WORKFLOWS / name, "in.fa", "results"]
     with subprocess.Popen(script, cwd=tmp_path, env=environment) as process:
         while not (tmp_path / "began").exists():
             assert process.poll() is None

@@ -15,8 +15,9 @@ process VIRNUCPRO {
 
     script:
     def chosen = bundle ? "--bundle ${bundle}" : ''
+    def inputs = reads instanceof List && reads.size() == 2 ? "${reads[0]} --mates ${reads[1]}" : reads
     """
-    virnucpro predict ${reads} -o . --prefix ${sample} --sample ${sample} \\
+    virnucpro predict ${inputs} -o . --rerun --prefix '${sample}' --sample '${sample}' \\
         ${chosen} --threads ${task.cpus} --allow-partial --no-progress
     """
 }

@@ -11,7 +11,7 @@ task virnucpro {
   }
   command <<<
     set -euo pipefail
-    virnucpro predict ~{reads} -o run --prefix ~{sample} --sample ~{sample} \
+    virnucpro predict '~{reads}' -o run --rerun --prefix '~{sample}' --sample '~{sample}' \
       --bundle ~{bundle} --threads ~{cpu} --allow-partial --no-progress
   >>>
   output {

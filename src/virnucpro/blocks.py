@@ -111,7 +111,8 @@ class Batches:
     """The batches of one encoder.
 
     budget: most tokens of a batch, as it should be; least: as memory allowed; count: how many
-    there were; tokens: of all of them, of which pads were pads.
+    there were; tokens: of all of them, of which pads were pads. widened: sequences that overflowed
+    in fp16 and were computed again in fp32.
     """
 
     budget: int
@@ -119,6 +120,7 @@ class Batches:
     count: int
     tokens: int
     pads: int
+    widened: int = 0
 
     @property
     def padding(self) -> float | None:
@@ -132,6 +134,7 @@ class Batches:
             count=self.count - before.count,
             tokens=self.tokens - before.tokens,
             pads=self.pads - before.pads,
+            widened=self.widened - before.widened,
         )
 
     def __add__(self, other: "Batches") -> "Batches":
@@ -141,6 +144,7 @@ class Batches:
             count=self.count + other.count,
             tokens=self.tokens + other.tokens,
             pads=self.pads + other.pads,
+            widened=self.widened + other.widened,
         )
 
     def as_dict(self) -> dict[str, int | float | None]:
@@ -151,18 +155,30 @@ class Batches:
             "least_tokens": self.least,
             "count": self.count,
             "padding": padding,
+            **({"widened": self.widened} if self.widened else {}),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of a run that one worker computed. seconds: spent on blocks."""
+    """The share of a run that one worker computed.
+
+    seconds: in which its device had blocks. used, looks: how often it was looked how much of the
+    moment before the device had computed, and the sum of these shares; 0 looks: unknown.
+    """
 
     host: str
     device: str
-    blocks: int
-    chunks: int
-    seconds: float
+    blocks: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    used: float = 0.0
+    looks: int = 0
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the time in which the device computed, 0 to 1; None: unknown."""
+        return self.used / self.looks if self.looks else None
 
     def __add__(self, other: "Share") -> "Share":
         return replace(
@@ -170,7 +186,23 @@ class Share:
             blocks=self.blocks + other.blocks,
             chunks=self.chunks + other.chunks,
             seconds=self.seconds + other.seconds,
+            used=self.used + other.used,
+            looks=self.looks + other.looks,
         )
+
+    def as_dict(self, name: str, wall_s: float) -> dict[str, object]:
+        """Return plain values for run.json. wall_s: in which the blocks of the run were scored."""
+        known = self.utilisation
+        return {
+            "name": name,
+            "host": self.host,
+            "device": self.device,
+            "blocks": self.blocks,
+            "chunks": self.chunks,
+            "seconds": round(self.seconds, 3),
+            "busy": round(self.seconds / wall_s, 3) if wall_s else None,
+            "utilisation": "unknown" if known is None else round(known, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +213,7 @@ class Telemetry:
     encoder. batches: by encoder. memory: of the device, by stage; of several devices, the fullest.
     embedding_widths: of nucleotides and protein. in_turns: whether a device holds only one of both
     encoders at a time. expandable_segments: as the allocator has them; None: unknown. shares: of
-    several workers, by name.
+    workers, by name. notes: sentences for the log.
     """
 
     scoring_s: float = 0.0
@@ -192,6 +224,7 @@ class Telemetry:
     in_turns: bool = False
     expandable_segments: bool | None = None
     shares: Mapping[str, Share] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: "Telemetry") -> "Telemetry":
         segments = self.expandable_segments
@@ -204,11 +237,8 @@ class Telemetry:
             in_turns=self.in_turns or other.in_turns,
             expandable_segments=other.expandable_segments if segments is None else segments,
             shares=_joined(self.shares, other.shares, operator.add),
+            notes=self.notes + other.notes,
         )
-
-    def with_memory(self, stage: str, memory: Memory) -> "Telemetry":
-        """Return the same with the memory of the device at a stage."""
-        return self + Telemetry(memory={stage: memory})
 
     @property
     def attention(self) -> dict[str, str]:

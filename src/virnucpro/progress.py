@@ -1,10 +1,17 @@
 """Who watches while work is done: one protocol for runs, downloads, training and measuring."""
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
 # Begins a line that nobody should miss.
 WARNING = "warning: "
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def escaped(text: str) -> str:
+    """Return text whose control characters a terminal shows instead of obeying them."""
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 @dataclass(frozen=True, slots=True)

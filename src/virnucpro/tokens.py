@@ -80,6 +80,10 @@ class TokenRows:
         found = cls._of_flat(np.concatenate([part.ids for part in parts]), _begins([*lengths]))
         return cls(found.ids, found.begin, found.place[place])
 
+    def of_rows(self, rows: NDArray[np.integer[Any]]) -> list[UInt16]:
+        """Return the ids of some of the sequences, by their places."""
+        return [self.ids[self.begin[i] : self.begin[i + 1]] for i in self.place[rows].tolist()]
+
     @property
     def lengths(self) -> Int64:
         """Tokens of each distinct sequence, (d,)."""

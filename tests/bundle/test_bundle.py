@@ -63,11 +63,11 @@ def test_what_is_written_is_read(tmp_path):
         card={"auroc": np.float64(0.5), "interval": (0.25, None, 0.75), "unknown": None},
         training={"seed": np.int64(3), "nested": {"gone": None, "here": [1, 2]}},
     )
-    bundle = write_bundle(tmp_path / "b", manifest, {"a.bin": b"abc", "sub/x.safetensors": {}})
+    bundle = write_bundle(tmp_path / "b", manifest, {"a.bin": b"abc", "x.safetensors": {}})
     assert bundle.card == {"auroc": 0.5, "interval": [0.25, 0.75]}
     assert bundle.parts == {"training": {"seed": 3, "nested": {"here": [1, 2]}}}
     assert bundle.file("a.bin").read_bytes() == b"abc"
-    assert bundle.arrays("sub/x.safetensors") == {}
+    assert bundle.arrays("x.safetensors") == {}
     assert bundle.sha256 == hashlib.sha256((tmp_path / "b" / MANIFEST).read_bytes()).hexdigest()
     assert read_manifest(tmp_path / "b")["files"]["a.bin"] == hashlib.sha256(b"abc").hexdigest()
     assert load(tmp_path / "b") == bundle

@@ -251,7 +251,7 @@ def test_a_file_with_more_than_any_head(tmp_path):
     with path.open("wb") as file:
         file.truncate(2**30 + 1)
     refuse(path, "larger than any head")
-    refuse(tmp_path, "cannot be read")
+    refuse(tmp_path, "this is a folder")
     refuse(tmp_path / "none", "cannot be read")
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,7 @@ import torch
 from huggingface_hub import constants
 
 import tolerances
-from command import PROGRAM, Finished, dna, fasta, interruptible, run_json, table, virnucpro
+from command import SUPPORT, Finished, dna, fasta, interruptible, run_json, table
 from frame_bundles import CLOSED
 from published_files import (
     REPOSITORIES,
@@ -39,6 +38,7 @@ from virnucpro.bundle import load
 from virnucpro.bundle.assemble import copy_checked
 from virnucpro.bundle.catalogue import read_catalogue
 from virnucpro.bundle.manifest import Provenance
+from virnucpro.bundle.write import BEING_MADE
 from virnucpro.chunks import chunk_spans
 from virnucpro.cli.completion import bundle_names
 from virnucpro.encoders import load_dnabert_s, load_esm2
@@ -53,32 +53,37 @@ SETTINGS = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CAC
 
 @pytest.fixture(scope="module")
 def published(golden, tmp_path_factory) -> Path:
-    """What is public: a head, whose width is that of both encoders, and the encoders."""
+    """What is public, laid out as in a bundle: a head, as wide as both encoders, and these."""
     folder = tmp_path_factory.mktemp("published")
     encoders = published_encoders(golden, folder)
     width = load_dnabert_s(encoders["dnabert_s"]).width + load_esm2(encoders["esm2"]).width
     pickled_heads(folder / "heads", width)
     (folder / "examples.pt").write_bytes((folder / "heads" / "examples.pt").read_bytes())
-    (folder / "300_model.pth").write_bytes((folder / "heads" / "head.pth").read_bytes())
+    (folder / "head.pth").write_bytes((folder / "heads" / "head.pth").read_bytes())
     shutil.rmtree(folder / "heads")
+    for part, path in encoders.items():
+        path.rename(folder / part)
     return folder
 
 
 def encoders_of(published: Path) -> dict[str, Path]:
-    return {"dnabert_s": published / "dnabert", "esm2": published / "esm"}
+    return {part: published / part for part in ("dnabert_s", "esm2")}
 
 
 def write_catalogue(
     published: Path, path: Path, url: str = "https://127.0.0.1:9/300_model.pth", **changes
 ) -> Path:
-    head = published / "300_model.pth"
+    head = published / "head.pth"
     path.write_text(tomli_w.dumps(catalogue_of(head, encoders_of(published), url, **changes)))
     return path
 
 
 @pytest.fixture
-def catalogue(published, tmp_path) -> Path:
-    return write_catalogue(published, tmp_path / "catalogue.toml")
+def catalogue(published, tmp_path, monkeypatch) -> Path:
+    """The tiny model in the place of the real ones: what the package's own list has."""
+    path = write_catalogue(published, tmp_path / "catalogue.toml")
+    monkeypatch.setattr("virnucpro.bundle.catalogue.CATALOGUE", path)
+    return path
 
 
 @pytest.fixture
@@ -93,9 +98,27 @@ def surroundings(tmp_path):
 
 
 @pytest.fixture
-def real(surroundings):
+def program(catalogue) -> list[str]:
+    """The program that knows the tiny model, as a command."""
+    return [sys.executable, str(SUPPORT / "other_catalogue.py"), str(catalogue)]
+
+
+@pytest.fixture
+def real(surroundings, program):
     """The program in a process of its own."""
-    return lambda *arguments, **given: virnucpro(*arguments, env=surroundings(given))
+
+    def run(*arguments, **given) -> Finished:
+        done = subprocess.run(
+            [*program, *map(str, arguments)],
+            env=surroundings(given),
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=120,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture
@@ -144,9 +167,9 @@ def reads(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def by_hand(published) -> dict[str, tuple[float, float]]:
     """P(others), P(virus) of every open frame, from encoders and head as published."""
-    dnabert_s = load_dnabert_s(published / "dnabert")
-    esm2 = load_esm2(published / "esm")
-    head = head_of_pickle(published / "300_model.pth")
+    dnabert_s = load_dnabert_s(published / "dnabert_s")
+    esm2 = load_esm2(published / "esm2")
+    head = head_of_pickle(published / "head.pth")
     found = {}
     for name, sequence in READS.items():
         for k, (start, end) in enumerate(chunk_spans(len(sequence), CHUNK_NT), 1):
@@ -190,22 +213,20 @@ def check_run(wanted: dict[str, tuple[float, float]], run_dir: Path) -> None:
 
 def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, reads, tmp_path):
     """The way of a machine without network, from the first command to the last."""
-    given = ("--catalogue", catalogue)
-    listed = command("bundles", "list", *given)
+    listed = command("bundles", "list")
     assert f"{NAME}  {ALIAS}" in " ".join(listed.out.split()).replace(" ", "  ")
     assert "to fetch" in listed.out
-    shown = command("bundles", "show", ALIAS, *given).out
+    shown = command("bundles", "show", ALIAS).out
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "1" * 40):
         assert words in shown
-    assert command("bundles", "show", ALIAS).code == 1  # the package's own list lacks it
 
-    done = real("bundles", "download", ALIAS, "--from", published, *given, HF_HUB_OFFLINE="1")
+    done = real("bundles", "download", ALIAS, "--from", published, HF_HUB_OFFLINE="1")
     assert done.code == 0, done.err
     assert done.out == ""
     for words in ("licence of esm2", "origin of dnabert_s", "licence of the head", "goes to"):
         assert words in done.err
     assert re.search(r"pytorch_model.bin +\d\.\d +[0-9a-f]{64}\s", done.err)  # not folded
-    listed = command("bundles", "list", *given).out
+    listed = command("bundles", "list").out
     (row,) = [line for line in listed.splitlines() if NAME in line]
     assert ALIAS in row
     assert "downloaded" in row
@@ -222,8 +243,9 @@ def test_from_a_folder_to_calls(published, by_hand, catalogue, command, real, re
     done = real("predict", reads, "-o", tmp_path / "run", "--bundle", ALIAS)
     assert done.code == 0, done.err
     check_run(by_hand, tmp_path / "run")
-    assert "not the published VirNucPro model" in (tmp_path / "run" / "log.txt").read_text()
-    again = command("bundles", "download", ALIAS, "--from", tmp_path / "none", *given)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"bundle {NAME}, the published VirNucPro model" in log
+    again = command("bundles", "download", ALIAS, "--from", tmp_path / "none")
     assert again.code == 0, again.err
     assert "is there already, and whole" in again.err
 
@@ -232,11 +254,8 @@ def test_carried_bundles_are_the_same_bundle(
     published, by_hand, catalogue, command, tmp_path, reads
 ):
     """Downloaded to a directory, carried, used there, and taken into a cache: one sha256."""
-    given = ("--catalogue", catalogue)
     there, here = tmp_path / "there", tmp_path / "here"
-    assert (
-        command("bundles", "download", NAME, "--from", published, "--to", there, *given).code == 0
-    )
+    assert command("bundles", "download", NAME, "--from", published, "--to", there).code == 0
     assert sorted(path.name for path in there.iterdir()) == [
         "bundle.toml", "dnabert_s", "esm2", "head.pth", "head.safetensors",
     ]  # fmt: skip
@@ -246,7 +265,7 @@ def test_carried_bundles_are_the_same_bundle(
     done = command("predict", reads, "-o", tmp_path / "run", "--bundle", here)
     assert done.code == 0, done.err
     check_run(by_hand, tmp_path / "run")
-    assert command("bundles", "download", NAME, "--from", here, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", here).code == 0
     cached = tmp_path / "cache" / "bundles" / NAME
     assert load(cached).sha256 == load(here).sha256
     # A whole cache can be moved.
@@ -266,11 +285,11 @@ def broken_copy(published: Path, folder: Path, name: str, data: bytes | None) ->
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("300_model.pth", "the head 300_model.pth of tiny-300-v1"),
-        ("dnabert/pytorch_model.bin", "pytorch_model.bin has another sha256"),
-        ("dnabert/tokenizer.json", "tokenizer.json has another sha256"),
-        ("esm/pytorch_model-00002-of-00002.bin", "00002.bin has another sha256"),
-        ("esm/config.json", "config.json is not the published one: it is no JSON object"),
+        ("head.pth", "head.pth: its git blob is"),
+        ("dnabert_s/pytorch_model.bin", "pytorch_model.bin: it has another sha256"),
+        ("dnabert_s/tokenizer.json", "tokenizer.json: it has another sha256"),
+        ("esm2/pytorch_model-00002-of-00002.bin", "00002.bin: it has another sha256"),
+        ("esm2/config.json", "config.json: it is not the published one: it is no JSON object"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(published, catalogue, command, tmp_path, name, words):
@@ -279,20 +298,20 @@ def test_a_wrong_file_is_refused_by_name(published, catalogue, command, tmp_path
     if name.endswith("config.json"):
         flipped = whole[:-3]
     folder = broken_copy(published, tmp_path / "flipped", name, flipped)
-    given = ("--catalogue", catalogue)
-    done = command("bundles", "download", NAME, "--from", folder, *given)
+    done = command("bundles", "download", NAME, "--from", folder)
     assert done.code == 1
     assert words in done.error
     assert load_fails(tmp_path / "cache" / "bundles" / NAME)
     folder = broken_copy(published, tmp_path / "missing", name, None)
-    done = command("bundles", "download", NAME, "--from", folder, *given)
+    done = command("bundles", "download", NAME, "--from", folder)
     assert done.code == 1
-    assert Path(name).name in done.error or "no .pth file is there" in done.error
+    assert f"{folder / name}: missing" in done.error
+    assert "use `virnucpro bundles import` for files from elsewhere" in done.error
     assert not list((tmp_path / "cache").rglob("*.part"))
     folder = broken_copy(published, tmp_path / "cut", name, whole[:-9])
-    assert command("bundles", "download", NAME, "--from", folder, *given).code == 1
+    assert command("bundles", "download", NAME, "--from", folder).code == 1
     # What was right is kept, and the rest follows.
-    assert command("bundles", "download", NAME, "--from", published, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", published).code == 0
 
 
 def load_fails(path: Path) -> bool:
@@ -301,47 +320,35 @@ def load_fails(path: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["bundles/tiny-300-v1/head.pth", "encoders/*/tokenizer.json"])
-def test_two_downloads_at_once(published, catalogue, command, tmp_path, name):
-    given = ("bundles", "download", NAME, "--from", published, "--catalogue", catalogue)
-    assert command(*given).code == 0
-    (file,) = (tmp_path / "cache").glob(name)
-    part = file.rename(file.with_name(file.name + ".part"))
-    with part.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        assert "another download of this file is under way" in command(*given).error
-    other = Lock(tmp_path / "cache" / "bundles" / NAME / ".being-downloaded")
-    assert "another download of this bundle is under way" in command(*given).error
+def test_two_downloads_at_once(published, catalogue, command, tmp_path):
+    """Also of two models, which may share an encoder."""
+    given = ("bundles", "download", NAME, "--from", published)
+    other = Lock(tmp_path / "cache" / "bundles" / BEING_MADE)
+    assert "another process is making a bundle here" in command(*given).error
     other.remove()
     assert command(*given).code == 0
     assert command("bundles", "verify", NAME).code == 0
 
 
-@pytest.mark.parametrize("to", [(), ("--to", "carried")])
-def test_a_download_of_which_nothing_came_leaves_no_folder(catalogue, command, tmp_path, to):
+def test_a_download_of_which_nothing_came_is_begun_again(published, catalogue, command, tmp_path):
     (tmp_path / "nothing").mkdir()
-    given = ("--from", tmp_path / "nothing", "--catalogue", catalogue)
-    to = [tmp_path / word if word == "carried" else word for word in to]
-    assert "no .pth file is there" in command("bundles", "download", NAME, *given, *to).error
-    assert not (tmp_path / "cache" / "bundles" / NAME).exists()
-    assert not (tmp_path / "carried").exists()
-    if to:  # one that the user made stays
-        to[1].mkdir()
-        assert command("bundles", "download", NAME, *given, *to).code == 1
-        assert [*to[1].iterdir()] == []
+    given = ("bundles", "download", NAME, "--to", tmp_path / "carried", "--from")
+    assert "head.pth: missing" in command(*given, tmp_path / "nothing").error
+    assert not list(tmp_path.rglob("*.part"))
+    assert load_fails(tmp_path / "carried")
+    assert command(*given, published).code == 0
 
 
 def test_another_config_than_the_published_one(published, catalogue, command, tmp_path):
-    config = json.loads((published / "esm" / "config.json").read_text())
+    config = json.loads((published / "esm2" / "config.json").read_text())
     data = json.dumps({**config, "num_hidden_layers": 7}).encode()
-    folder = broken_copy(published, tmp_path / "changed", "esm/config.json", data)
-    done = command("bundles", "download", NAME, "--from", folder, "--catalogue", catalogue)
+    folder = broken_copy(published, tmp_path / "changed", "esm2/config.json", data)
+    done = command("bundles", "download", NAME, "--from", folder)
     assert "num_hidden_layers is 7 instead of" in done.error
 
 
 def test_an_encoder_that_went_or_changed_is_named(published, catalogue, command, tmp_path, reads):
-    given = ("--catalogue", catalogue)
-    assert command("bundles", "download", NAME, "--from", published, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", published).code == 0
     cache = tmp_path / "cache"
     shard = next((cache / "encoders").glob("other*/pytorch_model-00001-of-00002.bin"))
     whole = shard.read_bytes()
@@ -354,7 +361,7 @@ def test_an_encoder_that_went_or_changed_is_named(published, catalogue, command,
     assert done.code == 1
     assert "pytorch_model-00001-of-00002.bin of the encoder esm2 is not what" in done.error
     # Fetching again mends it.
-    assert command("bundles", "download", NAME, "--from", published, *given).code == 0
+    assert command("bundles", "download", NAME, "--from", published).code == 0
     assert command("bundles", "verify", NAME).code == 0
     shutil.rmtree(cache / "encoders")
     done = command("predict", reads, "-o", tmp_path / "run", "--bundle", NAME)
@@ -368,7 +375,7 @@ def test_an_encoder_that_went_or_changed_is_named(published, catalogue, command,
 
 def hub_files(published: Path) -> dict[str, bytes]:
     """The routes of a hub that are used, and of a repository with the head."""
-    found = {"/raw/300_model.pth": (published / "300_model.pth").read_bytes()}
+    found = {"/raw/300_model.pth": (published / "head.pth").read_bytes()}
     for part, folder in encoders_of(published).items():
         for path in folder.iterdir():
             place = f"/{REPOSITORIES[part]}/resolve/{REVISIONS[part]}/{path.name}"
@@ -377,14 +384,13 @@ def hub_files(published: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def download(published, command, tmp_path):
+def download(published, command, catalogue):
     """The command that downloads, from a server with these manners."""
 
     def run(manners: Manners, *more, command=command, **environment) -> Finished:
         with serving(manners) as at:
-            listed = write_catalogue(published, tmp_path / "net.toml", f"{at}/raw/300_model.pth")
-            given = ("bundles", "download", ALIAS, "--catalogue", listed, *more)
-            return command(*given, HF_ENDPOINT=at, **environment)
+            write_catalogue(published, catalogue, f"{at}/raw/300_model.pth")
+            return command("bundles", "download", ALIAS, *more, HF_ENDPOINT=at, **environment)
 
     return run
 
@@ -433,16 +439,15 @@ def test_a_stopped_download_goes_on(published, download, command, tmp_path):
 
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_process_that_ends_midway_loses_nothing(
-    published, download, surroundings, tmp_path, end, code
+    published, catalogue, program, download, surroundings, tmp_path, end, code
 ):
     files = hub_files(published)
     shard = next(path for path in files if path.endswith("00001-of-00002.bin"))
     half = len(files[shard]) // 2
     with serving(Manners(files, stalls={shard: half})) as at:
-        listed = write_catalogue(published, tmp_path / "net.toml", f"{at}/raw/300_model.pth")
-        arguments = ("bundles", "download", ALIAS, "--catalogue", str(listed))
+        write_catalogue(published, catalogue, f"{at}/raw/300_model.pth")
         running = subprocess.Popen(
-            [*PROGRAM, *arguments],
+            [*program, "bundles", "download", ALIAS],
             env=surroundings({"HF_ENDPOINT": at}),
             stderr=subprocess.PIPE,
             text=True,
@@ -484,7 +489,7 @@ def test_a_page_instead_of_a_file_is_not_kept(published, download, tmp_path, nam
     files = hub_files(published)
     path = f"/{REPOSITORIES['esm2']}/resolve/{REVISIONS['esm2']}/{name}"
     done = download(Manners({**files, path: page}))
-    assert f"{name} is not the published one" in done.error
+    assert f"{name}: it is not the published one" in done.error
     assert not list((tmp_path / "cache" / "encoders").rglob(f"*other*/{name}*"))
     assert download(Manners(files)).code == 0
 
@@ -500,10 +505,10 @@ def test_a_server_that_refuses(published, download, tmp_path, ending, code):
     assert not list((tmp_path / "cache").rglob("*.part"))
 
 
-def test_no_network_says_what_to_do(published, command, real, tmp_path):
+def test_no_network_says_what_to_do(published, catalogue, command, real):
     with refusing() as dead:
-        listed = write_catalogue(published, tmp_path / "net.toml", f"{dead}/300_model.pth")
-        given = ("bundles", "download", ALIAS, "--catalogue", listed)
+        write_catalogue(published, catalogue, f"{dead}/300_model.pth")
+        given = ("bundles", "download", ALIAS)
         for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": dead}):
             done = command(*given, **environment)
             assert done.code == 1
@@ -534,13 +539,14 @@ def test_the_hubs_own_cache_is_respected(published, download, command, real, tmp
     assert download(again, "--to", tmp_path / "apart").code == 0
     assert [path for path, _ in again.seen] == ["/raw/300_model.pth"]
     assert not any(path.is_symlink() for path in (tmp_path / "apart").rglob("*"))
-    # Links need no room.
+    # What is used where it is needs no room.
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr("virnucpro.bundle.download.shutil.disk_usage", lambda _: usage)
     again = Manners(hub_files(published))
     assert download(again).code == 0
     assert [path for path, _ in again.seen] == ["/raw/300_model.pth"]
     assert command("bundles", "verify", ALIAS).code == 0
+    assert not (tmp_path / "cache" / "encoders").exists()
 
 
 def test_a_cache_behind_a_link(published, download, command, tmp_path):
@@ -561,11 +567,13 @@ def test_to_a_directory_over_the_network(published, by_hand, download, command, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     done = download(Manners({}), "--to", tmp_path / "mine")
-    assert "already holds something else; choose an empty directory" in done.error
+    assert "already holds something; choose an empty directory" in done.error
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """The files of a bundle by name, without the mark of one that is being made."""
+    paths = [p for p in folder.rglob("*") if p.is_file() and BEING_MADE not in p.parts]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 @pytest.mark.parametrize("manifest", ["whole", "gone", "damaged", "head gone too"])
@@ -573,13 +581,13 @@ def test_a_users_own_encoders_are_never_taken_for_a_download(
     published, catalogue, command, tmp_path, manifest
 ):
     """`import --copy` writes the same names, and these may be the only copy of a tuned encoder."""
-    own = shutil.copytree(published / "esm", tmp_path / "tuned")
+    own = shutil.copytree(published / "esm2", tmp_path / "tuned")
     shard = own / SHARD
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     mine = tmp_path / NAME
-    done = command("bundles", "import", published / "300_model.pth", "-o", mine, "--chunk", 300,
-                   "--esm", own, "--dnabert", published / "dnabert", "--copy")  # fmt: skip
+    done = command("bundles", "import", published / "head.pth", "-o", mine, "--chunk", 300,
+                   "--esm", own, "--dnabert", published / "dnabert_s", "--copy")  # fmt: skip
     assert done.code == 0, done.err
     if manifest == "damaged":
         (mine / "bundle.toml").write_text("= = =")
@@ -588,16 +596,16 @@ def test_a_users_own_encoders_are_never_taken_for_a_download(
     if manifest == "head gone too":
         (mine / "head.pth").unlink()
     before = files_of(mine)
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", mine)
+    given = ("bundles", "download", NAME, "--to", mine)
     for source in (published, tmp_path / "none"):
         done = command(*given, "--from", source)
         assert done.code == 1
-        assert f"{mine}: already holds something else; choose an empty directory" in done.error
+        assert f"{mine}: already holds something; choose an empty directory" in done.error
         assert files_of(mine) == before
 
 
 def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, command, tmp_path):
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--to", tmp_path / "c")
+    given = ("bundles", "download", NAME, "--to", tmp_path / "c")
     assert command(*given, "--from", published).code == 0
     whole = files_of(tmp_path / "c")
     shard = tmp_path / "c" / "esm2" / SHARD
@@ -609,11 +617,19 @@ def test_a_damaged_file_stays_until_a_whole_one_is_there(published, catalogue, c
     assert files_of(tmp_path / "c") == whole
 
 
-@pytest.mark.parametrize("name", ["head.safetensors", "head.pth", "bundle.toml"])
-@pytest.mark.parametrize("to", [False, True])
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        ("head.safetensors", False),
+        ("head.pth", False),
+        ("bundle.toml", False),
+        ("head.safetensors", True),
+        ("head.pth", True),
+    ],
+)
 def test_a_damaged_head_or_manifest_is_mended(published, catalogue, command, tmp_path, name, to):
     place = tmp_path / "c" if to else tmp_path / "cache" / "bundles" / NAME
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, *["--to", place] * to)
+    given = ("bundles", "download", NAME, *["--to", place] * to)
     assert command(*given, "--from", published).code == 0
     before = files_of(place)
     (place / name).write_bytes(before[name][:-1] + b"x")
@@ -628,13 +644,13 @@ def test_places_and_sources_without_permission_are_one_sentence(
 ):
     """A name too long stands for a folder without permission: root has all of them."""
     long = tmp_path / ("x" * 300)
-    given = ("bundles", "download", NAME, "--catalogue", catalogue, "--from", published)
+    given = ("bundles", "download", NAME, "--from", published)
     assert "File name too long" in command(*given, "--to", long).error
-    done = command("bundles", "import", published / "300_model.pth", "-o", long, "--chunk", 300)
+    done = command("bundles", "import", published / "head.pth", "-o", long, "--chunk", 300)
     assert "cannot be looked into (File name too long)" in done.error
-    done = command("predict", published / "300_model.pth", "-o", tmp_path / "r", "--bundle", long)
+    done = command("predict", published / "head.pth", "-o", tmp_path / "r", "--bundle", long)
     assert "cannot be looked into (File name too long)" in done.error
-    real, shard = Path.open, published / "esm" / SHARD
+    real, shard = Path.open, published / "esm2" / SHARD
 
     def failing(path, *mode, **options):
         if path == shard:
@@ -671,9 +687,10 @@ def test_a_disk_without_room(published, catalogue, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(acquire.shutil, "disk_usage", lambda _: usage)
-    known = read_catalogue(catalogue).find(NAME)
+    known = read_catalogue().find(NAME)
+    places = acquire.placed(known, None, published)
     with pytest.raises(BundleError, match=r"GB are still needed here, but 0\.0 GB are free"):
-        acquire.download(known, None, published, Silent())
+        acquire.download(known, places, published, Silent())
     assert not (tmp_path / "cache" / "encoders").exists()
 
 
@@ -681,7 +698,7 @@ def test_a_disk_without_room(published, catalogue, monkeypatch, tmp_path):
 
 
 def test_a_head_alone_scores_features(published, command, tmp_path, reads):
-    done = command("bundles", "import", published / "300_model.pth", "-o", tmp_path / "h",
+    done = command("bundles", "import", published / "head.pth", "-o", tmp_path / "h",
                    "--chunk", 300)  # fmt: skip
     assert done.code == 0, done.err
     assert "nothing in it was executed" in done.err
@@ -702,8 +719,9 @@ def test_an_import_that_was_killed_is_begun_again(published, command, tmp_path, 
     """But only there: a whole bundle, or anything else, is not written over."""
     from virnucpro.bundle import assemble as assembly
 
-    given = ("bundles", "import", published / "300_model.pth", "-o", tmp_path / "b", "--chunk", 300,
-             "--esm", published / "esm", "--dnabert", published / "dnabert", "--copy")  # fmt: skip
+    encoders = ("--esm", published / "esm2", "--dnabert", published / "dnabert_s", "--copy")
+    to = ("-o", tmp_path / "b", "--chunk", 300)
+    given = ("bundles", "import", published / "head.pth", *to, *encoders)
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -723,8 +741,8 @@ def test_an_import_that_was_killed_is_begun_again(published, command, tmp_path, 
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_a_head_with_its_encoders(published, by_hand, command, tmp_path, reads, copy):
-    given = ("--esm", published / "esm", "--dnabert", published / "dnabert")
-    done = command("bundles", "import", published / "300_model.pth", "-o", tmp_path / "b",
+    given = ("--esm", published / "esm2", "--dnabert", published / "dnabert_s")
+    done = command("bundles", "import", published / "head.pth", "-o", tmp_path / "b",
                    "--chunk", 300, *given, *["--copy"] * copy)  # fmt: skip
     assert done.code == 0, done.err
     assert "given by you" in done.err
@@ -740,15 +758,15 @@ def test_a_head_with_its_encoders(published, by_hand, command, tmp_path, reads, 
 
 def test_what_cannot_be_imported(published, command, tmp_path, golden):
     to = ("-o", tmp_path / "b", "--chunk", 300)
-    head = published / "300_model.pth"
-    done = command("bundles", "import", published / "dnabert" / "pytorch_model.bin", *to)
+    head = published / "head.pth"
+    done = command("bundles", "import", published / "dnabert_s" / "pytorch_model.bin", *to)
     assert "it holds no head" in done.error
     done = command("bundles", "import", tmp_path / "none.pth", *to)
     assert "none.pth: cannot be read" in done.error
     done = command("bundles", "import", golden / "legacy_model.pth", *to,
-                   "--esm", published / "esm", "--dnabert", published / "dnabert")  # fmt: skip
+                   "--esm", published / "esm2", "--dnabert", published / "dnabert_s")  # fmt: skip
     assert "the head takes 3,328 numbers a frame, these encoders give" in done.error
-    done = command("bundles", "import", head, *to, "--esm", published / "dnabert")
+    done = command("bundles", "import", head, *to, "--esm", published / "dnabert_s")
     assert "not the encoder esm2" in done.error
     done = command("bundles", "import", head, *to, "--copy")
     assert (done.code, "--copy copies encoders" in done.err) == (2, True)
@@ -762,18 +780,15 @@ def test_what_cannot_be_imported(published, command, tmp_path, golden):
 
 
 @pytest.fixture
-def as_published(published, tmp_path, monkeypatch):
-    """The tiny model in the place of the real ones: what the package's own catalogue lists."""
-    path = write_catalogue(published, tmp_path / "own.toml")
-    monkeypatch.setattr("virnucpro.bundle.catalogue.CATALOGUE", path)
+def as_published(catalogue, tmp_path, monkeypatch):
+    """No bundle of the machine's own is here."""
     monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path / "cache"))
-    return path
 
 
 def test_only_the_published_files_pass_for_the_published_model(as_published, published, tmp_path):
     from virnucpro.bundle.assemble import import_head
 
-    head = published / "300_model.pth"
+    head = published / "head.pth"
     given = encoders_of(published)
     whole = import_head(head, tmp_path / "whole", CHUNK_NT, given)
     assert whole.bundle.provenance is Provenance.PUBLISHED
@@ -784,18 +799,18 @@ def test_only_the_published_files_pass_for_the_published_model(as_published, pub
     assert alone.bundle.provenance is not Provenance.PUBLISHED
     assert alone.bundle.provenance.startswith("the published VirNucPro head, but not on")
 
-    config = json.loads((published / "esm" / "config.json").read_text())
-    changed = dict(given, esm2=shutil.copytree(published / "esm", tmp_path / "esm_changed"))
+    config = json.loads((published / "esm2" / "config.json").read_text())
+    changed = dict(given, esm2=shutil.copytree(published / "esm2", tmp_path / "esm_changed"))
     (changed["esm2"] / "config.json").write_text(json.dumps({**config, "extra": 1}))
     same_fields = import_head(head, tmp_path / "extra", CHUNK_NT, changed)
     assert same_fields.bundle.provenance is Provenance.PUBLISHED
-    other = dict(given, esm2=shutil.copytree(published / "esm", tmp_path / "esm_seven"))
+    other = dict(given, esm2=shutil.copytree(published / "esm2", tmp_path / "esm_seven"))
     (other["esm2"] / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 7}))
     assert (
         import_head(head, tmp_path / "seven", CHUNK_NT, other).bundle.provenance
         is not Provenance.PUBLISHED
     )
-    tokens = shutil.copytree(published / "dnabert", tmp_path / "dnabert_changed")
+    tokens = shutil.copytree(published / "dnabert_s", tmp_path / "dnabert_changed")
     (tokens / "tokenizer.json").write_text((tokens / "tokenizer.json").read_text() + "\n")
     mixed = import_head(head, tmp_path / "mixed", CHUNK_NT, dict(given, dnabert_s=tokens))
     assert mixed.bundle.provenance is not Provenance.PUBLISHED
@@ -819,7 +834,7 @@ def test_a_published_head_keeps_its_chunk_length(as_published, published, tmp_pa
     from virnucpro.bundle.assemble import import_head
 
     with pytest.raises(BundleError, match="head for chunks of 300 nt, not of 500; import it with"):
-        import_head(published / "300_model.pth", tmp_path / "b", 500, {})
+        import_head(published / "head.pth", tmp_path / "b", 500, {})
     assert not (tmp_path / "b").exists()
 
 

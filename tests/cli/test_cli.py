@@ -340,6 +340,10 @@ NEEDING_MORE = {
     "--save-embeddings",
     "--workers",
     "--scheduler",
+    "--prior",
+    "--fdr",
+    "--host",
+    "--negatives",
 }
 
 
@@ -490,7 +494,9 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(big, tmp_path, when):
     check_forced(big, out)
 
 
-@pytest.mark.parametrize("lost", ["report.html", "virnucpro_mqc.json"])
+@pytest.mark.parametrize(
+    "lost", ["report.html", "virnucpro_mqc.json", "virnucpro_general_mqc.json"]
+)
 def test_a_report_that_a_kill_prevented_is_made_when_the_command_is_given_again(here, made, lost):
     before = predict(made)
     (here / "run" / lost).unlink()

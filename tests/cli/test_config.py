@@ -35,7 +35,7 @@ def other_value(parameter: click.Parameter) -> str:
     kind, default = parameter.type, PLAIN[parameter.name]
     if isinstance(kind, click.Choice):
         return next(c for c in kind.choices if c != default)
-    if isinstance(kind, click.FloatRange):
+    if isinstance(kind, click.FloatRange) or parameter.name == "prior":
         return "0.25"
     if isinstance(kind, click.IntRange) or kind is click.INT:
         return str((getattr(kind, "min", None) or 0) + 3)

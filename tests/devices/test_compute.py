@@ -250,7 +250,7 @@ def test_gpus_are_named_or_refused(monkeypatch):
             choice.devices_for(gpus)
 
 
-@pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient", "flex"])
+@pytest.mark.parametrize("attention", ["flash", "cudnn", "efficient"])
 def test_a_named_kernel_that_cannot_run_is_refused_before_anything_is_written(
     directory, contigs, tmp_path, attention
 ):
@@ -284,7 +284,7 @@ def test_blocks_of_a_gpu_are_larger_but_for_the_first(directory):
     bundle, mini = load(directory), load("mini-500")
     assert bundle.block_nt == 20_000
     assert plan._block_sizes(bundle, "cpu") == (20_000, 20_000)
-    assert plan._block_sizes(bundle, "cuda:0") == (250_000, 2_000_000)
+    assert plan._block_sizes(bundle, "cuda:0") == (250_000, 500_000)
     assert plan._block_sizes(mini, "cuda:0") == (mini.block_nt, mini.block_nt)
 
 

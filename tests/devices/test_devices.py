@@ -79,11 +79,15 @@ def test_precision_on_a_cpu(monkeypatch, wish, agrees, hardware, chosen):
 
 
 @pytest.mark.parametrize(
-    ("capability", "chosen"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
-)
-def test_precision_on_cuda(monkeypatch, capability, chosen):
+    ("capability", "guarded", "chosen"),
+    [
+        ((6, 1), True, "fp32"), ((7, 0), True, "fp16"), ((7, 5), True, "fp16"),
+        ((9, 0), True, "fp16"), ((7, 5), False, "fp32"), ((8, 0), False, "bf16"),
+    ],
+)  # fmt: skip
+def test_precision_on_cuda(monkeypatch, capability, guarded, chosen):
     monkeypatch.setattr(choice, "_capability", lambda _: capability)
-    assert choice.precision_for("auto", "cuda:0", False) == chosen
+    assert choice.precision_for("auto", "cuda:0", False, guarded=guarded) == chosen
 
 
 def test_an_unknown_precision_names_the_known():

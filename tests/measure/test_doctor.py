@@ -55,12 +55,12 @@ def test_a_wrong_kernel_is_broken(monkeypatch, capsys, wrong, text):
     assert command.callback(as_json=False) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("BROKEN cpu, attention of ESM-2, fp32, auto: ") for line in lines)
-    assert lines[-1] == f"{len(broken)} things are broken: {'; '.join(f.topic for f in broken)}"
+    assert lines[0] == f"{len(broken)} things are broken: {'; '.join(f.topic for f in broken)}"
 
 
-def test_the_last_line_is_the_verdict(monkeypatch, capsys):
+def test_the_first_line_is_the_verdict(monkeypatch, capsys):
     for broken, line in ((False, "everything works"), (True, "1 thing is broken: b")):
         findings = [doctor.Finding("a", "fine"), doctor.Finding("b", "tried", broken=broken)]
         monkeypatch.setattr(doctor, "examine", lambda findings=findings: iter(findings))
         assert command.callback(as_json=False) == broken
-        assert capsys.readouterr().out.splitlines()[-1] == line
+        assert capsys.readouterr().out.splitlines()[0] == line

@@ -565,7 +565,7 @@ def test_all_that_is_wrong_is_said_before_anything_is_scored(tmp_path, bundle):
         "text, line 1: this is no FASTA",
         "protein.fa, line 2: record 1 (p) holds the letter 'L'",
         "late.fa, line 182: record 91 (x) holds the letter '!'",
-        "packed.7z: this is a 7z archive",
+        "packed.7z: this is a binary file",
         "page.fa: this is a web page",
     ):
         assert words in done.error

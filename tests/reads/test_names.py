@@ -1,6 +1,8 @@
 """Names are data: what samtools and seqkit take for the name of a record is its name."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pysam
@@ -8,7 +10,7 @@ import pytest
 
 from command import dna, fasta, made_bundle, run_json, table, virnucpro
 from made_reads import fastq, ubam
-from virnucpro.reads import Reading, Source, open_sources
+from virnucpro.reads import Reading, Source, open_sources, sample_name
 
 ODD = ["NA", "None", "001", "1e5", "nan", "null", "TRUE", "-1", "#a", "a,b", 'a"b', "'a", "=1+1"]
 
@@ -132,3 +134,17 @@ def test_names_that_readers_of_tables_misread_come_back_as_they_are(tmp_path, bu
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert [row[rows[0].index("contig")] for row in rows[1:]] == ODD
     assert run_json(out)["inputs"][0]["sample"] == "NA"
+
+
+def test_pipes_that_a_shell_opened_have_a_name(tmp_path, bundle):
+    assert sample_name(Path("/dev/fd/63")) == "pipe"
+    assert sample_name(Path("/proc/self/fd/11"), Path("/dev/fd/63")) == "pipe"
+    assert sample_name(tmp_path / "63") == "63"
+    for name in ("a.fa", "b.fa"):
+        (tmp_path / name).write_bytes(fasta([("r", dna(300, name))]))
+    command = f'"$0" -m virnucpro predict <(cat a.fa) <(cat b.fa) -o run --bundle "{bundle}" -q'
+    words = ["bash", "-c", command, sys.executable]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "run" / "contigs.tsv")
+    assert [row["sample"] for row in rows] == ["pipe", "pipe2"]

@@ -1,4 +1,4 @@
-"""virnucpro_mqc.json: its rows are those of the tables, and the real MultiQC shows them."""
+"""Files for MultiQC: their rows are those of the tables, and the real MultiQC shows them."""
 
 import csv
 import json
@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from command import WHOLE, made_bundle, random_reads, run_json, table
+from virnucpro.report.multiqc import general_statistics
+from virnucpro.report.runs import read_run
+from virnucpro.results.files import RunFiles
 from virnucpro.run.predict import predict
 
 
@@ -40,7 +43,8 @@ def test_runs_on_inputs_of_one_name_share_no_file(folder):
     choice = {"write": "all", "parquet": True}
     alone = folder / "alone"
     predict(folder / "B" / "reads.fa", folder / "km", alone, **choice)
-    for name in everything - {"run.json", "log.txt", "report.html", "virnucpro_mqc.json"}:
+    timed = {"run.json", "log.txt", "report.html"}
+    for name in everything - timed - {name for name in everything if name.endswith("_mqc.json")}:
         assert (folder / "flat" / f"B.{name}").read_bytes() == (alone / name).read_bytes(), name
     outputs = run_json(alone)["outputs"]
     prefixed = json.loads((folder / "flat" / "B.run.json").read_text())["outputs"]
@@ -76,6 +80,32 @@ def test_a_sample_that_its_user_named_keeps_its_name(folder):
     assert list(document["data"]) == ["lake"]
 
 
+def test_general_statistics_are_three_columns_of_the_same_rows(folder):
+    table_ = json.loads((folder / "two" / "virnucpro_mqc.json").read_text())["data"]
+    document = json.loads((folder / "two" / "virnucpro_general_mqc.json").read_text())
+    assert list(document["headers"]) == ["called", "virus_percent", "expected_wrong"]
+    for sample, row in document["data"].items():
+        expected = table_[sample]
+        assert row["called"] == expected["virus"] + expected["others"]
+        assert row["virus_percent"] == expected["virus_percent"]
+    assert document["data"].keys() == table_.keys()
+
+
+@pytest.mark.parametrize(
+    ("worth", "expected"),
+    [
+        (None, None),
+        ({"fdr": None, "called": 8, "wrong": 2.5}, 2.5),
+        ({"fdr": 0.25, "called": 8, "wrong": 1.0}, 2.0),
+    ],
+)
+def test_expected_mistakes_come_from_what_the_run_says_of_its_worth(folder, worth, expected):
+    run = read_run(RunFiles(folder / "named", "P"))
+    run.document["worth"] = worth
+    row = json.loads(general_statistics(run))["data"]["lake"]
+    assert row.get("expected_wrong") == expected
+
+
 def test_multiqc_shows_three_runs_as_three_rows(folder, tmp_path):
     # Not by importing it: that changes the filters of warnings for every test that comes after.
     script = shutil.which("multiqc", path=str(Path(sys.executable).parent))
@@ -97,5 +127,13 @@ def test_multiqc_shows_three_runs_as_three_rows(folder, tmp_path):
         expected = counted(folder / "flat" / f"{prefix}.contigs.tsv", "reads")
         assert {name: int(row[name]) for name in expected} == expected
         assert row["bundle"] == "km"
+    with (tmp_path / "multiqc_data" / "multiqc_general_stats.txt").open() as file:
+        general = {row["Sample"]: row for row in csv.DictReader(file, delimiter="\t")}
+    for sample, row in general.items():
+        called = row["custom_content_virnucpro-called"]
+        assert float(called) == int(rows[sample]["virus"]) + int(rows[sample]["others"])
+        percent = row["custom_content_virnucpro-virus_percent"]
+        assert (percent or "None") == rows[sample]["virus_percent"]
+    assert general.keys() == rows.keys()
     page = (tmp_path / "multiqc_report.html").read_text()
     assert "Records that virnucpro called virus." in page

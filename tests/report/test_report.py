@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_outputs_doc import a_run_json
 
 from command import dna, fasta, made_bundle, run_json, table, virnucpro
 from made_runs import Chunk, made_run
@@ -25,7 +26,6 @@ from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
-    columns,
     data,
     html,
     notes,
@@ -288,7 +288,10 @@ CASES = {
         {"status": "failed", "error": "/secret/in.fa: broke off"},
     ),
     "This run was interrupted.": ([], {"status": "interrupted", "error": "terminated"}),
-    "contigs.tsv does not belong to run.json.": ([("a", [Chunk()])], {"counts": {"records": 2}}),
+    "contigs.tsv does not belong to run.json.": (
+        [("a", [Chunk()])],
+        {"counts": a_run_json()["counts"] | {"records": 2}},
+    ),
 }
 
 
@@ -433,7 +436,7 @@ def test_a_run_that_left_no_tables(tmp_path):
 )
 @pytest.mark.parametrize("rows", [1, 5, 6])
 def test_a_damaged_row_is_named(tmp_path, monkeypatch, name, line, number, rows):
-    monkeypatch.setattr(columns, "BLOCK_ROWS", 3)
+    monkeypatch.setattr("virnucpro.results.read.BLOCK_ROWS", 3)
     made_run(tmp_path, [("a", [Chunk()])] * rows)
     whole = (tmp_path / name).read_text().splitlines(keepends=True)[1]
     with (tmp_path / name).open("a") as file:
@@ -569,7 +572,7 @@ def test_as_many_runs_as_a_page_takes_fit(tmp_path):
 
 def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
     monkeypatch.setattr(shown, "MOST_ROWS", 500)
-    monkeypatch.setattr(columns, "BLOCK_ROWS", 500)
+    monkeypatch.setattr("virnucpro.results.read.BLOCK_ROWS", 500)
     peaks = []
     for number in (1_500, 12_000):
         files = made_run(tmp_path / str(number), many(number))

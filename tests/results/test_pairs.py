@@ -230,16 +230,21 @@ def test_a_mate_that_is_left_out_or_missing_leaves_the_other(tmp_path, bundle):
 
 
 def test_what_is_remembered_of_lone_mates_is_bounded():
-    lone = [(f"q{i}", b"", 1, "") for i in range(1, REMEMBERED + 1_000)]
-    late = [*lone, (f"q{REMEMBERED + 100}", b"", 2, "")]
+    lone = [(f"q{i}", "", b"", 1, "") for i in range(1, REMEMBERED + 1_000)]
+    late = [*lone, (f"q{REMEMBERED + 100}", "", b"", 2, "")]
     assert len(list(side_by_side(iter(late), Path("x.bam")))) == len(late)
-    early = [*late, ("q7", b"", 2, "")]
+    early = [*late, ("q7", "", b"", 2, "")]
     with pytest.raises(InputError, match="the mates of q7 are records 7 and 51001, not"):
         list(side_by_side(iter(early), Path("x.bam")))
 
 
 def test_two_first_mates_beside_each_other_are_no_pair():
-    twice = [("q", b"", 1, ""), ("q", b"", 1, ""), ("r", b"", 0, ""), ("q", b"", 2, "")]
+    twice = [
+        ("q", "", b"", 1, ""),
+        ("q", "", b"", 1, ""),
+        ("r", "", b"", 0, ""),
+        ("q", "", b"", 2, ""),
+    ]
     with pytest.raises(InputError, match="the mates of q are records 1 and 4, not side by side"):
         list(side_by_side(iter(twice), Path("x.bam")))
 

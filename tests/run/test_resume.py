@@ -330,7 +330,8 @@ def test_run_json_lists_every_result(here):
     every = ("-q", "--write", "all", "--parquet", "--log-json", "--max-length", 2_000)
     assert predict(*every).code == 2
     outputs = set(run_json(here / "run")["outputs"])
-    made = {"report.html", "virnucpro_mqc.json", "run.json", "log.txt", "log.jsonl"}
+    made = {"report.html", "virnucpro_mqc.json", "virnucpro_general_mqc.json"}
+    made |= {"run.json", "log.txt", "log.jsonl"}
     assert {path.name for path in files()} == outputs | made
     assert {Path(name).suffix for name in outputs} == {
         *(".tsv", ".bed", ".parquet", ".txt", ".csv", ".fasta")

@@ -254,6 +254,7 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
             "mates": None,
             "format": "FASTA",
             "whole": True,
+            "warning": None,
             "left_out": None,
         }
     ]
@@ -264,6 +265,7 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
         "chunk_nt": 500,
         "threshold": 0.5,
         "validated_nt": 75,
+        "record_threshold": 0.5,
         "description": "random weights, for tests",
         "provenance": "other",
         "accuracy": None,

@@ -39,6 +39,7 @@ WHOLE = {
     "log.txt",
     "report.html",
     "virnucpro_mqc.json",
+    "virnucpro_general_mqc.json",
 }
 PROGRAM = (sys.executable, "-m", "virnucpro")
 SUPPORT = Path(__file__).parent

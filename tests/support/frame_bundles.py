@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.measure.labels import LabelledContig
@@ -15,6 +16,8 @@ from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
 torch.set_num_threads(1)
 
 CHUNK_NT = 300
+# Inner numbers of the first layer are so many times as large: some proteins' exceed 65,504.
+OVERFLOW_SCALE = 1e4
 # Holds a stop in each of the six frames.
 CLOSED = "TTAATTAATTAA"
 VIRAL_CODONS = ("GCA", "AAA", "ATT", "GAA", "AGA", "ACA", "CAA", "TTA", "GGA", "AAT")
@@ -64,6 +67,18 @@ def published_esm2(golden, folder):
     return path
 
 
+def overflowing(source, target):
+    """An ESM-2 that computes what another does, by numbers that fp16 cannot hold."""
+    tensors = load_file(source)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            tensors[f"encoder.layer.0.intermediate.dense.{name}"] *= OVERFLOW_SCALE
+        tensors["encoder.layer.0.output.dense.weight"] /= OVERFLOW_SCALE
+    with safe_open(source, "pt") as file:
+        save_file(tensors, target, file.metadata())
+    return target
+
+
 def loaded(dnabert_path, esm_path):
     return load_dnabert_s(dnabert_path), load_esm2(esm_path)
 
@@ -87,9 +102,9 @@ def genes(count=24, length_nt=1500, seed=0):
     return found
 
 
-def small_bundle(golden, folder, chunk_nt):
+def small_bundle(golden, folder, chunk_nt, esm2=None):
     """A small bundle of kind frames."""
-    paths = published_dnabert_s(golden, folder / "d"), published_esm2(golden, folder / "e")
+    paths = published_dnabert_s(golden, folder / "d"), esm2 or published_esm2(golden, folder / "e")
     sizes = HeadSettings(chunk_nt=chunk_nt, hidden=8, batch_frames=16, epochs=1, slice_fraction=0.3)
     fit = fit_head(genes(8, max(600, chunk_nt), seed=5), sizes, *loaded(*paths), None, Told())
     write_frames_bundle(folder / "b", fit, "tiny-300", "A test.", *paths, copy=True)

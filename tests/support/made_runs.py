@@ -1,6 +1,7 @@
 """Run directories made by hand: run.json and tables with just what a test wants in them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from test_outputs_doc import a_run_json
 
 from virnucpro.bundle import load
 from virnucpro.bundle.card import about_bundle
+from virnucpro.calls import Status
 from virnucpro.results.files import RunFiles
 from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
 
@@ -35,12 +37,13 @@ def made_run(
     files = RunFiles(run_dir, prefix)
     run_dir.mkdir(parents=True, exist_ok=True)
     about = about_bundle(load(bundle)) if isinstance(bundle, str) else bundle
-    fields = {"bundle": about, "counts": None}
+    made = list(contigs)
+    fields = {"bundle": about, "counts": counts_of(made)}
     files.run_json.write_text(json.dumps(a_run_json() | fields | changes))
     with files.contigs.open("w") as contigs_file, files.calls.open("w") as calls_file:
         contigs_file.write("\t".join(CONTIGS_COLUMNS) + "\n")
         calls_file.write("\t".join(CALLS_COLUMNS) + "\n")
-        for record, (name, chunks) in enumerate(contigs, 1):
+        for record, (name, chunks) in enumerate(made, 1):
             row = "\t".join(map(str, contig_row(record, name, chunks)))
             contigs_file.write(row + "\n")
             start = 0
@@ -51,6 +54,35 @@ def made_run(
                 calls_file.write("\t".join(map(str, (*cells, *tail))) + "\n")
                 start = end
     return files
+
+
+def counts_of(contigs: list[tuple[str, list[Chunk]]]) -> dict[str, object]:
+    """The counts of run.json for such tables."""
+    rows = [contig_row(record, name, chunks) for record, (name, chunks) in enumerate(contigs, 1)]
+    chunks = [chunk for _, of_contig in contigs for chunk in of_contig]
+    calls = Counter(row[9] for row in rows)
+    of_chunks = Counter(call(chunk.p_virus) for chunk in chunks)
+    status = Counter(chunk.status for chunk in chunks)
+    failed = sum(row[10] == "failed" for row in rows)
+    return {
+        "records": len(rows),
+        "called": calls["virus"] + calls["others"],
+        "none": calls["none"] - failed,
+        "failed": failed,
+        "partly_failed": sum(
+            row[10] == "ok" and any(chunk.status == "failed" for chunk in of_contig)
+            for row, (_, of_contig) in zip(rows, contigs, strict=True)
+        ),
+        "virus": calls["virus"],
+        "others": calls["others"],
+        "chunks": len(chunks),
+        "virus_chunks": of_chunks["virus"],
+        "others_chunks": of_chunks["others"],
+        "chunk_status": {
+            s.name.lower(): status[s.name.lower()] for s in Status if s < Status.EMPTY
+        },
+        "bases": sum(chunk.length_nt for chunk in chunks),
+    }
 
 
 def contig_row(record: int, name: str, chunks: list[Chunk]) -> tuple[object, ...]:

@@ -93,7 +93,7 @@ def catalogue_of(
         files = []
         for path in sorted(folder.iterdir()):
             data = path.read_bytes()
-            known = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            known = {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             files.append({"name": path.name, **({} if (part, path.name) in UNHASHED else known)})
         described[part] = {
             "part": part,
@@ -118,4 +118,4 @@ def catalogue_of(
             "origin": "origin of the head",
         },
     }
-    return {"format": 1, "bundles": [bundle | changes], "encoders": described}
+    return {"bundles": [bundle | changes], "encoders": described}

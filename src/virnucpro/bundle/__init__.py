@@ -1,5 +1,7 @@
 """A model on disk: manifest, card, digests; `load` finds one by its name."""
 
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,8 +46,10 @@ def find(name_or_path: str | Path) -> Path | None:
         if found := places().get(str(name_or_path)):
             return found
     path = Path(name_or_path)
-    try:
-        return path if (path / MANIFEST).is_file() else None
+    try:  # not by is_file: from Python 3.14 on that is silent where nothing may be looked into
+        return path if stat.S_ISREG((path / MANIFEST).stat().st_mode) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be looked into ({error.strerror or error}); give a bundle's name, or "
@@ -76,7 +80,12 @@ def aliases_of(bundle: Bundle) -> list[str]:
 
 
 def _in(folder: Path) -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+    """Raises OSError where the folder is there and cannot be looked into; glob may be silent."""
+    try:
+        places = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return {}
+    return {path.name: path for path in places if os.path.exists(path / MANIFEST)}  # noqa: PTH110
 
 
 def _with_aliases(places: Mapping[str, Path]) -> dict[str, Path]:

@@ -3,11 +3,11 @@
 This module knows no table and no page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.manifest import Bundle, table_of
 
 PREVALENCES = (0.001, 0.01, 0.1)
 _RATES = ("recall", "false_positive_rate")
@@ -16,15 +16,15 @@ _RATES = ("recall", "false_positive_rate")
 def about_bundle(bundle: Bundle) -> dict[str, Any]:
     """What run.json tells of a bundle, so that a report needs nothing but the run."""
     card = bundle.card
-    fixed = card.get("fixed_fragments", {})
+    fixed = table_of(card, "fixed_fragments")
     accuracy = {
         "measured_on": card.get("measured_on"),
         **{name: fixed.get(name) for name in ("viral", "others", "auroc", *_RATES)},
-        "by_threshold": _rows(card.get("by_threshold", ()), "threshold"),
-        "by_length": _rows(card.get("by_length", ()), "length_nt"),
+        "by_threshold": _rows(card, "by_threshold", "threshold"),
+        "by_length": _rows(card, "by_length", "length_nt"),
         "by_group": [
-            {"group": row["value"], "false_positive_rate": row["false_positive_rate"]}
-            for row in card.get("by_part", ())
+            {"group": row.get("value"), "false_positive_rate": row["false_positive_rate"]}
+            for row in _tables(card, "by_part")
             if row.get("part") == "group" and "false_positive_rate" in row
         ],
     }
@@ -42,9 +42,16 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _rows(rows: Sequence[Mapping[str, Any]], key: str) -> list[dict[str, float]]:
+def _rows(card: Mapping[str, Any], name: str, key: str) -> list[dict[str, float]]:
     names = (key, *_RATES)
+    rows = _tables(card, name)
     return [{n: row[n] for n in names} for row in rows if all(n in row for n in names)]
+
+
+def _tables(card: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The tables of an array of a card; a card of strangers may hold anything there."""
+    found = card.get(name)
+    return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class Accuracy:
     def of(cls, bundle: Mapping[str, Any] | None) -> "Accuracy | None":
         """From the bundle as it stands in run.json; None where nothing was measured."""
         found = (bundle or {}).get("accuracy")
-        if bundle is None or not found:
+        if bundle is None or not found or "threshold" not in bundle:
             return None
         chunk_nt, usual = bundle["chunk_nt"], bundle["threshold"]
 

@@ -1,19 +1,18 @@
-"""A published model, fetched or carried here, verified part by part and made into a bundle.
+"""A published model, downloaded or carried here, verified file by file and made into a bundle.
 
-Every file is checked under another name before it gets its own; bundle.toml comes last. What was
-done is not done again. The network is downloads' business; without it, everything is taken from a
-folder.
+Every file is checked under another name before it gets its own; bundle.toml comes last. Files that
+are there already are not fetched again. The network is fetch's business; without it, everything
+comes from a folder that was made with --to elsewhere.
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,143 +32,98 @@ from virnucpro.bundle.fetch import (
     NoNetwork,
     Progress,
     address,
-    chosen_hub_folder,
     fetch,
-    in_hub_cache,
+    hub_folder,
+    hub_is_chosen,
 )
-from virnucpro.bundle.manifest import MANIFEST, Bundle, read_manifest
+from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.pickled_head import read_head
+from virnucpro.bundle.write import being_made, check_free
 from virnucpro.classifiers.open_frames import HEAD
-from virnucpro.errors import BundleError, ResumeError
+from virnucpro.errors import BundleError
 from virnucpro.progress import Position
 from virnucpro.progress import Progress as Watcher
 from virnucpro.storage.atomic import disk_errors
-from virnucpro.storage.digests import VARIABLE, cache_dir, file_digest, file_sha256
-from virnucpro.storage.lock import Lock
+from virnucpro.storage.digests import VARIABLE, cache_dir, file_digest
 
 ENCODERS = "encoders"
-# A carried bundle lies flat; a hub's cache has its files three folders down.
-_DEPTH = 4
 INDEX = ".index.json"
 SHARD = re.compile(r".+-\d{5}-of-\d{5}\..+")
-_LARGEST_HEAD_BYTES = 2**30
 # What a file system needs beside the files themselves.
 _MARGIN_BYTES = 50_000_000
-# In the directory of a bundle, while a download is at work there.
-_LOCKED = ".being-downloaded"
-
-
-class Source(Protocol):
-    """Where the files of a published model come from."""
-
-    def head(self, known: Known, part: Path, progress: Progress) -> None:
-        """Puts the head's file there."""
-
-    def encoder_file(
-        self, encoder: KnownEncoder, file: KnownFile, part: Path, progress: Progress
-    ) -> None:
-        """Puts a file of an encoder there."""
-
-
-class Network:
-    """Addresses of the catalogue, and the hub."""
-
-    def head(self, known: Known, part: Path, progress: Progress) -> None:
-        """Downloads it."""
-        fetch(known.head.url, part, known.head.size_bytes, progress)
-
-    def encoder_file(
-        self, encoder: KnownEncoder, file: KnownFile, part: Path, progress: Progress
-    ) -> None:
-        """Downloads it."""
-        fetch(address(encoder, file.name), part, file.size_bytes, progress)
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
-    """A folder with the published files, or a bundle that was carried here; no network."""
+class Placed:
+    """Where the parts of a model go: the bundle's directory, and each encoder's folder.
 
-    path: Path
+    lock: the directory in which one process works at a time.
+    """
 
-    def head(self, known: Known, part: Path, progress: Progress) -> None:
-        """Copies the file of the published id, whatever its name."""
-        seen = []
-        for folder in self._folders():
-            for file in sorted(folder.glob("*.pth")):
-                if file.is_file() and file.stat().st_size <= _LARGEST_HEAD_BYTES:
-                    seen.append(file)
-                    if _is_head(known, file):
-                        copy_checked(file, part, file_digest(file), progress)
-                        return
-        among = f"none of {', '.join(map(str, seen))} is it" if seen else "no .pth file is there"
-        raise BundleError(
-            f"{self.path}: the head {known.head.file} of {known.name} (git blob "
-            f"{known.head.git_blob}) is not in this folder; {among}; name the folder that has it "
-            "with --from"
-        )
+    bundle: Path
+    encoders: Mapping[str, Path]
+    lock: Path
 
-    def encoder_file(
-        self, encoder: KnownEncoder, file: KnownFile, part: Path, progress: Progress
-    ) -> None:
-        """Copies it out of the folder that has all of the encoder's files."""
-        source = self._of(encoder) / file.name
-        copy_checked(source, part, file_digest(source), progress)
-
-    def _of(self, encoder: KnownEncoder) -> Path:
-        """The folder of an encoder, told by content; BundleError naming what is wrong."""
-        names = {file.name for file in encoder.files}
-        wrong: list[str] = []
-        for folder in self._folders():
-            if not all((folder / name).is_file() for name in names):
-                continue
-            faults = list(_faults(encoder, folder))
-            if not faults:
-                return folder
-            wrong += faults
-        reason = (
-            "; ".join(wrong)
-            if wrong
-            else f"no folder there, {_DEPTH} levels deep, has all of {', '.join(sorted(names))}"
-        )
-        raise BundleError(
-            f"{self.path}: {encoder.repository} as published is not in this folder: {reason}; an "
-            "encoder in another layout goes with `virnucpro bundles import`"
-        )
-
-    def _folders(self) -> Iterator[Path]:
-        if not self.path.is_dir():
-            raise BundleError(f"{self.path}: no such folder; name the one that was carried here")
-        for root, folders, _ in os.walk(self.path, followlinks=True):
-            folders.sort()
-            if len(Path(root).relative_to(self.path).parts) == _DEPTH:
-                folders.clear()
-            yield Path(root)
+    def folder(self, encoder: KnownEncoder) -> Path:
+        """Return the folder of an encoder."""
+        return self.encoders[encoder.part]
 
 
-def _faults(encoder: KnownEncoder, folder: Path) -> Iterator[str]:
-    for file in encoder.files:
-        if fault := _fault(encoder, file, folder / file.name):
-            yield fault
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file of a published model.
+
+    name: for a person. target: where it goes. inside: where a bundle made with --to has it. hub:
+    where the hub's own cache would have it. fault: says what is wrong with a file that should be
+    this one; empty if it is the one.
+    """
+
+    name: str
+    target: Path
+    inside: str
+    address: str
+    size_bytes: int | None
+    hub: Path | None
+    fault: Callable[[Path], str]
 
 
-def _fault(encoder: KnownEncoder, file: KnownFile, path: Path, named: Path | None = None) -> str:
-    """What is wrong with a file that should be this one; nothing if it is the one."""
-    name = named or path
+def _wanted(known: Known, places: Placed) -> Iterator[Wanted]:
+    head, at = known.head, places.bundle / PICKLE
+    yield Wanted(head.file, at, PICKLE, head.url, None, None, partial(_head_fault, known))
+    for encoder in known.encoders:
+        for file in encoder.files:
+            yield Wanted(
+                f"{encoder.repository} {file.name}",
+                places.folder(encoder) / file.name,
+                f"{encoder.part}/{file.name}",
+                address(encoder, file.name),
+                file.size_bytes,
+                hub_folder(encoder) / file.name,
+                partial(_fault, encoder, file),
+            )
+
+
+def _head_fault(known: Known, path: Path) -> str:
+    blob, published = git_blob_id(path.read_bytes()), known.head.git_blob
+    return "" if blob == published else f"its git blob is {blob} instead of {published}"
+
+
+def _fault(encoder: KnownEncoder, file: KnownFile, path: Path) -> str:
     size = path.stat().st_size
     if file.size_bytes not in (None, size):
-        return f"{name} has {size:,} bytes instead of {file.size_bytes:,}"
+        return f"it has {size:,} bytes instead of {file.size_bytes:,}"
     if file.sha256 is not None and file_digest(path) != file.sha256:
-        return f"{name} has another sha256 than the published file"
+        return "it has another sha256 than the published file"
     wrong = []
     if file.name == CONFIG:
         wrong = wrong_fields(encoder, path)
     elif file.name.endswith(INDEX) and not _names_shards(encoder, path):
         wrong = ["it does not name the published shards"]
-    return f"{name} is not the published one: {'; '.join(wrong)}" if wrong else ""
+    return f"it is not the published one: {'; '.join(wrong)}" if wrong else ""
 
 
 def _names_shards(encoder: KnownEncoder, path: Path) -> bool:
-    """Whether an index of shards names just those of this encoder."""
+    """Return True if an index of shards names just those of this encoder."""
     shards = {file.name for file in encoder.files if SHARD.fullmatch(file.name)}
     try:
         return {*json.loads(path.read_bytes())["weight_map"].values()} == shards
@@ -177,30 +131,55 @@ def _names_shards(encoder: KnownEncoder, path: Path) -> bool:
         return False
 
 
+class Origin(Protocol):
+    """Where the files of a published model come from."""
+
+    def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
+        """Put a file at part; whoever asks checks it."""
+
+
+class Network:
+    """The addresses of the catalogue; files that the hub's cache has are copied."""
+
+    def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
+        """Download it, or copy it. Raises BundleError."""
+        hub = wanted.hub
+        if hub is not None and hub.is_file() and not wanted.fault(hub):
+            copy_checked(hub, part, file_digest(hub), progress)
+        else:
+            fetch(wanted.address, part, wanted.size_bytes, progress)
+
+
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """Where the parts of a model go: the bundle's directory, and each encoder's folder."""
+class Folder:
+    """A folder that was made with --to and carried here."""
 
-    bundle: Path
-    encoders: Mapping[str, Path]
+    path: Path
 
-    def folder(self, encoder: KnownEncoder) -> Path:
-        """That of one encoder."""
-        return self.encoders[encoder.part]
+    def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
+        """Copy it. Raises BundleError where it is missing or another one."""
+        file = self.path / wanted.inside
+        fault = wanted.fault(file) if file.is_file() else "missing"
+        if fault:
+            raise BundleError(
+                f"{file}: {fault}; name a folder that was made with `virnucpro bundles download "
+                "--to`, or use `virnucpro bundles import` for files from elsewhere"
+            )
+        copy_checked(file, part, file_digest(file), progress)
 
 
 def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
-    """Where a model goes: all of it into the directory to, or else into the caches.
+    """Return where a model goes: all of it into the directory to, or else into the caches.
 
-    source: the folder that it comes from, None for the network. Raises BundleError where there is
-    no cache, and where the directory holds anything but this model.
+    An encoder that lies in the hub's cache is used where it is; it also goes there if HF_HOME or
+    HF_HUB_CACHE is set and it comes from the network (source: None). Raises BundleError where
+    no cache folder can be used, and where the directory holds anything but this model.
     """
     if to is not None:
-        places = Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders})
         with disk_errors(to, "--to"):
-            if to.exists() and not _is_ours(known, places):
-                raise BundleError(f"{to}: already holds something else; choose an empty directory")
-        return places
+            if not _is_downloaded(known, to):
+                check_free(to)
+        return Placed(to, {encoder.part: to / encoder.part for encoder in known.encoders}, to)
     cache, downloads = cache_dir(), downloads_folder()
     if cache is None or downloads is None:
         raise BundleError(
@@ -209,103 +188,66 @@ def placed(known: Known, to: Path | None, source: Path | None) -> Placed:
         )
     encoders = {}
     for encoder in known.encoders:
-        shared = chosen_hub_folder(encoder) if source is None else None
-        encoders[encoder.part] = shared or cache / ENCODERS / encoder.name
-    return Placed(downloads / known.name, encoders)
+        hub, own = hub_folder(encoder), cache / ENCODERS / encoder.name
+        in_hub = (source is None and hub_is_chosen()) or _is_whole(encoder, hub)
+        encoders[encoder.part] = hub if in_hub else own
+    return Placed(downloads / known.name, encoders, downloads)
 
 
-def _is_ours(known: Known, places: Placed) -> bool:
-    """Whether all that lies in a directory came there by an earlier download of this model.
+def _is_whole(encoder: KnownEncoder, folder: Path) -> bool:
+    paths = [(file, folder / file.name) for file in encoder.files]
+    return all(path.is_file() for _, path in paths) and not any(
+        _fault(encoder, file, path) for file, path in paths
+    )
 
-    An imported bundle has the same names in it, and its encoders may be the only copy of a user's
-    own: without the manifest that a download writes last, every file must be a verified one.
-    """
-    directory = places.bundle
-    ours = {PICKLE, PICKLE + PART, HEAD, MANIFEST, *PARTS, _LOCKED}
-    if not directory.is_dir() or not ours.issuperset(path.name for path in directory.iterdir()):
-        return False
+
+def _is_downloaded(known: Known, directory: Path) -> bool:
+    """Return True if a directory has the manifest that a download of this model writes."""
     try:
-        return _is_downloaded(known, read_manifest(directory))
-    except BundleError:  # not written yet, or damaged
-        head = directory / PICKLE
-        return (not head.exists() or _is_head(known, head)) and not any(
-            _fault(encoder, file, places.folder(encoder) / file.name)
-            for encoder in known.encoders
-            for file in encoder.files
-            if (places.folder(encoder) / file.name).exists()
-        )
-
-
-def _is_downloaded(known: Known, manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest is that which a download of this model writes."""
-    try:
+        manifest = read_manifest(directory)
         encoders, head = manifest["encoders"], manifest["head"]["git_blob"]
         whose = {part: (encoders[part]["path"], encoders[part]["revision"]) for part in PARTS}
-    except (KeyError, TypeError):
+    except (BundleError, KeyError, TypeError):
         return False
     wanted = {encoder.part: (encoder.part, encoder.revision) for encoder in known.encoders}
     return (manifest.get("name"), head, whose) == (known.name, known.head.git_blob, wanted)
 
 
-def acquire(
-    known: Known, places: Placed, source: Source, stages: Watcher, *, apart: bool = False
-) -> Bundle:
-    """Brings every part to its place, verified, and writes the bundle.
+def acquire(known: Known, places: Placed, origin: Origin, stages: Watcher) -> Bundle:
+    """Bring every file to its place, verified, and write the bundle.
 
-    apart: whether the bundle must stand alone, as one that is to be carried does. A second call
-    goes on where the first was stopped, and mends what is damaged. Raises BundleError.
+    A second call continues where the first was stopped, and mends what is damaged. Raises
+    BundleError.
     """
-    links = isinstance(source, Network) and not apart
     with disk_errors(places.bundle, "--to"):
-        missing = _missing(known, places, stages, links=links)
-        if not missing and (bundle := _whole(known, places.bundle)):
+        missing = _missing(known, places, stages)
+        if not missing and (bundle := _whole(known, places)):
             stages.line(f"{known.name} is there already, and whole")
             return bundle
         progress = _Progress(stages, sum(missing.values()))
-        _check_space(missing)
-        with _locked(places.bundle):
-            _head(known, places.bundle / PICKLE, source, progress)
-            for encoder in known.encoders:
-                for file in encoder.files:
-                    target = places.folder(encoder) / file.name
-                    if target in missing:
-                        _encoder_file(encoder, file, target, source, progress, apart=apart)
+        _check_space({wanted.target: size for wanted, size in missing.items()})
+        with being_made(places.lock):
+            for wanted in missing:
+                progress.name = wanted.name
+                _bring(wanted, origin, progress)
             return _written(known, places)
 
 
-def _whole(known: Known, directory: Path) -> Bundle | None:
-    """The bundle of this model, if it is there and its own files are what they should be."""
+def _whole(known: Known, places: Placed) -> Bundle | None:
+    """Return the bundle of this model, if it is there and its own files are whole."""
+    directory = places.bundle
+    links = {directory / encoder.part: places.folder(encoder) for encoder in known.encoders}
+    if not _is_downloaded(known, directory) or any(
+        inside.resolve() != folder.resolve() for inside, folder in links.items()
+    ):
+        return None
     try:
-        if not _is_downloaded(known, read_manifest(directory)):
-            return None
         bundle = load(directory)
         for name in (HEAD, PICKLE):
             bundle.file(name)
     except BundleError:
         return None
     return bundle
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """While this download alone is at work in the directory of a bundle, which is made.
-
-    Where nothing came, it is not left behind.
-    """
-    new = not directory.exists()
-    try:
-        lock = Lock(directory / _LOCKED)
-    except ResumeError as error:
-        raise BundleError(
-            f"{directory}: another download of this bundle is under way; wait for it to end"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.remove()
-        if new:
-            with suppress(OSError):  # something lies there
-                directory.rmdir()
 
 
 class _Progress:
@@ -321,31 +263,26 @@ class _Progress:
         self.stages.advance(Position(self.done, total, note))
 
 
-def _missing(known: Known, places: Placed, stages: Watcher, *, links: bool) -> dict[Path, int]:
-    """What is not there yet, or damaged, and how many bytes of it are to come.
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + PART)
 
-    links: whether files in the hub's cache are linked to, and take no room.
-    """
-    found: dict[Path, int] = {}
-    head = places.bundle / PICKLE
-    if not _is_head(known, head):
-        found[head] = known.head.size_bytes or 0
-    for encoder in known.encoders:
-        for file in encoder.files:
-            target = places.folder(encoder) / file.name
-            if target.exists():
-                if not (fault := _fault(encoder, file, target)):
-                    continue
-                stages.line(f"{fault}; it is fetched again")
-            part = target.with_name(target.name + PART)
-            have = part.stat().st_size if part.exists() else 0
-            linked = links and in_hub_cache(encoder, file.name) is not None
-            found[target] = 0 if linked else max(0, (file.size_bytes or 0) - have)
+
+def _missing(known: Known, places: Placed, stages: Watcher) -> dict[Wanted, int]:
+    """Return the files that are missing or damaged, and how many bytes of each are to come."""
+    found: dict[Wanted, int] = {}
+    for wanted in _wanted(known, places):
+        if wanted.target.exists():
+            if not (fault := wanted.fault(wanted.target)):
+                continue
+            stages.line(f"{wanted.target}: {fault}; it is fetched again")
+        part = _part(wanted.target)
+        have = part.stat().st_size if part.exists() else 0
+        found[wanted] = max(0, (wanted.size_bytes or 0) - have)
     return found
 
 
 def _check_space(missing: Mapping[Path, int]) -> None:
-    """Raises BundleError where a disk has no room for what is to come."""
+    """Raise BundleError where a disk has no room for what is to come."""
     needed: Counter[int] = Counter()
     place: dict[int, Path] = {}
     for target, size in missing.items():
@@ -365,84 +302,21 @@ def _check_space(missing: Mapping[Path, int]) -> None:
             )
 
 
-def _is_head(known: Known, path: Path) -> bool:
+def _bring(wanted: Wanted, origin: Origin, progress: Progress) -> None:
+    part = _part(wanted.target)
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return git_blob_id(path.read_bytes()) == known.head.git_blob
-    except OSError:  # not there, or not for us
-        return False
-
-
-def _head(known: Known, target: Path, source: Source, progress: _Progress) -> None:
-    if _is_head(known, target):
-        return
-    part = target.with_name(target.name + PART)
-    progress.name = known.head.file
-    with _alone(part):
-        source.head(known, part, progress)
-        blob = git_blob_id(part.read_bytes())
-        if blob != known.head.git_blob or known.head.sha256 not in (None, file_sha256(part)):
+        origin.bring(wanted, part, progress)
+        if fault := wanted.fault(part):
             part.unlink()
             raise BundleError(
-                f"{known.head.file}: what came is not the published head (git blob {blob} instead "
-                f"of {known.head.git_blob}), and was not kept; run the same command again, or give "
-                "the file with --from"
+                f"{wanted.name}: {fault}; it was not kept: run the same command again, or use "
+                "`virnucpro bundles import` for files that you have"
             )
-        part.replace(target)
-
-
-def _encoder_file(
-    encoder: KnownEncoder,
-    file: KnownFile,
-    target: Path,
-    source: Source,
-    progress: _Progress,
-    *,
-    apart: bool,
-) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + PART)
-    progress.name = f"{encoder.repository} {file.name}"
-    other = in_hub_cache(encoder, file.name) if isinstance(source, Network) else None
-    if other is not None and not _fault(encoder, file, other):
-        with _alone(part):
-            if apart:
-                copy_checked(other, part, file_digest(other), progress)
-            else:
-                part.unlink()
-                part.symlink_to(other)
-            part.replace(target)
-        return
-    with _alone(part):
-        if target.exists() and not _fault(encoder, file, target):
-            return  # come meanwhile, for another bundle with this encoder
-        source.encoder_file(encoder, file, part, progress)
-        if fault := _fault(encoder, file, part, named=target):
+        part.replace(wanted.target)
+    finally:
+        if part.exists() and not part.stat().st_size:
             part.unlink()
-            raise BundleError(
-                f"{fault}; what came was not kept: run the same command again, or give the file "
-                "with --from"
-            )
-        part.replace(target)
-
-
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """While no other process writes this file. Raises BundleError where one does."""
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(file.fileno()), part.stat())
-        except (BlockingIOError, FileNotFoundError):
-            mine = False  # the other may have put it into its place just now
-        if not mine:
-            raise BundleError(
-                f"{part}: another download of this file is under way; wait for it to end"
-            )
-        try:
-            yield
-        finally:
-            if part.exists() and not part.is_symlink() and not part.stat().st_size:
-                part.unlink()
 
 
 def _written(known: Known, places: Placed) -> Bundle:
@@ -475,16 +349,13 @@ def _written(known: Known, places: Placed) -> Bundle:
     return write_parts(places.bundle, manifest, head.arrays, {PICKLE: data})
 
 
-def download(known: Known, to: Path | None, source: Path | None, stages: Watcher) -> Bundle:
-    """A published model from the network, or without it from a folder that was carried here.
+def download(known: Known, places: Placed, source: Path | None, stages: Watcher) -> Bundle:
+    """Return a published model from the network, or without it from a folder made with --to.
 
-    to: a directory that then holds all of it; None: the caches. Raises BundleError; where there is
-    no network, with what to run elsewhere.
+    Raises BundleError; where nothing can be reached, with what to run elsewhere.
     """
-    places = placed(known, to, source)
-    offer: Source = Network() if source is None else Folder(source)
     try:
-        return acquire(known, places, offer, stages, apart=to is not None)
+        return acquire(known, places, Network() if source is None else Folder(source), stages)
     except NoNetwork as error:
         raise NoNetwork(_elsewhere(known, error.reason)) from error
 

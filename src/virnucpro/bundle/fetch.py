@@ -38,8 +38,8 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 Progress = Callable[[int], None]
 
 
-# What may name another server than was meant.
-_CHECK = "check HF_ENDPOINT and --catalogue"
+# It may name another server than was meant.
+_CHECK = "check HF_ENDPOINT"
 
 
 class NoNetwork(BundleError):
@@ -57,22 +57,17 @@ def address(encoder: KnownEncoder, name: str) -> str:
     return hf_hub_url(encoder.repository, name, revision=encoder.revision)
 
 
-def chosen_hub_folder(encoder: KnownEncoder) -> Path | None:
-    """Where the hub's own cache keeps an encoder, if HF_HOME or HF_HUB_CACHE say where that is."""
-    if not (os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE")):
-        return None
+def hub_folder(encoder: KnownEncoder) -> Path:
+    """Return where the hub's own cache keeps an encoder, whether or not it is there."""
     from huggingface_hub import constants
 
     repository = f"models--{encoder.repository.replace('/', '--')}"
     return Path(constants.HF_HUB_CACHE) / repository / "snapshots" / encoder.revision
 
 
-def in_hub_cache(encoder: KnownEncoder, name: str) -> Path | None:
-    """A file of an encoder that other programs have fetched into the hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(encoder.repository, name, revision=encoder.revision)
-    return Path(found).resolve() if isinstance(found, str) else None
+def hub_is_chosen() -> bool:
+    """Return True if HF_HOME or HF_HUB_CACHE say where the hub's cache is."""
+    return bool(os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"))
 
 
 def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> None:

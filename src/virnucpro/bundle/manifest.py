@@ -18,7 +18,7 @@ from safetensors.numpy import load as load_arrays
 
 from virnucpro.bundle.catalogue import read_catalogue
 from virnucpro.errors import BundleError
-from virnucpro.storage.digests import file_digest, file_sha256
+from virnucpro.storage.digests import file_digest, file_sha256, refuse_irregular
 
 if TYPE_CHECKING:
     import torch
@@ -109,14 +109,14 @@ class Bundle:
     @property
     def provenance(self) -> Provenance:
         """Whose weights these are, by the digests that the manifest lists."""
-        blob = _table(self.parts, "head").get("git_blob")
+        blob = table_of(self.parts, "head").get("git_blob")
         known = read_catalogue().of_head(blob) if self.kind == "frames" else None
         if known is None or known.chunk_nt != self.chunk_nt:
             return Provenance.OTHER
-        given = _table(self.parts, "encoders")
+        given = table_of(self.parts, "encoders")
         theirs = all(
-            _table(given, encoder.part).get("revision") == encoder.revision
-            and encoder.recognises(_table(_table(given, encoder.part), "sha256"))
+            table_of(given, encoder.part).get("revision") == encoder.revision
+            and encoder.recognises(table_of(table_of(given, encoder.part), "sha256"))
             for encoder in known.encoders
         )
         return Provenance.PUBLISHED if theirs else Provenance.PUBLISHED_HEAD
@@ -124,7 +124,7 @@ class Bundle:
     @property
     def record_threshold(self) -> float:
         """Least p_virus of a record called virus; that of chunks, unless there is a calibration."""
-        calibrated = _table(self.parts, "calibration").get("threshold", self.threshold)
+        calibrated = table_of(self.parts, "calibration").get("threshold", self.threshold)
         return float(calibrated)
 
     @property
@@ -169,6 +169,7 @@ class Bundle:
 def read_manifest(directory: Path) -> dict[str, Any]:
     """bundle.toml as it stands. Raises BundleError."""
     path = directory / MANIFEST
+    refuse_irregular(path)
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -180,7 +181,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: not a TOML file ({error}); {_DAMAGED}") from error
 
 
-def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def table_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A table that a manifest may lack; nothing where something else stands in its place."""
     found = values.get(name)
     return found if isinstance(found, Mapping) else {}
@@ -201,6 +202,8 @@ def read_bundle(directory: Path) -> Bundle:
     for name in ("files", "card"):
         if not isinstance(document.setdefault(name, {}), Mapping):
             raise BundleError(f"{path}: {name} is {document[name]!r}, not a table; {_DAMAGED}")
+    for name in document["files"]:
+        check_file_name(path, name)
     if document.get("labels", [*LABELS]) != [*LABELS]:
         raise BundleError(
             f"{path}: labels are {document['labels']!r}, but scores are kept in the order "
@@ -216,6 +219,16 @@ def read_bundle(directory: Path) -> Bundle:
         parts={name: value for name, value in document.items() if name not in known},
         **fields,
     )
+
+
+def check_file_name(manifest: Path, name: object) -> None:
+    """Raise BundleError if what a manifest names is not a file in the folder of the bundle."""
+    plain = isinstance(name, str) and name not in ("", ".", "..") and name.isprintable()
+    if not plain or "/" in str(name) or "\\" in str(name):
+        raise BundleError(
+            f"{manifest}: {name!a} is a path, and files of a bundle are named without one; "
+            f"{_DAMAGED}"
+        )
 
 
 _FIELDS: dict[str, type] = {

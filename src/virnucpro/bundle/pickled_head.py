@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.errors import BundleError
+from virnucpro.storage.digests import refuse_irregular
 
 Array = NDArray[Any]
 
@@ -81,6 +82,7 @@ def read_head(path: Path) -> PickledHead:
 
     Raises BundleError for a file that is missing, truncated, damaged, or holds anything else.
     """
+    refuse_irregular(path)
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise BundleError(f"{path}: larger than any head; give the .pth file of a head")

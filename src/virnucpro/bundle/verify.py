@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virnucpro.bundle.catalogue import git_blob_id
-from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.manifest import MANIFEST, Bundle, check_file_name
 from virnucpro.errors import BundleError
 from virnucpro.storage.digests import file_digest
 
@@ -38,6 +38,7 @@ def listed_files(bundle: Bundle) -> Iterator[tuple[Path, str]]:
             )
         place = bundle.path / path
         for name, sha256 in sums.items():
+            check_file_name(bundle.path / MANIFEST, name)
             # An encoder may be one file, and then path names it.
             yield (place if place.name == name else place / name), sha256
 
@@ -45,9 +46,10 @@ def listed_files(bundle: Bundle) -> Iterator[tuple[Path, str]]:
 def verified(bundle: Bundle) -> Iterator[Checked]:
     """Every file of a bundle, read whole, one after the other."""
     for path, sha256 in listed_files(bundle):
-        yield _checked(path, sha256)
+        yield _checked(path, sha256, own=path.parent == bundle.path)
     head = bundle.parts.get("head")
-    if isinstance(head, Mapping):
+    if isinstance(head, Mapping) and head.get("file") is not None:
+        check_file_name(bundle.path / MANIFEST, head.get("file"))
         path = bundle.path / str(head.get("file"))
         try:
             other = path.is_file() and git_blob_id(path.read_bytes()) != head.get("git_blob")
@@ -58,9 +60,13 @@ def verified(bundle: Bundle) -> Iterator[Checked]:
                 yield Checked(path, "has another git blob id than bundle.toml names")
 
 
-def _checked(path: Path, sha256: str) -> Checked:
+def _checked(path: Path, sha256: str, *, own: bool) -> Checked:
+    """own: whether it lies in the bundle; of others, which may be private, nothing is told."""
     try:
         found = file_digest(path, afresh=True)
     except BundleError as error:
         return Checked(path, str(error).removeprefix(f"{path}: "))
-    return Checked(path, "" if found == sha256 else f"its sha256 is {found} instead of {sha256}")
+    if found == sha256:
+        return Checked(path, "")
+    instead = f"is {found} instead of {sha256}" if own else f"is not {sha256}"
+    return Checked(path, f"its sha256 {instead}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from virnucpro.encoders.turns import Visitor
 from virnucpro.encoders.weights.load import find_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames
-from virnucpro.tokens import TokenRows
+from virnucpro.tokens import TokenRows, UInt16
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
 HEAD = "head.safetensors"
@@ -70,6 +71,17 @@ class FrameEncoders:
             nucleotides_MC = self.dnabert_s.rows(nucleotides)
         with second.there():
             return torch.cat((nucleotides_MC, self.esm2.rows(protein)), dim=1)
+
+    def wide_features_of(self, nucleotides: Sequence[UInt16], protein: Sequence[UInt16]) -> Tensor:
+        """The same in fp32, of the ids of each frame; see Encoder.wide_rows."""
+        if self.turns is None:
+            parts = self.dnabert_s.wide_rows(nucleotides), self.esm2.wide_rows(protein)
+            return torch.cat(parts, dim=1)
+        first, second = self.turns
+        with first.there():
+            nucleotides_MC = self.dnabert_s.wide_rows(nucleotides)
+        with second.there():
+            return torch.cat((nucleotides_MC, self.esm2.wide_rows(protein)), dim=1)
 
 
 class FrameClassifier:
@@ -187,6 +199,8 @@ class FrameClassifier:
             with computing(self.name, self.device):
                 if copied is not None:
                     copied.synchronize()
+                if self.precision == "fp16":
+                    self._mend(prepared, on_host)
             found, *vectors = (tensor.numpy() for tensor in on_host)
             width = self._encoders.dnabert_s.width
             return frame_scores_to_chunks(
@@ -200,6 +214,22 @@ class FrameClassifier:
             )
 
         return scores
+
+    def _mend(self, prepared: PreparedFrames, on_host: Sequence[Tensor]) -> None:
+        """Compute frames again in fp32 whose numbers overflowed in fp16, in place.
+
+        An overflow reaches every number of its frame, and no other frame: both encoders end in a
+        LayerNorm, which makes of an infinite number one that is undefined.
+        """
+        lost = np.flatnonzero(~np.isfinite(on_host[0].numpy()).all(axis=1))
+        if not len(lost):
+            return
+        features = self._encoders.wide_features_of(
+            prepared.nucleotides.of_rows(lost), prepared.protein.of_rows(lost)
+        )
+        on_host[0][lost] = self._head.probabilities(features).cpu()
+        if self._keeps:
+            on_host[1][lost] = features.cpu()
 
 
 def _loaded(

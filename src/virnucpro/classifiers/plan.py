@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 
-# 2 Mnt hold some 6,000 open frames, 60 batches of a GPU: few pads, and a kill costs seconds. The
-# first block is what a GPU waits for, so it holds less.
-CUDA_BLOCK_NT = 2_000_000
+# 500 knt hold some 1,000 to 3,000 open frames, 2 s of a GPU: few pads, a kill costs little, and of
+# several GPUs none waits long for the last block of another. The first block is what a GPU waits
+# for, so it holds less.
+CUDA_BLOCK_NT = 500_000
 CUDA_FIRST_NT = 250_000
 
 
@@ -99,4 +100,4 @@ def chosen(model: Model, device: "str | torch.device", precision: str) -> tuple[
             "computes in fp32, bf16 or fp16"
         )
     agrees = "bf16" in model.parts.get("agreement", {})
-    return name, precision_for(precision, name, agrees)
+    return name, precision_for(precision, name, agrees, guarded=model.kind == "frames")

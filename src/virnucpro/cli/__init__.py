@@ -21,8 +21,9 @@ from virnucpro.cli.merge import merge
 from virnucpro.cli.predict import predict
 from virnucpro.cli.report import report
 from virnucpro.cli.signals import INTERRUPTED, stop
-from virnucpro.cli.terminal import complain
+from virnucpro.cli.terminal import complain, unfailing_stderr
 from virnucpro.cli.train import train
+from virnucpro.cli.unknown_option import suggesting
 from virnucpro.cli.validate import validate
 from virnucpro.cli.values import EMPTY
 from virnucpro.errors import OutOfMemory, Terminated, VirnucproError
@@ -85,26 +86,29 @@ for command in (
     program.add_command(command)
 
 
-def main() -> NoReturn:
-    """Run the program and exit."""
+def main(command: click.Command = program) -> NoReturn:
+    """Run the program, or another with its exit codes, and exit."""
     try:
         # A path need not be UTF-8; stderr escapes by itself.
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        code = _run()
+        sys.stderr = unfailing_stderr()
+        code = _run(command)
     except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module
         code = _stopped(error)
     stop.end()
     sys.exit(code)
 
 
-def _run() -> int:
+def _run(command: click.Command = program) -> int:
     try:
-        code = int(program.main(standalone_mode=False) or 0)
+        code = int(command.main(standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            error = suggesting(error)
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:

@@ -9,16 +9,10 @@ import rich_click as click
 from virnucpro.cli.completion import all_names, bundle_names, published_names
 from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
+from virnucpro.progress import escaped
 
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
-
-catalogue_option = click.option(
-    "--catalogue",
-    type=FILE,
-    metavar="FILE",
-    help="List of known bundles to use instead of the package's own, as for a mirror.",
-)
 
 
 @click.group()
@@ -27,18 +21,26 @@ def bundles() -> None:
 
 
 @bundles.command("list")
-@catalogue_option
-def list_(catalogue: Path | None) -> None:
+def list_() -> None:
     """List the bundles that are embedded, downloaded, or known and can be downloaded."""
-    from virnucpro.bundle import aliases_of, downloaded_bundles, embedded_bundles, load
+    from virnucpro.bundle import (
+        DEFAULT_BUNDLE,
+        aliases_of,
+        downloaded_bundles,
+        embedded_bundles,
+        find,
+        load,
+    )
     from virnucpro.bundle.catalogue import newest, read_catalogue
     from virnucpro.cli.cards import contents, megabytes
     from virnucpro.errors import BundleError
 
-    known = read_catalogue(catalogue).bundles
+    known = read_catalogue().bundles
     header = ("bundle", "also called", "where", "chunk_nt", "kind", "MB", "what it is")
     rows: list[tuple[str, ...]] = []
+    default = find(DEFAULT_BUNDLE)
     here = [("embedded", bundle.path) for bundle in embedded_bundles()]
+    here.sort(key=lambda each: each[1] != default)  # it comes first
     here += [("downloaded", path) for path in downloaded_bundles()]
     for where, path in here:
         try:
@@ -48,6 +50,7 @@ def list_(catalogue: Path | None) -> None:
             rows.append((path.name, "", "damaged", "", "", "", str(error)))
             continue
         aliases = ", ".join(aliases_of(bundle))
+        where = f"{where}, default" if path == default else where
         rows.append((bundle.name, aliases, where, *numbers, bundle.description))
     names_here = {path.name for _, path in here}
     alias_of = {name: alias for alias, name in newest(k.name for k in known).items()}
@@ -64,8 +67,7 @@ def list_(catalogue: Path | None) -> None:
 @click.argument("bundle", type=NAME, shell_complete=all_names)
 @click.option("--all", "everything", is_flag=True, help="Print every table of its card.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
-@catalogue_option
-def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -> None:
+def show(bundle: str, everything: bool, as_json: bool) -> None:
     """Show the card of a bundle: what it is, and how well it does; with --all how it was made, too.
 
     Of a bundle that is known but not here: its parts, with their size, licence and origin.
@@ -79,7 +81,7 @@ def show(bundle: str, everything: bool, as_json: bool, catalogue: Path | None) -
     from virnucpro.bundle.manifest import read_manifest
     from virnucpro.cli.cards import card_tables, contents, essentials, known_manifest
 
-    known = read_catalogue(catalogue).find(bundle)
+    known = read_catalogue().find(bundle)
     if known is not None and find(bundle) is None:
         document = known_manifest(known)
     else:
@@ -109,7 +111,8 @@ def verify(bundle: str) -> int:
     wrong, total = [], 0
     for checked in verified(found):
         fault = checked.fault
-        click.echo(f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}")
+        line = f"WRONG {checked.path}: {fault}" if fault else f"ok    {checked.path}"
+        click.echo(escaped(line))
         total += 1
         if fault:
             wrong.append(checked.path.name)
@@ -139,17 +142,14 @@ def verify(bundle: str) -> int:
     "source",
     type=FILE,
     metavar="DIR",
-    help="Take everything from this folder, without any network: one made with --to elsewhere, or "
-    "one with the published files somewhere in it.",
+    help="Take everything from this folder, made with --to elsewhere, without any network.",
 )
-@catalogue_option
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress, only what was done.")
 def download(
     name: str,
     to: Path | None,
     source: Path | None,
-    catalogue: Path | None,
     quiet: bool,
     no_progress: bool,
 ) -> None:
@@ -163,23 +163,24 @@ def download(
     virnucpro bundles download virnucpro-500 --to carried
     virnucpro bundles download virnucpro-500 --from carried
     """
-    if catalogue is None and _is_embedded(name):
+    if _is_embedded(name):
         if to is not None or source is not None:
             raise click.UsageError(f"{name} comes with the program; leave out --to and --from.")
         if not quiet:
             here = f"{name} comes with the program, so it is here: use it with --bundle {name}"
             click.echo(folded(here), err=True)
         return
-    known = _known(name, catalogue)
+    known = _known(name)
     from virnucpro.bundle.download import download as acquired
     from virnucpro.bundle.download import placed
     from virnucpro.cli.cards import card_tables, known_manifest
 
     with Screen(quiet=quiet, bar=not no_progress) as screen:
-        manifest = known_manifest(known, placed(known, to, source))
+        places = placed(known, to, source)
+        manifest = known_manifest(known, places)
         for part in card_tables(manifest, PAPER_WIDTH):
             screen.table(part)
-        bundle = acquired(known, to, source, screen)
+        bundle = acquired(known, places, source, screen)
         screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")
         screen.line(f"use it with --bundle {to or known.name}")
 
@@ -190,14 +191,14 @@ def _is_embedded(name: str) -> bool:
     return any(name in (bundle.name, *aliases_of(bundle)) for bundle in embedded_bundles())
 
 
-def _known(name: str, catalogue: Path | None) -> "Known":
+def _known(name: str) -> "Known":
     from virnucpro.bundle.catalogue import read_catalogue
     from virnucpro.errors import BundleError
 
-    listed = read_catalogue(catalogue)
+    listed = read_catalogue()
     known = listed.find(name)
     if known is None:
-        names = ", ".join(model.name for model in listed.bundles) or "none"
+        names = ", ".join(model.name for model in listed.bundles)
         raise BundleError(
             f"{name}: no bundle of this name can be downloaded; those that can are {names}"
         )
@@ -235,5 +236,5 @@ def import_(
 
     made = import_head(head, out, chunk, encoders, copy=copy)
     for line in made.found:
-        click.echo(line, err=True)
+        click.echo(escaped(line), err=True)
     click.echo(f"{out}: {made.bundle.provenance}; sha256 {made.bundle.sha256}", err=True)

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro.cli.terminal import tables_in_parts
+from virnucpro.progress import escaped
 
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
@@ -163,7 +164,7 @@ def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     top = Table(box=None, show_header=False)
     for name, value in manifest.items():
         if not isinstance(value, Mapping) and not _is_rows(value):
-            top.add_row(Text(name), _folding(value))
+            top.add_row(Text(escaped(name)), _folding(value))
     yield top
     yield from _calibrated(manifest, width)
     parts = {name: value for name, value in manifest.items() if isinstance(value, Mapping)}
@@ -176,9 +177,9 @@ def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
 def _part(title: str, part: Manifest, width: int) -> Iterator[Table]:
     rows = {name: value for name, value in part.items() if not _is_table(value)}
     if rows:
-        table = Table(title=Text(title), box=None, show_header=False, title_justify="left")
+        table = Table(title=Text(escaped(title)), box=None, show_header=False, title_justify="left")
         for name, value in rows.items():
-            table.add_row(Text(name), _folding(value))
+            table.add_row(Text(escaped(name)), _folding(value))
         yield table
     for name, value in part.items():
         if _is_rows(value):
@@ -204,7 +205,7 @@ def _is_table(value: object) -> bool:
 
 def _folding(value: object) -> Text:
     """A value that may be longer than its column: a sha256 must not end in dots."""
-    return Text(in_line(value), overflow="fold")
+    return Text(escaped(in_line(value)), overflow="fold")
 
 
 def in_line(value: object) -> str:

@@ -10,7 +10,7 @@ from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
-from virnucpro.progress import Position
+from virnucpro.progress import WARNING, Position
 
 if TYPE_CHECKING:
     from virnucpro.measure.accuracy import Evaluation
@@ -23,7 +23,7 @@ FEW = 100
 @click.argument("bundle", type=NAME, shell_complete=bundle_names)
 @click.option_panel("Labelled sequences", options=[*OPTIONS, "--novelty"])
 @click.option_panel("Classifier", options=["--threshold", "--precision", "--threads"])
-@click.option_panel("Output", options=["--json", "--quiet", "--no-progress"])
+@click.option_panel("Output", options=["--json", "--into", "--quiet", "--no-progress"])
 @labelled_options
 @click.option(
     "--novelty",
@@ -46,6 +46,13 @@ FEW = 100
     type=FILE,
     help="Also write everything as JSON.",
 )
+@click.option(
+    "--into",
+    type=FILE,
+    metavar="DIR",
+    help="Write what was measured into the card of the bundle in this directory, which must be the "
+    "one that is measured and your own; `bundles show`, reports and run.json tell it then.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the tables only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress.")
 def evaluate(
@@ -59,6 +66,7 @@ def evaluate(
     precision: str,
     threads: int | None,
     json_path: Path | None,
+    into: Path | None,
     quiet: bool,
     no_progress: bool,
 ) -> None:
@@ -66,7 +74,8 @@ def evaluate(
 
     Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
     positives, by chunk and by contig, over all and per group, level and source where these are
-    known, and by novelty. What has no score ranks lowest.
+    known, and by novelty. What has no score ranks lowest. Where the bundle was trained on such
+    sequences, where some are on both sides, and where the AUROC is below 0.5, a warning says so.
 
     \b
     virnucpro evaluate mini-500 --positive viral.fasta --negative host.fasta
@@ -75,12 +84,16 @@ def evaluate(
     from virnucpro.bundle import load
     from virnucpro.devices.machine import use_threads
     from virnucpro.measure.accuracy import evaluate as measure
+    from virnucpro.measure.card import check_own, keep_card
+    from virnucpro.measure.doubts import doubts
     from virnucpro.measure.labels import with_novelty
     from virnucpro.storage.atomic import write_json
 
     if json_path is not None:
         check_json_file(json_path)
     found = load(bundle)
+    if into is not None:
+        check_own(found, into)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         contigs = read_labelled(fasta, labels, positive, negative, screen).contigs
         if novelty is not None:
@@ -114,10 +127,17 @@ def evaluate(
             calibration=found.calibration,
             contig_threshold=found.record_threshold if threshold is None else threshold,
         )
+        warnings = list(doubts(found, contigs, evaluation))
+        for sentence in warnings:
+            screen.line(f"{WARNING}{sentence}")
     _print(evaluation)
     if json_path is not None:
         document = {"bundle_sha256": found.sha256, "precision": classifier.precision}
-        write_json(json_path, document | evaluation.as_dict())
+        write_json(json_path, document | evaluation.as_dict() | {"warnings": warnings})
+    if into is not None:
+        files = [path.name for path in (*fasta, *positive, *negative)]
+        changed = keep_card(found, evaluation, classifier.precision, files, warnings)
+        click.echo(f"{into}: the card is written; its sha256 is now {changed.sha256}", err=True)
 
 
 def _print(evaluation: "Evaluation") -> None:

@@ -229,7 +229,8 @@ def _refusing(command: Command) -> Command:
     type=click.Choice(["auto", "fp32", "bf16", "fp16", "fp8"]),
     default="auto",
     show_default=True,
-    help="auto: bf16 on a GPU of capability 8.0 or more; on a processor bf16 where it multiplies "
+    help="auto: on a GPU fp16 for published encoders, whose overflows are computed again in fp32, "
+    "and bf16 for embedded bundles (capability 8.0); on a processor bf16 where it multiplies "
     "that in hardware and the bundle states how well it agrees with fp32; otherwise fp32. fp8 "
     "needs a Hopper GPU and published encoders, and agrees less (docs/performance.md).",
 )
@@ -254,13 +255,13 @@ def _refusing(command: Command) -> Command:
 )
 @click.option(
     "--attention",
-    type=click.Choice(["auto", "triton", "flash", "cudnn", "efficient", "flex", "math"]),
+    type=click.Choice(["auto", "triton", "flash", "cudnn", "efficient", "math"]),
     default="auto",
     show_default=True,
     help="Attention kernel: triton is ours, by the algorithm of FlashAttention-2, with ALiBi and "
     "rotary positions in it; flash is PyTorch's FlashAttention-2, cudnn cuDNN's, efficient the "
-    "memory-efficient one, flex FlexAttention, math softmax written out. One that is named runs, "
-    "or the program says why it cannot; auto chooses by device. The log says what ran.",
+    "memory-efficient one, math softmax written out. One that is named runs, or the program says "
+    "why it cannot; auto chooses by device. The log says what ran.",
 )
 @click.option(
     "--batch-tokens",

@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from io import FileIO, TextIOWrapper
 from textwrap import fill
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 import rich_click as click
 from rich.console import Console
@@ -26,7 +28,10 @@ from rich.text import Text
 from virnucpro.cli.forecast import Forecast
 from virnucpro.cli.signals import stop
 from virnucpro.devices.memory import peak_memory_bytes
-from virnucpro.progress import WARNING, Position
+from virnucpro.progress import WARNING, Position, escaped
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 240
@@ -92,12 +97,12 @@ def tables_in_parts(
     for number, part in enumerate(columns_fitting([header, *rows], width, repeated)):
         if number and not any(row[column] for row in rows for column in part[repeated:]):
             continue
-        table = Table(title=Text(title) if title else None, title_justify="left", box=None)
+        table = Table(title=Text(escaped(title)) if title else None, title_justify="left", box=None)
         title = f"{title.removesuffix(CONTINUED)}{CONTINUED}" if title else ""
         for column in part:
-            table.add_column(Text(header[column]), overflow="fold")
+            table.add_column(Text(escaped(header[column])), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(row[column]) for column in part))
+            table.add_row(*(Text(escaped(row[column])) for column in part))
         yield table
 
 
@@ -119,6 +124,7 @@ def folded(text: str, *, stderr: bool = True) -> str:
     Nothing else is broken, so a path without blanks stays whole, however long; a tab becomes
     blanks.
     """
+    text = escaped(text)
     stream = sys.stderr if stderr else sys.stdout
     if stream is None or not stream.isatty():
         return text
@@ -129,6 +135,21 @@ def folded(text: str, *, stderr: bool = True) -> str:
         fill(x, width, break_long_words=False, break_on_hyphens=False) for x in text.split("\n")
     )
     return "\n".join(lines)
+
+
+class _Unfailing(FileIO):
+    """A descriptor that takes everything, also where its disk is full or nobody reads it."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
+def unfailing_stderr() -> TextIO:
+    """Return standard error such that what cannot be printed changes nothing else."""
+    raw, encoding = _Unfailing(2, "w", closefd=False), sys.stderr.encoding
+    return TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True, write_through=True)
 
 
 def complain(text: str) -> None:

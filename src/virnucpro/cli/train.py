@@ -92,6 +92,7 @@ def kmer(
     \b
     virnucpro train kmer --positive viral.fasta --negative host.fasta -o mine
     """
+    from virnucpro.bundle.sketch import add_sketch
     from virnucpro.bundle.write import check_free
     from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 
@@ -113,6 +114,7 @@ def kmer(
             chunk_nt=chunk_nt,
             validated_nt=settings.shortest_nt,
         )
+        bundle = add_sketch(bundle, (contig.sequence for contig in data.contigs))
         _tell(screen, fit.record["slice_auroc"], bundle)
 
 
@@ -177,6 +179,7 @@ def head(
     virnucpro train head --dnabert DNABERT --esm ESM -o mine \\
           --positive viral.fasta --negative host.fasta
     """
+    from virnucpro.bundle.sketch import add_sketch
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
@@ -192,6 +195,7 @@ def head(
         bundle = write_frames_bundle(
             out, fit, name or out.name, description, dnabert, esm, copy=copy
         )
+        bundle = add_sketch(bundle, (contig.sequence for contig in data.contigs))
         _tell(screen, fit.record["slice_auroc"], bundle)
 
 
@@ -254,6 +258,7 @@ def encoder(
     \b
     virnucpro train encoder --positive viral.fasta --negative host.fasta -o mine
     """
+    from virnucpro.bundle.sketch import add_sketch
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
     from virnucpro.encoders.precision import device_of
@@ -294,5 +299,6 @@ def encoder(
             validated_nt=min(settings.slice_lengths_nt),
         )
         areas = fit.record["slice_auroc"].values()
+        bundle = add_sketch(bundle, (contig.sequence for contig in data.contigs))
         _tell(screen, sum(areas) / len(areas), bundle)
     return 0

@@ -10,6 +10,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.options import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import complain, folded
 from virnucpro.cli.values import FILE, NAME
+from virnucpro.progress import escaped
 
 if TYPE_CHECKING:
     from virnucpro.run.validate import Inspection
@@ -78,10 +79,10 @@ def validate(
 
 def _print(found: "Inspection") -> None:
     if found.sample is None:
-        click.echo(f"{found.path}: could not be opened")
+        click.echo(escaped(f"{found.path}: could not be opened"))
         return
     mates = f" and {found.mates}" if found.mates else ""
-    click.echo(f"{found.path}{mates}, sample {found.sample}")
+    click.echo(escaped(f"{found.path}{mates}, sample {found.sample}"))
     lengths = "" if found.longest_nt is None else f", {found.shortest_nt:,} to {found.longest_nt:,}"
     short = f", {found.short:,} shorter than --min-length" if found.short else ""
     click.echo(f"  records  {found.records:,}, of these {found.empty:,} empty{short}")

@@ -5,7 +5,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from virnucpro.devices.machine import BF16_CAPABILITY, FP8_CAPABILITY, cpu_has_bf16, gpu_count
+from virnucpro.devices.machine import (
+    BF16_CAPABILITY,
+    FP8_CAPABILITY,
+    FP16_CAPABILITY,
+    cpu_has_bf16,
+    gpu_count,
+)
 from virnucpro.errors import DeviceError, SettingsError
 
 if TYPE_CHECKING:
@@ -66,12 +72,14 @@ def known_device(device: object) -> str:
     return name
 
 
-def precision_for(wish: str, device: str, bf16_agrees: bool) -> str:
+def precision_for(wish: str, device: str, bf16_agrees: bool, guarded: bool = False) -> str:
     """The precision to compute in.
 
-    auto is bf16 on CUDA of capability 8.0 and up, on a CPU bf16 where it is in hardware and the
-    bundle states its agreement with fp32 (bf16_agrees), else fp32. Raises SettingsError for a name
-    that is none, DeviceError for a device that is not there.
+    auto is on CUDA of capability 7.0 and up fp16 where an overflow is mended (guarded), which
+    rounds eight times finer than bf16; else bf16 from 8.0 on; on a CPU bf16 where it is in hardware
+    and the bundle states its agreement with fp32 (bf16_agrees); else fp32.
+
+    Raises SettingsError for an unknown name, DeviceError for a device that is missing.
     """
     if wish not in PRECISIONS:
         raise SettingsError(f"precision {wish!r} is not known; choose {', '.join(PRECISIONS)}")
@@ -79,7 +87,10 @@ def precision_for(wish: str, device: str, bf16_agrees: bool) -> str:
         return wish
     if device.startswith("cpu"):
         return "bf16" if bf16_agrees and cpu_has_bf16() else "fp32"
-    return "bf16" if _capability(device) >= BF16_CAPABILITY else "fp32"
+    capability = _capability(device)
+    if guarded and capability >= FP16_CAPABILITY:
+        return "fp16"
+    return "bf16" if capability >= BF16_CAPABILITY else "fp32"
 
 
 def check_present(device: str) -> None:

@@ -17,6 +17,8 @@ from virnucpro.errors import SettingsError
 if TYPE_CHECKING:
     pass
 
+# Matrix units for fp16.
+FP16_CAPABILITY = (7, 0)
 BF16_CAPABILITY = (8, 0)
 FP8_CAPABILITY = (9, 0)
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -120,6 +122,25 @@ def gpu_count() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def gpu_utilisation(device: str) -> float | None:
+    """Return the share of the last moments in which a GPU computed, by its driver; None: unknown.
+
+    Known where nvidia-ml-py is installed.
+    """
+    if not device.startswith("cuda"):
+        return None
+    try:
+        from pynvml import NVMLError
+    except ImportError:
+        return None
+    import torch
+
+    try:
+        return torch.cuda.utilization(device) / 100
+    except (NVMLError, RuntimeError):  # a driver that does not tell
+        return None
 
 
 def device_name(device: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,7 +41,6 @@ NAMES = {
 }
 WITH_BIAS = {"memory-efficient", "cuDNN flash", "Triton flash"}
 SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "_scaled_dot_product_attention_math"}
-FLEX = "FlexAttention"
 
 # What ran, by what was asked for; a context of its own in every thread.
 _SEEN: ContextVar[dict[Any, str] | None] = ContextVar("kernels seen", default=None)
@@ -245,31 +244,6 @@ def _triton(
     )
 
 
-def _flex(
-    q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask, scale: float | None
-) -> Tensor:
-    """FlexAttention, compiled once for each shape, with ALiBi and pads as a score_mod."""
-    keep_BT, slopes_H = mask.keep, mask.slopes
-
-    def changed(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        if slopes_H is not None:
-            score = score - slopes_H[h] * (i - j).abs()
-        return score if keep_BT is None else torch.where(keep_BT[b, j], score, -torch.inf)
-
-    changes = keep_BT is not None or slopes_H is not None
-    mixed: Tensor = _flex_compiled()(
-        q_BHTD, k_BHTD, v_BHTD, score_mod=changed if changes else None, scale=scale
-    )
-    return mixed
-
-
-@cache
-def _flex_compiled() -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=False)
-
-
 # q, k, v, mask, and what to scale scores with where it is not D ** -0.5 of what is given.
 Kernel = Callable[[Tensor, Tensor, Tensor, Mask, float | None], Tensor]
 KERNELS: Mapping[str, Kernel] = {
@@ -277,12 +251,11 @@ KERNELS: Mapping[str, Kernel] = {
     "flash": _flash,
     "cudnn": _only(SDPBackend.CUDNN_ATTENTION),
     "efficient": _only(SDPBackend.EFFICIENT_ATTENTION),
-    "flex": _flex,
     "math": _math,
     "products": _products,
     "sdpa": _sdpa,
 }
-# Widths of a head that a kernel takes: multiples of 8, or from 16 on powers of two.
+# Kernels that take heads whose width is a multiple of 8.
 ALIGNED = ("flash", "cudnn", "efficient")
 # The widest head that triton takes.
 TRITON_WIDTH = 128
@@ -290,7 +263,7 @@ TRITON_WIDTH = 128
 SHORT_WIDTH = 64
 # Kernels that give queries and keys their rotary positions themselves.
 TURNING = ("triton",)
-BACKENDS = ("auto", "triton", "flash", "cudnn", "efficient", "flex", "math")
+BACKENDS = ("auto", "triton", "flash", "cudnn", "efficient", "math")
 
 
 def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool) -> str | None:
@@ -368,15 +341,6 @@ def attention(
     seen = _SEEN.get()
     if seen is None or asked in seen:
         return _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
-    if kernel == "flex":  # the dispatcher does not see into compiled code
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CUDA]) as trace:
-            mixed_BHTD = _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
-            torch.cuda.synchronize()
-        ran = [event.key for event in trace.key_averages()]
-        seen[asked] = FLEX if any("flex_attention" in name for name in ran) else _unknown(ran)
-        return mixed_BHTD
     with _Operations() as operations:
         mixed_BHTD = _run(kernel, q_BHTD, k_BHTD, v_BHTD, mask)
     seen[asked] = _name(operations.names, mask)
@@ -391,8 +355,6 @@ def _run(kernel: str, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask: Mask
         more = -width % 8
     elif kernel == "triton":
         more = width % 2
-    elif kernel == "flex":
-        more = max(16, 1 << (width - 1).bit_length()) - width
     if not more:
         return KERNELS[kernel](q_BHTD, k_BHTD, v_BHTD, mask, None)
     q, k, v = (F.pad(x_BHTD, (0, more)) for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
@@ -430,11 +392,9 @@ def _name(operations: list[str], mask: Mask) -> str:
     if fused:
         biased = mask.slopes is not None and fused[0] in WITH_BIAS
         return f"{fused[0]} with bias" if biased else fused[0]
-    return "math" if SOFTMAX & set(operations) else _unknown(operations)
-
-
-def _unknown(names: list[str]) -> str:
-    return f"unknown ({' '.join(sorted(set(names)))})"
+    if SOFTMAX & set(operations):
+        return "math"
+    return f"unknown ({' '.join(sorted(set(operations)))})"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from virnucpro.devices.out_of_memory import fitting
 from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.batching import token_batches
 from virnucpro.encoders.copies import Staging
+from virnucpro.encoders.widened import widened
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, TokenRows, padded
 
@@ -27,6 +28,8 @@ Tokenize = Callable[[Sequence[str]], list[Ids]]
 
 # Enough rows for full use of a CPU's matrix units.
 BATCH_TOKENS = 4096
+# A batch in fp32 takes twice the memory a token, beside a layer whose weights are twice as large.
+WIDE_SHARE = 4
 
 
 class Model(Protocol):
@@ -59,7 +62,7 @@ class Encoder:
     attention.BACKENDS. On CUDA also: pinned and streams (see Staging), and cache_clear_interval,
     the number of batches after which the allocator's cache is emptied, 0 for never.
 
-    forwards, tokens, pads: counts of all batches so far.
+    forwards, tokens, pads: counts of all batches so far; widened: of sequences by wide_rows.
     """
 
     def __init__(
@@ -86,10 +89,28 @@ class Encoder:
         self.pinned = pinned
         self.streams = streams
         self.cache_clear_interval = cache_clear_interval
-        self.forwards = self.tokens = self.pads = 0
+        self.forwards = self.tokens = self.pads = self.widened = 0
         self._kernels: dict[Any, str] = {}
         self._tokenize = tokenize
         self._staging: Staging | None = None
+
+    def wide_rows(self, sequences: Sequence[NDArray[np.integer[Any]]]) -> Tensor:
+        """Return the embedding of each sequence of ids, computed in fp32 by the weights in 16 bits.
+
+        For sequences whose numbers overflowed: weights are widened for every batch, which is slow.
+        float32 (rows, C) on the device, in their order.
+        """
+        module = widened(_module_of(self.model))
+        found = torch.empty(len(sequences), self.width, device=self.device)
+        budget = max(1, self.batch_tokens // WIDE_SHARE)
+        for batch in token_batches(list(map(len, sequences)), budget):
+            ids = padded([sequences[row] for row in batch], self.model.pad)
+            ids_BT = torch.from_numpy(ids).to(self.device)
+            with torch.no_grad(), _current(self.device):
+                hidden_BTC = module(ids_BT, backend="auto", padded=None)
+                found[batch] = module.pool(hidden_BTC, ids_BT).float()
+        self.widened += len(sequences)
+        return found
 
     def fit_memory(self) -> None:
         """Halves the budget of a batch until one fits into what is free on the device."""
@@ -117,7 +138,8 @@ class Encoder:
     @property
     def batches(self) -> Batches:
         """All batches so far."""
-        return Batches(self.budget, self.batch_tokens, self.forwards, self.tokens, self.pads)
+        counts = (self.forwards, self.tokens, self.pads, self.widened)
+        return Batches(self.budget, self.batch_tokens, *counts)
 
     @property
     def padding(self) -> float | None:
@@ -229,6 +251,11 @@ class Encoder:
         """
         rows: NDArray[np.float32] = self.rows(self.ids(sequences)).cpu().numpy()
         return rows
+
+
+def _module_of(model: Model) -> Any:  # noqa: ANN401
+    """Return the module whose weights a model computes with."""
+    return model if isinstance(model, torch.nn.Module) else getattr(model, "model")  # noqa: B009
 
 
 def _current(device: torch.device) -> AbstractContextManager[None]:

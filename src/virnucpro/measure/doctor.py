@@ -106,8 +106,6 @@ def _attention(device: torch.device) -> Iterator[Finding]:
     for biased, kind in ((False, "ESM-2"), (True, "DNABERT-S, with ALiBi")):
         for precision, dtype in dtypes.items():
             for backend in BACKENDS:
-                if backend == "flex" and precision != "bf16":
-                    continue  # compiled for each anew, which takes seconds
                 where = f"{device}, attention of {kind}, {precision}, {backend}"
                 if reason := why_not(backend, device, dtype, biased):
                     if device.type != "cpu":

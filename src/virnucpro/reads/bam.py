@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,6 +26,7 @@ from virnucpro.reads.compression import (
     is_filler,
 )
 from virnucpro.reads.contig import Entries, printable
+from virnucpro.reads.reference import indexed
 
 if TYPE_CHECKING:
     import pysam
@@ -81,6 +82,7 @@ def entries(
     """
     head = stream.peek(READ_BYTES)
     end = _End(head, form)
+    reference = reference if form == "CRAM" else None
     with (
         _piped(stream, end) as (pipe, pump),
         _alignments(pipe, pump, end, path, reference) as alignments,
@@ -115,7 +117,8 @@ def _explain(error: Exception, end: "_End", form: str, number: int, path: Path) 
     if form == "CRAM" and end.whole:
         raise InputError(
             f"this CRAM cannot be decoded after record {number}: its reference is missing "
-            "or another one; give the right one with --reference FASTA",
+            "or another one, or the index beside it (.fai) is of another; give the right one with "
+            "--reference FASTA",
             path,
         ) from error
     if form == "SAM" and end.whole:
@@ -206,15 +209,12 @@ def _alignments(
         ) from error
     loud = pysam.set_verbosity(0)  # what htslib prints by itself is said by us
     pysam.set_encoding_error_handler("surrogateescape")  # names need not be UTF-8
-    try:
+    with ExitStack() as ends:
+        ends.callback(pysam.set_verbosity, loud)
+        name = None if reference is None else os.fspath(ends.enter_context(indexed(reference)))
         try:
             with _silent_collector():
-                alignments = pysam.AlignmentFile(
-                    pipe,
-                    "r",
-                    check_sq=False,
-                    reference_filename=None if reference is None else os.fspath(reference),
-                )
+                alignments = pysam.AlignmentFile(pipe, "r", check_sq=False, reference_filename=name)
         except (OSError, ValueError) as error:
             pump.drain(pipe)
             if not end.whole:
@@ -226,8 +226,6 @@ def _alignments(
         finally:
             with suppress(OSError):  # of a stream that broke, which was said
                 alignments.close()
-    finally:
-        pysam.set_verbosity(loud)
 
 
 @contextmanager

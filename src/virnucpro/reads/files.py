@@ -24,7 +24,6 @@ from virnucpro.reads.streams import STDIN, Spool
 # What a file is by its first bytes, and what to do.
 _ANOTHER = "give FASTA, FASTQ, BAM or CRAM"
 _PACKED = "unpack it, and name the files in it"
-_EXPORT = "export its sequences as FASTA"
 _PAGE = "a web page", "the download went wrong, so fetch the file itself"
 _UTF16 = "text in UTF-16", "save it as UTF-8"
 _FOREIGN = {
@@ -32,20 +31,12 @@ _FOREIGN = {
     b"\x1f\x8b": ("compressed twice", "decompress it once, as with gzip -d"),
     b"\x1f\x9d": ("packed by compress", "unpack it with uncompress"),
     b"\x04\x22\x4d\x18": ("packed by lz4", "unpack it with lz4 -d"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _PACKED),
-    b"Rar!": ("a rar archive", _PACKED),
     b"NCBI.sra": ("an SRA archive", "make FASTQ of it with fasterq-dump"),
     b"\x89HDF": ("an HDF5 file, as FAST5 is", "give what a basecaller makes of it"),
-    b"\x89PNG": ("a picture (PNG)", _ANOTHER),
-    b"\xff\xd8\xff": ("a picture (JPEG)", _ANOTHER),
-    b"GIF8": ("a picture (GIF)", _ANOTHER),
-    b"%PDF": ("a PDF", _ANOTHER),
-    b"\xd0\xcf\x11\xe0": ("an Office document", _EXPORT),
     b"LOCUS ": ("a GenBank file", "get or export it as FASTA"),
     b"ID   ": ("an EMBL or UniProt file", "get or export it as FASTA"),
     b"##fileformat=VCF": ("a VCF file, of variants", _ANOTHER),
     b"##gff": ("a GFF file, of annotations", _ANOTHER),
-    b"{": ("JSON", _ANOTHER),
     b"<!DOCTYPE": _PAGE,
     b"<!doctype": _PAGE,
     b"<html": _PAGE,
@@ -286,7 +277,7 @@ def _nothing() -> None:
 
 
 def _refuse_foreign(head: bytes, path: Path) -> None:
-    begins, first = head.lstrip(), first_line(head)
+    begins, first = head.lstrip(_BEFORE_TEXT), first_line(head)
     found = (found for magic, found in _FOREIGN.items() if begins.startswith(magic))
     what, do = next(found, ("", ""))
     if begins.startswith(b"#") and first.startswith(b">"):
@@ -295,8 +286,9 @@ def _refuse_foreign(head: bytes, path: Path) -> None:
         what, do = "a SAM without its header", "write it with `samtools view -h`"
     if head[_TAR[0] :].startswith(_TAR[1]):
         what, do = "a tar archive", _PACKED
-    if not what and begins[:1] not in b">@#" and b"\0" in head:
-        what, do = "no text", _ANOTHER
+    start = head.lstrip(_BEFORE_TEXT)[:1]
+    if not what and start not in b">@#" and (b"\0" in head or start > b"~"):
+        what, do = "a binary file", _ANOTHER
     if what:
         raise InputError(f"this is {what}; {do}", path)
 

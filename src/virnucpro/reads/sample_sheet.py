@@ -1,6 +1,9 @@
 """A sheet of samples: a tab-separated table of names and files. Knows no run."""
 
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +26,22 @@ class Sample:
 def read_sheet(path: Path) -> list[Sample]:
     """The rows of a sheet whose first line names the columns sample, path and perhaps mates.
 
+    What spreadsheets and R add is passed over: quotes around cells, empty cells behind the last
+    column, rows of empty cells, and a byte-order mark, also that of UTF-16.
+
     Raises InputError naming line and column of all that is wrong, also files that cannot be read.
     """
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        lines = _text(path.read_bytes()).split("\n")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
     except UnicodeDecodeError as error:
         raise InputError(
-            "the sheet is no UTF-8 text; export it as text with tabs between its columns", path
+            "the sheet is no UTF-8 text; export it as UTF-8 (or Unicode) text with tabs between "
+            "its columns",
+            path,
         ) from error
-    header = _cells(lines[0])
+    header = [cell.lower() for cell in _cells(lines[0])]
     if header not in (list(COLUMNS[:2]), list(COLUMNS)):
         raise InputError(
             "the first line must name the columns sample, path and, if wanted, mates, with tabs "
@@ -45,9 +53,9 @@ def read_sheet(path: Path) -> list[Sample]:
     faults: list[InputError] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
-            continue
         cells = _cells(line)
+        if not any(cells):
+            continue
         wrong = [
             InputError(why, path, number)
             for why in (_wrong_columns(cells, len(header)) or _wrong_cells(cells, seen))
@@ -56,7 +64,7 @@ def read_sheet(path: Path) -> list[Sample]:
         faults += wrong
         if not wrong:
             name, file, mates = [*cells, ""][:3]
-            samples.append(Sample(name, Path(file), Path(mates) if mates else None))
+            samples.append(Sample(name, _path(file), _path(mates) if mates else None))
     if faults:
         raise InputError.of(faults)
     if not samples:
@@ -76,8 +84,32 @@ def _do(line: str) -> str:
     return "write that line at the top"
 
 
+def _text(data: bytes) -> str:
+    """Raises UnicodeDecodeError."""
+    encoding = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    return re.sub(r"\r\n?", "\n", data.decode(encoding))
+
+
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split("\t")]
+    """The cells of a line, without those behind the last that holds something."""
+    cells = [_unquoted(cell.strip()) for cell in line.split("\t")]
+    while len(cells) > 1 and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _unquoted(cell: str) -> str:
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return cell[1:-1].replace('""', '"').strip()
+    return cell
+
+
+def _path(text: str) -> Path:
+    """The file that a cell names; ~ is a home, as in a shell."""
+    path = Path(text)
+    with suppress(RuntimeError):  # of nobody here
+        return path.expanduser()
+    return path
 
 
 def _wrong_columns(cells: list[str], columns: int) -> list[str]:
@@ -102,8 +134,10 @@ def _wrong_cells(cells: list[str], seen: Mapping[str, int]) -> Iterator[str]:
     for column, named in (("path", file), ("mates", mates)):
         if named == "-":
             yield f"column {column}: standard input cannot be in a sheet"
+        elif "\0" in named:
+            yield f"column {column}: {named!r} cannot name a file"
         elif named:
             try:
-                open_sources([Path(named)])
+                open_sources([_path(named)])
             except InputError as error:
                 yield f"column {column}: {error}"

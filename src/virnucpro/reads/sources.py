@@ -17,7 +17,7 @@ from virnucpro.reads.compression import DAMAGE, READ_BYTES, text_of
 from virnucpro.reads.contig import IUPAC, Contig, Entry, Seen, decoded_text, why_not_dna
 from virnucpro.reads.files import InputFile, Reading, readable_size
 from virnucpro.reads.mates import alternating, are_pair, interleaved
-from virnucpro.reads.names import decoded, sample_name
+from virnucpro.reads.names import PIPE, decoded, sample_name
 from virnucpro.reads.streams import STDIN
 
 # A letter outside IUPAC in one of so many first records means that the file is no DNA.
@@ -67,6 +67,9 @@ def _source(
         raise InputError("it was given as its own mates; name the file of the others", path)
     files = [InputFile.at(each, reading) for each in of_source]
     name = sample_name(*of_source) if sample is None else decoded(sample)
+    if sample is None and name == PIPE and name != path.name:
+        pipes = sum(other.sample.startswith(PIPE) for other in others)
+        name = f"{PIPE}{pipes + 1}" if pipes else PIPE
     for other in others:
         if other.sample == name and _same_file(other.path, path):
             raise InputError(f"this file was named twice, also as {other.path}; name it once", path)

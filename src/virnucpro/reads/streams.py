@@ -19,7 +19,7 @@ STDIN = Path("-")
 # What is compressed at a time; so many bytes must have come before the first record is read.
 PIECE_BYTES = 1 << 20
 _LEVEL = 1
-_LISTEN_S = 0.2
+_LISTEN_MS = 200
 
 
 class Spool:
@@ -74,8 +74,10 @@ class Spool:
         """The next piece; descriptors and not files, whose locks would outlive who waits here."""
         parts: list[bytes] = []
         missing = PIECE_BYTES
+        waiting = select.poll()  # select takes no descriptor above 1,023
+        waiting.register(stream, select.POLLIN)
         while missing and not self._stopped:
-            if select.select([stream], [], [], _LISTEN_S)[0]:
+            if waiting.poll(_LISTEN_MS):
                 if not (data := os.read(stream, missing)):
                     break
                 parts.append(data)

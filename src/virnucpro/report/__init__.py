@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from virnucpro.errors import ResumeError, SettingsError
-from virnucpro.report.multiqc import multiqc_table
+from virnucpro.report.multiqc import general_statistics, multiqc_table
 from virnucpro.report.page import GENERATOR, page_of
 from virnucpro.report.runs import read_run
 from virnucpro.results.files import RunFiles
@@ -16,9 +16,10 @@ MOST_RUNS = 100
 
 
 def write_reports(files: RunFiles) -> None:
-    """Writes both for a finished run, by way of its scratch folder where it is still there.
+    """Writes the page and both files for MultiQC of a finished run.
 
-    Raises VirnucproError when the disk refuses, InputError for a damaged table.
+    By way of its scratch folder where that is still there. Raises VirnucproError when the
+    disk refuses, InputError for a damaged table.
     """
     run = read_run(files)
     scratch = files.scratch if files.hidden.is_dir() else None
@@ -27,6 +28,7 @@ def write_reports(files: RunFiles) -> None:
             scratch.mkdir(exist_ok=True)
     write_atomic(files.report, page_of([run]), scratch)
     write_atomic(files.multiqc, multiqc_table(run), scratch)
+    write_atomic(files.multiqc_general, general_statistics(run), scratch)
     if scratch is not None:
         with suppress(OSError):  # tables in the making may lie there
             scratch.rmdir()

@@ -1,4 +1,4 @@
-"""virnucpro_mqc.json: a run as rows of a table that MultiQC puts into its report."""
+"""What MultiQC shows of a run: a table of its own, and columns of the general statistics."""
 
 import json
 from collections.abc import Mapping
@@ -48,6 +48,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
     "bundle": {"title": "Bundle", "description": "What classified the records"},
 }
+_CALLED = {
+    "title": "Called",
+    "description": "Records with a call, virus or others",
+    "format": "{:,d}",
+    "scale": "Blues",
+}
 _COUNTS = ("virus", "others", "none", "failed", "records", "chunks", "bases")
 
 
@@ -66,6 +72,28 @@ def multiqc_table(run: Run) -> bytes:
         "pconfig": {"id": "virnucpro_table", "title": "VirNucPro: calls", "namespace": "VirNucPro"},
         "headers": headers,
         "data": rows(run),
+    }
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+def general_statistics(run: Run) -> bytes:
+    """The file of one run for the table at the top of a report: three columns, a row a sample.
+
+    A file of its own, since MultiQC takes one kind of content from each.
+    """
+    shown = ("virus_percent", "expected_wrong")
+    document = {
+        "id": "virnucpro_general",
+        "plot_type": "generalstats",
+        "namespace": "VirNucPro",
+        "headers": {"called": _CALLED, **{name: _HEADERS[name] for name in shown}},
+        "data": {
+            sample: {
+                "called": row["virus"] + row["others"],
+                **{name: row[name] for name in shown if row[name] is not None},
+            }
+            for sample, row in rows(run).items()
+        },
     }
     return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 

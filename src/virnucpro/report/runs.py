@@ -5,7 +5,6 @@ kept does not grow with the input, but for one line of counts a sample, and a nu
 module knows no HTML.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ import numpy as np
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
-from virnucpro.report.columns import Columns, blocks
 from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
+from virnucpro.results.read import Columns, blocks
+from virnucpro.results.run_schema import checked_document
 
 BINS = 50
 # Of a longer record of viral.fasta no more is looked at for low complexity.
@@ -149,12 +149,14 @@ def _document(files: RunFiles) -> dict[str, Any]:
     if not files.run_json.exists():
         return {}
     try:
-        document = {**json.loads(files.run_json.read_bytes())}
-    except (TypeError, ValueError) as error:  # no JSON, or not an object
-        raise InputError("this file is damaged; run predict again", files.run_json) from error
-    if not {"schema_version", "status", "inputs"} <= document.keys():
-        raise InputError("this was not written by virnucpro", files.run_json)
-    return document
+        return checked_document(files.run_json.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}); check it", files.run_json) from error
+    except ValueError as error:
+        raise InputError(
+            f"this file is damaged, or was not written by virnucpro ({error}); run predict again",
+            files.run_json,
+        ) from error
 
 
 class _Regions:

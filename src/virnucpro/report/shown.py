@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.calls import Call, Status
-from virnucpro.report.columns import Columns
+from virnucpro.results.read import Columns
 
 MOST_ROWS = 10_000
 MOST_TRACKS = 40  # of each of the reasons to draw a contig

@@ -5,8 +5,8 @@ from math import isnan, nan
 
 from virnucpro.calls import Call
 from virnucpro.classifiers.complexity import Complexity
-from virnucpro.report.columns import Columns
 from virnucpro.report.shown import POINTS_A_TRACK, Shown
+from virnucpro.results.read import Columns
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ class RunFiles:
     failed = _Public("failed.tsv")
     report = _Public("report.html")
     multiqc = _Public("virnucpro_mqc.json")
+    multiqc_general = _Public("virnucpro_general_mqc.json")
     run_json = _Public("run.json")
     log = _Public("log.txt")
     log_json = _Public("log.jsonl")
@@ -62,6 +63,11 @@ class RunFiles:
         """Every file that a user may find."""
         named = vars(RunFiles).values()
         return tuple(name.__get__(self) for name in named if isinstance(name, _Public))
+
+    @property
+    def reports(self) -> tuple[Path, ...]:
+        """What is made from the other files of a finished run, last."""
+        return self.report, self.multiqc, self.multiqc_general
 
     @property
     def results(self) -> tuple[Path, ...]:

@@ -1,24 +1,31 @@
-"""A run directory -> its rows, typed and one at a time, in the order of the input."""
+"""A run directory -> its tables, by rows or by columns, in the order of the input.
+
+Tables are read in blocks of columns: a million rows in seconds, and in bounded memory.
+"""
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
+from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
+
+from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
 from virnucpro.results.files import RunFiles
 from virnucpro.storage.atomic import PACKED_SUFFIX
 from virnucpro.storage.lock import holder_of
 
+BLOCK_ROWS = 10_000
+
 Row = TypeVar("Row", bound=NamedTuple)
-_READERS: dict[Any, Callable[[str], Any]] = {
-    str: str,
-    int: int,
-    float | None: lambda text: float(text) if text else None,
-    tuple[str, ...]: lambda text: tuple(filter(None, text.split(","))),
-}
+Column: TypeAlias = Any  # a tuple of texts, or an array of one dimension
+Columns: TypeAlias = Mapping[str, Column]
+Reader: TypeAlias = Callable[[Sequence[str]], Column]
 
 
 class ChunkRow(NamedTuple):
@@ -64,7 +71,7 @@ class ContigRow(NamedTuple):
 
 
 def calls(run_dir: Path | str, prefix: str | None = None) -> Iterator[ChunkRow]:
-    """The chunks of a run, plain or gzipped, in memory one by one.
+    """Yield the chunks of a run, plain or gzipped; memory does not grow with their number.
 
     prefix: that of the run; needed only where the folder holds several. Raises InputError at once
     where there is no such run, and at a row that is damaged.
@@ -73,7 +80,7 @@ def calls(run_dir: Path | str, prefix: str | None = None) -> Iterator[ChunkRow]:
 
 
 def contigs(run_dir: Path | str, prefix: str | None = None) -> Iterator[ContigRow]:
-    """The records of a run; otherwise as calls."""
+    """Yield the records of a run; otherwise as calls."""
     return _rows(_files(run_dir, prefix).contigs, ContigRow)
 
 
@@ -92,44 +99,110 @@ def _files(run_dir: Path | str, prefix: str | None) -> RunFiles:
 
 def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     try:
-        file = _opened(path)
+        path.open("rb").close()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); run predict again", path) from error
-    return _read(file, path, kind)
+    read = blocks(path, kind._fields)
+    return map(kind._make, chain.from_iterable(map(_transposed, read)))
 
 
-def _opened(path: Path) -> TextIO:
-    if path.suffix == PACKED_SUFFIX:
-        return cast("TextIO", gzip.open(path, "rt", encoding="utf-8", newline="\n"))
-    return path.open(encoding="utf-8", newline="\n")
+def _transposed(block: Columns) -> Iterator[tuple[Any, ...]]:
+    return zip(*(_values(name, column) for name, column in block.items()), strict=True)
 
 
-def _read(file: TextIO, path: Path, kind: type[Row]) -> Iterator[Row]:
-    number = 1
-    with file:
+def _values(name: str, column: Column) -> Sequence[Any]:
+    if isinstance(column, tuple):
+        return column
+    if name in _CODES:
+        return [_CODES[name][code] for code in column.tolist()]
+    if column.dtype == np.float64:
+        return [None if isnan(score) else score for score in column.tolist()]
+    values: list[int] = column.tolist()
+    return values
+
+
+def blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
+    """Yield the named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
+
+    Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
+    none, and texts. Later versions may have more columns. What stands before a damaged row comes
+    first. Raises InputError for what is damaged.
+    """
+    try:
+        yield from _blocks(path, names)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError("this file is damaged; run predict again", path) from error
+
+
+def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
+    opened = gzip.open if path.suffix == PACKED_SUFFIX else open
+    with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
+        header = file.readline().rstrip("\n").split("\t")
+        if missing := set(names) - set(header):
+            raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
+        places = {name: header.index(name) for name in names}
+
+        def columns(lines: Sequence[str]) -> Columns:
+            cells = [*zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)]
+            return {name: _READERS[name](cells[place]) for name, place in places.items()}
+
+        before = 1
+        while lines := list(islice(file, BLOCK_ROWS)):
+            try:
+                block = columns(lines)
+            except (LookupError, ValueError) as error:
+                first = _first_damaged(lines, columns, len(header))
+                if first > 1:
+                    yield columns(lines[: first - 1])
+                raise InputError(
+                    "this row is damaged; run predict again", path, before + first
+                ) from error
+            yield block
+            before += len(lines)
+
+
+def _first_damaged(
+    lines: Sequence[str], columns: Callable[[Sequence[str]], Columns], width: int
+) -> int:
+    """Return the number, from 1, of the first line that does not fit."""
+    for number, line in enumerate(lines, 1):
         try:
-            columns = _columns(_cells(file.readline()), kind, path)
-            for line in file:
-                number += 1
-                cells = _cells(line)
-                yield kind._make(read(cells[place]) for read, place in columns)
-        except (ValueError, IndexError, EOFError, OSError, zlib.error) as error:
-            raise InputError("this row is damaged; run predict again", path, number) from error
+            columns([line])
+        except (LookupError, ValueError):
+            return number
+        if line.count("\t") + 1 != width:
+            return number
+    raise AssertionError("lines that can be read one by one, but not together")
 
 
-def _cells(line: str) -> list[str]:
-    return line.rstrip("\n").split("\t")
+def _integers(cells: Sequence[str]) -> Column:
+    return np.fromiter(map(int, cells), np.int64, len(cells))
 
 
-def _columns(
-    header: Sequence[str], kind: type[Row], path: Path
-) -> list[tuple[Callable[[str], Any], int]]:
-    """How each field is read, and from which column: later versions may have more of these."""
-    missing = [name for name in kind._fields if name not in header]
-    if missing:
-        raise InputError(f"there is no column {missing[0]}; run predict again", path, 1)
-    types = kind.__annotations__
-    return [(_READERS[types[name]], header.index(name)) for name in kind._fields]
+def _scores(cells: Sequence[str]) -> Column:
+    return np.fromiter((float(cell or "nan") for cell in cells), np.float64, len(cells))
+
+
+def _codes(names: Sequence[str]) -> Reader:
+    code = {name: i for i, name in enumerate(names)}
+    return lambda cells: np.fromiter((code[cell] for cell in cells), np.uint8, len(cells))
+
+
+_CODES: dict[str, Sequence[Any]] = {
+    "call": CALL_NAMES,
+    "status": STATUS_NAMES,
+    "frames": [tuple(filter(None, names.split(","))) for names in FRAME_SETS],
+}
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys(("sample", "contig", "origin", "note"), tuple),
+    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _integers),
+    **dict.fromkeys(("chunks", "called", "virus_chunks"), _integers),
+    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _scores),
+    **dict.fromkeys(("log_odds", "probability", "q_value"), _scores),
+    "call": _codes(CALL_NAMES),
+    "status": _codes(STATUS_NAMES),
+    "frames": _codes(FRAME_SETS),
+}
 
 
 def run_files(folder: Path) -> list[RunFiles]:

@@ -4,7 +4,6 @@ run.schema.json beside it describes the file. Fields are only ever added, so unk
 file are ignored.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +17,7 @@ from virnucpro import __version__
 from virnucpro.errors import VirnucproError
 from virnucpro.reads import Source
 from virnucpro.results.counts import Counts
+from virnucpro.results.run_schema import checked_document
 from virnucpro.storage.atomic import disk_errors, write_json
 
 SCHEMA_VERSION = 1
@@ -26,7 +26,6 @@ FINISHED = ("complete", "partial")
 RUNNING = "running"
 # A part of a run is finished, and virnucpro merge makes the results.
 PART = "part"
-STATUSES = (*FINISHED, PART, "failed", "interrupted", RUNNING)
 
 Kind = TypeVar("Kind")
 
@@ -157,7 +156,7 @@ class RunRecord:
             if not path.exists():
                 return None
         try:
-            return cls._of(json.loads(path.read_bytes()))
+            return cls._of(checked_document(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise raising(
                 f"{path}: this file is damaged, or was not written by virnucpro ({error}); remove "
@@ -165,53 +164,21 @@ class RunRecord:
             ) from error
 
     @classmethod
-    def _of(cls, document: object) -> Self:
+    def _of(cls, values: Mapping[str, Any]) -> Self:
         """Return the record in a document. Raises ValueError for another document."""
-        values = _mapping(document, "the document")
-        version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"its schema_version must be {SCHEMA_VERSION}, got {version!r}")
         given: dict[str, Any] = {f.name: values.get(f.name) for f in fields(cls)}
-        status = given["status"]
-        if status not in STATUSES:
-            raise ValueError(f"its status must be one of {', '.join(STATUSES)}, got {status!r}")
-        for name in ("settings", "attention", "timings", "batches", "memory", "versions"):
-            given[name] = _mapping(given[name], name)
-        for name in ("fingerprint", "outputs", "output_bytes"):
-            given[name] = _mapping(given[name] or {}, name)
-        given["inputs"] = [_made(InputRecord, entry, "inputs") for entry in _list(given["inputs"])]
-        for name in ("part", "worth", "negatives"):
-            given[name] = given[name] and _mapping(given[name], name)
+        given["output_bytes"] = given["output_bytes"] or {}
+        given["inputs"] = [_made(InputRecord, entry, "inputs") for entry in given["inputs"]]
         for name in ("workers", "parts"):
-            given[name] = [_mapping(entry, name) for entry in given[name] or ()]
-        given["command"] = [str(word) for word in _list(given["command"])]
-        given["bundle"] = given["bundle"] and _mapping(given["bundle"], "bundle")
+            given[name] = given[name] or ()
         given["device"] = given["device"] and _made(DeviceRecord, given["device"], "device")
         given["blocks"] = _made(BlockCounts, given["blocks"], "blocks")
         given["counts"] = given["counts"] and _made(Counts, given["counts"], "counts")
-        if status in FINISHED and None in (given["counts"], given["finished"]):
-            raise ValueError(f"a run that is {status} must have counts and an end")
-        for name in ("started", "finished"):
-            if given[name] is not None:
-                datetime.fromisoformat(str(given[name]))
         return cls(**given)
 
 
-def _mapping(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"its {name} must be an object, got {value!r}")
-    return dict(value)
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"expected a list, got {value!r}")
-    return value
-
-
-def _made(kind: type[Kind], value: object, name: str) -> Kind:
+def _made(kind: type[Kind], values: Mapping[str, Any], name: str) -> Kind:
     """Return a dataclass with the fields that a mapping gives it. Raises ValueError."""
-    values = _mapping(value, name)
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     try:
         return kind(**{key: each for key, each in values.items() if key in known})

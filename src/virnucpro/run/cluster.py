@@ -9,23 +9,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from virnucpro.errors import SettingsError, WorkerError
 
-if TYPE_CHECKING:
-    pass
-
 START_S = 120.0
-# A worker that dies this often has a fault of its own.
-MOST_STARTS = 10
+# A worker that dies this often, and finishes no block between, has a fault of its own.
+MOST_DEATHS_IN_A_ROW = 10
 THREADS_A_WORKER = 2  # one computes, one prepares the next block
 LOOPBACK = "127.0.0.1"
 _ANY_PORT = f"{LOOPBACK}:0"
+_ENDS_WITH_INPUT = "virnucpro.run.dask_worker"
+# How long a lost connection to a running scheduler may take to come back.
+RECONNECT_S = 30.0
+# A running cluster in which no worker appeared for this long is taken to be complete.
+SETTLED_S = 0.5
 
 # What was found to go wrong with the usual settings (docs/scale.md).
 _CONFIG = {
@@ -38,6 +40,7 @@ _CONFIG = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.profile.enabled": False,
     "distributed.comm.timeouts.connect": "30s",
+    "distributed.diagnostics.nvml": False,  # our own workers tell how busy a GPU is
     "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.event-loop-monitor-interval": "1s",
@@ -64,7 +67,7 @@ class LocalWorkers:
         self._devices = devices
         self._threads = threads
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._starts = 0
+        self._deaths = [0] * len(devices)
         self._ends = ExitStack()
 
     def __enter__(self) -> Self:
@@ -97,11 +100,11 @@ class LocalWorkers:
     def _start(self, place: int) -> subprocess.Popen[bytes]:
         import dask
 
-        self._starts += 1
         threads = str(self._threads)
         variables = dict.fromkeys(
             ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads
         )
+        preload = [*dask.config.get("distributed.worker.preload"), _ENDS_WITH_INPUT]
         path = os.pathsep.join(os.fspath(entry) or str(Path.cwd()) for entry in sys.path)
         with self._log(place).open("wb") as log:
             return subprocess.Popen(
@@ -111,6 +114,7 @@ class LocalWorkers:
                     *("--no-dashboard", "--dashboard-address", _ANY_PORT),
                     *("--nworkers", "1", "--nthreads", str(THREADS_A_WORKER)),
                     *("--name", str(place + 1)),
+                    *(word for module in preload for word in ("--preload", module)),
                     *("--local-directory", str(self._folder), "--death-timeout", "60"),
                 ],
                 env=os.environ
@@ -119,7 +123,7 @@ class LocalWorkers:
                 | {
                     "DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(dask.config.global_config)
                 },
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # a worker ends with it, and so with this process
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the client alone
@@ -141,18 +145,24 @@ class LocalWorkers:
     def _last_words(self, process: subprocess.Popen[bytes]) -> str:
         log = self._log(self._processes.index(process))
         lines = log.read_text("utf-8", "replace").splitlines()
-        return lines[-1] if lines else f"exit code {process.returncode}"
+        return f"exit code {process.returncode}" + (f", {lines[-1]}" if lines else "")
 
     def replace_dead(self) -> None:
         """Start a process in the place of each that has died. Raises WorkerError for too many."""
         for place, process in enumerate(self._processes):
             if process.poll() is not None:
-                if self._starts >= MOST_STARTS + len(self._processes):
+                self._deaths[place] += 1
+                if self._deaths[place] >= MOST_DEATHS_IN_A_ROW:
                     raise WorkerError(
-                        f"worker processes died {self._starts - len(self._processes)} times; "
-                        "see log.txt for their blocks, and run again"
+                        f"worker {place + 1} died {self._deaths[place]} times and finished no "
+                        f"block between, the last time with: {self._last_words(process)}"
                     )
+                _close_pipe(process)
                 self._processes[place] = self._start(place)
+
+    def has_worked(self, name: str) -> None:
+        """Take that a worker has finished a block."""
+        self._deaths[int(name) - 1] = 0
 
     def kill(self, name: str) -> bool:
         """Kill a worker that does not answer; return whether it was one of these."""
@@ -162,14 +172,16 @@ class LocalWorkers:
         return True
 
     def _stop(self) -> None:
-        for process in self._processes:
-            process.terminate()
-        end = monotonic() + 3.0
-        for process in self._processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, end - monotonic()))
+        for process in self._processes:  # they hold nothing that is worth a wait
             process.kill()
+        for process in self._processes:
             process.wait()
+            _close_pipe(process)
+
+
+def _close_pipe(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 class RunningCluster:
@@ -182,28 +194,49 @@ class RunningCluster:
         from distributed import Client
 
         by_file = self._address.endswith(".json")
+        end = monotonic() + RECONNECT_S
+        while by_file and not Path(self._address).is_file():  # the scheduler may be starting
+            if monotonic() > end:
+                raise WorkerError(
+                    f"{self._address}: this file of a Dask scheduler is missing; start one with "
+                    "`dask scheduler --scheduler-file`, or check --scheduler"
+                )
+            sleep(0.1)
         try:
-            self.client = (
-                Client(scheduler_file=self._address, timeout=30, set_as_default=False)
-                if by_file
-                else Client(self._address, timeout=30, set_as_default=False)
-            )
+            where = {"scheduler_file" if by_file else "address": self._address}
+            self.client = Client(**where, timeout=RECONNECT_S, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise WorkerError(
                 f"{self._address}: no Dask scheduler answers here ({error}); check --scheduler"
             ) from error
-        if not self.client.scheduler_info()["workers"]:
+        try:
+            self._wait_for_workers()
+        except WorkerError:
             self.client.close()
-            raise WorkerError(
-                f"{self._address}: the scheduler has no workers; start some with `dask worker`"
-            )
+            raise
         return self
+
+    def _wait_for_workers(self) -> None:
+        """Wait for the first worker, and until no more come; later ones are taken, too."""
+        end, before = monotonic() + RECONNECT_S, 0
+        while (
+            now := len(self.client.scheduler_info(n_workers=-1)["workers"])
+        ) != before or not now:
+            if not now and monotonic() > end:
+                raise WorkerError(
+                    f"{self._address}: the scheduler has no workers; start some with `dask worker`"
+                )
+            before = now
+            sleep(SETTLED_S)
 
     def __exit__(self, *_: object) -> None:
         self.client.close(timeout=5)
 
     def replace_dead(self) -> None:
         """Do nothing: workers of a running cluster are its own."""
+
+    def has_worked(self, name: str) -> None:
+        """Do nothing, likewise."""
 
     def kill(self, name: str) -> bool:
         """Return False: a worker of a running cluster is not ours to kill."""

@@ -1,7 +1,8 @@
 """Blocks sent as tasks to workers of Dask distributed, which each hold a classifier.
 
 Blocks are dealt out as workers become free, two in flight a worker. A block whose worker died is
-tried again alone, so that a block that kills its workers is told from the others that were with it.
+tried again, and if another one dies, alone: so a block that kills its workers is told from the
+others that were with it.
 """
 
 from collections import Counter, deque
@@ -15,24 +16,37 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from virnucpro import __version__
 from virnucpro.blocks import Block, Scored, Share, Telemetry
 from virnucpro.calls import Scores
 from virnucpro.errors import VirnucproError, WorkerError
-from virnucpro.run.cluster import THREADS_A_WORKER, LocalWorkers, RunningCluster
-from virnucpro.run.dask_worker import Identity, PackedBlock, ScoredChunks, Task, identify, score
+from virnucpro.run.cluster import LocalWorkers, RunningCluster
+from virnucpro.run.dask_worker import (
+    Failure,
+    Identity,
+    PackedBlock,
+    ScoredChunks,
+    Task,
+    identify,
+    score,
+)
 
 if TYPE_CHECKING:
     from distributed import Future
 
-# A block that kills its worker this often is given up.
+# A block whose workers died this often is sent alone, and this often is given up.
+SUSPECT_DEATHS = 2
 MOST_DEATHS = 3
+# One computes, and one is prepared or waits.
+BLOCKS_A_WORKER = 2
 # Without any worker for this long a run ends; it can be resumed.
 NO_WORKER_S = 60.0
 # A block may take this much longer than recent ones, and this long in any case.
 SLOWER_THAN_RECENT = 20.0
 LEAST_LIMIT_S = 300.0
 _LOOK_S = 0.5
-_RESUMABLE = "finished blocks are kept, so the same command goes on"
+_FETCH_S = 5.0
+_GOES_ON = "finished blocks are kept, so the same command goes on"
 
 
 class DaskRunner:
@@ -85,69 +99,115 @@ class DaskRunner:
         }
         first: Identity | None = None
         for address, future in futures.items():
-            identity, loaded = _result(future)
+            identity, loaded = self._identity(address, future)
             first = first or identity
-            for what, (expected, found) in first.differences(identity).items():
-                raise WorkerError(
-                    f"the worker {identity.name} on {identity.host} ({address}) differs from the "
-                    f"first one in its {what}: {found}, not {expected}; results must not depend on "
-                    "who computes, so leave it out of the cluster"
-                )
+            refuse_other(first, identity)
             self.identities[identity.name] = identity
-            self._loaded += loaded
+            share = Share(identity.host, identity.device_name)  # of a worker that may get no block
+            self._loaded += loaded + Telemetry(shares={identity.name: share})
             future.release()
+
+    @staticmethod
+    def _identity(address: str, future: "Future") -> tuple[Identity, Telemetry]:
+        from distributed import KilledWorker
+
+        try:
+            answer: tuple[Identity, Telemetry] | Failure = future.result()
+        except KilledWorker as error:
+            raise WorkerError(
+                f"the worker at {address} died while it loaded the bundle, perhaps because memory "
+                "ran out; see its log, or take fewer workers a host"
+            ) from error
+        except CancelledError as error:
+            raise WorkerError(f"the Dask scheduler has gone; {_GOES_ON}") from error
+        except (ImportError, AttributeError, RuntimeError) as error:
+            raise WorkerError(
+                f"the worker at {address} cannot run virnucpro {__version__} ({error}); install "
+                "this version where it runs, or leave it out of the cluster"
+            ) from error
+        if isinstance(answer, Failure):
+            raise answer.error()
+        return answer
 
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
         """Yield every block once, scored, in the order in which they finish."""
-        yield from _Dealer(self._task, self._cluster, len(self.identities)).run(blocks)
+        yield from _Dealer(self._task, self._cluster, self.first).run(blocks)
+
+
+def refuse_other(first: Identity, other: Identity) -> None:
+    """Raise WorkerError if a worker would not compute as the first one does."""
+    for name, (expected, actual) in first.differences(other).items():
+        raise WorkerError(
+            f"the worker {other.name} on {other.host} differs from {first.name} on {first.host} in "
+            f"its {name}: {actual}, not {expected}; results must not depend on who computes, so "
+            "leave it out of the cluster"
+        )
 
 
 @dataclass(slots=True)
 class _Sent:
-    """A block in flight. block: without its letters, which packed has."""
+    """A block in flight, or to be sent again. block: without its letters, which packed has.
+
+    deaths: of workers that had it. since: when it was sent.
+    """
 
     block: Block
     packed: PackedBlock
-    alone: bool
-    since: float
+    deaths: int = 0
+    since: float = 0.0
+
+    @classmethod
+    def of(cls, block: Block) -> "_Sent":
+        return cls(replace(block, text=b""), PackedBlock.of(block))
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is suspected of killing workers, so that no other block is sent beside it."""
+        return self.deaths >= SUSPECT_DEATHS
+
+    def scored(self, scores: Scores, failures: Mapping[int, str], telemetry: Telemetry) -> Scored:
+        block = self.block
+        return Scored(
+            block_number=block.number,
+            digest=block.digest,
+            records=block.records,
+            rows=block.rows,
+            scores=scores,
+            failures=failures,
+            telemetry=telemetry,
+        )
 
 
 class _Dealer:
     """Deals blocks out to workers, and keeps account of those in flight."""
 
-    def __init__(self, task: Task, cluster: LocalWorkers | RunningCluster, workers: int) -> None:
+    def __init__(self, task: Task, cluster: LocalWorkers | RunningCluster, first: Identity) -> None:
         self._task = task
         self._cluster = cluster
         self._client = cluster.client
-        self._most = THREADS_A_WORKER * workers
+        self._first = first
+        self._known = {first.name}
         self._sent: dict[str, tuple[_Sent, Future]] = {}
+        self._again: deque[_Sent] = deque()
+        self._unsent_left = True
         self._finished: SimpleQueue[str] = SimpleQueue()
-        self._suspects: deque[_Sent] = deque()
-        self._deaths = Counter[int]()
         self._recent: deque[float] = deque(maxlen=32)
-        self._seen_workers = monotonic()
+        self._most = 0
+        self._notes: list[str] = []
+        self._looked = self._seen_workers = monotonic()
 
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
         """Yield every block once, scored. An error is raised after those that were in flight."""
-        unsent = iter(blocks)
-        fatal: VirnucproError | MemoryError | None = None
-        more = True
+        unsent = map(_Sent.of, blocks)
+        fatal: VirnucproError | None = None
+        self._look_after_workers()
         try:
-            while self._sent or (fatal is None and (more or self._suspects)):
-                if fatal is None and self._suspects:
-                    if not self._sent:
-                        suspect = self._suspects.popleft()
-                        self._send(_alone(suspect))
-                elif fatal is None and more and len(self._sent) < self._most:
-                    if (block := next(unsent, None)) is None:
-                        more = False
-                    else:
-                        packed = PackedBlock.of(block)
-                        self._send(_Sent(replace(block, text=b""), packed, False, monotonic()))
-                    continue
+            while self._sent or (fatal is None and (self._unsent_left or self._again)):
                 try:
-                    scored = self._next()
-                except (VirnucproError, MemoryError) as error:
+                    while fatal is None and (sent := self._next_to_send(unsent)) is not None:
+                        self._send(sent)
+                    scored = self._next_finished()
+                except VirnucproError as error:
                     fatal = fatal or error
                     continue
                 if scored is not None:
@@ -158,116 +218,140 @@ class _Dealer:
         if fatal is not None:
             raise fatal
 
+    def _next_to_send(self, unsent: Iterator[_Sent]) -> _Sent | None:
+        """Return a block that may be sent now; None if there is none."""
+        if self._client.status != "running" or len(self._sent) >= self._most:
+            return None
+        if any(sent.alone for sent, _ in self._sent.values()):
+            return None
+        if self._again:
+            wait = self._again[0].alone and self._sent
+            return None if wait else self._again.popleft()
+        sent = next(unsent, None) if self._unsent_left else None
+        self._unsent_left = sent is not None
+        return sent
+
     def _send(self, sent: _Sent) -> None:
-        future = self._client.submit(score, self._task, sent.packed, pure=False)
+        sent.since = monotonic()
+        self._wait_for(sent, self._client.submit(score, self._task, sent.packed, pure=False))
+
+    def _wait_for(self, sent: _Sent, future: "Future") -> None:
         self._sent[future.key] = sent, future
         future.add_done_callback(lambda done: self._finished.put(done.key))
 
-    def _next(self) -> Scored | None:
+    def _next_finished(self) -> Scored | None:
         """Wait a little for the next block; None if there is none yet."""
+        if monotonic() - self._looked > _LOOK_S:
+            self._look_after_workers()
         try:
             key = self._finished.get(timeout=_LOOK_S)
         except Empty:
-            self._look_after_workers()
+            return None
+        if key not in self._sent:  # abandoned
             return None
         sent, future = self._sent.pop(key)
         try:
             return self._scored(sent, future)
+        except TimeoutError:  # its worker has died with it, and it is computed again
+            self._wait_for(sent, future)
+            return None
         finally:
-            future.release()
+            if key not in self._sent:
+                future.release()
 
     def _scored(self, sent: _Sent, future: "Future") -> Scored | None:
         from distributed import KilledWorker
 
         try:
-            chunks: ScoredChunks = _result(future)
+            chunks: ScoredChunks | Failure = future.result(timeout=_FETCH_S)
         except KilledWorker as error:
             return self._killed(sent, error.allowed_failures + 1)
+        except CancelledError:  # the connection was lost, and may come back
+            self._again.append(sent)
+            return None
+        if isinstance(chunks, Failure):
+            raise chunks.error()
         self._recent.append(monotonic() - sent.since)
         identity = chunks.identity
-        share = Share(
-            host=identity.host,
-            device=identity.device_name,
-            blocks=1,
-            chunks=len(sent.block.rows),
-            seconds=chunks.telemetry.scoring_s,
+        if identity.name not in self._known:  # it came later
+            refuse_other(self._first, identity)
+            self._known.add(identity.name)
+        self._cluster.has_worked(identity.name)
+        (share,) = chunks.telemetry.shares.values()
+        telemetry = replace(
+            chunks.telemetry, shares={identity.name: share}, notes=self._notes_so_far()
         )
-        telemetry = replace(chunks.telemetry, shares={identity.name: share})
-        return _scored(sent.block, chunks.as_scores(), chunks.failures, telemetry)
+        return sent.scored(chunks.as_scores(), chunks.failures, telemetry)
 
     def _killed(self, sent: _Sent, deaths: int) -> Scored | None:
-        """Have a block tried again alone, or give it up if it was alone too often."""
-        self._cluster.replace_dead()
-        number, rows = sent.block.number, len(sent.block.rows)
-        self._deaths[number] += deaths
-        if not sent.alone or self._deaths[number] < MOST_DEATHS:
-            self._suspects.append(sent)
+        """Have a block tried again, or give it up if its workers died too often, even alone."""
+        was_alone, rows, number = sent.alone, len(sent.block.rows), sent.block.number
+        sent.deaths += deaths
+        if not was_alone or sent.deaths < MOST_DEATHS:
+            self._notes.append(f"warning: a worker died with block {number}, which is tried again")
+            self._again.append(sent)
             return None
-        reason = f"{self._deaths[number]} workers died while they scored it or its neighbours"
-        return _scored(
-            sent.block, Scores.failed(rows), dict.fromkeys(range(rows), reason), Telemetry()
-        )
+        self._notes.append(f"warning: block {number} is given up: {sent.deaths} workers died of it")
+        reason = f"{sent.deaths} workers died, or did not answer, while they scored its block"
+        telemetry = Telemetry(notes=self._notes_so_far())
+        return sent.scored(Scores.failed(rows), dict.fromkeys(range(rows), reason), telemetry)
+
+    def _notes_so_far(self) -> tuple[str, ...]:
+        notes, self._notes = tuple(self._notes), []
+        return notes
 
     def _look_after_workers(self) -> None:
         """Replace dead workers and end those that hang. Raises WorkerError if none can go on."""
-        now = monotonic()
-        self._cluster.replace_dead()
-        if self._client.status != "running":
-            raise self._abandoned("the connection to the Dask scheduler was lost")
-        if self._client.scheduler_info(n_workers=-1)["workers"]:
+        self._looked = now = monotonic()
+        try:
+            self._cluster.replace_dead()
+        except WorkerError as error:
+            raise self._abandoned(str(error)) from error
+        if self._client.status == "closed":
+            raise self._abandoned("the Dask scheduler has gone")
+        if workers := self._workers():
             self._seen_workers = now
+            self._most = BLOCKS_A_WORKER * len(workers)
         elif now - self._seen_workers > NO_WORKER_S:
             raise self._abandoned(f"the cluster has had no worker for {NO_WORKER_S:.0f} s")
         limit_s = LEAST_LIMIT_S
         if self._recent:
             limit_s = max(limit_s, SLOWER_THAN_RECENT * median(self._recent))
         for key, (sent, _) in self._sent.items():
-            if now - sent.since > limit_s:
-                self._end_worker_of(key, sent, limit_s)
+            if now - sent.since > limit_s and workers:
+                self._end_worker_of(key, sent, workers, limit_s)
                 return
 
-    def _end_worker_of(self, key: str, sent: _Sent, limit_s: float) -> None:
-        """End a worker that hangs. Raises WorkerError if it is not ours to end."""
-        sent.since = monotonic()
+    def _workers(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the workers that are connected, by address."""
+        if self._client.status != "running":
+            return {}
+        workers: Mapping[str, Mapping[str, Any]]
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        for address, keys in self._client.processing().items():
+        return workers
+
+    def _end_worker_of(
+        self, key: str, sent: _Sent, workers: Mapping[str, Mapping[str, Any]], limit_s: float
+    ) -> None:
+        """End a worker that hangs. Raises WorkerError if it is not ours to end."""
+        sent.since, number = monotonic(), sent.block.number
+        busy = [where for where, keys in self._client.processing().items() if key in keys]
+        for address in busy:
             name = str(workers.get(address, {}).get("name", address))
-            if key in keys and not self._cluster.kill(name):
+            if not self._cluster.kill(name):
                 raise self._abandoned(
-                    f"the worker {name} has not finished block {sent.block.number} in "
-                    f"{limit_s:.0f} s; end it"
+                    f"the worker {name} has not finished block {number} in {limit_s:.0f} s; end it"
                 )
+        if not busy:  # the answer was lost
+            self._sent.pop(key)[1].release()
+            if sent.deaths >= MOST_DEATHS:
+                raise self._abandoned(f"no answer on block {number} arrives; see the workers' logs")
+            sent.deaths += 1
+            self._again.append(sent)
 
     def _abandoned(self, reason: str) -> WorkerError:
         """Return the error of a run that cannot go on; nothing in flight is waited for."""
         for _, future in self._sent.values():
             future.release()
         self._sent.clear()
-        return WorkerError(f"{reason}; {_RESUMABLE}")
-
-
-def _alone(sent: _Sent) -> _Sent:
-    """Return a block to be sent again, alone."""
-    return replace(sent, alone=True, since=monotonic())
-
-
-def _scored(
-    block: Block, scores: Scores, failures: Mapping[int, str], telemetry: Telemetry
-) -> Scored:
-    return Scored(
-        block_number=block.number,
-        digest=block.digest,
-        records=block.records,
-        rows=block.rows,
-        scores=scores,
-        failures=failures,
-        telemetry=telemetry,
-    )
-
-
-def _result(future: "Future") -> Any:  # noqa: ANN401
-    """Return what a task returned, or raise what it raised."""
-    try:
-        return future.result()
-    except CancelledError as error:
-        raise WorkerError(f"the Dask scheduler has gone; {_RESUMABLE}") from error
+        return WorkerError(f"{reason}; {_GOES_ON}")

@@ -4,17 +4,20 @@ A task gets what a classifier needs of a block and no more: letters at two bits 
 chunks begin and end. What else a block holds stays with the client.
 """
 
+import os
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from threading import Lock
-from typing import Any
+from functools import partial
+from threading import Lock, Thread
+from typing import Any, TypeVar
 
 import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from virnucpro import __version__
+from virnucpro import __version__, errors
 from virnucpro.blocks import Block, Rows, Telemetry
 from virnucpro.bundle import load
 from virnucpro.calls import Embeddings, Scores
@@ -22,8 +25,10 @@ from virnucpro.classifiers.plan import Plan, plan_of
 from virnucpro.devices.choice import devices_for
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import cpu_count, cpu_name, device_name, use_threads
-from virnucpro.errors import VirnucproError, WorkerError
+from virnucpro.devices.memory import memory_of
 from virnucpro.run.runners import Scorer, Work
+
+Answer = TypeVar("Answer")
 
 _LETTERS = np.frombuffer(b"ACGT", np.uint8)
 _CODE = np.full(256, 4, np.uint8)
@@ -161,24 +166,21 @@ def _loaded(task: Task) -> tuple[Scorer, Identity]:
 
 
 def _load(task: Task) -> tuple[Scorer, Identity]:
-    try:
-        bundle = load(task.bundle)
-        if bundle.sha256 != task.sha256:
-            raise WorkerError(
-                f"bundle {task.bundle} has sha256 {bundle.sha256[:12]}... here, not "
-                f"{task.sha256[:12]}... as at the client; install the same bundle on all hosts"
-            )
-        kmer = bundle.kind == "kmer"
-        # A nanny sets OMP_NUM_THREADS to 1, which is not the wish of anybody.
-        share = max(1, cpu_count() // task.workers_a_host)
-        threads = 1 if kmer else use_threads(task.compute.threads or share)
-        device = "cpu" if kmer else devices_for(task.compute.gpus)[0]
-        plan = plan_of(bundle, device, task.compute.precision, task.compute.attention)
-        work = Work(bundle, plan, task.compute.on(device), 0, task.embeddings)
-        scorer = Scorer(work)
-        scorer.__enter__()
-    except VirnucproError as error:
-        raise type(error)(f"a worker on {platform.node()}: {error}") from error
+    bundle = load(task.bundle)
+    if bundle.sha256 != task.sha256:
+        raise errors.WorkerError(
+            f"bundle {task.bundle} has sha256 {bundle.sha256[:12]}... here, not "
+            f"{task.sha256[:12]}... as at the client; install the same bundle on all hosts"
+        )
+    kmer = bundle.kind == "kmer"
+    # A nanny sets OMP_NUM_THREADS to 1, which is not the wish of anybody.
+    share = max(1, cpu_count() // task.workers_a_host)
+    threads = 1 if kmer else use_threads(task.compute.threads or share)
+    device = "cpu" if kmer else devices_for(task.compute.gpus)[0]
+    plan = plan_of(bundle, device, task.compute.precision, task.compute.attention)
+    work = Work(bundle, plan, task.compute.on(device), 0, task.embeddings)
+    scorer = Scorer(work)
+    scorer.__enter__()
     identity = Identity(
         name=str(get_worker().name),
         host=platform.node(),
@@ -191,14 +193,51 @@ def _load(task: Task) -> tuple[Scorer, Identity]:
     return scorer, identity
 
 
-def identify(task: Task) -> tuple[Identity, Telemetry]:
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error for the user as plain values. kind: its class in virnucpro.errors."""
+
+    kind: str
+    text: str
+
+    def error(self) -> errors.VirnucproError:
+        """Return the error, to be raised where the run is."""
+        kind: type[errors.VirnucproError] = getattr(errors, self.kind)
+        return kind(self.text)
+
+
+def _answer(compute: Callable[[], Answer]) -> Answer | Failure:
+    """Return what a function returns, or its failure, which names this worker."""
+    who = f"worker {get_worker().name} on {platform.node()}"
+    try:
+        return compute()
+    except errors.VirnucproError as error:
+        return Failure(type(error).__name__, f"{who}: {error}")
+    except MemoryError:
+        memory = memory_of("cpu")
+        return Failure(
+            errors.OutOfMemory.__name__,
+            f"{who}: out of memory ({memory}); give it more, or take fewer workers; what is "
+            "finished is kept, and the same command goes on from it",
+        )
+
+
+def identify(task: Task) -> tuple[Identity, Telemetry] | Failure:
     """Load the classifier of a run, and return what computes here."""
-    scorer, identity = _loaded(task)
-    return identity, scorer.loaded
+
+    def identity() -> tuple[Identity, Telemetry]:
+        scorer, identity = _loaded(task)
+        return identity, scorer.loaded
+
+    return _answer(identity)
 
 
-def score(task: Task, packed: PackedBlock) -> ScoredChunks:
+def score(task: Task, packed: PackedBlock) -> ScoredChunks | Failure:
     """Score a block. Runs in a thread of the worker, beside one that prepares the next block."""
+    return _answer(partial(_scored, task, packed))
+
+
+def _scored(task: Task, packed: PackedBlock) -> ScoredChunks:
     scorer, identity = _loaded(task)
     block = packed.block()
     preparation = scorer.preparation
@@ -211,3 +250,13 @@ def score(task: Task, packed: PackedBlock) -> ScoredChunks:
         failures=scored.failures,
         telemetry=scored.telemetry,
     )
+
+
+def dask_setup(_worker: object) -> None:
+    """End this process with the one that started it; Dask calls it as a worker begins."""
+    Thread(target=_end_with_input, daemon=True).start()
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)

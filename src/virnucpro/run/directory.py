@@ -243,7 +243,7 @@ def results_of(files: RunFiles, record: RunRecord | None) -> set[str]:
         return set()
     names = {*record.outputs}
     if names:
-        names |= {files.report.name, files.multiqc.name}
+        names |= {path.name for path in files.reports}
     if record.settings.get("log_json"):
         names.add(files.log_json.name)
     return names & {path.name for path in files.results}

@@ -6,7 +6,6 @@ Every sentence is made from values that were observed when it is written.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +19,7 @@ from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
-from virnucpro.progress import WARNING, Position, Progress
+from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
 from virnucpro.results.files import RunFiles
@@ -74,6 +73,7 @@ class RunLog:
         self._progress.advance(position)
 
     def _write(self, text: str, level: str = "") -> None:
+        text = escaped(text)
         level = level or ("warning" if text.startswith(WARNING) else "info")
         now = datetime.now(UTC)
         with disk_errors(Path(self._file.name).parent):
@@ -177,17 +177,32 @@ def smaller_batches(before: Mapping[str, Batches], now: Mapping[str, Batches]) -
             )
 
 
+def overflows(batches: Mapping[str, Batches]) -> Iterator[str]:
+    """Yield a sentence on frames that overflowed in fp16, if any did."""
+    if widened := max((each.widened for each in batches.values()), default=0):
+        yield f"{widened:,} frames overflowed in fp16 and were computed again in fp32"
+
+
 def shares(of_workers: Mapping[str, Share]) -> Iterator[str]:
-    """Yield a sentence on the share of each worker, and on how even the shares are."""
-    if not of_workers:
+    """Yield a sentence on the share of each of several workers, and on how even the shares are."""
+    if len(of_workers) < 2:
         return
     for name, share in sorted(of_workers.items()):
         rate = f", {share.chunks / share.seconds:,.0f} chunks/s" if share.seconds else ""
+        used = "unknown" if share.utilisation is None else f"{share.utilisation:.0%}"
         yield (
             f"worker {name} ({share.host}, {share.device}): {share.blocks:,} blocks, "
-            f"{share.chunks:,} chunks in {share.seconds:,.1f} s{rate}"
+            f"{share.chunks:,} chunks in {share.seconds:,.1f} s{rate}, utilisation {used}"
         )
     yield f"load balance (slowest / mean): {balance(of_workers):.2f}"
+
+
+def rates(of_workers: Mapping[str, Share]) -> str:
+    """Return how many chunks a second each of several workers scores; empty for one."""
+    found = [s.chunks / s.seconds for s in of_workers.values() if s.seconds]
+    if len(of_workers) < 2 or not found:
+        return ""
+    return f", {len(of_workers)} workers at {min(found):,.0f} to {max(found):,.0f} chunks/s"
 
 
 def balance(of_workers: Mapping[str, Share]) -> float:
@@ -195,18 +210,6 @@ def balance(of_workers: Mapping[str, Share]) -> float:
     seconds = [share.seconds for share in of_workers.values()]
     mean = sum(seconds) / len(seconds)
     return max(seconds) / mean if mean else 1.0
-
-
-def shares_of(of_workers: Mapping[str, Share], wall_s: float) -> list[dict[str, object]]:
-    """Return the shares of workers for run.json; busy: of the time in which blocks were scored."""
-    return [
-        {
-            "name": name,
-            **asdict(share),
-            "busy": round(min(1.0, share.seconds / wall_s), 3) if wall_s else None,
-        }
-        for name, share in sorted(of_workers.items())
-    ]
 
 
 def disk_taken(

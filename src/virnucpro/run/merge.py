@@ -245,8 +245,9 @@ def _differences(one: FinishedPart, other: FinishedPart) -> dict[str, tuple[obje
     for name in one.fingerprint | other.fingerprint:
         pairs[name] = one.fingerprint.get(name), other.fingerprint.get(name)
     settings, others = one.record.settings, other.record.settings
-    for name in settings.keys() - _OF_PARTS:
-        pairs[f"setting {name}"] = settings[name], others.get(name)
+    for name in settings:  # in their order: the first that differs is named
+        if name not in _OF_PARTS:
+            pairs[f"setting {name}"] = settings[name], others.get(name)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

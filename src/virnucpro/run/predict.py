@@ -1,6 +1,5 @@
 """One run of predict: settings -> a run directory with its results, log and run.json."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import (
     AbstractContextManager,
@@ -11,14 +10,12 @@ from contextlib import (
 )
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from platform import node
 from time import perf_counter
 from typing import Any
 
-from virnucpro.blocks import Block, Scored, Telemetry
+from virnucpro.blocks import Telemetry
 from virnucpro.bundle import DEFAULT_BUNDLE
-from virnucpro.bundle.card import about_bundle
-from virnucpro.devices.memory import memory_of, peak_memory_bytes
+from virnucpro.devices.memory import memory_of
 from virnucpro.errors import (
     BlockError,
     InputError,
@@ -28,26 +25,19 @@ from virnucpro.errors import (
     VirnucproError,
     ending,
 )
-from virnucpro.progress import Position, Progress, Silent
-from virnucpro.reads import Contig
+from virnucpro.progress import Progress, Silent
 from virnucpro.reads.inputs import NAMED, closing_lines, opening_lines, other_bundle, shapes_of
 from virnucpro.report import write_reports
 from virnucpro.results.record import (
     FINISHED,
     PART,
     RUNNING,
-    DeviceRecord,
-    InputRecord,
     RunRecord,
-    instant,
-    now,
-    versions,
 )
 from virnucpro.results.write import Written, planned
 from virnucpro.run.directory import RunDirectory
 from virnucpro.run.distribution import runner_for, running_cluster
 from virnucpro.run.finalise import finalise, results_plan
-from virnucpro.run.fingerprint import inputs_digest
 from virnucpro.run.journal import Journal
 from virnucpro.run.log import (
     RunLog,
@@ -56,15 +46,16 @@ from virnucpro.run.log import (
     disk_taken,
     open_log,
     opening,
+    overflows,
     shares,
-    shares_of,
-    smaller_batches,
 )
 from virnucpro.run.pipeline import compute, contigs_of, limited
 from virnucpro.run.prepare import Job, prepare
+from virnucpro.run.recording import record_of
 from virnucpro.run.resume import Outcome, as_before, finished_before, why_again
 from virnucpro.run.runners import LoadedClassifiers, Runner
 from virnucpro.run.settings import Part, Settings
+from virnucpro.run.watch import Watch
 
 
 def predict(
@@ -152,8 +143,7 @@ def _attempt(
 class _Run:
     """A run under way: what it was given, and what was observed so far.
 
-    again: why a finished run is made again, if it is. letters_a_byte: of each input, about.
-    negatives: the blocks of the user's own.
+    again: why a finished run is made again, if it is. negatives: the blocks of the user's own.
     """
 
     job: Job
@@ -162,12 +152,19 @@ class _Run:
     again: str
     timings: dict[str, float]
     broken: list[StreamBroken] = field(default_factory=list)
-    telemetry: Telemetry = field(default_factory=Telemetry)
-    letters_a_byte: Sequence[float] = ()
-    read: Counter[str] = field(default_factory=Counter)
-    scored: Counter[str] = field(default_factory=Counter)
     negatives: Journal | None = None
     on_record: bool = False
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        job = self.job
+        self.watch = Watch(
+            log=self.log,
+            chunk_nt=job.bundle.chunk_nt,
+            sources=job.sources,
+            letters_a_byte=[1.0] * len(job.sources),
+            unbounded=job.streamed or job.settings.reading.max_records is not None,
+        )
 
     def outcome(self, opened: Callable[[], AbstractContextManager[Runner]]) -> Outcome:
         """Do the work; whatever ends it, run.json says how. opened: gives a runner."""
@@ -200,9 +197,8 @@ class _Run:
         shapes = shapes_of(job.sources, job.bundle.chunk_nt, faults)
         if faults:  # sooner than when hours were spent on what comes before them
             raise InputError.of(faults)
-        densities = [1.0] * len(job.sources) if job.streamed else [s.letters_a_byte for s in shapes]
-        self.letters_a_byte = densities
         if not job.streamed:  # else nobody knows how much will come, and of what length
+            self.watch.letters_a_byte = [shape.letters_a_byte for shape in shapes]
             self._suggest(sum(s.records for s in shapes), sum(s.letters for s in shapes))
             for line in disk_taken(job.settings.outputs, job.bundle, shapes, job.files):
                 log.line(line)
@@ -220,8 +216,8 @@ class _Run:
     def _begin_again(self) -> None:
         again = [source.again() for source in self.job.sources]
         self.job = replace(self.job, sources=again)
-        for seen in (self.broken, self.read, self.scored):
-            seen.clear()
+        self.broken.clear()
+        self.watch.begin_again(again)
 
     def _computed(self, opened: Callable[[], AbstractContextManager[Runner]]) -> None:
         with ExitStack() as ends:
@@ -232,7 +228,6 @@ class _Run:
     def _blocks_computed(self, runner: Runner) -> None:
         job, log = self.job, self.log
         cuda = job.device.kind == "cuda"
-        self.telemetry += runner.loaded
         for stage, memory in runner.loaded.memory.items():
             log.memory(stage, memory, cuda=cuda)
         say = log.line if cuda else log.detail
@@ -241,30 +236,32 @@ class _Run:
             runner.loaded, job.device, job.compute, job.prefetch, prefetches=prefetches
         ):
             say(line)
-        self._warn_of_smaller_batches(Telemetry())
-        self._advance()
+        self.watch.observe(runner.loaded)
+        self.watch.show()
         with self._timed("blocks_s"):
-            contigs = self._counted(
+            contigs = self.watch.counted(
                 limited(contigs_of(job.sources, self.broken), job.settings.reading)
             )
             journal = self.directory.journal
-            compute(contigs, self.broken, runner, journal, job.sizes, self)
+            compute(contigs, self.broken, runner, journal, job.sizes, self.watch)
             if job.negatives is not None:
                 self.negatives = self.directory.journal_of_negatives(job.negatives.sha256)
-                self.telemetry += job.negatives.score(runner, self.negatives, job.sizes, log.line)
+                negatives = job.negatives.score(runner, self.negatives, job.sizes, log.line)
+                self.watch.observe(negatives)
         if journal.counts.reused:
             log.detail(
                 f"{journal.counts.reused:,} of {journal.counts.total:,} blocks were finished before"
             )
-        if "blocks" not in self.telemetry.memory:  # every block was finished before
-            self.telemetry = self.telemetry.with_memory("blocks", memory_of(job.device.index))
-        log.memory("blocks", self.telemetry.memory["blocks"], cuda=cuda)
-        for line in shares(self.telemetry.shares):
+        if "blocks" not in self.watch.telemetry.memory:  # every block was finished before
+            self.watch.observe(Telemetry(memory={"blocks": memory_of(job.device.index)}))
+        telemetry = self.watch.telemetry
+        log.memory("blocks", telemetry.memory["blocks"], cuda=cuda)
+        for line in (*overflows(telemetry.batches), *shares(telemetry.shares)):
             log.line(line)
 
     def _finalised(self) -> Written:
         job = self.job
-        plan = results_plan(job.bundle, job.settings.outputs, self.telemetry.embedding_widths)
+        plan = results_plan(job.bundle, job.settings.outputs, self.watch.telemetry.embedding_widths)
         for note in plan.notes:
             self.log.line(note)
         running = self._record(RUNNING, None, None, None)
@@ -276,7 +273,7 @@ class _Run:
                 self.directory.journal, again, before, plan, job.files, self.negatives
             )
         memory = memory_of(job.device.index)
-        self.telemetry = self.telemetry.with_memory("tables", memory)
+        self.watch.observe(Telemetry(memory={"tables": memory}))
         self.log.memory("tables", memory, cuda=job.device.kind == "cuda")
         return written
 
@@ -337,113 +334,17 @@ class _Run:
     def _record(
         self, status: str, exit_code: int | None, error: str | None, written: Written | None
     ) -> RunRecord:
-        job, telemetry, end = self.job, self.telemetry, now()
-        timings = self.timings | {"scoring_s": telemetry.scoring_s}
-        timings["total_s"] = (end - job.started).total_seconds()
-        resolved = {
-            "pin_memory": job.compute.pin_memory,
-            "cuda_streams": job.compute.cuda_streams,
-            "dataloader_workers": job.prefetch,
-            "threshold": job.threshold,
-            "chunk_threshold": job.chunk_threshold,
-            "precision": job.plan.precision,
-            "threads": job.device.threads,
-        }
-        device = DeviceRecord(
-            kind=job.device.kind,
-            name=job.device.name,
-            precision=job.plan.precision,
-            threads=job.device.threads,
-        )
-        memory = {stage: memory.as_dict() for stage, memory in telemetry.memory.items()}
-        return RunRecord(
+        return record_of(
+            self.job,
+            self.directory,
+            self.watch.telemetry,
+            self.timings,
             status=status,
             exit_code=exit_code,
             error=error,
-            versions=versions(),
-            command=job.settings.command,
-            inputs=[InputRecord.of(source) for source in job.sources],
-            bundle=about_bundle(job.bundle),
-            settings=job.settings.as_dict() | resolved,
-            device=device,
-            attention=telemetry.attention,
-            fingerprint=self.directory.fingerprint
-            | ({} if self.broken else inputs_digest(job.sources)),
-            blocks=self.directory.journal.counts,
-            outputs={} if written is None else dict(written.digests),
-            output_bytes={} if written is None else dict(written.sizes),
-            counts=None if written is None else written.counts,
-            timings={name: round(seconds, 3) for name, seconds in timings.items()},
-            batches={name: batches.as_dict() for name, batches in telemetry.batches.items()},
-            memory={"peak_bytes": peak_memory_bytes()} | memory,
-            started=instant(job.started),
-            finished=None if status == RUNNING else instant(end),
-            workers=shares_of(telemetry.shares, self.timings.get("blocks_s", 0.0)),
-            part=self._part() if status == PART else None,
-            worth=None if written is None or written.worth is None else written.worth.as_dict(),
-            negatives=None
-            if job.negatives is None
-            else {"path": str(job.negatives.source.path), "sha256": job.negatives.sha256},
-        )
-
-    def _part(self) -> dict[str, Any]:
-        """Return what a merge must know of a part besides its blocks."""
-        part = self.job.settings.restart.part
-        assert part is not None
-        return {
-            "number": part.number,
-            "of": part.of,
-            "host": node(),
-            "embedding_widths": self.telemetry.embedding_widths,
-            "crc": [source.seen.crc for source in self.job.sources],
-            "negative_blocks": self.negatives.counts.total if self.negatives else None,
-        }
-
-    def line(self, text: str) -> None:
-        """Take a line, as a journal.Watcher."""
-        self.log.line(text)
-
-    def skip(self, block: Block) -> None:
-        """Take a block of another part, as a journal.Watcher."""
-        self.scored["skipped chunks"] += len(block.rows)
-
-    def advance(self, scored: Scored, *, new: bool) -> None:
-        """Take a finished block, as a journal.Watcher."""
-        if new:
-            before = self.telemetry
-            self.telemetry += scored.telemetry
-            self._warn_of_smaller_batches(before)
-        self.scored["records"] += sum(record.begins for record in scored.records)
-        self.scored["chunks"] += len(scored.rows)
-        self.scored["new chunks"] += len(scored.rows) if new else 0
-        self._advance()
-
-    def _warn_of_smaller_batches(self, before: Telemetry) -> None:
-        for line in smaller_batches(before.batches, self.telemetry.batches):
-            self.log.line(line)
-
-    def _counted(self, contigs: Iterator[Contig]) -> Iterator[Contig]:
-        for contig in contigs:
-            letters = 0 if contig.short else len(contig.sequence)
-            self.read["chunks"] += -(-letters // self.job.bundle.chunk_nt)
-            yield contig
-
-    def _advance(self) -> None:
-        """Pass on the share of the input's bytes whose chunks are scored."""
-        job, scored = self.job, self.scored
-        densities = zip(job.sources, self.letters_a_byte, strict=True)
-        read = sum(source.bytes_used(letters) for source, letters in densities)
-        behind = scored["chunks"] + scored["skipped chunks"]
-        share = behind / self.read["chunks"] if self.read["chunks"] else 1.0
-        unknown = job.streamed or job.settings.reading.max_records is not None
-        self.log.advance(
-            Position(
-                done=read * share,
-                total=None if unknown else sum(source.size_bytes for source in job.sources),
-                note=f"{scored['records']:,} records, {scored['chunks']:,} chunks",
-                count=scored["new chunks"],
-                unit="chunks",
-            )
+            written=written,
+            whole=not self.broken,
+            negative_blocks=self.negatives.counts.total if self.negatives else None,
         )
 
     @contextmanager

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from virnucpro.bundle import load
+from virnucpro.bundle.card import about_bundle
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.classifiers.plan import Plan, plan_of
 from virnucpro.classifiers.prefetch import workers_for
@@ -20,11 +21,12 @@ from virnucpro.devices.machine import (
     use_threads,
 )
 from virnucpro.devices.memory import use_expandable_segments
-from virnucpro.errors import ResumeError
+from virnucpro.errors import BundleError, ResumeError
 from virnucpro.reads import Source
 from virnucpro.reads.inputs import open_inputs
 from virnucpro.results.files import RunFiles
 from virnucpro.results.record import now
+from virnucpro.results.run_schema import fault_of_bundle
 from virnucpro.run.directory import written_in
 from virnucpro.run.fingerprint import fingerprint_of
 from virnucpro.run.negatives import Negatives
@@ -95,6 +97,10 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
     started = now()
     settings.check()
     bundle = load(settings.bundle)
+    if fault := fault_of_bundle(about_bundle(bundle)):
+        raise BundleError(
+            f"{bundle.path}: its manifest or card cannot be used ({fault}); make the bundle again"
+        )
     settings.check_for(bundle)
     reading, compute = settings.spooling, settings.compute
     sources, notes = open_inputs(

@@ -114,7 +114,7 @@ def as_before(files: RunFiles, earlier: RunRecord, outputs: Outputs, progress: P
 
 def _finish_last_files(files: RunFiles, *, keep_blocks: bool) -> None:
     """Write the reports, and remove the hidden folder, of a run that was killed before."""
-    if not (files.report.exists() and files.multiqc.exists()):
+    if not all(path.exists() for path in files.reports):
         with disk_errors(files.run_dir):
             lock = Lock(files.hidden)
         try:

@@ -7,9 +7,10 @@ a block that fails. What it observes comes back in the telemetry of each block.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from platform import node
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from virnucpro.blocks import Batches, Block, Scored, Telemetry, Texts
+from virnucpro.blocks import Batches, Block, Scored, Share, Telemetry, Texts
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.model import Model
@@ -26,6 +27,7 @@ from virnucpro.classifiers.prefetch import Loaders
 from virnucpro.classifiers.prepared import FramePreparation, PreparedFrames
 from virnucpro.classifiers.screen import with_notes
 from virnucpro.devices.compute import Compute
+from virnucpro.devices.machine import device_name, gpu_utilisation
 from virnucpro.devices.memory import expandable_segments_seen, memory_of
 from virnucpro.errors import DeviceError, OutOfMemory
 
@@ -106,7 +108,9 @@ class Scorer:
         """Prepare to load. cache: takes the classifier, and gives one that was loaded before."""
         self._work = work
         self._cache = {} if cache is None else cache
-        self._device = Lock()
+        self._device, self._observing = Lock(), Lock()
+        self._free_since = 0.0
+        self._host = node()
         self._failed_in_a_row = 0
         self._counted: Mapping[str, Batches] = {}
         self.loaded = Telemetry()
@@ -114,6 +118,7 @@ class Scorer:
     def __enter__(self) -> Self:
         work, device = self._work, self._work.plan.device
         start = memory_of(device)
+        self._device_name = device_name(device)
         key = (work.model.sha256, device, work.plan.precision, work.compute, work.embeddings)
         fresh = key not in self._cache
         if fresh:
@@ -169,35 +174,33 @@ class Scorer:
 
     def begin(self, block: Block, prepared: PreparedFrames | None) -> "Begun":
         """Send a block to the device. prepared: by preparation, if there is one."""
-        started = perf_counter()
         finish: Callable[[], Scores] = partial(self._classifier.score_block, block)
         ahead = self._classifier.ahead
         if ahead is None or prepared is None:
-            return Begun(block, finish, 0.0, waits=False)
+            return Begun(block, finish, perf_counter(), waits=False)
         with self._device:
+            since = perf_counter()
             try:
-                finish = ahead.begin(prepared)
+                return Begun(block, ahead.begin(prepared), since, waits=True)
             except DeviceError:
-                return Begun(block, finish, perf_counter() - started, waits=False)
-        return Begun(block, finish, perf_counter() - started, waits=True)
+                return Begun(block, finish, since, waits=False)
 
     def finish(self, begun: "Begun") -> Scored:
         """Wait for the scores of a block that was sent."""
-        started, block, finish = perf_counter(), begun.block, begun.finish
+        block, failures = begun.block, dict[int, str]()
+        finish, needs_device = begun.finish, True
         if begun.waits:  # for the device alone, so another block may be sent meanwhile
-            finish = _outcome_of(finish)
-        failures: dict[int, str] = {}
-        with self._device:
+            finish, needs_device = _outcome_of(finish)
+        with self._device if needs_device else nullcontext():
             scores = self._scores(block, 0, failures, finish)
-            rows = len(block.rows)
-            # A few chunks may have no finite score each; a device that failed on all is gone.
-            in_a_row = self._failed_in_a_row >= rows > 1
-            if len(failures) == rows and (in_a_row or rows > MOST_FAILURES):
-                raise DeviceError(
-                    f"no chunk of block {block.number} could be scored: {failures[0]}"
-                )
+        rows = len(block.rows)
+        # A few chunks may have no finite score each; a device that failed on all is gone.
+        in_a_row = self._failed_in_a_row >= rows > 1
+        if len(failures) == rows and (in_a_row or rows > MOST_FAILURES):
+            raise DeviceError(f"no chunk of block {block.number} could be scored: {failures[0]}")
+        with self._observing:
             self._check_kernels()
-            telemetry = self._telemetry(begun.seconds + perf_counter() - started)
+            telemetry = self._telemetry(begun.since, rows)
         return Scored(
             block_number=block.number,
             digest=block.digest,
@@ -208,12 +211,32 @@ class Scorer:
             telemetry=telemetry,
         )
 
-    def _telemetry(self, scoring_s: float) -> Telemetry:
-        batches = dict(self._classifier.batches)
+    def _telemetry(self, since: float, chunks: int) -> Telemetry:
+        """Return what was observed since the last block. since: when this one began."""
+        now = perf_counter()
+        # Blocks overlap on their device, and no second counts twice.
+        seconds = now - max(since, self._free_since)
+        self._free_since = now
+        batches, device = dict(self._classifier.batches), self._classifier.device
         new = {name: found.since(self._counted[name]) for name, found in batches.items()}
         self._counted = batches
-        memory = {"blocks": memory_of(self._classifier.device)}
-        return Telemetry(scoring_s=scoring_s, kernels=self._kernels(), batches=new, memory=memory)
+        used = gpu_utilisation(device)
+        share = Share(
+            host=self._host,
+            device=self._device_name,
+            blocks=1,
+            chunks=chunks,
+            seconds=seconds,
+            used=used or 0.0,
+            looks=0 if used is None else 1,
+        )
+        return Telemetry(
+            scoring_s=seconds,
+            kernels=self._kernels(),
+            batches=new,
+            memory={"blocks": memory_of(device)},
+            shares={device: share},
+        )
 
     def _scores(
         self, part: Block, first: int, failures: dict[int, str], finish: Callable[[], Scores]
@@ -255,19 +278,19 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A block on its way; finish gives its scores, and seconds were spent on it so far.
+    """A block on its way; finish gives its scores. since: when the device had it.
 
     waits: whether finish does nothing but wait for the device.
     """
 
     block: Block
     finish: Callable[[], Scores]
-    seconds: float
+    since: float
     waits: bool
 
 
-def _outcome_of(finish: Callable[[], Scores]) -> Callable[[], Scores]:
-    """Call a function now, and return one that returns or raises the same."""
+def _outcome_of(finish: Callable[[], Scores]) -> tuple[Callable[[], Scores], bool]:
+    """Call a function now; return one that returns or raises the same, and whether it raises."""
     try:
         scores = finish()
     except DeviceError as error:
@@ -276,8 +299,8 @@ def _outcome_of(finish: Callable[[], Scores]) -> Callable[[], Scores]:
         def fail() -> Scores:
             raise caught
 
-        return fail
-    return lambda: scores
+        return fail, True
+    return lambda: scores, False
 
 
 class SerialRunner:

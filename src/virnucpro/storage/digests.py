@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import time
 from functools import cache
 from pathlib import Path
@@ -69,8 +70,20 @@ def warn_once(sentence: str) -> None:
     logging.getLogger("virnucpro").warning("warning: %s", sentence)
 
 
+def refuse_irregular(path: Path) -> None:
+    """Raise BundleError for a device or a pipe, which would be read for ever, or for a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # said by whoever reads it
+        return
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise BundleError(f"{path}: this is {what}, not a file of a bundle; put the file there")
+
+
 def file_sha256(path: Path) -> str:
     """Hex digest of a file, read whole. Raises BundleError where it cannot be read."""
+    refuse_irregular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,6 +98,7 @@ def file_digest(path: Path, *, afresh: bool = False) -> str:
     ask at once. Raises BundleError where the file cannot be read.
     """
     path = Path(path)
+    refuse_irregular(path)
     before = _stamp(path)
     if before["bytes"] < REMEMBERED_BYTES:
         return file_sha256(path)

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from virnucpro.errors import BundleError
+from virnucpro.storage.digests import refuse_irregular
 
 _FETCH = "truncated or damaged; fetch it again"
 # What the readers of torch raise for content that makes no sense.
@@ -67,6 +68,7 @@ class WeightFile:
 
 def read_weights(path: Path) -> WeightFile:
     """Opens a file of weights; raises BundleError for any other file, and for a damaged one."""
+    refuse_irregular(path)
     try:
         with path.open("rb") as file:
             start = file.read(64)

@@ -18,6 +18,7 @@ from virnucpro.devices.machine import each_on_one_thread
 from virnucpro.encoders.weights.files import WeightFile, config_of_text, read_weights
 from virnucpro.encoders.weights.layouts import Layout
 from virnucpro.errors import BundleError
+from virnucpro.storage.digests import refuse_irregular
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -114,6 +115,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> bytes:
+    refuse_irregular(path)
     try:
         return path.read_bytes()
     except OSError as error:

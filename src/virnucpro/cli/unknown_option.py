@@ -1,0 +1,31 @@
+"""What may be meant by an option that no command has."""
+
+import rich_click as click
+
+# Names that programs of this field give to what is called otherwise here.
+MEANT = {
+    "--threads": ("-t", "-j", "-p", "-@", "--cpus", "--cpu", "--cores", "--num-threads", "--ncpus"),
+    "--out": ("--output", "--outdir", "--out-dir", "--output-directory", "-d"),
+    "--mates": ("-2", "--mate", "--paired", "--reads2", "--read2", "--in2"),
+    "--bundle": ("-m", "--model", "--db", "--database"),
+    "--gpus": ("--gpu", "--device", "--cuda"),
+    "--min-length": ("--min-len", "--minlen", "--min-contig-length"),
+    "--threshold": ("--cutoff", "--score", "--min-score"),
+    "--rerun": ("--overwrite", "--restart"),
+}
+_INPUTS = ("-i", "-1", "--input", "--in", "--fasta", "--fastq", "--reads", "--contigs", "--in1")
+
+
+def suggesting(error: click.NoSuchOption) -> click.NoSuchOption:
+    """Return an error that suggests what is meant, and else what the command has and shows."""
+    command = error.ctx.command if error.ctx else None
+    options = [p for p in (command.params if command else ()) if isinstance(p, click.Option)]
+    shown = {name for option in options if not option.hidden for name in option.opts}
+    meant = [name for name, others in MEANT.items() if error.option_name in others]
+    possible = [name for name in error.possibilities or () if name in shown]
+    possible = [name for name in meant if name in shown] or possible
+    message = error.message
+    takes_inputs = any(isinstance(p, click.Argument) for p in (command.params if command else ()))
+    if error.option_name in _INPUTS and takes_inputs:
+        message, possible = f"{message} Inputs are named without an option.", []
+    return click.NoSuchOption(error.option_name, message, possible, error.ctx)

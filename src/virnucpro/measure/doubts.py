@@ -1,0 +1,50 @@
+"""What makes measured numbers better, or worse, than a bundle is: sentences for whoever reads them.
+
+Knows bundles and labelled contigs; measures no accuracy itself.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.sketch import share_known, training_sketch
+from virnucpro.measure.accuracy import Evaluation
+from virnucpro.measure.labels import LabelledContig
+
+# Related genomes share some 31-mers; more than this is not chance.
+KNOWN = 0.05
+_SIDES = ((1, "viral sequences"), (0, "others"))
+
+
+def doubts(
+    bundle: Bundle, contigs: Sequence[LabelledContig], evaluation: Evaluation
+) -> Iterator[str]:
+    """Yield what to doubt: training data, sequences with both labels, an AUROC below chance."""
+    sketch = training_sketch(bundle)
+    for label, side in _SIDES:
+        of_side = (contig.sequence for contig in contigs if contig.label == label)
+        share = None if sketch is None else share_known(sketch, of_side)
+        if share is not None and share >= KNOWN:
+            yield (
+                f"{bundle.name} was trained on sequences such as these: {100 * share:.0f} % of the "
+                f"31-mers of the {side} are in its training data, so that it will do worse on "
+                "sequences that it has not seen; measure it on others"
+            )
+    both = _with_both_labels(contigs)
+    if both:
+        sequences = "sequence is" if both == 1 else "sequences are"
+        yield (
+            f"{both:,} {sequences} on both sides, so that no bundle could call them right; look "
+            "whether a file was given twice"
+        )
+    auroc = evaluation.contig[0].auroc
+    if auroc is not None and auroc < 0.5:
+        yield (
+            f"the AUROC of contigs, {auroc:.3f}, is below 0.5, which is that of guessing: look "
+            "whether the sides are exchanged (--positive is virus, label 1)"
+        )
+
+
+def _with_both_labels(contigs: Sequence[LabelledContig]) -> int:
+    """Return how many different sequences occur with both labels."""
+    viral = {contig.sequence for contig in contigs if contig.label == 1}
+    return len(viral & {contig.sequence for contig in contigs if contig.label == 0})

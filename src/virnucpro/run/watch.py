@@ -1,0 +1,83 @@
+"""A run as it is watched: counts, telemetry and progress while its blocks are finished."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from virnucpro.blocks import Block, Scored, Telemetry
+from virnucpro.progress import Position
+from virnucpro.reads import Source
+from virnucpro.reads.contig import Contig
+from virnucpro.run.log import RunLog, rates, smaller_batches
+
+
+@dataclass(slots=True)
+class Watch:
+    """A journal.Watcher that counts, logs, and passes on how far the run is.
+
+    letters_a_byte: of each source, about. unbounded: whether nobody knows how much will come.
+    telemetry: of loading and of all blocks that were scored.
+    """
+
+    log: RunLog
+    chunk_nt: int
+    sources: Sequence[Source]
+    letters_a_byte: Sequence[float]
+    unbounded: bool
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    read_chunks: int = 0
+    scored: Counter[str] = field(default_factory=Counter)
+
+    def begin_again(self, sources: Sequence[Source]) -> None:
+        """Count from the start, of the same inputs opened anew."""
+        self.sources, self.read_chunks = sources, 0
+        self.scored.clear()
+
+    def observe(self, telemetry: Telemetry) -> None:
+        """Take telemetry, and warn where batches became smaller."""
+        before, self.telemetry = self.telemetry, self.telemetry + telemetry
+        for line in (*telemetry.notes, *smaller_batches(before.batches, self.telemetry.batches)):
+            self.log.line(line)
+
+    def counted(self, contigs: Iterator[Contig]) -> Iterator[Contig]:
+        """Yield contigs, and count their chunks as read."""
+        for contig in contigs:
+            letters = 0 if contig.short else len(contig.sequence)
+            self.read_chunks += -(-letters // self.chunk_nt)
+            yield contig
+
+    def line(self, text: str) -> None:
+        """Take a line of the log."""
+        self.log.line(text)
+
+    def skip(self, block: Block) -> None:
+        """Take a block of another part."""
+        self.scored["skipped chunks"] += len(block.rows)
+
+    def advance(self, scored: Scored, *, new: bool) -> None:
+        """Take a finished block."""
+        if new:
+            self.observe(scored.telemetry)
+        self.scored["records"] += sum(record.begins for record in scored.records)
+        self.scored["chunks"] += len(scored.rows)
+        self.scored["new chunks"] += len(scored.rows) if new else 0
+        self.show()
+
+    def show(self) -> None:
+        """Pass on the share of the input's bytes whose chunks are scored."""
+        scored = self.scored
+        densities = zip(self.sources, self.letters_a_byte, strict=True)
+        read = sum(source.bytes_used(letters) for source, letters in densities)
+        behind = scored["chunks"] + scored["skipped chunks"]
+        share = behind / self.read_chunks if self.read_chunks else 1.0
+        total = sum(source.size_bytes for source in self.sources)
+        self.log.advance(
+            Position(
+                done=read * share,
+                total=None if self.unbounded else total,
+                note=f"{scored['records']:,} records, {scored['chunks']:,} chunks"
+                f"{rates(self.telemetry.shares)}",
+                count=scored["new chunks"],
+                unit="chunks",
+            )
+        )

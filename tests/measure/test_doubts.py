@@ -1,0 +1,97 @@
+"""`evaluate` tells when it is fooled, and writes what it measured into a card."""
+
+import json
+import shutil
+
+import pytest
+
+from command import dna, fasta, made_bundle, virnucpro
+from virnucpro.bundle import load
+from virnucpro.bundle.card import about_bundle
+from virnucpro.bundle.sketch import add_sketch
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Two sides, and a bundle that was trained on the viral one."""
+    monkeypatch.chdir(tmp_path)
+    viral = [(f"v{i}", dna(15_000, f"v{i}")) for i in range(4)]
+    others = [(f"o{i}", dna(15_000, f"o{i}")) for i in range(4)]
+    (tmp_path / "viral.fa").write_bytes(fasta(viral))
+    (tmp_path / "others.fa").write_bytes(fasta(others))
+    bundle = made_bundle(tmp_path / "km")
+    add_sketch(bundle, (sequence.encode() for _, sequence in viral))
+    made_bundle(tmp_path / "plain")
+    return tmp_path
+
+
+def warnings(*words: object) -> list[str]:
+    done = virnucpro("evaluate", *words)
+    assert done.code == 0, done.err
+    return [line for line in done.err.splitlines() if line.startswith("warning: ")]
+
+
+SIDES = ("--positive", "viral.fa", "--negative", "others.fa")
+
+
+def test_training_data_are_recognised(here):
+    (said, *_) = warnings("km", *SIDES)
+    assert said.startswith("warning: km was trained on sequences such as these: 100 % of the")
+    assert "31-mers of the viral sequences are in its training data" in said
+    assert not [x for x in warnings("plain", *SIDES) if "trained" in x]
+
+
+def test_training_data_on_the_other_side_are_recognised(here):
+    said = warnings("km", "--positive", "others.fa", "--negative", "viral.fa")
+    assert any("31-mers of the others are in its training data" in x for x in said)
+
+
+def test_a_file_on_both_sides_is_told(here):
+    said = warnings("plain", "--positive", "viral.fa", "--negative", "viral.fa")
+    assert any(x.startswith("warning: 4 sequences are on both sides") for x in said)
+
+
+def test_sides_that_are_exchanged_are_told(here):
+    words = ("plain", "--positive", "others.fa", "--negative", "viral.fa")
+    below = [("is below 0.5" in " ".join(warnings(*w))) for w in (words, ("plain", *SIDES))]
+    assert sorted(below) == [False, True]
+
+
+def test_what_was_measured_goes_into_an_own_card(here):
+    before = load("plain")
+    done = virnucpro("evaluate", "plain", *SIDES, "--into", "plain", "--json", "found.json", "-q")
+    assert done.code == 0, done.err
+    after = load("plain")
+    assert after.sha256 != before.sha256
+    assert after.files == before.files
+    accuracy = about_bundle(after)["accuracy"]
+    measured = json.loads((here / "found.json").read_text())["chunk"][0]
+    for name in ("viral", "others", "auroc", "recall", "false_positive_rate"):
+        assert accuracy[name] == measured[name]
+    assert "chunks of viral.fa, others.fa" in accuracy["measured_on"]
+    shown = virnucpro("bundles", "show", "plain")
+    assert (shown.code, "auroc" in shown.out) == (0, True)
+    assert virnucpro("predict", "viral.fa", "-o", "run", "--bundle", "plain", "-q").code == 0
+    assert virnucpro("bundles", "verify", "plain").code == 0
+
+
+def test_a_card_of_another_bundle_is_not_touched(here):
+    for bundle, into in (("plain", "km"), ("kmer-500", "plain"), ("plain", "nowhere")):
+        done = virnucpro("evaluate", bundle, *SIDES, "--into", into)
+        assert done.code == 1
+        assert "measure the one whose card is to be written" in done.error
+
+
+def test_a_bundle_of_the_program_keeps_its_card(here):
+    place = load("kmer-500").path
+    done = virnucpro("evaluate", "kmer-500", *SIDES, "--into", place)
+    assert (done.code, "this bundle comes with the program; copy" in done.error) == (1, True)
+    shutil.copytree(place, here / "copy")
+    assert virnucpro("evaluate", "copy", *SIDES, "--into", "copy").code == 0
+
+
+def test_training_writes_a_sketch(here):
+    words = ("train", "kmer", *SIDES, "-o", "new", "--chunk", "500", "--fragments", "1000", "-q")
+    assert virnucpro(*words).code == 0
+    assert any("new was trained on sequences such as these" in x for x in warnings("new", *SIDES))
+    assert virnucpro("bundles", "verify", "new").code == 0

@@ -1,0 +1,49 @@
+"""Ways to read our tables that keep a name what it is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from command import dna, fasta, made_bundle
+from virnucpro.results import calls, contigs
+from virnucpro.run.predict import predict
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "outputs.md"
+NAMES = ["NA", "None", "001", "1e5", "nan", "null", "#N/A", "TRUE", "-inf", "a,b", 'a"b', "#c"]
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch) -> Path:
+    """The run directory run, of records with these names, one of which has no letters."""
+    monkeypatch.chdir(tmp_path)
+    bundle = made_bundle(tmp_path / "km").path
+    records = [(name, dna(300, i)) for i, name in enumerate(NAMES)]
+    Path("NA.fa").write_bytes(fasta([*records, ("", "")]))
+    assert predict("NA.fa", bundle, "run", parquet=True).exit_code == 0
+    return tmp_path / "run"
+
+
+def test_the_library_keeps_names(run_dir):
+    assert [row.contig for row in contigs(run_dir)] == [*NAMES, ""]
+    assert {row.sample for row in contigs(run_dir)} == {"NA"}
+    assert [row.contig for row in calls(run_dir)] == NAMES
+
+
+def test_parquet_keeps_names(run_dir):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(run_dir / "contigs.parquet")
+    assert table.column("contig").to_pylist() == [*NAMES, ""]
+    assert set(table.column("sample").to_pylist()) == {"NA"}
+
+
+def test_pandas_keeps_names_as_the_docs_say(run_dir):
+    pandas = pytest.importorskip("pandas")
+    (snippet,) = re.findall(r"```python\n(names = .*?)```", DOCUMENT.read_text(), re.DOTALL)
+    found = {"pandas": pandas}
+    exec(snippet, found)  # noqa: S102 - our own documentation
+    table = found["table"]
+    assert list(table["contig"][:-1]) == NAMES
+    assert set(table["sample"]) == {"NA"}
+    assert table["p_virus"].dtype == "float64"
+    assert table["p_virus"].isna().tolist() == [False] * len(NAMES) + [True]
