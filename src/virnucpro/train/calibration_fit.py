@@ -89,15 +89,14 @@ class ScoredRecords:
     def weight(self) -> Float64:
         """Weight of each record, (r,), mean 1.
 
-        Length bins and labels in them weigh the same; in these a group by the square root of the
-        number of its units, and each unit of a group the same.
+        Length bins and labels in them weigh the same, in these every group, in a group every unit.
         """
         side = _classes(self.length_bin, self.viral)
         group = _classes(side, self.group)
         unit = _classes(group, self.unit)
         _, first = np.unique(unit, return_index=True)
         units = np.bincount(group[first])[group]
-        return _even(side, 1.0 / (np.sqrt(units) * np.bincount(unit)[unit]))
+        return _even(side, 1.0 / (units * np.bincount(unit)[unit]))
 
     @property
     def even_weight(self) -> Float64:
