@@ -151,14 +151,17 @@ def test_a_folder_without_permission_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "downloads_folder", lambda: inside)
     warned = []
     monkeypatch.setattr(bundles, "warn_once", warned.append)
-    real = Path.stat
 
-    def refused(path, **options):
-        if path.is_relative_to(inside):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return real(path, **options)
+    def refusing(real):
+        def refused(path, *arguments, **options):
+            if Path(path).is_relative_to(inside):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "stat", refused)
+        return refused
+
+    for name in ("stat", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     for act in (load, write.check_free):
         with pytest.raises(BundleError, match="cannot be looked into"):
             act(inside)

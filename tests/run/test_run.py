@@ -225,8 +225,9 @@ def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_pat
         assert virnucpro(*arguments, "--threads", threads).code == 0
         jsonschema.validate(run_json(out), schema())
         of_kmers = run_json(out)["bundle"]["kind"] == "kmer"
-        assert run_json(out)["attention"] == ({} if of_kmers else {"codon": "PyTorch CPU flash"})
-        named = "" if of_kmers else "codon PyTorch CPU flash"
+        kernel = "PyTorch CPU flash" if name.endswith("-v1") else "batched products"
+        assert run_json(out)["attention"] == ({} if of_kmers else {"codon": kernel})
+        named = "" if of_kmers else f"codon {kernel}"
         assert run_json(out)["fingerprint"]["attention"] == named
         assert run_json(out)["settings"]["threads"] == (1 if of_kmers else threads)
         found.append(results(out))

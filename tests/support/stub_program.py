@@ -30,6 +30,7 @@ from virnucpro.cli.terminal import Screen
 from virnucpro.errors import DeviceError, OutOfMemory
 from virnucpro.reads import Source
 from virnucpro.reads.compression import Hashed
+from virnucpro.results.files import RunFiles
 from virnucpro.run import predict as run
 from virnucpro.run.directory import RunDirectory
 from virnucpro.storage import lock
@@ -110,7 +111,7 @@ def main() -> None:
         def damaging(*arguments):
             if not Path("damaged.txt").exists():
                 Path("damaged.txt").touch()
-                files = arguments[-1]
+                [files] = [each for each in arguments if isinstance(each, RunFiles)]
                 os.truncate(files.block(0), 99)
             return finalise(*arguments)
 

@@ -28,4 +28,6 @@ def suggesting(error: click.NoSuchOption) -> click.NoSuchOption:
     takes_inputs = any(isinstance(p, click.Argument) for p in (command.params if command else ()))
     if error.option_name in _INPUTS and takes_inputs:
         message, possible = f"{message} Inputs are named without an option.", []
-    return click.NoSuchOption(error.option_name, message, possible, error.ctx)
+    if possible:
+        message = f"{message} Did you mean {' or '.join(map(repr, possible))}?"
+    return click.NoSuchOption(error.option_name, message, ctx=error.ctx)
