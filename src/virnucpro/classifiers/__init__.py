@@ -1,4 +1,4 @@
-"""What scores chunks: one face for the three kinds of bundle.
+"""Classifiers score chunks: one interface for the three kinds of bundle.
 
 Importing this loads no torch; a kind that needs it is loaded when a bundle of that kind is.
 """
@@ -31,7 +31,7 @@ class Classifier(Protocol):
 
     @property
     def precision(self) -> str:
-        """What matrix products run in: fp32, bf16 or fp16, or fp64 without torch."""
+        """Precision of matrix products: fp32, bf16 or fp16, or fp64 without torch."""
 
     @property
     def device(self) -> str:
@@ -68,7 +68,7 @@ class Ahead(Protocol):
 
     @property
     def in_turns(self) -> bool:
-        """Whether the device holds the weights of only one encoder at a time."""
+        """True if the device holds the weights of only one encoder at a time."""
 
     @property
     def widths(self) -> tuple[int, int]:

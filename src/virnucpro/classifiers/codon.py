@@ -328,7 +328,7 @@ class CodonNetwork(nn.Module):
         return logits_BG.to(wide(logits_BG.dtype))
 
     def part(self) -> dict[str, Any]:
-        """What a manifest keeps of the network besides its weights."""
+        """Return what a manifest keeps of the network besides its weights."""
         found = {**self.encoder.config.to_dict(), "hidden": self.head.hidden.out_features}
         return {**found, "groups": list(self.groups)} if self.groups else found
 

@@ -149,7 +149,7 @@ class FrameClassifier:
 
     @property
     def in_turns(self) -> bool:
-        """Whether the device holds the weights of only one encoder at a time."""
+        """True if the device holds the weights of only one encoder at a time."""
         return self._encoders.turns is not None
 
     @property

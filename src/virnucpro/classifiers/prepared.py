@@ -1,4 +1,4 @@
-"""What of a block is computed before the encoders: its open frames, and their tokens.
+"""A block as it is prepared for the encoders: its open frames, and their tokens.
 
 Texts and PreparedFrames travel between processes as a JSON header and the bytes of their arrays.
 This module imports no torch and knows no encoder.
@@ -82,11 +82,11 @@ class FramePreparation:
         self._tokenizer = NucleotideTokenizer(tokenizer)
 
     def __call__(self, block: Block) -> PreparedFrames:
-        """What the encoders need of a block, its chunks in the order of its rows."""
+        """Prepare a block, its chunks in the order of its rows."""
         return self.of_texts(Texts.of_block(block))
 
     def of_texts(self, texts: Texts) -> PreparedFrames:
-        """What the encoders need of chunks, in their order."""
+        """Prepare chunks, in their order."""
         frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
         status = np.full(len(texts), Status.NO_OPEN_FRAME, np.uint8)
         status[frames.chunk] = Status.OK

@@ -129,7 +129,7 @@ def _run(command: click.Command = program) -> int:
 
 
 def _stdout_failed() -> bool:
-    """Whether standard output takes nothing; what it did not take is then given up."""
+    """Return True if standard output fails; what it did not take is given up."""
     try:
         click.echo()  # an empty write is taken by a full disk, too
     except OSError:

@@ -102,7 +102,7 @@ def megabytes(size_bytes: int | None) -> str:
 
 
 def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
-    """What a bundle is, and how well it does; all but its training where nothing was measured."""
+    """Yield what a bundle is and how well it does; without a measurement, all but its training."""
     card = manifest.get("card", {})
     if "fixed_fragments" not in card:
         short = {name: value for name, value in manifest.items() if name not in LAST}

@@ -1,4 +1,4 @@
-"""What a shell may offer for a bundle."""
+"""Names of bundles that a shell offers."""
 
 from collections.abc import Iterable
 

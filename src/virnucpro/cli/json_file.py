@@ -25,6 +25,6 @@ def check_json_file(path: Path) -> None:
 
 
 def _is_json(path: Path) -> bool:
-    """Whether it is empty or begins as a JSON object does."""
+    """Return True if it is empty or begins as a JSON object does."""
     with path.open("rb") as file:
         return file.read(1) in (b"", b"{")

@@ -395,7 +395,7 @@ def predict(
 
 
 def _kept_of(settings: "Settings", sample_sheet: Path | None) -> str:
-    """What a run that was stopped leaves for the next one, in a sentence."""
+    """Say what a stopped run leaves for the next one."""
     restart = settings.restart
     flags = {"--force": restart.force, "--no-resume": not restart.resume}
     given = " and ".join(flag for flag, is_given in flags.items() if is_given)

@@ -1,4 +1,4 @@
-"""What a person sees on stderr meanwhile: a bar on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What arguments and options may be: paths, names, shares. An empty one is refused everywhere.
+"""Types of arguments and options: paths, names, shares. An empty one is refused everywhere.
 
 An empty path would be the current folder, and is what an unset variable of a shell comes to.
 """

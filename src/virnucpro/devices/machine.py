@@ -1,4 +1,4 @@
-"""What this machine offers, as observed: processors, precision, memory; the out-of-memory answer.
+"""The machine, as observed: processors, precision, memory; the out-of-memory answer.
 
 Importing this loads no torch.
 """
@@ -107,7 +107,7 @@ def each_on_one_thread(compute: Callable[[Item], Found], items: Sequence[Item]) 
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16).
+    """Return True if this CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16).
 
     On other CPUs bf16 is emulated, and slower than fp32.
     """
@@ -144,7 +144,7 @@ def gpu_utilisation(device: str) -> float | None:
 
 
 def device_name(device: str) -> str:
-    """What a device calls itself."""
+    """Return the name that a device gives itself."""
     if device.startswith("cpu"):
         return cpu_name()
     import torch

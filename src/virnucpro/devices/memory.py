@@ -170,7 +170,7 @@ def use_expandable_segments() -> None:
 
 
 def expandable_segments_seen(device: "str | torch.device") -> bool | None:
-    """Whether the allocator's segments on a device are expandable; None while it has none."""
+    """Return True if the allocator's segments on a device can expand; None without segments."""
     import torch
 
     index = torch.device(device).index or 0

@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: by its type, or by its whole first line."""
+    """Return True if memory ran out: by the error's type, or by its whole first line."""
     if isinstance(error, MemoryError | OutOfMemory):
         return True
     import torch
@@ -105,7 +105,7 @@ def fitting(
 
 
 def _advice(device: "str | torch.device", memory: Memory) -> str:
-    """What else to try, the flags by name."""
+    """Return what else to try, the flags by name."""
     if str(device).startswith("cpu"):
         return (
             "give the program more memory or let other programs free theirs; flags that help: "

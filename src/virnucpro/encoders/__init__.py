@@ -178,7 +178,7 @@ def _encoder(
 
 
 def _can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the layers of fused.py can run: 16 bit, a recent GPU, and torch's Triton."""
+    """Return True if the layers of fused.py can run: 16 bit, a recent GPU, and torch's Triton."""
     return (
         device.type == "cuda"
         and dtype in HALF

@@ -75,7 +75,7 @@ class Mask:
         return {}
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
-        """What to add to the scaled scores, broadcastable to (B, H, Tq, Tk), in dtype.
+        """Return what is added to the scaled scores, broadcastable to (B, H, Tq, Tk), in dtype.
 
         None when there is nothing to add. Distances are computed in wide(dtype). On a GPU rows are
         aligned as fused kernels want them, who would otherwise copy it in every layer.

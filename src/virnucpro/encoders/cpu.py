@@ -38,7 +38,7 @@ _KEPT = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 << 20), "MALLOC_TRIM_THRESHOLD_": (-1
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether these layers run there: an x86 processor, a torch with oneDNN, dtype in hardware."""
+    """Return True for an x86 processor, a torch with oneDNN, and a dtype in hardware."""
     return (
         device.type == "cpu"
         and platform.machine() in ("x86_64", "AMD64")

@@ -108,7 +108,7 @@ class DnabertS(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What products run in."""
+        """Dtype of the products."""
         return self.words.weight.dtype
 
     @property
@@ -136,7 +136,7 @@ class DnabertS(nn.Module):
         return x_BTC.masked_fill(~keep_BT[..., None], 0)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
-        """What the first layer is given, (B, T, C), wide."""
+        """Return the input of the first layer, (B, T, C), wide."""
         words_BTC: Tensor = self.words(ids_BT).to(wide(self.dtype))
         x_BTC: Tensor = self.norm(words_BTC + self.types.weight[0].to(wide(self.dtype)))
         return x_BTC

@@ -33,7 +33,7 @@ WIDE_SHARE = 4
 
 
 class Model(Protocol):
-    """What an encoder's module offers: hidden states (B, T, C) of ids (B, T), and their mean.
+    """Interface of an encoder's module: hidden states (B, T, C) of ids (B, T), and their mean.
 
     biased: whether its attention has a bias; dtype: what its products run in; token_bytes: about
     what a token of a batch takes in memory. padded says whether a batch has pads; None: look.

@@ -166,7 +166,7 @@ class Esm2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What products run in."""
+        """Dtype of the products."""
         return self.embedding.weight.dtype
 
     @property
@@ -194,7 +194,7 @@ class Esm2(nn.Module):
         return hidden_BTC.masked_fill(~keep_BT[..., None], 0)
 
     def embed(self, ids_BT: Tensor, keep_BT: Tensor) -> Tensor:
-        """What the first layer is given, (B, T, C), wide."""
+        """Return the input of the first layer, (B, T, C), wide."""
         x_BTC: Tensor = self.embedding(ids_BT)
         x_BTC = x_BTC.to(wide(x_BTC.dtype))
         if not self.config.token_dropout:

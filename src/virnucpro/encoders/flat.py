@@ -1,4 +1,4 @@
-"""What the layers of fused.py and packed.py share: tokens of all sequences lie in one matrix.
+"""Parts that the layers of fused.py and packed.py share: tokens of all sequences lie in one matrix.
 
 They take the weights of a module, and answer for it in all but the layers themselves.
 

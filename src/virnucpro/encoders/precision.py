@@ -24,7 +24,7 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def products(precision: str) -> str:
-    """What is computed in that is not in fp8."""
+    """Return the precision of all that is not computed in fp8."""
     return "bf16" if precision == "fp8" else precision
 
 
@@ -44,7 +44,7 @@ def _plain_fp32() -> None:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """What sums and exponentials are computed in: fp32, or fp64 for a model in fp64."""
+    """Return the dtype of sums and exponentials: fp32, or fp64 for a model in fp64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

@@ -50,7 +50,7 @@ class ScoresChunks(Protocol):
 
     @property
     def name(self) -> str:
-        """What the results are reported under."""
+        """Name that results are reported under."""
 
     def score(self, chunks: Sequence[str]) -> Scores:
         """Scores of chunks given as text."""

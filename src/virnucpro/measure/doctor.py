@@ -1,4 +1,4 @@
-"""What this machine can do, tried rather than looked up, and whether the package works on it.
+"""Abilities of this machine, tried rather than looked up, and whether the package works on it.
 
 Attention kernels are run on a small batch and named as observed; the embedded bundles score two
 fixed sequences, whose scores are stored here.

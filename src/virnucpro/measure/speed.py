@@ -64,7 +64,7 @@ PEAK_SIZE = {"cuda": 8192, "cpu": 1024}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is timed: encoder (esm2 or dnabert_s), who computes it, precision, attention wished."""
+    """A timed case: encoder (esm2 or dnabert_s), who computes it, precision, attention wished."""
 
     encoder: str
     by: str
@@ -366,7 +366,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def default_cases(device: torch.device, encoders: Sequence[str]) -> list[Case]:
-    """What a plain `virnucpro bench` times on a device."""
+    """Return the cases that a plain `virnucpro bench` times on a device."""
     ours: list[Case] = []
     for encoder in encoders:
         if device.type == "cpu":

@@ -58,7 +58,7 @@ def disk_errors(folder: Path, option: str = "-o") -> Iterator[None]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether this is a device, a pipe, or a name of an open file, as /dev/stdout is.
+    """Return True for a device, a pipe, or a name of an open file, as /dev/stdout is.
 
     A rename there would put a file in its place.
     """

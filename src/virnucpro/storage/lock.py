@@ -89,7 +89,7 @@ class Lock:
             os.close(descriptor)
 
     def _taken(self, descriptor: int) -> bool:
-        """Whether the lock is ours now; False if its file was removed meanwhile."""
+        """Return True if the lock is ours now; False if its file was removed meanwhile."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,7 +105,7 @@ class Lock:
         return True
 
     def _is_ours(self) -> bool:
-        """Whether nobody has taken the lock over, as one may that was not touched in time."""
+        """True while we hold it; another process may take a lock whose heartbeat has stopped."""
         descriptor = self._descriptor
         return (
             descriptor is not None

@@ -1,4 +1,4 @@
-"""What a layer does to each token between its matrix products, in as few passes as there can be.
+"""Work on each token between a layer's matrix products, in as few passes as possible.
 
 On CUDA each is one Triton kernel, elsewhere the same in torch's own operations: this says what they
 mean and lets the layers of fused.py be tested without a GPU. In fp8 a row comes with the scale that

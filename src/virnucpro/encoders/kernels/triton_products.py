@@ -55,7 +55,7 @@ def _gated_product(
 
 
 def takes(inner: int, width: int) -> bool:
-    """Whether tiles cover F and C without a rest."""
+    """Return True if tiles cover F and C without a rest."""
     return inner % TILE_COLUMNS == 0 and width % TILE_WIDTH == 0
 
 

@@ -113,7 +113,7 @@ def _safetensors(path: Path) -> WeightFile:
 
 
 def _mappable(path: Path) -> bool:
-    """Whether the entries of torch's zip container lie in it as they are."""
+    """Return True if the entries of torch's zip container are stored uncompressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -153,7 +153,7 @@ def _torch(path: Path, *, mapped: bool) -> WeightFile:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a tensor of numbers that are all there."""
+    """Return True if it is a tensor whose numbers are all present."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

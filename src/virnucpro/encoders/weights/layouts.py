@@ -46,7 +46,7 @@ class Layout:
         return name
 
     def ignores(self, name: str) -> bool:
-        """Whether a published name is of something that no encoder here runs."""
+        """Return True if a published name is of a part that no encoder here runs."""
         return self.short(name).startswith(self.ignored)
 
     def part(self, name: str) -> Part | None:
