@@ -175,10 +175,10 @@ class Attention(nn.Module):
 
     def forward(self, x_BFTC: Tensor) -> Tensor:
         dtype = self.mix.weight.dtype
-        mixed_BFTC = self._mixed(self.qkv(self.attention_norm(x_BFTC).to(dtype)))
-        x_BFTC = _plus(x_BFTC, self.dropout(self.mix(mixed_BFTC)))
-        hidden = F.relu(self.widen(self.feed_norm(x_BFTC).to(dtype)), inplace=True)
-        return _plus(x_BFTC, self.dropout(self.narrow(hidden)))
+        mixed_BFTC = self._mixed(_product(self.qkv, self.attention_norm(x_BFTC).to(dtype)))
+        x_BFTC = _plus(x_BFTC, self.dropout(_product(self.mix, mixed_BFTC)))
+        hidden = F.relu(_product(self.widen, self.feed_norm(x_BFTC).to(dtype)), inplace=True)
+        return _plus(x_BFTC, self.dropout(_product(self.narrow, hidden)))
 
     def _mixed(self, qkv_BFT3C: Tensor) -> Tensor:
         batch, frames, positions, width = qkv_BFT3C.shape
@@ -193,6 +193,15 @@ class Attention(nn.Module):
         return mixed_RHTD.transpose(1, 2).reshape(batch, frames, positions, width // 3)
 
 
+def _product(linear: nn.Linear, x_BFTC: Tensor) -> Tensor:
+    """linear(x); in bf16 on a CPU as a convolution, in which oneDNN adds the bias by itself."""
+    if x_BFTC.is_cuda or x_BFTC.dtype != torch.bfloat16:
+        found: Tensor = linear(x_BFTC)
+        return found
+    weight = linear.weight[:, :, None, None]
+    return F.conv2d(x_BFTC.permute(0, 3, 1, 2), weight, linear.bias).permute(0, 2, 3, 1)
+
+
 def _plus(x: Tensor, more: Tensor) -> Tensor:
     """Their sum, in place where no gradient needs the old x."""
     return x + more if torch.is_grad_enabled() else x.add_(more)
@@ -204,13 +213,17 @@ def _turned(qkv_RT3HD: Tensor, channels: int) -> Tensor:
     Pair (d, d + channels/2) turns by t * ROTARY_BASE ** (-2d/channels) at position t.
     """
     dtype, device = wide(qkv_RT3HD.dtype), qkv_RT3HD.device
+    _, positions, _, heads, _ = qkv_RT3HD.shape
     pair = torch.arange(0, channels, 2, device=device, dtype=dtype)
-    place_T = torch.arange(qkv_RT3HD.shape[1], device=device, dtype=dtype)
-    angle = torch.outer(place_T, ROTARY_BASE ** (-pair / channels))[:, None, None, :]
-    cos, sin = angle.cos(), angle.sin()
-    first, second = qkv_RT3HD[:, :, :2, :, :channels].to(dtype).chunk(2, dim=-1)
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-    turned = turned.to(qkv_RT3HD.dtype)
+    place_T = torch.arange(positions, device=device, dtype=dtype)
+    angle_TP = torch.outer(place_T, ROTARY_BASE ** (-pair / channels))
+    cos_TC = torch.cat((angle_TP.cos(), angle_TP.cos()), -1)
+    sin_TC = torch.cat((-angle_TP.sin(), angle_TP.sin()), -1)
+    # Of the shape of what they multiply and of one piece in memory: four times as fast on a CPU.
+    cos, sin = (x[:, None, None, :].repeat(1, 2, heads, 1) for x in (cos_TC, sin_TC))
+    given = qkv_RT3HD[:, :, :2, :, :channels].to(dtype).contiguous()
+    crossed = torch.cat(given.chunk(2, dim=-1)[::-1], -1)
+    turned = torch.addcmul(given * cos, crossed, sin).to(qkv_RT3HD.dtype)
     if torch.is_grad_enabled():
         qk = torch.cat((turned, qkv_RT3HD[:, :, :2, :, channels:]), -1)
         return torch.cat((qk, qkv_RT3HD[:, :, 2:]), 2)
