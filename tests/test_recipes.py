@@ -140,7 +140,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["pro
 
 
 def test_the_conda_recipe_needs_what_the_package_needs():
-    text = (RECIPES / "meta.yaml").read_text()
+    text = (RECIPES / "bioconda" / "meta.yaml").read_text()
     run = text[text.index("  run:\n") : text.index("\ntest:")]
     listed = {
         tuple(words.split(" ", 1)) for words in re.findall(r"^    - (.*)$", run, re.MULTILINE)
