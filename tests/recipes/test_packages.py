@@ -82,3 +82,17 @@ def test_the_first_command_is_that_of_the_readme(release):
     assert release.first_command(readme).startswith("virnucpro predict examples/")
     with pytest.raises(ValueError, match="no line"):
         release.first_command("pip install virnucpro")
+
+
+def test_the_conda_recipe_needs_what_the_package_needs():
+    text = BIOCONDA.read_text()
+    run = text[text.index("  run:\n") : text.index("\ntest:")]
+    listed = {
+        tuple(words.split(" ", 1)) for words in re.findall(r"^    - (.*)$", run, re.MULTILINE)
+    }
+    for wanted in [f"python{PROJECT['requires-python']}", *PROJECT["dependencies"]]:
+        name, version = re.fullmatch(r"([\w.-]+)([^;]*)(?:;.*)?", wanted).groups()
+        assert ("pytorch" if name == "torch" else name, version.strip()) in listed
+    assert f"  license: {PROJECT['license']}\n" in text
+    assert all((REPOSITORY / name).exists() for name in PROJECT["license-files"])
+    assert all(f"    - {name}\n" in text for name in PROJECT["license-files"])
