@@ -88,6 +88,19 @@ def test_every_command_explains_itself(command):
     assert len(done.out.splitlines()) > 6
 
 
+def test_predict_alone_shows_a_short_usage(tmp_path):
+    done = virnucpro("predict", cwd=tmp_path)
+    assert (done.code, done.out, [*tmp_path.iterdir()]) == (2, "", [])
+    lines = done.err.splitlines()
+    assert lines[0] == "usage: virnucpro predict INPUT... -o RUN_DIR"
+    assert len(lines) < 10
+    for line in lines:
+        if line.startswith("  virnucpro"):
+            words = line.split()[2:]
+            known = {name for p in program.commands["predict"].params for name in p.opts}
+            assert {word for word in words if word.startswith("-")} <= known
+
+
 def test_no_old_option_is_shown_and_every_option_is():
     out = virnucpro("predict", "--help").out.replace("/", " ")
     for option in program.commands["predict"].params:

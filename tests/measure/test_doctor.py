@@ -58,6 +58,26 @@ def test_a_wrong_kernel_is_broken(monkeypatch, capsys, wrong, text):
     assert lines[0] == f"{len(broken)} things are broken: {'; '.join(f.topic for f in broken)}"
 
 
+PREDICT = "virnucpro predict contigs.fasta -o run"
+KERNEL = "attention of ESM-2, bf16"
+NEXT = [
+    ([], PREDICT),
+    (["torch", f"cpu, {KERNEL}, math"], "nvidia-smi"),
+    (["mini-500-v1", f"cpu, {KERNEL}, auto"], "pip install --force-reinstall virnucpro"),
+    ([f"cuda:0, {KERNEL}, triton"], f"{PREDICT} --attention math"),
+    ([f"cuda:0, {KERNEL}, triton", f"cuda:0, {KERNEL}, math"], f"{PREDICT} --gpus none"),
+    ([f"cpu, {KERNEL}, math"], "pip install --force-reinstall torch"),
+]
+
+
+@pytest.mark.parametrize(("broken", "command_"), NEXT)
+def test_the_last_line_is_the_command_to_try_next(monkeypatch, capsys, broken, command_):
+    findings = [doctor.Finding(topic, "tried", broken=True) for topic in broken]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
+    assert command.callback(as_json=False) == bool(broken)
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: {command_}"
+
+
 def test_the_first_line_is_the_verdict(monkeypatch, capsys):
     for broken, line in ((False, "everything works"), (True, "1 thing is broken: b")):
         findings = [doctor.Finding("a", "fine"), doctor.Finding("b", "tried", broken=broken)]

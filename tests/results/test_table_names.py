@@ -39,7 +39,8 @@ def test_parquet_keeps_names(run_dir):
 
 def test_pandas_keeps_names_as_the_docs_say(run_dir):
     pandas = pytest.importorskip("pandas")
-    (snippet,) = re.findall(r"```python\n(names = .*?)```", DOCUMENT.read_text(), re.DOTALL)
+    pattern = r"```python\n(names = [^`]*?pandas.*?)```"
+    (snippet,) = re.findall(pattern, DOCUMENT.read_text(), re.DOTALL)
     found = {"pandas": pandas}
     exec(snippet, found)  # noqa: S102 - our own documentation
     table = found["table"]
@@ -47,3 +48,21 @@ def test_pandas_keeps_names_as_the_docs_say(run_dir):
     assert set(table["sample"]) == {"NA"}
     assert table["p_virus"].dtype == "float64"
     assert table["p_virus"].isna().tolist() == [False] * len(NAMES) + [True]
+
+
+@pytest.mark.parametrize("name", ["contigs", "calls", "regions"])
+def test_polars_keeps_names_as_the_docs_say(run_dir, name):
+    polars = pytest.importorskip("polars")
+    pattern = r"```python\n(names = [^`]*?polars.*?)```"
+    (snippet,) = re.findall(pattern, DOCUMENT.read_text(), re.DOTALL)
+    found = {"polars": polars}
+    exec(snippet.replace("contigs.tsv", f"{name}.tsv"), found)  # noqa: S102 - our own documentation
+    table = found["table"]
+    if name == "regions":
+        assert table.is_empty()
+        return
+    with_letters = table["contig"].to_list()[: len(NAMES)]
+    assert with_letters == NAMES
+    assert {*table["sample"]} == {"NA"}
+    assert table["p_virus"].dtype == polars.Float64
+    assert table["p_virus"].null_count() == len(table) - len(NAMES)

@@ -28,6 +28,16 @@ ELSEWHERE = {
 }
 
 
+USAGE = """\
+usage: virnucpro predict INPUT... -o RUN_DIR
+
+  virnucpro predict contigs.fasta -o run
+  virnucpro predict reads_1.fastq.gz --mates reads_2.fastq.gz -o run
+  virnucpro predict --sample-sheet samples.tsv -o runs
+
+then open run/report.html; virnucpro predict --help lists all options"""
+
+
 def _refuse(_context: click.Context, option: click.Parameter, value: str | None) -> None:
     if value is not None:
         name = option.opts[0]
@@ -52,7 +62,16 @@ def _refusing(command: Command) -> Command:
     return command
 
 
-@click.command()
+class _Predict(click.RichCommand):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Print a short usage where nothing was given, and exit with 2."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(USAGE, err=True)
+            ctx.exit(click.UsageError.exit_code)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Predict)
 @click.argument("inputs", nargs=-1, type=FILE)
 @click.option_panel(
     "Most used", options=["--out", "--bundle", "--threshold", "--mates", "--gpus", "--threads"]
