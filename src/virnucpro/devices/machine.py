@@ -106,12 +106,19 @@ def each_on_one_thread(compute: Callable[[Item], Found], items: Sequence[Item]) 
         torch.set_num_threads(threads)
 
 
+_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
+
 def cpu_has_bf16() -> bool:
     """Return True if this CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16).
 
-    On other CPUs bf16 is emulated, and slower than fp32.
+    On other CPUs bf16 is emulated, and slower than fp32. A limit in ONEDNN_MAX_CPU_ISA counts:
+    oneDNN then has no such product.
     """
     import torch
+
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
+        return False
 
     cpu = torch.cpu
     return bool(cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported())
