@@ -63,7 +63,8 @@ SCENES = (
     "mini",
 )
 WORKERS = "workers"
-LATER = ("report.html", "virnucpro_mqc.json")  # written once run.json says that a run is finished
+# Written once run.json says that a run is finished.
+LATER = ("report.html", "virnucpro_mqc.json", "virnucpro_general_mqc.json")
 END_S = 10.0  # from a signal to the end of the run
 REPLACING_S = 30.0  # the same where a worker may be replaced first
 RUN_S = 90.0  # of an undisturbed run, on a busy machine

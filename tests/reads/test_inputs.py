@@ -481,7 +481,7 @@ def test_results_of_runs_in_a_folder_are_no_input(tmp_path, bundle):
     assert (reads / "viral.fasta").stat().st_size > 0
     (found, (note,)) = files_in(reads)
     assert [path.name for path in found] == ["a.fa", "b.fa", "c.fasta"]
-    assert note.endswith("; 24 that runs here wrote left out; passed over: run")
+    assert note.endswith("; 26 that runs here wrote left out; passed over: run")
     # A pattern of the shell names the run directory, too.
     done = virnucpro(
         "predict", "reads/a.fa", "reads/run", "-o", "o", "--bundle", bundle, cwd=tmp_path

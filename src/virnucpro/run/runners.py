@@ -112,6 +112,8 @@ class Scorer:
         self._free_since = 0.0
         self._host = node()
         self._failed_in_a_row = 0
+        # Notes on letters stand in no table of a bundle without a calibration.
+        self._judged = "calibration" in work.model.parts
         self._counted: Mapping[str, Batches] = {}
         self.loaded = Telemetry()
 
@@ -206,7 +208,7 @@ class Scorer:
             digest=block.digest,
             records=block.records,
             rows=block.rows,
-            scores=with_notes(scores, Texts.of_block(block)),
+            scores=with_notes(scores, Texts.of_block(block)) if self._judged else scores,
             failures=failures,
             telemetry=telemetry,
         )
