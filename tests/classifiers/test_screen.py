@@ -92,6 +92,14 @@ def test_a_note_does_not_depend_on_the_chunks_beside_it(suspects):
     assert noted() == []
 
 
+def test_the_end_of_a_short_chunk_is_its_end():
+    """Its one window would be longer than it is, and end in the next chunk."""
+    short = [dna(3, k) + "AT" * 24 + dna(9, k) for k in range(40)]
+    alone = [noted(chunk)[0] for chunk in short]
+    mixed = noted(*(part for chunk in short for part in (chunk, "AT" * 40)))
+    assert mixed[::2] == alone
+
+
 def test_both_ways_of_looking_for_low_complexity_agree():
     chunks = [dna(n, n) + "AT" * (n // 4) for n in (64, 128, 320, 960)]
     texts = Texts.of_strings(chunks)

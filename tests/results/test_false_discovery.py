@@ -107,6 +107,17 @@ def test_what_a_null_resolves():
     assert (none.records, none.smallest_q) == (0, 0.0)
 
 
+def test_the_smallest_q_may_be_of_another_length():
+    """One record beyond 999 negatives, and fifty beyond 99 of another length."""
+    null = null_of([range(999), range(99)])
+    steps = Steps.of([null])
+    counts = counted(steps, [0] + [1] * 99, [2000.0] + [200.0] * 50 + [1.0] * 49)
+    p_values = steps.p_values(null)
+    told = np.concatenate(q_values(p_values, counts))[np.concatenate(counts) > 0]
+    found = Resolution.of(p_values, counts)
+    assert found.smallest_q == told.min() == pytest.approx(0.01 * 100 / 51)
+
+
 def test_a_rate_is_kept_in_simulated_samples():
     """Of exchangeable negatives at most the asked share is called, on average."""
     rng = np.random.default_rng(2)

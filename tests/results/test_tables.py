@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from command import SUPPORT
 from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores, journal_in
 from virnucpro.blocks import Record, Rows, Scored
-from virnucpro.calls import FRAME_NAMES, Rule, Status, chunk_calls
+from virnucpro.calls import FRAME_NAMES, Call, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
 from virnucpro.reads import open_sources
+from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts
 from virnucpro.results.judge import MeanJudge
 from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
@@ -559,6 +560,21 @@ def test_a_lost_or_doubled_record_is_a_bug_that_is_seen(tmp_path):
         with pytest.raises(AssertionError, match="record"):
             write_tables(files, journal, JUDGE, [], [])
         assert not files.calls.exists()
+
+
+def test_a_block_that_was_given_up_names_no_groups():
+    """The next block of its contig does."""
+    chunks = [MadeChunk(0, 5, Status.FAILED), MadeChunk(4, 9, Status.OK, {0: (0.25, 0.75)})]
+    first, second = blocks_of_made([MadeContig("a", chunks, 9)], [1])
+    named = replace(second.scores, groups=np.log(np.full((1, 3), 1 / 3, np.float16)))
+    contigs = ContigCalls()
+    for rows, scores, call, ends in (
+        (first.rows, first.scores, Call.NONE, False),
+        (second.rows, named, Call.VIRUS, True),
+    ):
+        calls = np.array([call], np.uint8)
+        found = contigs.add(1, rows.record, rows.start, rows.end, scores, calls, ends)
+    assert found.groups.shape == (1, 3)
 
 
 def test_counts_must_add_up():

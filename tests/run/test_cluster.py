@@ -279,6 +279,7 @@ def test_a_worker_that_hangs_is_ended_and_its_block_scored_elsewhere(
     here, expected, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(dask_runner, "LEAST_LIMIT_S", 1.0)
+    monkeypatch.setattr(dask_runner, "FIRST_LIMIT_S", 1.0)
     with preloaded(tmp_path, ONCE):
         run(settings(here, tmp_path / "run", workers=2))
     assert (tmp_path / "hanging").exists()

@@ -100,6 +100,17 @@ def test_a_merge_that_is_done_is_left_as_it_is(thirds, expected, tmp_path):
     assert results(tmp_path / "run") == expected
 
 
+def test_a_merge_of_parts_with_another_question_is_made_again(here, thirds, tmp_path):
+    parts = copies(thirds, tmp_path)
+    merge(parts, tmp_path / "run")
+    before = results(tmp_path / "run")
+    for k, part in enumerate(parts, 1):
+        predicted(here, part, f"{k}/3", threshold=0.9)
+    assert not merge(parts, tmp_path / "run").before
+    assert run_json(tmp_path / "run")["settings"]["threshold"] == 0.9
+    assert results(tmp_path / "run") != before
+
+
 class Lines(Silent):
     def __init__(self):
         self.lines = []

@@ -1,6 +1,7 @@
 """The program on a calibrated bundle: columns, options, refusals, parts, and starting again."""
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -162,6 +163,14 @@ def test_wrong_options_are_one_sentence(tmp_path, reads, bundle, options, messag
     assert done.code in (1, 2)
     assert message in " ".join(done.err.split())
     assert "Traceback" not in done.err
+
+
+def test_negatives_from_a_pipe_are_refused_before_anything_is_scored(tmp_path, reads, bundle):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = predict(reads, tmp_path / "run", bundle, "--negatives", pipe)
+    assert done.code == 1
+    assert "must be a file that can be read twice" in " ".join(done.err.split())
 
 
 def test_a_bundle_without_a_calibration_says_so(tmp_path, reads):

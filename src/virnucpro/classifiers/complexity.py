@@ -82,12 +82,22 @@ def low_shares(codes: NDArray[np.uint8], texts: Texts) -> NDArray[np.float64]:
     low = np.concatenate(
         [_low(triplets, starts[i : i + _AT_ONCE]) for i in range(0, len(starts), _AT_ONCE)]
     )
+    short = np.flatnonzero(texts.length_nt < WINDOW_NT)  # one window each, with letters of the next
+    if len(short):
+        ends = (texts.offset + texts.length_nt - 2)[short]
+        low[begin[short]] = _low(triplets, texts.offset[short], ends)
     shares: NDArray[np.float64] = np.add.reduceat(low, begin, dtype=np.int64) / counts
     return shares
 
 
-def _low(triplets: NDArray[np.int16], starts: NDArray[np.int64]) -> Bool:
-    seen = triplets[starts[:, None] + np.arange(_TRIPLETS)] + np.int64(0)
+def _low(
+    triplets: NDArray[np.int16], starts: NDArray[np.int64], ends: NDArray[np.int64] | None = None
+) -> Bool:
+    """Whether windows are of low complexity. ends: triplets from there on do not count."""
+    place = starts[:, None] + np.arange(_TRIPLETS)
+    seen = triplets[place] + np.int64(0)
+    if ends is not None:
+        seen[place >= ends[:, None]] = _UNKNOWN
     seen += np.arange(len(starts))[:, None] * (_UNKNOWN + 1)
     counted = np.bincount(seen.ravel(), minlength=len(starts) * (_UNKNOWN + 1))
     repeats = counted.reshape(len(starts), -1)[:, :_UNKNOWN]

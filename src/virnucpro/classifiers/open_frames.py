@@ -4,8 +4,10 @@ n chunks, m open frames of them. Only scores leave the device, unless embeddings
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -37,11 +39,15 @@ BLOCK_NT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class FrameEncoders:
-    """Both encoders on one device; turns: where only one of them fits there at a time."""
+    """Both encoders on one device; turns: where only one of them fits there at a time.
+
+    Several threads may ask for features; one after the other gets them.
+    """
 
     dnabert_s: Encoder
     esm2: Encoder
     turns: tuple[Visitor, Visitor] | None = None
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @classmethod
     def of(cls, dnabert_s: Encoder, esm2: Encoder) -> Self:
@@ -64,24 +70,23 @@ class FrameEncoders:
 
     def features_of(self, nucleotides: TokenRows, protein: TokenRows) -> Tensor:
         """The same, of the tokens of m frames."""
-        if self.turns is None:
-            return torch.cat((self.dnabert_s.rows(nucleotides), self.esm2.rows(protein)), dim=1)
-        first, second = self.turns
-        with first.there():
-            nucleotides_MC = self.dnabert_s.rows(nucleotides)
-        with second.there():
-            return torch.cat((nucleotides_MC, self.esm2.rows(protein)), dim=1)
+        with self._lock:
+            with self._visiting(0):
+                nucleotides_MC = self.dnabert_s.rows(nucleotides)
+            with self._visiting(1):
+                return torch.cat((nucleotides_MC, self.esm2.rows(protein)), dim=1)
 
     def wide_features_of(self, nucleotides: Sequence[UInt16], protein: Sequence[UInt16]) -> Tensor:
         """The same in fp32, of the ids of each frame; see Encoder.wide_rows."""
-        if self.turns is None:
-            parts = self.dnabert_s.wide_rows(nucleotides), self.esm2.wide_rows(protein)
-            return torch.cat(parts, dim=1)
-        first, second = self.turns
-        with first.there():
-            nucleotides_MC = self.dnabert_s.wide_rows(nucleotides)
-        with second.there():
-            return torch.cat((nucleotides_MC, self.esm2.wide_rows(protein)), dim=1)
+        with self._lock:
+            with self._visiting(0):
+                nucleotides_MC = self.dnabert_s.wide_rows(nucleotides)
+            with self._visiting(1):
+                return torch.cat((nucleotides_MC, self.esm2.wide_rows(protein)), dim=1)
+
+    def _visiting(self, place: int) -> AbstractContextManager[None]:
+        """While an encoder's weights are on the device."""
+        return nullcontext() if self.turns is None else self.turns[place].there()
 
 
 class FrameClassifier:

@@ -6,6 +6,7 @@ B sequences, T tokens, C width.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,18 +98,35 @@ class Encoder:
     def wide_rows(self, sequences: Sequence[NDArray[np.integer[Any]]]) -> Tensor:
         """Return the embedding of each sequence of ids, computed in fp32 by the weights in 16 bits.
 
-        For sequences whose numbers overflowed: weights are widened for every batch, which is slow.
-        float32 (rows, C) on the device, in their order.
+        For sequences whose numbers overflowed: weights are widened for every batch, which is slow,
+        and softmax is written out. float32 (rows, C) on the device, in their order. Raises
+        OutOfMemory as rows does.
         """
         module = widened(_module_of(self.model))
         found = torch.empty(len(sequences), self.width, device=self.device)
+        lengths = list(map(len, sequences))
         budget = max(1, self.batch_tokens // WIDE_SHARE)
-        for batch in token_batches(list(map(len, sequences)), budget):
+        waiting = deque(token_batches(lengths, budget))
+
+        def compute(batch: Sequence[int]) -> Tensor:
             ids = padded([sequences[row] for row in batch], self.model.pad)
             ids_BT = torch.from_numpy(ids).to(self.device)
             with torch.no_grad(), _current(self.device):
-                hidden_BTC = module(ids_BT, backend="auto", padded=None)
-                found[batch] = module.pool(hidden_BTC, ids_BT).float()
+                hidden_BTC = module(ids_BT, backend="math", padded=None)
+                pooled: Tensor = module.pool(hidden_BTC, ids_BT).float()
+            return pooled
+
+        while waiting:
+            batch = waiting.popleft()
+            tokens = len(batch) * max(lengths[row] for row in batch)
+            part = fitting(partial(compute, batch), self.name, len(batch), tokens, self.device)
+            if part is None:
+                budget = max(1, min(budget, tokens) // 2)
+                rest = [row for later in (batch, *waiting) for row in later]
+                cut = token_batches([lengths[row] for row in rest], budget)
+                waiting = deque([rest[row] for row in piece] for piece in cut)
+            else:
+                found[batch] = part
         self.widened += len(sequences)
         return found
 

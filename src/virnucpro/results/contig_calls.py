@@ -130,7 +130,9 @@ class ContigCalls:
             groups = max(groups, self._open.groups.shape[1])
         sums = _Sums.zeros(r, groups)
         for name in _Sums.__slots__ if carried else ():
-            getattr(sums, name)[:carried] = getattr(self._open, name)
+            before = getattr(self._open, name)
+            if before.ndim == 1 or before.shape[1]:  # a block that was given up names no groups
+                getattr(sums, name)[:carried] = before
         _count(sums, record, scores.status, calls)
         called = np.flatnonzero(calls != Call.NONE)
         if len(called):

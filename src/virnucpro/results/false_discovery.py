@@ -133,24 +133,22 @@ class Resolution:
     """What a null can tell of a sample.
 
     floor: smallest p of a length bin that holds a record; above: records beyond every negative of
-    theirs, whose p that is; records: of the sample.
+    theirs, whose p that is; records: of the sample; smallest_q: of any of these.
     """
 
     floor: float
     above: int
     records: int
+    smallest_q: float
 
     @classmethod
     def of(cls, p_values: Sequence[Float64], counts: Sequence[Int64]) -> "Resolution":
         """Return the resolution of a null for a sample, by length bin and step."""
         pairs = [(p, n) for p, n in zip(p_values, counts, strict=True) if n.sum()]
         if not pairs:
-            return cls(1.0, 0, 0)
+            return cls(1.0, 0, 0, 0.0)
         floor = min(float(p[-1]) for p, _ in pairs)
         above = sum(int(n[p <= floor].sum()) for p, n in pairs)
-        return cls(floor, above, sum(int(n.sum()) for _, n in pairs))
-
-    @property
-    def smallest_q(self) -> float:
-        """The smallest q that any record could have."""
-        return min(1.0, self.floor * self.records / max(self.above, 1))
+        told = q_values([p for p, _ in pairs], [n for _, n in pairs])
+        smallest = min(float(q[n > 0].min()) for q, (_, n) in zip(told, pairs, strict=True))
+        return cls(floor, above, sum(int(n.sum()) for _, n in pairs), smallest)

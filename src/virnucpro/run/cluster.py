@@ -4,6 +4,7 @@ Needs the extra `cluster`. A scheduler that is started here listens on the loopb
 dashboard; its workers are plain processes without a nanny, started again when they die.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -74,6 +75,8 @@ class LocalWorkers:
         import dask
         from distributed import Client, Scheduler, SpecCluster
 
+        # Closing a cluster restores the level, and lines about lost connections come after it.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         with ExitStack() as ends:
             ends.enter_context(dask.config.set(_CONFIG))
             options = {

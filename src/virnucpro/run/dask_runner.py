@@ -44,6 +44,8 @@ NO_WORKER_S = 60.0
 # A block may take this much longer than recent ones, and this long in any case.
 SLOWER_THAN_RECENT = 20.0
 LEAST_LIMIT_S = 300.0
+# The first block of a large model may take minutes on a few processors.
+FIRST_LIMIT_S = 3600.0
 _LOOK_S = 0.5
 _FETCH_S = 5.0
 _GOES_ON = "finished blocks are kept, so the same command goes on"
@@ -314,9 +316,9 @@ class _Dealer:
             self._most = BLOCKS_A_WORKER * len(workers)
         elif now - self._seen_workers > NO_WORKER_S:
             raise self._abandoned(f"the cluster has had no worker for {NO_WORKER_S:.0f} s")
-        limit_s = LEAST_LIMIT_S
+        limit_s = FIRST_LIMIT_S
         if self._recent:
-            limit_s = max(limit_s, SLOWER_THAN_RECENT * median(self._recent))
+            limit_s = max(LEAST_LIMIT_S, SLOWER_THAN_RECENT * median(self._recent))
         for key, (sent, _) in self._sent.items():
             if now - sent.since > limit_s and workers:
                 self._end_worker_of(key, sent, workers, limit_s)

@@ -28,9 +28,11 @@ from virnucpro.run.directory import RunDirectory, missing_or_changed
 from virnucpro.run.finalise import finalise, results_plan
 from virnucpro.run.journal import sha256_of
 from virnucpro.run.log import closing, open_log
-from virnucpro.run.resume import Outcome, as_before
+from virnucpro.run.resume import OF_TABLES, Outcome, as_before
 from virnucpro.run.settings import Part, Restart
 
+# Settings that say what is called.
+_CUTS = ("threshold", "chunk_threshold")
 _AGAIN = "give its predict command again"
 # Settings that may differ between parts: they change neither scores nor results.
 _OF_PARTS = {
@@ -38,6 +40,7 @@ _OF_PARTS = {
     *("gpus", "workers", "scheduler", "threads", "batch_tokens", "esm_batch_size"),
     *("dnabert_batch_size", "dataloader_workers", "pin_memory", "cuda_streams"),
     *("expandable_segments", "cache_clear_interval", "attention", "log_json", "prefix"),
+    *("negatives", "mates", "reference"),  # where they lie; what they hold has a digest
 }
 
 
@@ -157,7 +160,7 @@ def merge(
     fingerprint = {k: v for k, v in parts[0].fingerprint.items() if k != "inputs"}
     sources = _sources(first, inputs) if outputs.write != "none" else []
     before = _seen(parts[0])
-    if not force and (earlier := _finished(files, parts[0].fingerprint)) is not None:
+    if not force and (earlier := _finished(files, parts)) is not None:
         return as_before(files, earlier, outputs, progress)
     with (
         RunDirectory.take(files, fingerprint, Restart(force=force), again=True) as directory,
@@ -308,12 +311,20 @@ def _seen(part: FinishedPart) -> list[Seen]:
     ]
 
 
-def _finished(files: RunFiles, fingerprint: Mapping[str, str]) -> RunRecord | None:
-    """Return the record of the same merge, if it was finished before and is whole."""
+def _finished(files: RunFiles, parts: Sequence[FinishedPart]) -> RunRecord | None:
+    """Return the record of a merge of the same parts, if it was finished before and is whole."""
     record = RunRecord.read(files.run_json, ResumeError)
-    if record is None or not record.is_finished or dict(record.fingerprint) != dict(fingerprint):
+    if record is None or not record.is_finished or missing_or_changed(files, record):
         return None
-    return None if missing_or_changed(files, record) else record
+    first = parts[0].record
+    same = (
+        dict(record.fingerprint) == dict(parts[0].fingerprint)
+        and list(record.parts) == [_summary(part) for part in parts]
+        and all(record.settings.get(n) == first.settings.get(n) for n in (*OF_TABLES, *_CUTS))
+        and record.samples == first.samples
+        and record.negatives == first.negatives
+    )
+    return record if same else None
 
 
 def _merged(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from virnucpro.blocks import Block, Scored, Telemetry
-from virnucpro.errors import StreamBroken
+from virnucpro.errors import InputError, StreamBroken
 from virnucpro.reads import Source, open_sources
 from virnucpro.reads.files import Reading
 from virnucpro.results.outputs import Outputs
@@ -23,6 +23,7 @@ class Negatives:
 
     source: Source
     reading: Reading
+    _digest: str = ""
 
     @classmethod
     def of(cls, outputs: Outputs, reading: Reading) -> "Negatives | None":
@@ -34,12 +35,19 @@ class Negatives:
             return None
         lengths = replace(Reading(), min_length=reading.min_length, max_length=reading.max_length)
         (source,) = open_sources([outputs.negatives], "negatives", lengths)
+        if source.streamed:
+            raise InputError(
+                "--negatives must be a file that can be read twice, and this is a pipe; write it "
+                "to a file first",
+                outputs.negatives,
+            )
         return cls(source, lengths)
 
     @property
     def sha256(self) -> str:
-        """The digest of the file."""
-        return self.source.whole_sha256()
+        """The digest of the file, as it was when it was first asked for."""
+        self._digest = self._digest or self.source.whole_sha256()
+        return self._digest
 
     def score(
         self,
@@ -48,13 +56,21 @@ class Negatives:
         sizes: tuple[int, ...],
         line: Callable[[str], None],
     ) -> Telemetry:
-        """Score those that no earlier process has scored. Raises StreamBroken."""
+        """Score those that no earlier process has scored.
+
+        Raises StreamBroken, and InputError if the file changed since its digest was taken.
+        """
         broken: list[StreamBroken] = []
         watcher = _Watcher(line)
         contigs = limited(contigs_of([self.source], broken), self.reading)
         compute(contigs, broken, runner, journal, sizes, watcher)
         if broken:
             raise broken[0]
+        if self.source.whole and self.source.sha256 != self.sha256:
+            raise InputError(
+                "these negatives changed while they were read; give the command again",
+                self.source.path,
+            )
         line(f"negatives: {watcher.records:,} records of {self.source.path}")
         return watcher.telemetry
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from virnucpro.run.prepare import Job
 
 # Settings that change the results of the same scores.
-_OF_RESULTS = (
+OF_TABLES = (
     *("tables", "compat_tables", "write", "parquet", "save_embeddings"),
-    *("pairs", "read_groups", "prior", "fdr", "host", "negatives"),
+    *("pairs", "read_groups", "prior", "fdr", "host"),
 )
 
 
@@ -83,7 +83,7 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
         return f"the threshold was {before.get('threshold')}"
     if before.get("chunk_threshold", job.chunk_threshold) != job.chunk_threshold:
         return f"the threshold of chunks was {before['chunk_threshold']}"
-    for name in _OF_RESULTS:
+    for name in OF_TABLES:
         if before.get(name) != settings[name]:
             return f"the setting {name} was {before.get(name)}"
     negatives = None if job.negatives is None else job.negatives.sha256
