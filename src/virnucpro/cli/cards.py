@@ -78,7 +78,7 @@ def known_manifest(known: "Known", places: "Placed | None" = None) -> dict[str, 
 
 
 def contents(bundle: "Bundle") -> dict[str, Any]:
-    """The files of a bundle, those of its encoders too, with their sizes as they lie there."""
+    """The files of a bundle, and of its encoders too, with their sizes as they lie there."""
     from virnucpro.bundle.verify import listed_files
 
     rows, total = [], 0
@@ -130,7 +130,7 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
 
 
 def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
-    """What calls of records are worth, by their length, as the calibration was measured."""
+    """Yield what calls of records are worth, by their length, as the calibration was measured."""
     found = manifest.get("calibration", {})
     if not isinstance(found, Mapping) or not found.get("by_length"):
         return
@@ -148,7 +148,7 @@ def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
 
 
 def _two_draws(card: Manifest) -> Iterator[str]:
-    """Why two tables of a card give two numbers for one length and threshold."""
+    """Yield why two tables of a card give two numbers for one length and threshold."""
     if not {"fixed_fragments", "by_threshold", "by_length"} <= card.keys():
         return
     fragments = card["fixed_fragments"].get("viral", 0) + card["fixed_fragments"].get("others", 0)
@@ -160,7 +160,7 @@ def _two_draws(card: Manifest) -> Iterator[str]:
 
 
 def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
-    """All of it: first what the bundle is, then every table of its card, for paper so wide."""
+    """Yield first what the bundle is, then every table of its card, for paper of this width."""
     top = Table(box=None, show_header=False)
     for name, value in manifest.items():
         if not isinstance(value, Mapping) and not _is_rows(value):

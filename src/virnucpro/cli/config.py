@@ -94,12 +94,12 @@ def _is_switch(parameter: click.Parameter) -> bool:
 
 
 def _takes_away(parameter: click.Parameter) -> bool:
-    """Whether this is a switch like --no-compat-tables, alone: it makes its parameter false."""
+    """Return whether this is a lone switch as --no-compat-tables: it makes its parameter false."""
     return isinstance(parameter, click.Option) and parameter.is_flag and not parameter.flag_value
 
 
 def as_toml(command: click.Command, values: dict[str, Any]) -> str:
-    """Options as a file for --config: those without a value stand there as comments."""
+    """Options as a file for --config: options without a value stand there as comments."""
     import tomli_w
 
     parts = []

@@ -22,7 +22,7 @@ OPTIONS = [
 
 
 def reading_options(command: Command) -> Command:
-    """Adds them, those of pairs as the two switches interleaved and unpaired."""
+    """Adds the options, the ones of pairs as the two switches interleaved and unpaired."""
     for option in (
         click.option(
             "--max-records",
@@ -76,7 +76,7 @@ def reading_options(command: Command) -> Command:
 
 
 def pairs_of(interleaved: bool, unpaired: bool) -> str:
-    """What the two switches come to, as in reads.Reading. Raises UsageError."""
+    """Return what the two switches come to, as in reads.Reading. Raises UsageError."""
     if interleaved and unpaired:
         raise click.UsageError("--interleaved and --unpaired contradict each other.")
     return "interleaved" if interleaved else "none" if unpaired else "auto"

@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
 def paper(*, stderr: bool = False) -> Console:
     """Standard output, or error, for tables.
 
-    As wide as a terminal; elsewhere so wide that nothing is cut or folded.
+    As wide as a terminal; elsewhere wide enough that nothing is cut or folded.
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else PAPER_WIDTH
     return Console(
@@ -168,7 +168,7 @@ class _Stderr(Console):
             self.quiet = True
 
     def on_broken_pipe(self) -> None:
-        """Instead of the end of the program, which is rich's answer."""
+        """Fall silent instead of ending the program, which is rich's answer."""
         self.quiet = True
 
 
@@ -270,7 +270,7 @@ class Screen:
             self._progress.start()
 
     def now(self) -> str:
-        """How far the work is at this moment, in one line."""
+        """Return how far the work is at this moment, in one line."""
         left, share = self._forecast.left_s(monotonic()), self._forecast.share
         parts = (
             "" if share is None else f"{share:.0%}",
@@ -287,5 +287,5 @@ class Screen:
 
 
 def _few_digits(rate: float) -> str:
-    """A rate: also slow ones are no zero."""
+    """Return a rate in few digits; a slow one is not shown as zero."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -1,4 +1,4 @@
-"""What may be meant by an option that no command has."""
+"""The option that may be meant by one that no command has."""
 
 import rich_click as click
 

@@ -16,7 +16,7 @@ PINNED_FREE = GIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """How to compute; None is this machine's own choice.
+    """Settings of how to compute; None is this machine's own choice.
 
     gpus: all, none, or numbers as 0,1; None: the first GPU, else the CPU. workers: processes that
     compute on the CPU. scheduler: address or file of a running Dask scheduler. precision: fp32,

@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a run computes. index: cpu or cuda:N; name: the machine's own; threads: of the CPU."""
+    """The device of a run. index: cpu or cuda:N; name: the machine's own; threads: of the CPU."""
 
     index: str
     name: str

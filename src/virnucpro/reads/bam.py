@@ -1,7 +1,7 @@
 """BAM, CRAM and SAM -> entries, by htslib: primary records once, letters as they were sequenced.
 
 htslib reads a pipe that a thread fills, so that the bytes are counted and hashed on the way as
-those of any other input are.
+the bytes of any other input are.
 """
 
 import io
@@ -54,7 +54,7 @@ _JOIN_S = 2.0
 
 
 def form_of(head: bytes) -> str:
-    """BAM, CRAM or SAM, by the first bytes of the text; empty if it is none."""
+    """Return BAM, CRAM or SAM, by the first bytes of the text; empty for another format."""
     if is_bam(head):
         return "BAM"
     if head.startswith(CRAM_MAGIC):
@@ -75,9 +75,9 @@ def entries(
 ) -> Entries:
     """The primary records, complemented where they are aligned to the other strand.
 
-    raw: takes what is odd about the end of the file. left_out: takes the numbers of the others.
-    pairs: whether mates are told by their flags; read_groups: whether samples are by their read
-    groups. Raises InputError where pysam, or the reference of a CRAM, is missing, and for a header
+    raw: takes what is odd about the end of the file. left_out: takes the numbers of other records.
+    pairs: whether mates are told by their flags; read_groups: whether read groups tell the
+    samples. Raises InputError where pysam, or the reference of a CRAM, is missing, and for a header
     that htslib refuses; EOFError where the stream breaks.
     """
     head = stream.peek(READ_BYTES)
@@ -153,7 +153,7 @@ class _End:
         self._line_ended = True
 
     def part_of(self, data: bytes) -> bytes:
-        """Return what of the next bytes is part of the alignments: nothing behind the end mark."""
+        """Return the part of the next bytes that is alignments: nothing behind the end mark."""
         joined = self._tail + data
         at = joined.rfind(_BGZF_END) + len(_BGZF_END) if self._bgzf else 0
         more = joined[at:]
@@ -169,7 +169,7 @@ class _End:
 
     @property
     def whole(self) -> bool:
-        """Whether the file ended as a whole one does, as far as its format tells."""
+        """Return whether the file ended as a whole file does, as far as its format tells."""
         if self._form == "CRAM":
             return _CRAM_END in self._tail
         return self._tail.endswith(_BGZF_END) if self._bgzf else self._line_ended

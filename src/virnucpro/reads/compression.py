@@ -249,7 +249,7 @@ class Unpacked(io.RawIOBase):
 
 
 def behind(count: int, what: str) -> str:
-    """Return what to say of so many bytes behind the end of a stream or file."""
+    """Return what to say of this many bytes behind the end of a stream or file."""
     return f"the {count:,} bytes behind the end of the {what} are not part of it and were not read"
 
 
@@ -259,18 +259,18 @@ def is_filler(data: bytes) -> bool:
 
 
 def is_bgzf(head: bytes) -> bool:
-    """By the first bytes of a file: gzip in blocks, as bgzip and htslib write it."""
+    """Return whether a file is gzip in blocks, as bgzip and htslib write it, by its first bytes."""
     return head.startswith(GZIP_MAGIC) and head[3:4] == b"\x04" and head[12:16] == _BGZF_FIELD
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether it is the content of a file that is wrong, and not the reading of it."""
+    """Return whether the content of a file is wrong, and not the reading of it."""
     return isinstance(error, DAMAGE) or (isinstance(error, OSError) and error.errno is None)
 
 
 @contextmanager
 def text_of(raw: Hashed) -> Iterator[tuple[str, io.BufferedReader]]:
-    """How an input is compressed ("" if it is not), and its text, without a byte-order mark.
+    """Yield how an input is compressed ("" if it is not) and its text without a byte-order mark.
 
     A BAM file, which htslib decompresses, is left as it is. Where the stream breaks, the rest of
     the file is still read for its digest. Closes the file.
@@ -292,13 +292,13 @@ def text_of(raw: Hashed) -> Iterator[tuple[str, io.BufferedReader]]:
 
 
 def compression_of(head: bytes) -> str:
-    """By the first bytes of a file; a BAM file counts as not compressed."""
+    """Return the compression by the first bytes of a file; a BAM file counts as not compressed."""
     form = next((name for name, (magic, _) in _FORMS.items() if head.startswith(magic)), "")
     return "" if form == "gzip" and is_bam(head) else form
 
 
 def is_bam(head: bytes) -> bool:
-    """By the first bytes of a file, compressed or not."""
+    """Return whether a file is BAM, compressed or not, by its first bytes."""
     if head.startswith(GZIP_MAGIC):
         try:
             head = zlib.decompressobj(_GZIP_FORM).decompress(head, len(_BAM_MAGIC))

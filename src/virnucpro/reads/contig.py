@@ -1,4 +1,4 @@
-"""What every reader delivers: contigs, with names and letters as they stand in the input."""
+"""Contigs, which every reader delivers, with names and letters as they stand in the input."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Contig(NamedTuple):
     """One record of an input, a read or an assembled sequence.
 
     record counts from 1 within the input. name is the first word of the header, up to a blank of
-    ASCII, empty if the header is; that of an alignment is its QNAME, blanks included. sequence
+    ASCII, empty if the header is; for an alignment it is its QNAME, blanks included. sequence
     holds the letters as they stand in the input, without line ends. fault says why the contig
     cannot be processed; its sequence is then empty, and refused_nt how long it was.
     header is the whole first line, without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one.
@@ -40,17 +40,17 @@ class Contig(NamedTuple):
 
     @property
     def length_nt(self) -> int:
-        """Letters that it has in the input."""
+        """The number of letters that it has in the input."""
         return len(self.sequence) or self.refused_nt
 
     def refused(self, fault: str) -> "Contig":
-        """The same without its letters, as one that cannot be processed for this reason."""
+        """Return it without its letters, as one that cannot be processed for this reason."""
         return self._replace(sequence=b"", fault=fault, refused_nt=len(self.sequence))
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a pass over an input has delivered so far.
+    """The records that a pass over an input has delivered so far.
 
     records: how many; crc: CRC-32 over their headers and letters; sha256: hex digest of the whole
     input, empty unless the pass reached its end.
@@ -68,7 +68,7 @@ Entries = Generator[Entry, None, None]
 
 
 def letters(sequence: bytes) -> bytes:
-    """Upper case, U read as T; other IUPAC codes are kept."""
+    """Return letters in upper case, U read as T; other IUPAC codes are kept."""
     return sequence.translate(_TO_LETTERS)
 
 
@@ -96,7 +96,7 @@ def decoded_text(data: bytes) -> str:
 
 
 def template_of(first: str, second: str) -> str | None:
-    """The name that two mates share, None where they are none.
+    """Return the name that two mates share; None where two names are not of mates.
 
     Their names are the same, or end in /1 and /2 (also .1 and .2, _1 and _2) and are the same
     before that.
@@ -108,7 +108,7 @@ def template_of(first: str, second: str) -> str | None:
 
 
 def why_not_dna(text: str) -> str:
-    """What is wrong with text, whose first letter is outside IUPAC, and what to do."""
+    """Return what is wrong with text, whose first letter is outside IUPAC, and what to do."""
     if text[0] == "\ufeff":
         return (
             "a byte-order mark, which an editor left where files were joined; remove it, as with "

@@ -1,4 +1,4 @@
-"""How much disk a run will take, from a look at the head of its inputs.
+"""An estimate of the disk that a run will take, from a look at the head of its inputs.
 
 The figures are upper ends for usual data: every record called virus, every name there twice. They
 are for a warning before the start, never for a decision.
@@ -32,10 +32,10 @@ OPEN_FRAMES = 2
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an input holds, counted in its head and multiplied up.
+    """The content of an input, counted in its head and multiplied up.
 
-    name_bytes: of all names; mates: of the records, those that are one of a pair. letters_a_byte:
-    those of headers, too, to a byte on the disk.
+    name_bytes: of all names; mates: records that are one of a pair. letters_a_byte: letters,
+    also of headers, to a byte on the disk.
     """
 
     records: float
@@ -110,7 +110,7 @@ def disk_needed(
 
 
 def shortage(needs: Sequence[tuple[Path, int]]) -> str | None:
-    """One sentence if what folders, which exist, are to take does not fit on their disks."""
+    """Return one sentence if what existing folders are to take does not fit on their disks."""
     by_disk: dict[int, tuple[Path, int]] = {}
     for folder, needed in needs:
         first, sum_bytes = by_disk.get(folder.stat().st_dev, (folder, 0))

@@ -16,10 +16,10 @@ _HASH, _SPACE, _TAB, _VT, _FF = b"# \t\v\f"
 
 
 def entries(text: io.BufferedReader, path: Path) -> Entries:
-    """The records of a stream; if it breaks, those before the last one begun.
+    """The records of a stream; if it breaks, the ones before the last one begun.
 
-    Blank lines, lines that begin with '#', the kind of line end and a missing last one are nothing
-    to a record. Raises InputError for what is no FASTA, and whatever broke the stream.
+    Blank lines, lines that begin with '#', the kind of line end and a missing last one make no
+    difference to a record. Raises InputError for what is not FASTA, and whatever broke the stream.
     """
     head = text.peek(READ_BYTES)
     header: bytes | None = None
@@ -70,7 +70,7 @@ def first_line(head: bytes) -> bytes:
 
 
 def _do(line: bytes) -> str:
-    """What to do about a first line that is none of FASTA."""
+    """Return what to do about a first line that is not FASTA."""
     if b"," in line or b"\t" in line:
         return "; this looks like a table: export its sequences, each below a line '>NAME'"
     if not line.translate(None, IUPAC):

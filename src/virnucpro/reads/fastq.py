@@ -18,10 +18,10 @@ _CUT = "the file ends within a record"
 
 
 def entries(text: io.BufferedReader, path: Path) -> Entries:
-    """The records of a stream; if it breaks, those that are complete.
+    """The records of a stream; if it breaks, the complete ones.
 
     Blank lines between records, blanks around letters and the kind of line end are passed over; a
-    '.' is read as N, as old sequencers wrote it. Raises InputError for what is no FASTQ,
+    '.' is read as N, as old sequencers wrote it. Raises InputError for what is not FASTQ,
     StreamBroken where a record after others is malformed, and whatever broke the stream.
     """
     record, name, line = 0, "", 1
@@ -79,7 +79,7 @@ def _malformed(why: str, path: Path, line: int, record: int, name: str) -> Input
 
 
 def line_of_sequence(text: io.BufferedReader, record: int) -> int | None:
-    """Where the letters of a record stand, by a scan of its own."""
+    """Return the line on which the letters of a record stand, by a scan of its own."""
     place = seen = number = 0
     for block in whole_lines(text):
         for line in block.split(b"\n")[: block.count(b"\n")]:

@@ -56,14 +56,14 @@ PAIRS = ("auto", "interleaved", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How inputs are read.
+    """Settings of how inputs are read.
 
     sample: the name in the column sample, for one input; None: made from the file's name. mates:
     the file of the second mates, for one input. pairs: "auto" takes mates of a BAM by their flags,
     "interleaved" each two records that follow each other, "none" none. read_groups: whether the
     read groups of a BAM name the samples. reference: FASTA that a CRAM was made with. min_length:
     records of fewer nt are listed, but not classified; max_length: records of more nt are listed
-    as failed. max_records: of each input, no more. spool: folder, there when reading begins, for a
+    as failed. max_records: of each input, at most. spool: folder, there when reading begins, for a
     copy of what comes through a pipe; None allows one pass over it.
     """
 
@@ -101,7 +101,7 @@ class Reading:
 
 
 def readable_size(path: Path) -> int | None:
-    """Bytes of a file; None for a pipe. Raises InputError for what cannot be read."""
+    """Return a file's size in bytes; None for a pipe. Raises InputError for what cannot be read."""
     if path == STDIN:
         return None
     try:
@@ -141,7 +141,7 @@ class InputFile:
 
     @classmethod
     def at(cls, path: Path, reading: Reading) -> "InputFile":
-        """What lies there. Raises InputError where it cannot be read."""
+        """Return the file or pipe at a path. Raises InputError where it cannot be read."""
         size_bytes = readable_size(path)
         if size_bytes is not None:
             return cls(path, reading, size_bytes)
@@ -157,12 +157,12 @@ class InputFile:
 
     @property
     def bytes_read(self) -> int:
-        """How much of the file, as it lies on the disk, was read so far."""
+        """The bytes of the file, as it lies on the disk, that were read so far."""
         return 0 if self._raw is None else self._raw.bytes_read
 
     @property
     def warning(self) -> str:
-        """What is odd about the end of the file, though it was read; empty if nothing."""
+        """A note of what is odd about the end of the file, though it was read; empty if nothing."""
         return "" if self._raw is None else self._raw.warning
 
     @property
@@ -273,7 +273,7 @@ class InputFile:
 
 
 def _nothing() -> None:
-    """What stops a file that is read: nothing need do so."""
+    """Do nothing: a file that is read needs nothing to stop it."""
 
 
 def _refuse_foreign(head: bytes, path: Path) -> None:

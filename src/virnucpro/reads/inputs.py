@@ -29,11 +29,11 @@ def open_inputs(
     results_in: Callable[[Path], set[str]],
     faults: list[InputError] | None = None,
 ) -> tuple[list[Source], list[str]]:
-    """The inputs, with the files in it for each folder, and a line on each folder.
+    """Return the inputs, each folder replaced by the files in it, and a line on each folder.
 
     Raises InputError that says all that is wrong with them, as far as their first records tell, if
     one of them cannot even be opened. results_in: names what runs have written into a folder,
-    which is no input. faults: takes these instead, and the others are opened.
+    which is not an input. faults: takes the errors instead, and the other inputs are opened.
     """
     found: list[InputError] = [] if faults is None else faults
     files, notes = _files_in(paths, results_in, found)
@@ -45,7 +45,7 @@ def open_inputs(
 
 
 def _mates_apart(sources: Sequence[Source]) -> Iterator[str]:
-    """A line where two FASTQ files are read by themselves whose names are those of mates."""
+    """Yield a line where two FASTQ files that are named as mates are read by themselves."""
     named = {s.sample: s.path for s in sources if _FASTQ.search(s.path.name.lower())}
     first = (name for name in named if sources[0].reading.pairs == "auto" and _FIRST.search(name))
     for name in first:
@@ -60,9 +60,9 @@ def _mates_apart(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]) -> list[Shape]:
-    """What the inputs hold that do not come through a pipe, from a look at the head of each.
+    """Return what each input that is not a pipe holds, from a look at its head.
 
-    faults: takes what ends a run that comes to read it.
+    faults: takes the errors that end a run once it reads such an input.
     """
     shapes: list[Shape] = []
     for source in sources:
@@ -79,11 +79,11 @@ def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]
 def _files_in(
     paths: Sequence[Path], results_in: Callable[[Path], set[str]], faults: list[InputError]
 ) -> tuple[list[Path], list[str]]:
-    """The same paths with the sequence files in it, by name, for each folder; a line on each.
+    """Return the paths, each folder replaced by its sequence files by name; a line on each folder.
 
-    What runs have written there is no input: a folder of nothing else is passed over, as a pattern
-    of the shell names it beside others. faults: takes one for each folder without sequences, and
-    for each that cannot be read.
+    What runs have written there is not an input: a folder of nothing else is passed over, as a
+    pattern of the shell names it beside others. faults: takes one for each folder without
+    sequences, and for each that cannot be read.
     """
     files: list[Path] = []
     notes: list[str] = []
@@ -125,7 +125,7 @@ def _files_in(
 
 
 def _is_input(path: Path, faults: list[InputError]) -> bool:
-    """Whether a file of a folder is one of sequences, and can be read."""
+    """Return whether a file of a folder is one of sequences, and can be read."""
     try:
         return holds_records(path)
     except InputError as error:
@@ -138,7 +138,7 @@ Each = tuple[list[str], str]
 
 
 def opening_lines(sources: Sequence[Source]) -> Each:
-    """What is going to be read."""
+    """Return lines on what is going to be read."""
     most = sources[0].reading.max_records
     part = "" if most is None else f", of which {most:,} records at most"
     lines: list[str] = []
@@ -152,7 +152,7 @@ def opening_lines(sources: Sequence[Source]) -> Each:
 
 
 def closing_lines(sources: Sequence[Source]) -> Iterator[Each]:
-    """What of the inputs is not in the tables, and what was read as something else."""
+    """Yield what of the inputs is not in the tables, and what was read as something else."""
     aligned = [source for source in sources if source.left_out is not None]
     yield [_alignments([source]) for source in aligned], _alignments(aligned)
     odd = [f"warning: {path}: {told}" for s in sources for path, told in s.warnings]
@@ -186,7 +186,7 @@ def _alignments(sources: Sequence[Source]) -> str:
 
 
 def _without_effect(sources: Sequence[Source]) -> Iterator[str]:
-    """What of the reading was asked for and is for other formats."""
+    """Yield lines on settings of the reading that were given and are for other formats."""
     reading = sources[0].reading
     forms = [file.form for source in sources for file in source.files]
     if not all(forms):  # one broke off before it was known
@@ -198,7 +198,7 @@ def _without_effect(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def other_bundle(name: str, records: float, letters: float) -> str | None:
-    """Which bundle suits so many records and letters, if another; name: of the one in use."""
+    """Return which bundle suits this many records and letters, if not `name`, which is in use."""
     if not records:
         return None
     mean_nt = letters / records

@@ -13,7 +13,7 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
     """The mates of two files by turns: the first of one, the first of the other, and so on.
 
     Raises StreamBroken, after all pairs before, where a file ends before the other, or two records
-    have names that are not those of mates.
+    have names that are not names of mates.
     """
     number = 0
     for one in first:
@@ -54,7 +54,7 @@ def interleaved(entries: Entries, path: Path) -> Entries:
 
 
 def side_by_side(entries: Entries, path: Path) -> Entries:
-    """Passes entries with mates by flags on.
+    """Pass on entries whose mates are told by flags.
 
     Raises InputError where the mate of a record that stands alone comes later: of such a file the
     pairs would not be found.
@@ -74,7 +74,7 @@ def side_by_side(entries: Entries, path: Path) -> Entries:
 
 
 def are_pair(one: Contig, other: Contig) -> bool:
-    """Whether two contigs that follow each other are the mates of a pair."""
+    """Return whether two contigs that follow each other are the mates of a pair."""
     return other.mate == 3 - one.mate and template_of(one.name, other.name) is not None
 
 

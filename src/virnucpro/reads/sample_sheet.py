@@ -16,7 +16,7 @@ MOST_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A row of a sheet. name is also that of a folder; paths are as they stand there."""
+    """A row of a sheet. name is also the name of a folder; paths are as they stand there."""
 
     name: str
     path: Path
@@ -27,7 +27,7 @@ def read_sheet(path: Path) -> list[Sample]:
     """The rows of a sheet whose first line names the columns sample, path and perhaps mates.
 
     What spreadsheets and R add is passed over: quotes around cells, empty cells behind the last
-    column, rows of empty cells, and a byte-order mark, also that of UTF-16.
+    column, rows of empty cells, and a byte-order mark, also the one of UTF-16.
 
     Raises InputError naming line and column of all that is wrong, also files that cannot be read.
     """
@@ -73,7 +73,7 @@ def read_sheet(path: Path) -> list[Sample]:
 
 
 def _do(line: str) -> str:
-    """What to do about a first line that is no header."""
+    """Return what to do about a first line that is not a header."""
     if line.startswith((">", "@")):
         return "this looks like an input: name it without --sample-sheet"
     apart = next(
@@ -85,13 +85,13 @@ def _do(line: str) -> str:
 
 
 def _text(data: bytes) -> str:
-    """Raises UnicodeDecodeError."""
+    """Return data as text, with plain line ends. Raises UnicodeDecodeError."""
     encoding = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
     return re.sub(r"\r\n?", "\n", data.decode(encoding))
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a line, without those behind the last that holds something."""
+    """The cells of a line, without the empty ones at its end."""
     cells = [_unquoted(cell.strip()) for cell in line.split("\t")]
     while len(cells) > 1 and not cells[-1]:
         cells.pop()
@@ -121,7 +121,7 @@ def _wrong_columns(cells: list[str], columns: int) -> list[str]:
 
 
 def _wrong_cells(cells: list[str], seen: Mapping[str, int]) -> Iterator[str]:
-    """What is wrong with each cell of a row; seen: the lines of the samples above it."""
+    """Yield what is wrong with each cell of a row; seen: the lines of the samples above it."""
     name, file, mates = [*cells, "", ""][:3]
     if not name:
         yield "column sample: it is empty"

@@ -37,7 +37,7 @@ def open_sources(
 
     sample replaces the name that is made from the file's. Raises InputError for a path that cannot
     be read, and for two inputs of one sample name: rows are told apart by sample and record.
-    faults: takes these instead, and the inputs of which they are are left out.
+    faults: takes the errors instead, and their inputs are left out.
     """
     reading = reading or Reading()
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
@@ -83,14 +83,14 @@ def _source(
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file that is there."""
+    """Return whether two paths lead to one file that is there."""
     with suppress(OSError):
         return one.samefile(other)
     return False
 
 
 def holds_records(path: Path) -> bool:
-    """Whether a file seems to be one of sequences. Raises InputError where it cannot be read."""
+    """Return whether a file seems to hold sequences. Raises InputError where it cannot be read."""
     try:
         with closing(InputFile.at(path, Reading()).opened()) as raw, text_of(raw) as (_, text):
             head = text.peek(READ_BYTES)
@@ -106,7 +106,7 @@ def holds_records(path: Path) -> bool:
 class Source:
     """One input: a file, or the two files of mates. seen: what contigs has delivered.
 
-    rna: whether a letter U was among it; whole: False if it was more than the records asked for.
+    rna: whether a letter U was among it; whole: False if it has more records than were asked for.
     """
 
     def __init__(self, files: Sequence[InputFile], sample: str, reading: Reading) -> None:
@@ -127,18 +127,18 @@ class Source:
 
     @property
     def size_bytes(self) -> int:
-        """Of the files on the disk; 0 where there is a pipe among them."""
+        """The size of the files on the disk; 0 where there is a pipe among them."""
         sizes = [file.size_bytes for file in self.files]
         return 0 if self.streamed else sum(sizes)
 
     @property
     def streamed(self) -> bool:
-        """Whether it comes through a pipe."""
+        """Return whether it comes through a pipe."""
         return any(file.stream is not None for file in self.files)
 
     @property
     def bytes_read(self) -> int:
-        """How much of the files, as they lie on the disk, was read so far."""
+        """The bytes of the files, as they lie on the disk, that were read so far."""
         return sum(file.bytes_read for file in self.files)
 
     @property
@@ -168,17 +168,17 @@ class Source:
 
     @property
     def seen(self) -> Seen:
-        """What contigs has delivered; the digest only when it has come to the end."""
+        """The records that contigs has delivered; the digest only when it has come to the end."""
         return Seen(self._records, self._crc, self._sha256)
 
     @property
     def warnings(self) -> list[tuple[Path, str]]:
-        """What is odd about the ends of files that were read, with their paths."""
+        """Notes of what is odd about the ends of files that were read, with their paths."""
         return [(file.path, file.warning) for file in self.files if file.warning]
 
     @property
     def left_out(self) -> dict[str, int] | None:
-        """Alignments that are no primary records, by kind; None for other formats.
+        """Alignments that are not primary records, by kind; None for other formats.
 
         None also where max_records left some unread: alignments are read ahead and counted then.
         """
@@ -206,8 +206,8 @@ class Source:
 
         A letter outside IUPAC raises InputError within the first 100 records and makes a fault
         later. A compressed stream that ends early or is damaged raises StreamBroken after every
-        record that was complete, as mates do that are none. Raises InputError for what is none of
-        the formats.
+        record that was complete, as two records do that should be mates and are not. Raises
+        InputError for what is in none of the formats.
         """
         self._begin()
         contigs = self._contigs()
@@ -233,7 +233,7 @@ class Source:
         return map(self._contig, count(1), mixed)
 
     def _first(self, contigs: Iterator[Contig], most: int) -> Iterator[Contig]:
-        """So many contigs, and one more if it is the mate of the last."""
+        """Yield at most `most` contigs, and one more if it is the mate of the last."""
         last: Contig | None = None
         for contig in contigs:
             if contig.record > most and (last is None or not are_pair(last, contig)):

@@ -40,7 +40,7 @@ class Spool:
 
     @property
     def kept(self) -> bool:
-        """Whether what was read stays, and can be read again."""
+        """Return whether what was read stays, and can be read again."""
         return self._folder is not None
 
     def piece(self, number: int) -> bytes:
@@ -128,7 +128,7 @@ class _Reader(io.RawIOBase):
 
 
 def standard_input() -> int:
-    """What is piped in. Raises InputError where nothing is."""
+    """Return the descriptor of what is piped in. Raises InputError where nothing is."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("nothing is piped into standard input, which '-' stands for; name a file")
     return sys.stdin.fileno()

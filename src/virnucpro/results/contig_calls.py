@@ -1,4 +1,4 @@
-"""Scores and calls of whole contigs, summed from those of their chunks, block by block."""
+"""Scores and calls of whole contigs, summed from their chunks, block by block."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTES
 
 @dataclass(frozen=True, slots=True)
 class Contigs:
-    """What the chunks of r contigs say of them.
+    """The results of r contigs, summed up from their chunks.
 
     chunks, called, virus, failed: (r,) numbers of chunks; called_nt: (r,) bases that the called
-    ones add to those before them; mean: (r,) p_virus of its called chunks, as the network gave it,
+    ones add to chunks before them; mean: (r,) p_virus of its called chunks, as the network gave it,
     weighted by these bases; evidence: (r,) sum of their log-odds times these bases, where chunks of
     low complexity speak for no virus; max_p_virus: (r,) largest p_virus of a chunk, nan where none
     was called; status: (r,) Status, FAILED where no chunk was called and one failed. groups: (r, G)
@@ -53,7 +53,7 @@ class Contigs:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """What is kept of r contigs until their last chunk is in; worst is their largest Status.
+    """The sums kept of r contigs until their last chunk is in; worst is their largest Status.
 
     noted: (r, notes) bases of called chunks with each note.
     """
@@ -190,7 +190,7 @@ def _weigh(
 
 
 def _add(total: NDArray[np.float64], record: NDArray[np.int32], value: NDArray[np.float64]) -> None:
-    """Add the values of chunks, (n,), to those of their records, (r,).
+    """Add the values of chunks, (n,), to the totals of their records, (r,).
 
     bincount adds one by one in order; with the old sums in front it goes on where they stopped.
     """

@@ -1,4 +1,4 @@
-"""What a run did with its input, counted while its tables are written."""
+"""Counts of what a run did with its input, made while its tables are written."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from virnucpro.results.regions import Region
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a run did with its input. Creating one checks that it adds up.
+    """The counts of what a run did with its input. Creating one checks that it adds up.
 
     records = called + none + failed, called = virus + others; partly_failed of the called records
-    have chunks that failed. chunks counts all chunks, chunk_status those of each status. regions:
+    have chunks that failed. chunks counts all chunks, chunk_status chunks by status. regions:
     rows of regions.tsv, on region_records records. pairs: rows of pairs.tsv, of which virus_pairs
     are called virus.
     """
@@ -55,11 +55,11 @@ class Counts:
 
     @property
     def incomplete(self) -> bool:
-        """Whether anything is listed in failed.tsv."""
+        """Return whether anything is listed in failed.tsv."""
         return self.failed + self.partly_failed > 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For run.json."""
+        """Return plain values for run.json."""
         return asdict(self)
 
 
@@ -80,7 +80,10 @@ class Tally:
         calls: NDArray[np.uint8],
         regions: Sequence[Region],
     ) -> None:
-        """r records that end in a block, their calls and status, (r,); its n chunks, calls (n,)."""
+        """Count r records that end in a block, and its n chunks.
+
+        called, status: (r,) calls and status of the records; calls: (n,) of the chunks.
+        """
         self._status += np.bincount(scores.status, minlength=len(Status))
         for name, number in {
             "records": len(records),
@@ -100,7 +103,7 @@ class Tally:
             self._numbers[name] += int(number)
 
     def counts(self, pairs: int, virus_pairs: int) -> Counts:
-        """All of it; raises AssertionError where it does not add up."""
+        """Return all counts; raises AssertionError where they do not add up."""
         chunk_status = dict(zip(STATUS_NAMES, self._status.tolist(), strict=True))
         del chunk_status[STATUS_NAMES[Status.EMPTY]]  # of records alone
         self._numbers.update(pairs=pairs, virus_pairs=virus_pairs)

@@ -51,7 +51,7 @@ class Null:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Where p-values change: scores, ascending, by length bin.
+    """The places where p-values change: scores, ascending, by length bin.
 
     A score in (edge[j - 1], edge[j]] is on step j; one above all edges on the last. Scores on one
     step have the same p-value under every null that the steps were made of.
@@ -74,7 +74,7 @@ class Steps:
         return found
 
     def zeros(self) -> list[Int64]:
-        """Counts of no record, by length bin and step."""
+        """Return counts that are all zero, by length bin and step."""
         return [np.zeros(len(edges) + 1, np.int64) for edges in self.edges]
 
     def p_values(self, null: Null) -> list[Float64]:
@@ -130,10 +130,10 @@ def q_values(p_values: Sequence[Float64], counts: Sequence[Int64]) -> list[Float
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What a null can tell of a sample.
+    """The resolution that a null has for a sample.
 
     floor: smallest p of a length bin that holds a record; above: records beyond every negative of
-    theirs, whose p that is; records: of the sample; smallest_q: of any of these.
+    their bin, whose p is the floor; records: of the sample; smallest_q: of any of these.
     """
 
     floor: float

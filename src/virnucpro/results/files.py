@@ -66,12 +66,12 @@ class RunFiles:
 
     @property
     def reports(self) -> tuple[Path, ...]:
-        """What is made from the other files of a finished run, last."""
+        """The files that are made last, from the other files of a finished run."""
         return self.report, self.multiqc, self.multiqc_general
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """What a run of these names may leave besides run.json and log.txt, in either form."""
+        """Files that a run of these names may leave in either form besides run.json and log.txt."""
         both = (*self.public, *replace(self, packed=not self.packed).public)
         return tuple(dict.fromkeys(p for p in both if p not in (self.run_json, self.log)))
 
@@ -81,12 +81,12 @@ class RunFiles:
 
     @property
     def kept(self) -> Path:
-        """Where the finished blocks lie, and what they are of; hidden unless journal is given."""
+        """The folder of finished blocks and of what they are of; hidden unless journal is given."""
         return self._hidden(self.journal or self.run_dir)
 
     @property
     def journal_option(self) -> str:
-        """What a user names the folder of the blocks with."""
+        """The option that a user names the folder of the blocks with."""
         return "--journal" if self.journal else "-o"
 
     def _hidden(self, folder: Path) -> Path:
@@ -107,17 +107,17 @@ class RunFiles:
 
     @property
     def of_negatives(self) -> "RunFiles":
-        """The same, with the blocks of --negatives in the place of those of the sample."""
+        """The same paths, with the blocks of --negatives in place of the blocks of the sample."""
         return replace(self, journal=self.negatives)
 
     @property
     def scratch(self) -> Path:
-        """Where tables are put together and sorted; emptied when they are done."""
+        """The folder where tables are put together and sorted; emptied when they are done."""
         return self.hidden / "scratch"
 
     @property
     def finished_blocks(self) -> int:
-        """How many blocks are kept there, not counting on their being whole."""
+        """The number of blocks that are kept there, whole or not."""
         return sum(1 for _ in self.blocks.glob(f"*.{BLOCK}"))
 
     def block(self, number: int, *, provisional: bool = False) -> Path:

@@ -1,7 +1,7 @@
 """Contigs -> their scores, calls, probabilities, q-values, origins and notes.
 
-One without a calibration gives the mean of the chunks' scores; the two never meet in one column.
-How a judge learns of the sample as a whole is in results/sample.py.
+A judge without a calibration gives the mean of the chunks' scores; the two never meet in one
+column. How a judge learns of the sample as a whole is in results/sample.py.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a user wants to know of a sample.
+    """The question that a user has about a sample.
 
     prior: share of viral records, "auto" or None for the default; fdr: call records whose q-value
     is at most this, None: by the threshold; host: the null; negatives: whether the user's own
@@ -79,7 +79,7 @@ class Judge(Protocol):
 
     @property
     def rule(self) -> Rule:
-        """How chunks are called."""
+        """The rule by which chunks are called."""
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class Judge(Protocol):
         """p_virus of scores, (k,)."""
 
     def calls(self, score: Float64, called_nt: Float64) -> UInt8:
-        """Call of each score, (k,); nan is no call."""
+        """Call of each score, (k,); nan is not called."""
 
     def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
         """p_virus of n chunks together, (n,), by the bases that each adds."""
@@ -131,7 +131,7 @@ class Discovery:
 
     @property
     def refusal(self) -> str:
-        """Why nothing is called at the rate that was asked for; empty where something is."""
+        """The reason why nothing is called at the rate asked for; empty where something is."""
         if self.asked is None or any(np.any(q <= self.asked) for q in self.q):
             return ""
         found = self.resolution
@@ -144,7 +144,7 @@ class Discovery:
 
 
 class MeanJudge:
-    """Records by the mean of their chunks: for bundles without a calibration.
+    """Judges records by the mean of their chunks: for bundles without a calibration.
 
     discovery: q-values under the user's own negatives, where there are some.
     """
@@ -174,7 +174,7 @@ class MeanJudge:
         return np.digitize(called_nt / self._chunk_nt, LENGTH_EDGES)
 
     def calls(self, score: Float64, called_nt: Float64) -> UInt8:
-        """By the threshold, or by q where a rate of false discoveries was asked for."""
+        """Call by the threshold, or by q where a rate of false discoveries was asked for."""
         if self.discovery is None or self.discovery.asked is None:
             return self.rule.contigs(score)
         q = self.discovery.of(score, self.length_bin(called_nt))
@@ -196,7 +196,7 @@ class MeanJudge:
 
 
 class CalibratedJudge:
-    """Records by the rule of a calibration.
+    """Judges records by the rule of a calibration.
 
     threshold: least p_virus of a call virus, where no rate of false discoveries was asked for.
     """
@@ -225,13 +225,13 @@ class CalibratedJudge:
         return probability(score)
 
     def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
-        """As of a record of these chunks."""
+        """Return p_virus as of a record of these chunks."""
         evidence = np.array([np.sum(chunk_log_odds(p_virus) * added_nt)])
         score = self.calibration.rule.log_odds(evidence, np.array([added_nt.sum()]))
         return float(probability(score)[0])
 
     def calls(self, score: Float64, called_nt: Float64) -> UInt8:
-        """By the threshold, or by q where a rate of false discoveries was asked for."""
+        """Call by the threshold, or by q where a rate of false discoveries was asked for."""
         if self.discovery.asked is None:
             return _called(probability(score) >= self.threshold, score)
         q = self.discovery.of(score, self.calibration.length_bin(called_nt))

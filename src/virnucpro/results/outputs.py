@@ -14,12 +14,12 @@ SEQUENCES = ("none", "viral", "all")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What to write.
+    """Settings of what to write.
 
     prefix: put before the name of each file, with a dot. threshold: least p_virus of a call virus,
     0 to 1; None: the bundle's own. tables: plain or gz. compat_tables: the two tables in the
     published program's format, too. write: "none", "viral" (viral.fasta) or "all" (others.fasta,
-    too). parquet: calls and contigs in that format, too. save_embeddings: those of frames, too.
+    too). parquet: calls and contigs in that format, too. save_embeddings: of frames, too.
     log_json: log.jsonl, too. allow_partial: exit 0 even if some records failed. prior: share of the
     records that is viral, 0 to 1, "auto" to estimate it, None for the default. fdr: call records
     with a q-value of at most this, 0 to 1, and not by the threshold. host: whose negatives q-values
@@ -68,7 +68,7 @@ class Outputs:
 
     @property
     def question(self) -> Question:
-        """What the user wants to know of the sample."""
+        """The question that the user has about the sample."""
         return Question(
             prior=self.prior, fdr=self.fdr, host=self.host, negatives=self.negatives is not None
         )

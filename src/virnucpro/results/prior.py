@@ -1,4 +1,4 @@
-"""How much of a sample is viral: a share by maximum likelihood, with an interval, or an upper end.
+"""The viral share of a sample: by maximum likelihood, with an interval, or an upper end.
 
 The share is what expectation maximisation on posteriors climbs to (Saerens, Latinne and
 Decaestecker, Neural Computation 2002). Log-odds are counted in cells of size and log-odds, so that

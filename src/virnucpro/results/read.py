@@ -31,7 +31,7 @@ Reader: TypeAlias = Callable[[Sequence[str]], Column]
 class ChunkRow(NamedTuple):
     """A row of calls.tsv, as in docs/outputs.md.
 
-    start, end: nt on the contig, 0-based half-open; frames: those that were scored, as F1 or R3;
+    start, end: nt on the contig, 0-based half-open; frames: the scored ones, as F1 or R3;
     the probabilities, 0 to 1, are None where there is none.
     """
 
@@ -73,7 +73,7 @@ class ContigRow(NamedTuple):
 def calls(run_dir: Path | str, prefix: str | None = None) -> Iterator[ChunkRow]:
     """Yield the chunks of a run, plain or gzipped; memory does not grow with their number.
 
-    prefix: that of the run; needed only where the folder holds several. Raises InputError at once
+    prefix: of the run; needed only where the folder holds several. Raises InputError at once
     where there is no such run, and at a row that is damaged.
     """
     return _rows(_files(run_dir, prefix).calls, ChunkRow)
@@ -249,13 +249,13 @@ def _refuse_at_work(hidden: Path, folder: Path, *, surely: bool = False) -> None
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether this is the hidden folder of a run."""
+    """Return whether this is the hidden folder of a run."""
     hidden = RunFiles(Path()).hidden.name
     return path.is_dir() and path.name.startswith(".") and path.name.endswith(hidden)
 
 
 def _in_its_form(files: RunFiles) -> RunFiles:
-    """With names of gzipped tables where these are what is there."""
+    """Return files with names of gzipped tables where these are what is there."""
     packed = replace(files, packed=True)
     there = [form for form in (files, packed) if form.contigs.exists() or form.calls.exists()]
     return there[0] if there else files

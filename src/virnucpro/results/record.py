@@ -65,7 +65,7 @@ class InputRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRecord:
-    """Where a run computed. kind: cpu or cuda; threads: of the CPU."""
+    """The device that a run computed on. kind: cpu or cuda; threads: of the CPU."""
 
     kind: str
     name: str
@@ -124,7 +124,7 @@ class RunRecord:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has come to its end, with all results."""
+        """Return whether the run has come to its end, with all results."""
         return self.status in FINISHED
 
     @property
@@ -134,7 +134,7 @@ class RunRecord:
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the run ended, in UTC."""
+        """The time when the run ended, in UTC."""
         return None if self.finished is None else datetime.fromisoformat(self.finished)
 
     def write(self, path: Path, scratch: Path | None = None) -> None:

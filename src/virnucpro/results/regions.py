@@ -37,7 +37,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Odds:
-    """How often a chunk of a virus, and one of something else, is called virus.
+    """The rates at which chunks of a virus, and of something else, are called virus.
 
     recall must be the larger one. chunk_nt: the bases that count as one chunk.
     """
@@ -52,25 +52,25 @@ class Odds:
 
     @property
     def of_virus(self) -> float:
-        """What a chunk called virus adds to a sum."""
+        """The amount that a chunk called virus adds to a sum."""
         return log(self.recall / self.false_positive_rate)
 
     @property
     def of_others(self) -> float:
-        """What a chunk called others adds; it is negative."""
+        """The amount that a chunk called others adds; it is negative."""
         return log((1 - self.recall) / (1 - self.false_positive_rate))
 
     def expected(self, score: float, called: int) -> float:
-        """At most so many regions of this sum does chance give a contig of so many chunks."""
+        """Return how many regions of this sum chance gives a contig of `called` chunks, at most."""
         return called * self.recall * exp(-score)
 
     def least(self, called: int) -> float:
-        """The sum from which on a stretch is a region of a contig of so many chunks."""
+        """Return the sum from which on a stretch is a region of a contig of `called` chunks."""
         return log(called * self.recall / MOST_EXPECTED)
 
     @property
     def fewest_chunks(self) -> int:
-        """From so many called chunks on a contig can have a region."""
+        """The number of called chunks from which on a contig can have a region."""
         n = FEWEST_VIRUS
         while n * self.of_virus < self.least(n):
             n += 1
@@ -78,11 +78,11 @@ class Odds:
 
 
 def odds_of(bundle: Bundle, threshold: float) -> Odds | str:
-    """What the bundle's card measured at a threshold, or why it tells no regions.
+    """Return the odds that the bundle's card measured at a threshold, or why it tells no regions.
 
-    At a threshold between two that were measured, false positives are those of the lower one, and
-    virus found that of the upper one. A contig is of one host, not of the card's mixture, so false
-    positives are those of the group of hosts that the bundle mistakes most often.
+    At a threshold between two that were measured, false positives are taken from the lower one,
+    and recall from the upper one. A contig is of one host, not of the card's mixture, so false
+    positives are taken from the group of hosts that the bundle mistakes most often.
     """
     card = bundle.card
     rows = [row for row in _rates(card, bundle.threshold) if row[0] <= threshold]
@@ -115,7 +115,7 @@ def _rates(card: Mapping[str, Any], usual: float) -> list[tuple[float, float, fl
 
 
 def _worst_group(card: Mapping[str, Any]) -> float:
-    """How much more often than all others together the most mistaken group is called virus."""
+    """Return how often the most mistaken group is called virus, relative to all others together."""
     rates = [
         row["false_positive_rate"]
         for row in card.get("by_part", ())
@@ -133,7 +133,8 @@ class Region:
 
     index: of the contig in its block; number: on its contig, from 1. start, end: 0-based half-open.
     chunks, called, virus: numbers of its chunks; p_virus: of the called ones together, as the judge
-    of the run has it for a record. expected: how many as good chance gives this contig, at most.
+    of the run has it for a record. expected: the number, at most,
+    of regions as good that chance gives this contig.
     """
 
     index: int
@@ -169,12 +170,12 @@ class _Chunks:
         return _Chunks(*(getattr(self, name)[first:last] for name in self.__slots__))
 
     def after(self, before: "_Chunks") -> "_Chunks":
-        """Those of before and these."""
+        """Return the chunks of before, and then these."""
         pairs = ((getattr(before, name), getattr(self, name)) for name in self.__slots__)
         return _Chunks(*(np.concatenate(pair) for pair in pairs))
 
     def called(self) -> "_Chunks":
-        """Without those that have no call."""
+        """Return the chunks that have a call."""
         kept = self.call != Call.NONE
         return _Chunks(*(getattr(self, name)[kept] for name in self.__slots__))
 
@@ -190,7 +191,7 @@ class RegionFinder:
     """Finds regions block by block; holds the chunks of one unfinished contig and nothing else."""
 
     def __init__(self, odds: Odds, p_virus: Stretch = mean_of_stretch) -> None:
-        """Find regions by odds. p_virus: that of the called chunks of one, together."""
+        """Find regions by odds. p_virus: of the called chunks of one, together."""
         self._odds = odds
         self._p_virus = p_virus
         self._open: _Chunks | None = None
@@ -261,9 +262,9 @@ def _regions(index: int, chunks: _Chunks, odds: Odds, p_virus: Stretch) -> list[
 
 
 def stretches(values: list[float], least: float) -> list[tuple[int, int, float]]:
-    """(first, one past the last, sum) of the stretches whose sums are at least so much.
+    """Return (first, one past the last, sum) of the stretches whose sums are at least `least`.
 
-    None begins with values that sum up to nothing or less; each ends where its sum is largest. What
+    No stretch begins with values that sum to 0 or less; each ends where its sum is largest. What
     lies behind belongs to it only if the sum grows further before it has lost `least`: that much
     against a virus parts two regions.
     """

@@ -28,7 +28,10 @@ _OTHERS, _VIRUS, _REGIONS = b"\0", b"\1", b"\2"
 
 
 class Marks:
-    """What of each record is written where. For `with` while it is added to; then for reading."""
+    """The marks of what of each record is written where.
+
+    For `with` while records are added; then for reading.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.records, self.regions = folder / "virus.flags", folder / "regions.spans"
@@ -36,7 +39,7 @@ class Marks:
         self.virus = self.excerpts = 0
 
     def add(self, virus: NDArray[np.bool_], regions: Sequence[Region]) -> None:
-        """The next records, (r,), and the regions of them; those of a virus stand in it."""
+        """Add the next records, (r,), and their regions; regions of a virus stand in its record."""
         flags = virus.astype(np.uint8)
         spans: dict[int, list[int]] = {}
         for region in regions:
@@ -64,7 +67,7 @@ def copy_sequences(
     viral: OutputFile,
     others: OutputFile | None,
 ) -> None:
-    """Copies records as marked; those that could not be read as DNA are in neither file.
+    """Copies records as marked; records that could not be read as DNA are in neither file.
 
     sources: the inputs, opened anew; before: what the first pass has seen of each. Raises
     InputError if an input has changed since, VirnucproError if the disk refuses.
@@ -99,7 +102,7 @@ def _ends(spans: BinaryIO) -> list[int]:
 def _again(source: Source, before: Seen) -> Iterator[Contig]:
     """The contigs of an input that an earlier pass saw, and no others.
 
-    An input that had broken off may have more by now. Raises InputError where one is another, or
+    An input that had broken off may have more by now. Raises InputError where a contig differs, or
     where a complete input is not the same to its end.
     """
     try:

@@ -1,4 +1,4 @@
-"""How many of the calls of a run to expect to be wrong, counted while its tables are written."""
+"""The number of calls of a run to expect to be wrong, counted while its tables are written."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _FEW = "fewer than 1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtThreshold:
-    """What another threshold would call. wrong: expected, at the prior that is used."""
+    """The calls that another threshold would give. wrong: expected, at the prior that is used."""
 
     threshold: float
     called: int
@@ -34,7 +34,7 @@ class AtThreshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worth:
-    """What the calls of records are worth in this sample.
+    """The worth of the calls of records in this sample.
 
     called: virus; wrong, fewest_wrong, most_wrong: of these, expected at the prior and at the ends
     of its interval. scored: records with a score. threshold: of p_virus; None where fdr decides.
@@ -88,7 +88,7 @@ class Worth:
 
     @property
     def sentence(self) -> str:
-        """All of it in one sentence, for log and report."""
+        """The worth of the calls in one sentence, for log and report."""
         if self.refusal:
             return self.refusal
         calls = f"{self.called:,} record{'' if self.called == 1 else 's'} called virus"

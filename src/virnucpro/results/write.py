@@ -46,12 +46,12 @@ from virnucpro.storage.sorting import pieces_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be written besides calls.tsv, contigs.tsv, failed.tsv and the regions.
+    """The files to be written besides calls.tsv, contigs.tsv, failed.tsv and the regions.
 
     compat_tables: the two in the published tool's format. odds: what finds regions; None finds
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
-    contigs in that format. embeddings: None, or the widths of those to be written, as parquet has
-    them.
+    contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
+    has them.
     """
 
     compat_tables: bool = True
@@ -189,7 +189,7 @@ def _write_calls(
     reasons: dict[int, str] = {}
 
     def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
-        """For a table that is there only if it has a row."""
+        """Write a table that is there only if it has a row."""
         if lines:
             staging.open(path, header(columns)).write(lines)
 

@@ -67,7 +67,7 @@ class DaskRunner:
 
     @property
     def first(self) -> Identity:
-        """What the first worker computes with, and therefore all of them."""
+        """The identity of what the first worker, and therefore every worker, computes with."""
         return next(iter(self.identities.values()))
 
     @property
@@ -164,7 +164,7 @@ class _Sent:
 
     @property
     def alone(self) -> bool:
-        """Whether it is suspected of killing workers, so that no other block is sent beside it."""
+        """Return whether it is suspected of killing workers; no other block then goes beside it."""
         return self.deaths >= SUSPECT_DEATHS
 
     def scored(self, scores: Scores, failures: Mapping[int, str], telemetry: Telemetry) -> Scored:
@@ -181,7 +181,7 @@ class _Sent:
 
 
 class _Dealer:
-    """Deals blocks out to workers, and keeps account of those in flight."""
+    """Deals blocks out to workers, and keeps account of the ones in flight."""
 
     def __init__(self, task: Task, cluster: LocalWorkers | RunningCluster, first: Identity) -> None:
         self._task = task
@@ -199,7 +199,7 @@ class _Dealer:
         self._looked = self._seen_workers = monotonic()
 
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
-        """Yield every block once, scored. An error is raised after those that were in flight."""
+        """Yield every block once, scored. An error is raised after the ones in flight."""
         unsent = map(_Sent.of, blocks)
         fatal: VirnucproError | None = None
         self._look_after_workers()

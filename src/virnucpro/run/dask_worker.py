@@ -37,7 +37,7 @@ _CODE[_LETTERS] = range(4)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What every block of a run is scored with.
+    """The model and settings that every block of a run is scored with.
 
     compute: as asked for, resolved by each worker. workers_a_host: that share its processors.
     """
@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a worker computes with, compared with the other workers before a run begins."""
+    """The means that a worker computes with, compared with other workers before a run begins."""
 
     name: str
     host: str
@@ -138,7 +138,7 @@ class PackedBlock:
 
 @dataclass(frozen=True, slots=True)
 class ScoredChunks:
-    """What comes back of a block: arrays of its scores, failures by row, and who computed it."""
+    """The answer to a block: arrays of its scores, failures by row, and who computed it."""
 
     identity: Identity
     scores: Mapping[str, NDArray[Any]]

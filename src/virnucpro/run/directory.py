@@ -1,4 +1,4 @@
-"""Whose a run directory is: taken by one process, its results named before they are written.
+"""A run directory and its owner: taken by one process, results named before they are written.
 
 run.json comes first, with the status `running` and the names of the results, and last, with how the
 run ended; whatever it names was written by a run, and nothing else in the folder is touched.
@@ -338,7 +338,7 @@ def _owner_there(files: RunFiles) -> str | None:
 def _refuse_other_owner(files: RunFiles, force: bool) -> None:
     """Raise ResumeError if the blocks there are not for this run to take or to remove.
 
-    A retry in a new run directory takes those of the first attempt, but removes none unread.
+    A retry in a new run directory takes the blocks of the first attempt, but removes none unread.
     """
     owner, mine = _owner_there(files), _owner_of(files)
     if owner is None or owner == mine or (owner == "unknown" and mine == _HERE):

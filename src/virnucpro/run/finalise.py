@@ -18,7 +18,7 @@ from virnucpro.results.write import Wanted, Written, write_tables
 
 @dataclass(frozen=True, slots=True)
 class ResultsPlan:
-    """What the results of a run are made by.
+    """The rules by which the results of a run are made.
 
     rule: calls chunks. threshold: least p_virus of a record called virus. notes: sentences on what
     is left out.

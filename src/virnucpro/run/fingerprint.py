@@ -1,4 +1,4 @@
-"""What makes a run this run: written and compared here alone.
+"""The fingerprint, which makes a run this run: written and compared here alone.
 
 A difference in any field means other results, so a folder takes no run of another fingerprint.
 Budgets, workers, threads, paths and times are not part of it.
@@ -35,7 +35,7 @@ def fingerprint_of(bundle: Bundle, plan: Plan, reading: Reading) -> dict[str, st
 
 
 def inputs_digest(sources: Sequence[Source]) -> dict[str, str]:
-    """Return the sha256 over those of all inputs, in order, if each was read to its end."""
+    """Return the sha256 over the digests of all inputs, in order, if each was read to its end."""
     digests = [source.sha256 for source in sources]
     if not all(digests):
         return {}

@@ -62,29 +62,29 @@ class Job:
 
     @property
     def threshold(self) -> float:
-        """Where p_virus of records is cut."""
+        """The p_virus at which records are cut."""
         return self.settings.threshold(self.bundle)
 
     @property
     def chunk_threshold(self) -> float:
-        """Where p_virus of chunks is cut."""
+        """The p_virus at which chunks are cut."""
         chosen = self.settings.outputs.threshold
         return self.bundle.threshold if chosen is None else chosen
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Of a chunk, a block and the first block, as blocks.blocks_of takes them."""
+        """The sizes of a chunk, a block and the first block, as blocks.blocks_of takes them."""
         return self.bundle.chunk_nt, self.plan.block_nt, self.plan.first_nt
 
     @property
     def work(self) -> Work:
-        """What a runner needs to know."""
+        """The work, as a runner needs to know it."""
         embeddings = self.settings.outputs.save_embeddings
         return Work(self.bundle, self.plan, self.compute, self.prefetch, embeddings)
 
     @property
     def streamed(self) -> bool:
-        """Whether an input comes through a pipe."""
+        """Return whether an input comes through a pipe."""
         return any(source.streamed for source in self.sources)
 
 

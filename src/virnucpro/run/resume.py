@@ -32,7 +32,7 @@ OF_TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: status, exit code and error as in run.json, counts of the tables.
+    """The end of a run: status, exit code and error as in run.json, counts of the tables.
 
     counts is None for a part of a run, which has no tables. before: whether it had been finished
     before, so that nothing was done.

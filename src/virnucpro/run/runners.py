@@ -1,4 +1,4 @@
-"""How blocks reach a classifier: one interface, whatever computes.
+"""The way of blocks to a classifier: one interface, whatever computes.
 
 A runner owns everything on its side of that line: loading the classifier, preparing blocks ahead,
 refusing an attention kernel that is not the planned one, halving batches that do not fit, bisecting
@@ -60,7 +60,7 @@ class Loadable(Model, Protocol):
 class Runner(Protocol):
     """Scores blocks, for `with`.
 
-    loaded: telemetry of loading, known on entry; it adds to that of the blocks.
+    loaded: telemetry of loading, known on entry; it adds to the telemetry of the blocks.
     """
 
     @property
@@ -82,10 +82,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a runner needs to know.
+    """The work, as a runner needs to know it.
 
     plan, compute: resolved for one device. workers: threads or processes that prefetch.
-    embeddings: those of each frame come back with the scores.
+    embeddings: whether the embeddings of each frame come back with the scores.
     """
 
     model: Loadable

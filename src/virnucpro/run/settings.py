@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
-    """What becomes of an earlier run in the folder, and of the blocks of this one.
+    """Settings of what becomes of an earlier run in the folder, and of the blocks of this one.
 
     resume: False refuses an unfinished run. force: replace an earlier run. rerun: go on with an
     unfinished run of this input, and replace a run of another. keep_blocks: finished blocks stay
@@ -67,7 +67,7 @@ _PATHS = {"mates", "reference", "journal", "negatives"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a user asked for. command: the command line, for run.json."""
+    """The settings that a user asked for. command: the command line, for run.json."""
 
     inputs: tuple[Path, ...]
     out: Path
@@ -150,7 +150,7 @@ class Settings:
 
     @property
     def spooling(self) -> Reading:
-        """How inputs are read, with pipes spooled in the run directory."""
+        """The settings of how inputs are read, with pipes spooled in the run directory."""
         return replace(self.reading, spool=self.out)
 
     def as_dict(self) -> dict[str, Any]:

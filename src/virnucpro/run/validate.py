@@ -1,4 +1,4 @@
-"""What predict would do with an input, without a score: the work of `virnucpro validate`."""
+"""The work of `virnucpro validate`: what predict would do with an input, without a score."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -55,18 +55,18 @@ class Inspection:
 
     @property
     def exit_code(self) -> int:
-        """What predict would end with for this input alone."""
+        """The exit code that predict would end with for this input alone."""
         return 1 if self.broken else 2 if self.faulty else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def inspect(settings: Settings, bundle: Bundle) -> tuple[list[Inspection], list[str]]:
     """Reads every input to its end; with them a line on each folder among the inputs.
 
-    Those that cannot be opened come last. Raises SettingsError, and InputError for options that do
+    Inputs that cannot be opened come last. Raises SettingsError, and InputError for options that do
     not go with the inputs.
     """
     settings.check()

@@ -1,1 +1,1 @@
-"""How bytes reach a disk: atomic files, locks, digests, sorting. Knows no content."""
+"""The way of bytes to a disk: atomic files, locks, digests, sorting. Knows no content."""

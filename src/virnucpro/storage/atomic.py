@@ -1,4 +1,4 @@
-"""How a file gets to its place: whole or not at all, and what is said when the disk refuses.
+"""The way of a file to its place: whole or not at all, and what is said when the disk refuses.
 
 Knows nothing of what is in a file.
 """

@@ -27,7 +27,7 @@ SETTLED_NS = 2_000_000_000
 
 
 def cache_path() -> Path | None:
-    """Where the caches lie, whether or not it is there; None where no home is known."""
+    """Return the folder of all caches, whether or not it is there; None where no home is known."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
         return Path(chosen).absolute()
@@ -41,7 +41,7 @@ def cache_path() -> Path | None:
 def cache_dir() -> Path | None:
     """The folder of all caches, made where it is not there yet; None where it cannot be used.
 
-    That is a warning, once, and no failure: in a container the home may be missing, the user
+    That is a warning, once, and not a failure: in a container the home may be missing, the user
     unknown, or the disk for reading only.
     """
     path = cache_path()

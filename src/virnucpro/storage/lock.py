@@ -73,7 +73,7 @@ class Lock:
             self._forget()
 
     def remove(self) -> None:
-        """As release, and removes the file, and the folder if nothing else lies there."""
+        """Release the lock, and remove the file, and the folder if nothing else lies there."""
         if not self._is_ours():
             self.release()
             return
@@ -168,10 +168,10 @@ class Lock:
 
 
 def holder_of(folder: Path) -> tuple[str, bool] | None:
-    """Who holds the lock of a folder, in words, and whether it surely lives; None if nobody does.
+    """Return who holds a lock, in words, and whether it surely lives; None if nobody holds it.
 
-    Looks without taking it, so that whoever begins at this moment does not find it taken. Whether a
-    process of another host lives is not known.
+    Looks at the lock of the folder without taking it, so that whoever begins at this moment does
+    not find it taken. Whether a process of another host lives is not known.
     """
     try:
         holder = _described((folder / NAME).read_bytes())
@@ -203,7 +203,7 @@ def _self_description() -> dict[str, Any]:
 
 
 def _holder(descriptor: int) -> dict[str, Any]:
-    """What the lock file says; nothing where its holder has not written it yet."""
+    """Return what the lock file says; nothing where its holder has not written it yet."""
     return _described(os.pread(descriptor, 4096, 0))
 
 
