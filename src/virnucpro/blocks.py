@@ -1,7 +1,7 @@
 """Contigs -> blocks, and the values that travel with blocks.
 
 A block is the one unit of memory, device work, progress, resume and distribution. This module
-knows no file and no network.
+knows nothing of files or networks.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ KEPT_SPANS_NT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a block keeps of a contig that begins in it or goes on in it.
+    """The facts that a block keeps of a contig that begins in it or goes on in it.
 
     ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
     why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
@@ -98,7 +98,7 @@ class Block:
         return self.text[start : start + int(self.rows.length_nt[row])]
 
     def part(self, first: int, last: int) -> "Block":
-        """The same block with its chunks [first, last) alone, and no more text than theirs."""
+        """The same block with its chunks [first, last) alone, and no more text than they span."""
         rows = Rows(*(getattr(self.rows, name)[first:last] for name in Rows.__slots__))
         offset = self.offset[first:last]
         begin = int(offset.min(initial=len(self.text)))
@@ -343,7 +343,7 @@ class _Draft:
         first: int,
         chunks: int,
     ) -> None:
-        """Takes in the chunks [first, first + len(start)) of a contig that has so many in all."""
+        """Take in the chunks [first, first + len(start)) of a contig that has `chunks` in all."""
         ends = first + len(start) == chunks
         part = text[int(start[0]) : int(end[-1])] if len(start) else b""
         self.records.append(

@@ -1,7 +1,7 @@
 """Scores of frames -> scores of chunks -> calls of chunks and contigs.
 
-Arrays are columns: n chunks, m scored frames of them, r contigs. This module knows no encoder and
-no file.
+Arrays are columns: n chunks, m scored frames of them, r contigs. This module knows nothing of
+encoders or files.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 class Status(IntEnum):
-    """Why a chunk was called or not; the names in lower case stand in the tables."""
+    """The reason why a chunk was called or not; the names in lower case stand in the tables."""
 
     OK = 0
     BELOW_VALIDATED_LENGTH = 1
@@ -33,7 +33,7 @@ class Status(IntEnum):
 
     @property
     def called(self) -> bool:
-        """Whether a chunk of this status has a score."""
+        """Return whether a chunk of this status has a score."""
         return self <= Status.BELOW_VALIDATED_LENGTH
 
 
@@ -47,7 +47,7 @@ def is_called(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What the encoders made of m frames, float32: nucleotides (m, 768), protein (m, 2560).
+    """The encoders' embeddings of m frames, float32: nucleotides (m, 768), protein (m, 2560).
 
     Other encoders have other widths.
     """
@@ -60,14 +60,14 @@ class Embeddings:
 
     @classmethod
     def joined(cls, parts: Sequence["Embeddings"]) -> "Embeddings | None":
-        """Those of one or more, one after the other; None of none."""
+        """Return the embeddings of the parts, one after the other; None without parts."""
         if not parts:
             return None
         both = ([p.nucleotides for p in parts], [p.protein for p in parts])
         return cls(*map(np.concatenate, both))
 
     def part(self, kept: NDArray[np.bool_]) -> "Embeddings":
-        """Those of some frames; kept: (m,)."""
+        """The embeddings of some frames; kept: (m,)."""
         return Embeddings(self.nucleotides[kept], self.protein[kept])
 
 
@@ -77,10 +77,10 @@ OPTIONAL = ("embeddings", "groups", "notes")
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a classifier says of n chunks, and of the m frames of them that it scored.
+    """The scores by a classifier of n chunks, and of the m frames of them that it scored.
 
     status: (n,) Status; frames: (n,) bit i set if frame i of F1..R3 was scored; p_virus,
-    max_p_virus, max_p_others: (n,), nan where there is none. frame_chunk: (m,) index of the chunk,
+    max_p_virus, max_p_others: (n,), nan where missing. frame_chunk: (m,) index of the chunk,
     ascending; frame: (m,) 0..5, ascending within a chunk; frame_p_others, frame_p_virus: (m,).
     A classifier of whole chunks gives one frame row a called chunk, its most heavily weighted
     frame, and no max_p_virus or max_p_others. embeddings: of the m frames, where they were asked
@@ -110,12 +110,12 @@ class Scores:
 
     @property
     def called(self) -> NDArray[np.bool_]:
-        """Whether a chunk has a score, (n,)."""
+        """Return whether each chunk has a score, (n,)."""
         return is_called(self.status)
 
     @classmethod
     def failed(cls, n: int) -> "Scores":
-        """Those of n chunks that could not be scored."""
+        """The scores of n chunks that could not be scored, all missing."""
         none, floats = np.zeros(0, np.uint8), np.zeros(0, np.float32)
         missing = np.full(n, np.nan)
         return cls(
@@ -164,7 +164,7 @@ class Scores:
 
 
 def _groups_of(parts: Sequence[Scores]) -> NDArray[np.float16] | None:
-    """The groups of all parts; zeros for a part that failed, which has none."""
+    """The groups of all parts; zeros for a part that failed, which has no groups."""
     widths = {part.groups.shape[1] for part in parts if part.groups is not None}
     if not widths:
         return None
@@ -177,7 +177,7 @@ def _groups_of(parts: Sequence[Scores]) -> NDArray[np.float16] | None:
 
 
 class Call(IntEnum):
-    """What a chunk or a contig is called; the names in lower case stand in the tables."""
+    """The call of a chunk or a contig; the names in lower case stand in the tables."""
 
     NONE = 0
     OTHERS = 1
@@ -189,7 +189,7 @@ CALL_NAMES = [call.name.lower() for call in Call]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a score becomes a call. kind is the bundle's: "frames", "chunks" or "kmer"."""
+    """The rule from score to call. kind is the bundle's: "frames", "chunks" or "kmer"."""
 
     kind: str
     threshold: float = DEFAULT_THRESHOLD
@@ -204,7 +204,7 @@ class Rule:
         return calls.astype(np.uint8)
 
     def contigs(self, p_virus: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Call of each contig, (r,), from its mean; nan is no call.
+        """Call of each contig, (r,), from its mean; NONE for nan.
 
         A contig with one called chunk is called as that chunk: in float64, m1 / (m0 + m1) of two
         float32 numbers is at least 0.5 exactly where m1 >= m0.
@@ -250,7 +250,7 @@ def chunk_calls(
 
     frames: (frame id, P(others), P(virus)), in any order. Returns (chunk id, is virus, largest
     P(others), largest P(virus)), sorted by the UTF-8 bytes of the id. The frame's name is taken
-    off the end of the id, and nothing else. Raises ValueError for an id that ends in none.
+    off the end of the id, and nothing else. Raises ValueError for an id that does not end in one.
     """
     rows = list(frames)
     for frame_id, _, _ in rows:

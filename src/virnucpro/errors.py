@@ -1,4 +1,4 @@
-"""What can go wrong for a user, and the exit code that each kind ends a run with.
+"""The errors that a user can meet, and the exit code that each kind ends a run with.
 
 A message is one sentence that names the file, line or record and says what to do. This module
 knows nothing of files, devices or the command line.

@@ -141,8 +141,8 @@ def open_frames_of(text: bytes, offset: Int64, length_nt: Int64) -> OpenFrames:
 
 
 def _frame_spans(text_nt: int, offset: Int64, length_nt: Int64) -> tuple[Int64, Int64]:
-    """Where each frame begins and its strand of the chunk ends, on the text and then its reverse
-    complement, which follows it at text_nt: two arrays (6, n)."""
+    """Return where each frame begins and its strand of the chunk ends, on the text and then its
+    reverse complement, which follows it at text_nt: two arrays (6, n)."""
     forward = offset
     reverse = 2 * text_nt - offset - length_nt
     begin_6N = np.stack([forward, forward + 1, forward + 2, reverse, reverse + 1, reverse + 2])
@@ -151,7 +151,7 @@ def _frame_spans(text_nt: int, offset: Int64, length_nt: Int64) -> tuple[Int64, 
 
 
 def _translate_by_phase(strands: bytes) -> tuple[str, Int64]:
-    """The amino acids of all codons that begin at 0, 3, 6, ..., then of those at 1, 4, 7, ... and
+    """The amino acids of all codons that begin at 0, 3, 6, ..., then at 1, 4, 7, ... and
     at 2, 5, 8, ...; and where each of the three parts starts. One letter a codon: _DROPPED stands
     for one that translates to nothing, so that positions remain."""
     parts = [np.frombuffer(strands.translate(table), dtype=np.uint8) for table in _CODON_PART]
@@ -162,7 +162,7 @@ def _translate_by_phase(strands: bytes) -> tuple[str, Int64]:
 
 
 def _are_open(amino_acids: str, first: Int64, last: Int64) -> NDArray[np.bool_]:
-    """Whether amino_acids[first : last] has a codon at all and no stop, for each pair."""
+    """Return whether amino_acids[first : last] has a codon at all and no stop, for each pair."""
     stops = np.flatnonzero(np.frombuffer(amino_acids.encode("ascii"), dtype=np.uint8) == ord(STOP))
     next_stop = np.append(stops, len(amino_acids))[np.searchsorted(stops, first)]
     return (first < last) & (next_stop >= last)

@@ -1,4 +1,4 @@
-"""Who watches while work is done: one protocol for runs, downloads, training and measuring."""
+"""The watcher of work in progress: one protocol for runs, downloads, training and measuring."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ def escaped(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far work has come.
+    """The progress of work so far.
 
     done of total, in any unit; total is None if unknown, for example for a pipe. note: the same in
     words. count: units done by this process, for a rate in units a second.
@@ -43,7 +43,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A progress that nobody watches."""
+    """A progress that is not shown."""
 
     def line(self, text: str) -> None:
         """Do nothing."""

@@ -68,7 +68,7 @@ def downloaded_bundles() -> list[Path]:
 
 
 def downloads_folder() -> Path | None:
-    """Where downloaded bundles lie, whether or not it is there; None where no home is known."""
+    """Return the folder of downloaded bundles, which need not exist; None if no home is known."""
     found = cache_path()
     return None if found is None else found / DOWNLOADED
 
@@ -102,7 +102,7 @@ def _downloaded() -> dict[str, Path]:
 
 
 def _cached() -> dict[str, Path]:
-    """The bundles in the cache by name; none, with a warning, where it cannot be looked into."""
+    """The bundles in the cache by name; empty, with a warning, where the cache cannot be read."""
     folder = downloads_folder()
     try:
         return {} if folder is None else _in(folder)

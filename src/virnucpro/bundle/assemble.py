@@ -1,7 +1,7 @@
 """A bundle of kind frames out of its parts: a head, two encoders, and whose they are.
 
 Encoders are named where they lie, or copied into the bundle. bundle.toml is written last, so that a
-directory that lacks something is no bundle.
+directory that lacks something is not a bundle.
 """
 
 import hashlib
@@ -46,11 +46,11 @@ class EncoderFiles:
 
     @property
     def inside(self) -> str:
-        """Where it lies in a bundle that holds a copy."""
+        """The path of the encoder in a bundle that holds a copy."""
         return self.part if self.path.is_dir() else f"{self.part}/{self.path.name}"
 
     def table(self, known: KnownEncoder | None, *, inside: bool) -> dict[str, Any]:
-        """What a manifest says of it; known: whose it is; inside: whether the bundle holds it."""
+        """Return its entry of a manifest; known: whose it is; inside: whether the bundle has it."""
         path = self.inside if inside else str(self.path.resolve())
         whose = {} if known is None else _whose(known)
         return {"path": path, **whose, "sha256": dict(self.sums)}
@@ -190,7 +190,7 @@ def import_head(
     """A bundle in an empty directory from a pickled head, and encoders by the names in PARTS.
 
     Encoders may be missing: such a bundle scores features, not sequences. copy: whether their files
-    are copied into it. Raises BundleError for a file that is no head, for a published head with
+    are copied into it. Raises BundleError for a file that is not a head, for a published head with
     another chunk length than its own, and for encoders that do not fit.
     """
     if not 3 <= chunk_nt <= 3 * MAX_RESIDUES:
@@ -226,7 +226,7 @@ def import_head(
 
 
 def head_table(head: PickledHead, blob: str) -> dict[str, Any]:
-    """What a manifest says of a head that came as a pickle, which lies beside it."""
+    """Return the manifest's table of a head that came as a pickle, which lies beside it."""
     return {"file": PICKLE, "git_blob": blob, "features": head.features, "hidden": head.hidden}
 
 

@@ -83,7 +83,7 @@ class RecordRule:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How log-probabilities of groups become a coarse origin.
+    """The rule by which log-probabilities of groups become a coarse origin.
 
     groups: of the network, in its order; names: the coarse origin of each, the same for several
     that are not told apart. bias: (G,) and scale: of the mean log-probabilities of a record;
@@ -172,7 +172,7 @@ class Calibration:
         return [f"under {edges[0]:,} nt", *between, f"{edges[-1]:,} nt and more"]
 
     def arrays(self) -> Arrays:
-        """What the file of a bundle holds."""
+        """Return the arrays that the file of a bundle holds."""
         found: Arrays = {
             "log_size": self.rule.a.log_size,
             "a": self.rule.a.value,
@@ -185,7 +185,7 @@ class Calibration:
         return found if self.origin is None else {**found, "origin_bias": self.origin.bias}
 
     def part(self) -> dict[str, Any]:
-        """What the table [calibration] of a manifest holds."""
+        """Return the content of the table [calibration] of a manifest."""
         found: dict[str, Any] = {
             "power": self.rule.power,
             "threshold": self.threshold,

@@ -1,6 +1,6 @@
-"""What a bundle's card says of its calls: an excerpt for run.json, and what follows from it.
+"""The statements of a bundle's card on its calls: an excerpt for run.json, and what follows.
 
-This module knows no table and no page.
+This module knows nothing of tables or pages.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _RATES = ("recall", "false_positive_rate")
 
 
 def about_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What run.json tells of a bundle, so that a report needs nothing but the run."""
+    """Return the entry of a bundle in run.json, so that a report needs nothing but the run."""
     card = bundle.card
     fixed = table_of(card, "fixed_fragments")
     accuracy = {
@@ -56,7 +56,7 @@ def _tables(card: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Of chunks of one length at one threshold: share of virus found, share of others called."""
+    """Rates of chunks of one length at one threshold: share of virus found, of others called."""
 
     length_nt: int
     threshold: float
@@ -72,7 +72,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """What was measured of a run's bundle, from its run.json."""
+    """The accuracy measured of a run's bundle, from its run.json."""
 
     by_threshold: tuple[Rates, ...]
     by_length: tuple[Rates, ...]
@@ -82,7 +82,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, bundle: Mapping[str, Any] | None) -> "Accuracy | None":
-        """From the bundle as it stands in run.json; None where nothing was measured."""
+        """Return the accuracy from the bundle as it stands in run.json; None where unmeasured."""
         found = (bundle or {}).get("accuracy")
         if bundle is None or not found or "threshold" not in bundle:
             return None

@@ -58,7 +58,7 @@ class KnownEncoder:
         return f"{self.repository.replace('/', '--')}--{self.revision[:12]}"
 
     def recognises(self, sums: Mapping[str, str]) -> bool:
-        """Whether these files, name to sha256, are its own, as far as they are known."""
+        """Return whether these files, name to sha256, are its own, as far as they are known."""
         known = {file.name: file.sha256 for file in self.files}
         return sums.keys() == known.keys() and all(
             known[name] in (None, digest) for name, digest in sums.items()

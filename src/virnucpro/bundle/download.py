@@ -55,7 +55,7 @@ _MARGIN_BYTES = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where the parts of a model go: the bundle's directory, and each encoder's folder.
+    """The places of a model's parts: the bundle's directory, and each encoder's folder.
 
     lock: the directory in which one process works at a time.
     """
@@ -123,7 +123,7 @@ def _fault(encoder: KnownEncoder, file: KnownFile, path: Path) -> str:
 
 
 def _names_shards(encoder: KnownEncoder, path: Path) -> bool:
-    """Return True if an index of shards names just those of this encoder."""
+    """Return True if an index of shards names exactly the shards of this encoder."""
     shards = {file.name for file in encoder.files if SHARD.fullmatch(file.name)}
     try:
         return {*json.loads(path.read_bytes())["weight_map"].values()} == shards
@@ -132,7 +132,7 @@ def _names_shards(encoder: KnownEncoder, path: Path) -> bool:
 
 
 class Origin(Protocol):
-    """Where the files of a published model come from."""
+    """The source of the files of a published model."""
 
     def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
         """Put a file at part; whoever asks checks it."""
@@ -282,7 +282,7 @@ def _missing(known: Known, places: Placed, stages: Watcher) -> dict[Wanted, int]
 
 
 def _check_space(missing: Mapping[Path, int]) -> None:
-    """Raise BundleError where a disk has no room for what is to come."""
+    """Raise BundleError where a disk lacks room for what is to come."""
     needed: Counter[int] = Counter()
     place: dict[int, Path] = {}
     for target, size in missing.items():

@@ -51,7 +51,7 @@ class NoNetwork(BundleError):
 
 
 def address(encoder: KnownEncoder, name: str) -> str:
-    """Where the hub, or the mirror in HF_ENDPOINT, has a file of an encoder, at its revision."""
+    """Return the URL of an encoder's file, at its revision, on the hub or HF_ENDPOINT's mirror."""
     from huggingface_hub import hf_hub_url
 
     return hf_hub_url(encoder.repository, name, revision=encoder.revision)
@@ -84,7 +84,7 @@ def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> N
 
 
 def offline() -> bool:
-    """Whether the environment forbids the network, as HF_HUB_OFFLINE=1 does."""
+    """Return whether the environment forbids the network, as HF_HUB_OFFLINE=1 does."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -116,7 +116,7 @@ def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
 
 
 def _whole(file: FileIO, size_bytes: int | None) -> bool:
-    """Whether all is there; what is longer than it may be is thrown away."""
+    """Return whether the file is complete; one that is too long is emptied."""
     have = file.seek(0, os.SEEK_END)
     if size_bytes is not None and have > size_bytes:
         file.truncate(0)
@@ -205,7 +205,7 @@ def _begin(answer: http.client.HTTPResponse, file: FileIO, have: int) -> int | N
 
 
 def _answered(url: str, error: HTTPError, file: FileIO) -> str:
-    """What an error that the server answers with means; raises BundleError for a final one."""
+    """Return the meaning of an error that the server answers with; raise BundleError if final."""
     if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         file.truncate(0)  # more is here than the server has: begin anew
         return "the server has less than what is here"

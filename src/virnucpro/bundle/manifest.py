@@ -36,7 +36,7 @@ LABELS = ("others", "virus")
 
 
 class Provenance(StrEnum):
-    """Whose weights a bundle holds, in the words of a log."""
+    """The provenance of the weights that a bundle holds, in the words of a log."""
 
     PUBLISHED = "the published VirNucPro model"
     PUBLISHED_HEAD = (
@@ -108,7 +108,7 @@ class Bundle:
 
     @property
     def provenance(self) -> Provenance:
-        """Whose weights these are, by the digests that the manifest lists."""
+        """The provenance of these weights, by the digests that the manifest lists."""
         blob = table_of(self.parts, "head").get("git_blob")
         known = read_catalogue().of_head(blob) if self.kind == "frames" else None
         if known is None or known.chunk_nt != self.chunk_nt:
@@ -129,7 +129,7 @@ class Bundle:
 
     @property
     def calibration(self) -> "Calibration | None":
-        """What makes scores of records comparable; None where nobody fitted it.
+        """The calibration that makes scores of records comparable; None where it was not fitted.
 
         Raises BundleError.
         """
@@ -147,7 +147,7 @@ class Bundle:
 
     @property
     def head(self) -> "Head":
-        """The head alone, without its encoders. Raises BundleError for a kind that has none."""
+        """The head alone, without its encoders. Raises BundleError for a kind without a head."""
         from virnucpro.classifiers import head_of
 
         return head_of(self)
@@ -160,7 +160,7 @@ class Bundle:
         *,
         embeddings: bool = False,
     ) -> "Classifier":
-        """What scores chunks with this bundle; see classifiers.classifier_of."""
+        """Return a classifier of chunks with this bundle; see classifiers.classifier_of."""
         from virnucpro.classifiers import DEFAULTS, classifier_of
 
         return classifier_of(self, device, precision, compute or DEFAULTS, embeddings=embeddings)
@@ -260,7 +260,7 @@ def _field(path: Path, document: Mapping[str, Any], name: str, kind: type) -> An
 
 
 def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
-    """Raises BundleError for a kind that is none, and for a number that nothing can run with."""
+    """Raise BundleError if the kind is unknown, or if a number is one that nothing can run with."""
     if fields["kind"] not in KINDS:
         raise BundleError(
             f"{path}: kind is {fields['kind']!r}, not one of {', '.join(KINDS)}; {_DAMAGED}"

@@ -73,7 +73,7 @@ class PickledHead:
 
     @property
     def hidden(self) -> int:
-        """Its inner width."""
+        """The inner width."""
         return int(self.arrays["hidden.weight"].shape[0])
 
 
@@ -178,7 +178,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def _instructions(file: io.BytesIO) -> Iterator[Any]:
-    """What the next pickle says; a warning about its spelling is for its author."""
+    """Yield the next pickle's instructions; a warning about its spelling is for its author."""
     instructions = pickletools.genops(file)
     while True:
         with warnings.catch_warnings():
@@ -240,7 +240,7 @@ def _unpickled(file: io.BytesIO) -> Any:  # noqa: ANN401
 
 
 def _popped(stack: list[Any]) -> list[Any]:
-    """What lies above the last mark, which goes with it."""
+    """Remove and return the items above the last mark, and remove the mark."""
     items: list[Any] = []
     while (item := stack.pop()) is not _MARK:
         items.append(item)
@@ -265,7 +265,7 @@ def _name(dotted: str) -> _Name:
 
 
 def _called(how: str, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
-    """What calling a global would give, of our own making."""
+    """Return a substitute of our own making for what calling a global would give."""
     if how == "NEWOBJ" and name in _OBJECTS and not arguments:
         return _Box(name)
     if how == "REDUCE" and name == _ORDERED and not arguments:
@@ -344,7 +344,7 @@ def _zip(data: bytes) -> tuple[Any, Storages]:
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """An entry, its checksum held; torch compresses none, and a bomb would be."""
+    """An entry, its checksum held; torch compresses no entry, and a bomb would be compressed."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         _refuse("its archive is compressed")
     return archive.read(name)
@@ -412,7 +412,7 @@ def _arrays(tensors: Mapping[str, _Tensor], storages: Storages) -> dict[str, Arr
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses what is no head: a matrix, its norm, and a matrix onto two classes."""
+    """Refuse all but a head: a matrix, its norm, and a matrix onto two classes."""
     shape = found.get("hidden_layer.weight", ())
     if len(shape) != 2:
         _refuse("it holds no head: no matrix hidden_layer.weight")

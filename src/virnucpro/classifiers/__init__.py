@@ -35,7 +35,7 @@ class Classifier(Protocol):
 
     @property
     def device(self) -> str:
-        """As torch names it: cpu, cuda:0."""
+        """The device as torch names it: cpu, cuda:0."""
 
     @property
     def attention(self) -> Mapping[str, str]:
@@ -64,7 +64,7 @@ class Ahead(Protocol):
 
     @property
     def preparation(self) -> "FramePreparation":
-        """What may run in another process: a block -> what the encoders take of it."""
+        """The step that may run in another process: a block -> what the encoders take of it."""
 
     @property
     def in_turns(self) -> bool:
@@ -72,7 +72,7 @@ class Ahead(Protocol):
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of the embeddings of nucleotides and of a protein."""
+        """The widths of the embeddings of nucleotides and of a protein."""
 
     def begin(self, prepared: "PreparedFrames") -> Callable[[], Scores]:
         """Sends a block to the device; what it returns waits for the scores."""
@@ -89,8 +89,8 @@ def classifier_of(
     """Loads a bundle.
 
     device: cpu, cuda or cuda:N, or a torch.device of these. precision: fp32, bf16, fp16, fp8, or
-    auto (see devices.precision_for). compute: how it computes there. embeddings: those of each
-    frame come back with the scores. Raises BundleError,
+    auto (see devices.precision_for). compute: how it computes there. embeddings: the embeddings
+    of each frame come back with the scores. Raises BundleError,
     DeviceError, OutOfMemory, and SettingsError for what the kind of bundle or the device does not
     have; device and precision are looked at first.
     """

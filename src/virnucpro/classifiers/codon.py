@@ -157,7 +157,7 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """A transformer layer, LayerNorm first, over the positions of each frame.
 
-    Where rotary is 0 it knows no order: neighbours have been mixed by the convolutions before it.
+    Where rotary is 0 it ignores order: neighbours have been mixed by the convolutions before it.
     """
 
     def __init__(self, channels: int, heads: int, rotary: int, dropout: float) -> None:
@@ -295,7 +295,7 @@ class CodonEncoder(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What a network says of B chunks, in fp32.
+    """The output of a network for B chunks, in fp32.
 
     p_virus: P(virus), (B,); weight: of the frames, (B, 6), that sum to 1; group: P of each of the
     network's groups, (B, G), that sum to 1; G is 0 for a network that knows none.
@@ -309,7 +309,7 @@ class Outputs(NamedTuple):
 class CodonNetwork(nn.Module):
     """The encoder and its heads: codons (B, 6, T) -> logits (B, 2) of others and virus.
 
-    A network that was trained to name groups keeps a second head, for those in groups.
+    A network that was trained to name groups keeps a second head, for the logits of groups.
     """
 
     def __init__(self, config: CodonConfig, hidden: int, groups: Sequence[str] = ()) -> None:

@@ -1,8 +1,8 @@
-"""How much of a sequence is of low complexity: repeats of few letters, which any model misreads.
+"""The share of a sequence of low complexity: repeats of few letters, which any model misreads.
 
 A window is of low complexity if its triplets repeat as much as dustmasker's default level asks
-for: sum over triplets of c(c-1)/2, divided by their number less one, above 2. This module knows no
-table.
+for: sum over triplets of c(c-1)/2, divided by their number less one, above 2. This module knows
+nothing of tables.
 """
 
 from collections.abc import Sequence
@@ -29,20 +29,20 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """low: (windows,) of a sequence; window i begins at i * STEP_NT. share: of all, those low."""
+    """low: (windows,) of a sequence; window i begins at i * STEP_NT. share: of all that are low."""
 
     low: Bool
     share: float
 
     def low_share(self, start: int, end: int) -> float:
-        """Share of the windows of a stretch that are of low complexity; 0 where there is none."""
+        """Share of the windows of a stretch that are of low complexity; 0 without a window."""
         last = max(end - WINDOW_NT, start) // STEP_NT + 1
         part = self.low[start // STEP_NT : last]
         return float(part.mean()) if len(part) else 0.0
 
 
 def complexities(sequences: Sequence[bytes]) -> list[Complexity]:
-    """Of several sequences at once, which is faster than one by one for reads."""
+    """Return the complexities of several sequences, which is faster than one by one for reads."""
     counts = [max(len(s) - WINDOW_NT, 0) // STEP_NT + 1 for s in sequences]
     padded = b"".join(s + b"N" * WINDOW_NT for s in sequences)
     codes = _CODES[np.frombuffer(padded, np.uint8)].astype(np.int16)
@@ -93,7 +93,7 @@ def low_shares(codes: NDArray[np.uint8], texts: Texts) -> NDArray[np.float64]:
 def _low(
     triplets: NDArray[np.int16], starts: NDArray[np.int64], ends: NDArray[np.int64] | None = None
 ) -> Bool:
-    """Whether windows are of low complexity. ends: triplets from there on do not count."""
+    """Return whether windows are of low complexity. ends: triplets from there do not count."""
     place = starts[:, None] + np.arange(_TRIPLETS)
     seen = triplets[place] + np.int64(0)
     if ends is not None:

@@ -55,7 +55,7 @@ def canonical_classes(k: int) -> NDArray[np.int16]:
 
 
 def class_count(k: int) -> int:
-    """How many canonical k-mers there are: 136, 512, 2080 for k = 4, 5, 6."""
+    """Return the number of canonical k-mers: 136, 512, 2080 for k = 4, 5, 6."""
     return int(canonical_classes(k).max()) + 1
 
 
@@ -98,7 +98,7 @@ class KmerClassifier:
     weight, mean, scale: (classes,) in the order of canonical_classes(k); the logit of a chunk with
     frequencies x is bias + sum(weight * (x - mean) / scale). A chunk without any k-mer counts as
     one of average composition. Chunks shorter than validated_nt are called with a status that says
-    so; those of less than min_nt letters are not called.
+    so; chunks of less than min_nt letters are not called.
     """
 
     precision = "fp64"
@@ -136,7 +136,7 @@ class KmerClassifier:
         self._fixed_weight: Int64 = np.where(classes >= 0, fixed[classes], 0)
 
     def restore_budgets(self) -> None:
-        """As Classifier: there are no batches."""
+        """Do nothing: there are no batches."""
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
@@ -168,14 +168,14 @@ class KmerClassifier:
     def _skipped(
         self, codes: NDArray[np.uint8], numbers: NDArray[np.uint16], start: Int64, end: Int64
     ) -> Int64:
-        """How many k-mers in [start, end) hold a letter other than ACGT, (n,)."""
+        """Return the number of k-mers in [start, end) that hold a letter other than ACGT, (n,)."""
         if codes.size == 0 or codes.max() < LETTERS - 1:
             return np.zeros(len(start), dtype=np.int64)
         return _positions_in(np.flatnonzero(canonical_classes(self.k)[numbers] < 0), start, end)
 
 
 def _positions_in(positions: NDArray[np.intp], start: Int64, end: Int64) -> Int64:
-    """How many of the ascending positions lie in each [start, end), (n,)."""
+    """Return the number of the ascending positions that lie in each [start, end), (n,)."""
     inside = np.searchsorted(positions, end) - np.searchsorted(positions, start)
     return inside.astype(np.int64)
 

@@ -143,7 +143,7 @@ class FrameClassifier:
         return {DNABERT_S: self._encoders.dnabert_s.batches, ESM2: self._encoders.esm2.batches}
 
     def restore_budgets(self) -> None:
-        """As Classifier."""
+        """Do as Classifier says."""
         self._encoders.dnabert_s.restore_budget()
         self._encoders.esm2.restore_budget()
 
@@ -159,12 +159,12 @@ class FrameClassifier:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of the embeddings of nucleotides and of a protein."""
+        """The widths of the embeddings of nucleotides and of a protein."""
         return self._encoders.dnabert_s.width, self._encoders.esm2.width
 
     @property
     def preparation(self) -> FramePreparation:
-        """What can be computed of a block ahead of score_prepared, also in another process."""
+        """The work on a block that can precede score_prepared, also in another process."""
         return self._preparation
 
     def score_block(self, block: Block) -> Scores:

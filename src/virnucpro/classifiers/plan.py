@@ -21,7 +21,7 @@ CUDA_FIRST_NT = 250_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a bundle will compute in, known before its weights are read.
+    """The precision, device and kernels of a bundle, known before its weights are read.
 
     precision, device: as of Classifier; attention: the kernels by which small tensors of each
     encoder's kind were computed there; first_nt, block_nt: sizes of blocks, see batches.blocks_of.
@@ -40,7 +40,7 @@ def plan_of(
     precision: str = "auto",
     attention: str = "auto",
 ) -> Plan:
-    """How classifier_of would compute. Raises DeviceError and SettingsError as it does."""
+    """Return how classifier_of would compute. Raises DeviceError and SettingsError as it does."""
     name, resolved = chosen(model, device, precision)
     if model.kind == "kmer":
         return Plan(resolved, name, {}, model.block_nt, model.block_nt)

@@ -49,7 +49,7 @@ _NO_MEMORY = re.compile(r"memory allocation of \d+ bytes failed")
 
 
 def workers_for(device_kind: str, gpus: int, cpus: int, wish: int | None = None) -> int:
-    """How many processes prepare blocks.
+    """Return the number of processes that prepare blocks.
 
     A wish is taken as it is. Else, on cuda, each GPU's share of the processors, 1 to 8; on a
     cpu none, for it has none to spare. Raises SettingsError for a negative wish.
@@ -108,7 +108,7 @@ class Loaders:
     def prepared(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, PreparedFrames]]:
         """Each block with what was prepared of it, in their order.
 
-        blocks is read in the caller's thread. An error of theirs is raised after the blocks that
+        blocks is read in the caller's thread. An error in reading is raised after the blocks that
         came before it. Raises OutOfMemory where memory ran out in a process, or it was killed with
         SIGKILL, and so was the one that was given the halves of the block; WorkerError where one
         ended for another reason, or cannot be started.
@@ -167,7 +167,7 @@ class Loaders:
 
 
 def _until_broken(blocks: Iterable[Block], broken: list[VirnucproError]) -> Iterator[Block]:
-    """Blocks up to an error of theirs, which is kept for later."""
+    """Yield the blocks until reading them raises an error, which is kept for later."""
     try:
         yield from blocks
     except VirnucproError as error:
@@ -175,7 +175,7 @@ def _until_broken(blocks: Iterable[Block], broken: list[VirnucproError]) -> Iter
 
 
 def _parts(block: Block) -> list[Block]:
-    """A block in parts of about PART_NT letters, with as many chunks each."""
+    """Return a block in parts of about PART_NT letters, with about equally many chunks each."""
     number = max(1, min(len(block.rows), len(block.text) // PART_NT))
     edges = [len(block.rows) * k // number for k in range(number + 1)]
     return [block] if number == 1 else [block.part(*pair) for pair in pairwise(edges)]
@@ -259,7 +259,7 @@ class _Worker:
         return content
 
     def _end(self) -> Exception:
-        """Why the process is not there any more."""
+        """Return why the process is gone."""
         code = self._process.wait()
         if code == -signal.SIGKILL:
             return _Killed()

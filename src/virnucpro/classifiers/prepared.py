@@ -1,7 +1,7 @@
 """A block as it is prepared for the encoders: its open frames, and their tokens.
 
 Texts and PreparedFrames travel between processes as a JSON header and the bytes of their arrays.
-This module imports no torch and knows no encoder.
+This module does not import torch and knows nothing of encoders.
 """
 
 import json
@@ -52,8 +52,8 @@ class PreparedFrames:
         )
 
     def to_bytes(self) -> bytes:
-        """For from_bytes in another process: 2 bytes a token, 29 an open frame, 1 a chunk, and
-        less than 500."""
+        """Return bytes for from_bytes in another process: 2 bytes a token, 29 an open frame, 1 a
+        chunk, and less than 500."""
         arrays: dict[str, NDArray[np.generic]] = {
             name: getattr(self, name) for name in ("status", "chunk", "frame")
         }
@@ -99,7 +99,7 @@ class FramePreparation:
         )
 
     def described(self) -> dict[str, str]:
-        """What another process makes an equal one from, as plain JSON."""
+        """Return what another process makes an equal object from, as plain JSON."""
         return {"tokenizer": str(self._tokenizer.path.absolute())}
 
     @classmethod
@@ -109,7 +109,7 @@ class FramePreparation:
 
 
 def texts_to_bytes(texts: Texts) -> bytes:
-    """For texts_from_bytes in another process."""
+    """Return bytes for texts_from_bytes in another process."""
     text = np.frombuffer(texts.text, np.uint8)
     return _to_bytes({"text": text, "offset": texts.offset, "length_nt": texts.length_nt})
 

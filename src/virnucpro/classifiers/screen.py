@@ -38,7 +38,7 @@ LEAST_WINDOWS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What stands in the column note. least_share: of a record's bases in chunks that have it."""
+    """A value of the column note. least_share: of a record's bases in chunks that have it."""
 
     name: str
     least_share: float
@@ -121,7 +121,7 @@ class _Suspects:
     filter: NDArray[np.bool_]
 
     def found(self, codes: UInt8) -> tuple[Int64, UInt8]:
-        """Where in a text a k-mer of a suspect begins, ascending, and the bit of the suspect."""
+        """Return where in a text suspects' k-mers begin, ascending, and the bit of each suspect."""
         kmers = _kmers(codes)
         where = np.flatnonzero(self.filter[_hashes(kmers)])
         place = np.searchsorted(self.kmers, kmers[where])
@@ -163,7 +163,7 @@ def _suspects() -> _Suspects:
 
 
 def _mostly_one_letter(codes: UInt8) -> NDArray[np.bool_]:
-    """Whether the k-mer that begins at each letter is mostly A or mostly T: many primers end so."""
+    """Return whether the k-mer from each letter on is mostly A or mostly T: many primers end so."""
     most = np.zeros(len(codes) - K + 1, np.bool_)
     for letter in (0, 3):
         before = np.concatenate(([0], np.cumsum(codes == letter, dtype=np.int64)))

@@ -76,7 +76,7 @@ class ChunkClassifier:
         return {CODON: Batches(*counts)}
 
     def restore_budgets(self) -> None:
-        """As Classifier."""
+        """Do as Classifier says."""
         self._least = self._budget
 
     def score_block(self, block: Block) -> Scores:
@@ -89,7 +89,7 @@ class ChunkClassifier:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups that the network names, of viruses and of others; often there are none."""
+        """The groups that the network names, of viruses and of others; often empty."""
         return self._network.groups
 
     def group_probabilities(self, chunks: Sequence[str]) -> Float32:
@@ -160,7 +160,7 @@ class ChunkClassifier:
         return [self._fitting(batch) for batch in batches]
 
     def _fitting(self, batch: Batch) -> Outputs:
-        """As _forward; a batch that does not fit in memory goes as two, and later ones as small.
+        """Do as _forward; a batch that does not fit in memory goes as two, and later ones as small.
 
         Raises OutOfMemory, with a report, for a single chunk that does not fit.
         """
@@ -179,7 +179,7 @@ class ChunkClassifier:
         )
 
     def _forward(self, batch: Batch) -> Outputs:
-        """What the network says of canonical strands, on the CPU."""
+        """Return the output of the network for canonical strands, on the CPU."""
         codes_BL, length_B = (tensor.to(self.device) for tensor in batch)
         with torch.inference_mode(), observing(self._kernels_seen):
             outputs = self._network.outputs(frame_codons(codes_BL, length_B))

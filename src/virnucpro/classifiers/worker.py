@@ -1,7 +1,8 @@
-"""What a process of loaders.py does: a description in, then chunks in and prepared frames out.
+"""The work of a process of loaders.py: a description in, then chunks in, prepared frames out.
 
 A message is its kind, one byte, the length of its content, eight, and the content. The process ends
-when its standard input does, so also when the one that started it is killed. It loads no torch.
+when its standard input does, so also when the one that started it is killed. It does not load
+torch.
 """
 
 import json
@@ -26,7 +27,7 @@ _HEADER = struct.Struct("<cQ")
 
 
 def send(sink: IO[bytes], kind: bytes, content: bytes) -> None:
-    """Writes one message. Raises BrokenPipeError where nobody reads."""
+    """Writes one message. Raises BrokenPipeError where the reader is gone."""
     sink.write(_HEADER.pack(kind, len(content)))
     sink.write(content)
     sink.flush()

@@ -143,7 +143,7 @@ def dnabert_s_encoder(
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    """Where its weights lie."""
+    """Return the device of its weights. Raises ValueError if they were taken before."""
     weights = list(model.parameters())
     if not all(weight.numel() for weight in weights):
         raise ValueError("the weights of this model were taken by another encoder; load it again")

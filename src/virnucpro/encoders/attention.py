@@ -48,11 +48,11 @@ _SEEN: ContextVar[dict[Any, str] | None] = ContextVar("kernels seen", default=No
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Who attends to whom; made once a forward and used by every layer.
+    """The record of which token attends to which; made once a forward and used by every layer.
 
     keep: (B, T), False at pads, which stand behind a sequence; None when the batch has none.
     slopes: (H,), ALiBi's, or None. tokens: T. turn: cosines and sines, float32 (T, D/2), of rotary
-    positions that q and k are given without, for a kernel of TURNING; None where there are none.
+    positions that q and k are given without, for a kernel of TURNING; else None.
     """
 
     keep: Tensor | None
@@ -101,9 +101,9 @@ class Mask:
 
     @cached_property
     def ends(self) -> Tensor:
-        """Where segments of the B * T tokens in a row end, int32 (2B + 1,), from 0 on.
+        """The ends of the segments of the B * T tokens in a row, int32 (2B + 1,), from 0 on.
 
-        A sequence is one, and the pads behind it are another: nobody reads what they attend to.
+        A sequence is one, and the pads behind it are another: what they attend to is never read.
         """
         assert self.keep is not None
         begin_B = torch.arange(len(self.keep), device=self.keep.device) * self.tokens
@@ -139,8 +139,8 @@ def _aligned(bias: Tensor, more: Tensor | None = None) -> Tensor:
 def alibi_slopes(heads: int) -> list[float]:
     """ALiBi's slope of each head (Press et al. 2022).
 
-    For n heads, a power of two: 2^(-8/n), 2^(-16/n), ... For other n: those of the power of two
-    below, then every other one of twice that power.
+    For n heads, a power of two: 2^(-8/n), 2^(-16/n), ... For other n: the slopes for the power of
+    two below, then every other one of twice that power.
     """
     power = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * place / power) for place in range(1, power + 1)]
@@ -267,10 +267,10 @@ BACKENDS = ("auto", "triton", "flash", "cudnn", "efficient", "math")
 
 
 def why_not(backend: str, device: torch.device, dtype: torch.dtype, biased: bool) -> str | None:
-    """Why a kernel cannot run there, in words that end a sentence; None where it can.
+    """Return why a kernel cannot run there, in words that end a sentence; None where it can.
 
-    biased: whether every score has a bias of its own, as ALiBi's. Raises SettingsError for a name
-    that is none.
+    biased: whether every score has a bias of its own, as ALiBi's. Raises SettingsError for an
+    unknown name.
     """
     if backend != "auto" and backend not in KERNELS:
         raise SettingsError(
@@ -412,13 +412,13 @@ def observing(seen: dict[Any, str]) -> Iterator[None]:
 
 
 def backend_for(wish: str, biased: bool) -> str:
-    """What a wish means to one encoder: FlashAttention-2 takes no bias, so where there is one
-    `flash` is met by any fused kernel that does, which `auto` chooses."""
+    """Return the meaning of a wish for one encoder: FlashAttention-2 takes no bias, so where there
+    is one `flash` is met by any fused kernel that does, which `auto` chooses."""
     return "auto" if wish == "flash" and biased else wish
 
 
 def backend_for_short(wish: str, device: torch.device, dtype: torch.dtype, width: int) -> str:
-    """What a wish means for sequences of some hundred tokens at most, without pads or a bias.
+    """Return a wish's meaning for sequences of some hundred tokens at most, without pads or a bias.
 
     With wide heads, torch's fused kernel for CPUs takes twice as long in 16 bit as plain products.
     On an H200 its memory-efficient kernel gave rows that were wrong, in fp32, at both ends of

@@ -277,5 +277,5 @@ def _module_of(model: Model) -> Any:  # noqa: ANN401
 
 
 def _current(device: torch.device) -> AbstractContextManager[None]:
-    """Where kernels are launched that are not told their device."""
+    """Return a context in which kernels that are not told their device run on this one."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -47,12 +47,12 @@ class Flat(Generic[M]):
         return self.model.token_bytes
 
     def pool(self, hidden_BTC: Tensor, ids_BT: Tensor) -> Tensor:
-        """As the module's own."""
+        """Pool as the module's own method does."""
         return self.model.pool(hidden_BTC, ids_BT)
 
 
 def heads_of(qkv_NX: Tensor, heads: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each (B, H, T, D), where rows hold those of all heads."""
+    """Queries, keys and values, each (B, H, T, D), of rows that hold all heads."""
     qkv_BT3HD = qkv_NX.view(-1, tokens, 3, heads, qkv_NX.shape[1] // (3 * heads))
     q, k, v = qkv_BT3HD.permute(2, 0, 3, 1, 4)
     return q, k, v

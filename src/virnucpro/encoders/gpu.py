@@ -109,7 +109,7 @@ class FusedEsm2(Flat[Esm2]):
         return hidden_NC.view(*ids_BT.shape, -1).masked_fill(~keep_BT[..., None], 0)
 
     def eight_bit_weights(self) -> Iterator[Tensor]:
-        """Weights in fp8 and their scales; none in 16 bit."""
+        """Weights in fp8 and their scales; empty in 16 bit."""
         for layer in self.layers:
             for weight, scale in (layer.eight or {}).values():
                 yield weight
@@ -184,7 +184,7 @@ class FusedDnabertS(Flat[DnabertS]):
 
 
 def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
-    """As mixed; turns q and k, where they lie, for a kernel that does not."""
+    """Do as mixed; turn q and k, where they lie, for a kernel that does not."""
     if mask.turn is not None:
         q_BHTD, _, _ = heads_of(qkv_NX, heads, mask.tokens)
         if kernel_for(backend, q_BHTD, mask) not in TURNING:
@@ -194,7 +194,7 @@ def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
 
 
 def _eight(block: Esm2Block) -> dict[str, tuple[Tensor, Tensor]]:
-    """The four weights of a block in fp8, which those in 16 bit make room for."""
+    """The four weights of a block in fp8, which replace the weights in 16 bit."""
     products = {"qkv": block.qkv, "out": block.out, "up": block.up, "down": block.down}
     found = {}
     for name, linear in products.items():

@@ -1,4 +1,4 @@
-"""How well a classifier does on labelled contigs: per chunk and per contig, over all and in parts.
+"""The accuracy of a classifier on labelled contigs: per chunk and per contig, in all and in parts.
 
 Also draws the fragments of a given length that a bundle's card is measured on. Knows nothing of
 the classifier but that it scores chunks; prints nothing: tables are rows of text for the caller.
@@ -58,13 +58,13 @@ class ScoresChunks(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Performance:
-    """Numbers for one part of the data; None is what the part cannot give.
+    """Numbers for one part of the data; None for a number that the part cannot give.
 
     part and value name it (`group`, `phage`); of `all` the value is empty. A part with both
     labels is judged within itself. A part with one label is set against every row of the other
     label for AUROC and recall at a false-positive rate (against says so); accuracy, recall and
     false-positive rate are its own, and precision, F1 and AUPRC, which depend on how much of the
-    other side there is, are left out. without_score of its rows have none and rank lowest.
+    other side there is, are left out. without_score of its rows have no score and rank lowest.
     The intervals, of AUROC and of recall at 1 % false positives, resample units; parts with both
     labels have the first, all rows and those of one novelty both.
     """
@@ -90,7 +90,7 @@ class Performance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What was measured, at both ranks; the first Performance of each is that over all rows.
+    """The measured numbers, at both ranks; the first Performance of each is that over all rows.
 
     expected_precision: at contig rank, pairs of the share of virus in a sample and the precision
     to expect there at the threshold.
@@ -118,7 +118,7 @@ class Evaluation:
         return found
 
     def table(self, rank: Rank) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of text at one rank, for a table; empty where there is no number."""
+        """Header and rows of text at one rank, for a table; empty where a number is missing."""
         return list(TABLE_HEADER), [table_row(performance) for performance in self.of(rank)]
 
 

@@ -1,4 +1,4 @@
-"""What was measured of a bundle -> the card of that bundle."""
+"""Measured numbers of a bundle -> the card of that bundle."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What makes measured numbers better, or worse, than a bundle is: sentences for whoever reads them.
+"""Reasons why measured numbers are better, or worse, than a bundle is: sentences for their readers.
 
 Knows bundles and labelled contigs; measures no accuracy itself.
 """

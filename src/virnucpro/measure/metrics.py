@@ -1,4 +1,4 @@
-"""How well scores tell viral from other: numbers from labels and scores, with numpy alone.
+"""Measures of how scores tell viral from other, from labels and scores, with numpy alone.
 
 Everywhere: label (n,) bool, True = viral; score (n,) float, higher = more viral, nan = no score.
 What has no score ranks below every score, equal among itself, and is never called viral. A number
@@ -29,7 +29,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What a threshold makes of labelled rows; a score equal to the threshold is called viral."""
+    """The calls of labelled rows at a threshold; a score equal to the threshold is called viral."""
 
     true_positives: int
     false_positives: int
@@ -76,7 +76,7 @@ def confusion(label: Bool, score: Float64, threshold: float) -> Confusion:
 
 
 def ranked(score: Float64) -> Float64:
-    """The scores with -inf where there is none."""
+    """The scores with -inf where a score is missing."""
     return np.where(np.isnan(score), -np.inf, score)
 
 

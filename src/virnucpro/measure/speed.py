@@ -1,4 +1,4 @@
-"""How fast encoders of full size compute here, on random weights.
+"""The speed of encoders of full size here, on random weights.
 
 What is timed is what `predict` calls: ids on the host to embeddings on the device, in batches by
 the token budget, pooling included. Every case is warmed up, then timed several times to the end of
@@ -97,11 +97,11 @@ class Reading:
 
     @property
     def tokens_per_s(self) -> float:
-        """From the median time."""
+        """The tokens a second, from the median time."""
         return self.tokens / statistics.median(self.seconds) if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain values for JSON."""
         found = {**asdict(self.case), **asdict(self), "tokens_per_s": self.tokens_per_s}
         del found["case"]
         return found
@@ -165,7 +165,7 @@ class Bench:
         )
 
     def runner(self, case: Case, ids: Sequence[Ids]) -> Callable[[], object]:
-        """What a case computes of these ids. Raises where it cannot be computed here."""
+        """Return a function to run a case on these ids. Raises where it cannot be computed here."""
         return _over(*self._made(case), ids)
 
     def _timed(self, run: Callable[[], object]) -> float:
@@ -349,7 +349,7 @@ def _milliseconds(run: Callable[[], object], device: torch.device, repeats: int)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
+    """Return the machine that was measured on."""
     if device.type != "cuda":
         return {
             "device": cpu_name(),

@@ -1,4 +1,4 @@
-"""What people look at after a run: report.html, and a table for MultiQC."""
+"""The output that people look at after a run: report.html, and a table for MultiQC."""
 
 from collections.abc import Sequence
 from contextlib import suppress

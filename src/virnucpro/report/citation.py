@@ -1,6 +1,6 @@
-"""How to cite the program and the article of its method; CITATION.cff says the same.
+"""The citations of the program and the article of its method; CITATION.cff says the same.
 
-This module knows no run.
+This module knows nothing of runs.
 """
 
 from virnucpro import __version__

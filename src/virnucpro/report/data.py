@@ -1,4 +1,4 @@
-"""What the script draws, as JSON of bounded size."""
+"""The data that the script draws, as JSON of bounded size."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -72,7 +72,7 @@ def _scores(scores: Scores) -> dict[str, list[int]]:
 
 
 def _fitting(shown: Sequence[Shown], most_bytes: int) -> list[Shown]:
-    """As many records as the page has room for, those of the highest p_virus first."""
+    """Return as many records as the page has room for, those of the highest p_virus first."""
     kept, size = [], 0
     for s in sorted(
         shown, key=lambda s: (-s.row.p_virus if s.row.p_virus >= 0 else 1.0, s.ordinal)

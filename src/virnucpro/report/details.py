@@ -1,4 +1,4 @@
-"""How a run was made: its bundle, device, settings and inputs."""
+"""The details of how a run was made: its bundle, device, settings and inputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

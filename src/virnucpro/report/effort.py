@@ -1,4 +1,4 @@
-"""What a run took: time and memory."""
+"""The effort of a run: time and memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -47,7 +47,7 @@ def effort(run: Run) -> Html | None:
 
 
 def _speed(run: Run, busy_s: float) -> Iterator[str]:
-    """Of a run that was not interrupted; else nobody knows what its time was spent on."""
+    """The speed of a run that was not interrupted; else its time cannot be accounted for."""
     chunks = run.lengths_nt.total()
     if reused := (run.document.get("blocks") or {}).get("reused", 0):
         yield f"{several(reused, 'block')} had been scored by an earlier process"

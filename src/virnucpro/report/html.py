@@ -1,4 +1,4 @@
-"""HTML from values: whatever is no markup is escaped, so that a name stays a name."""
+"""HTML from values: whatever is not markup is escaped, so that a name stays a name."""
 
 import base64
 import hashlib
@@ -58,7 +58,7 @@ def data_block(identifier: str, document: Any) -> Html:  # noqa: ANN401
 
 
 def as_json(document: Any) -> str:  # noqa: ANN401
-    """As short as it goes; ASCII only."""
+    """Return JSON as short as possible; ASCII only."""
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""How many of the calls of this sample to expect to be wrong, by its calibration."""
+"""The number of calls of this sample to expect to be wrong, by its calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def _thresholds(worth: Mapping[str, Any]) -> Html:
 
 
 def _origins(worth: Mapping[str, Any]) -> Html | None:
-    """What the sample seems to be made of; never called taxonomy."""
+    """Return the apparent make-up of the sample; never called taxonomy."""
     found = sorted(worth["origins"].items(), key=lambda item: -item[1])
     return _counted("Probable origin of the records", found, worth["scored"])
 
@@ -78,7 +78,7 @@ def _line(share: float) -> Html:
 
 
 def _spread(worth: Mapping[str, Any]) -> Html | None:
-    """Log-odds of the records as columns, those of the negatives as a line, each as shares."""
+    """Log-odds of the records as columns, of the negatives as a line, each as shares."""
     scores, null = worth["scores"], worth["null_scores"]
     if not sum(scores) or not sum(null):
         return None

@@ -1,4 +1,4 @@
-"""What MultiQC shows of a run: a table of its own, and columns of the general statistics."""
+"""The data MultiQC shows of a run: a table of its own, and columns of the general statistics."""
 
 import json
 from collections.abc import Mapping
@@ -122,7 +122,7 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _expected_wrong(run: Run) -> float | None:
-    """Of the calls of a run; by q-value at most."""
+    """Return the expected number of wrong calls of a run; by q-value at most."""
     if not run.worth:
         return None
     fdr, called = run.worth["fdr"], run.worth["called"]

@@ -1,4 +1,4 @@
-"""What to beware of in a run, in plain words."""
+"""The warnings about a run, in plain words."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the sections of the page are put together from."""
+"""The pieces that the sections of the page are put together from."""
 
 from collections.abc import Iterable, Sequence
 
@@ -39,17 +39,17 @@ def row(name: object, *cells: Html | None, class_: str | None = None) -> Html:
 
 
 def more_of(number: int, thing: str, where: str) -> Html | None:
-    """What a table leaves out, if it does."""
+    """Return a line on what a table leaves out; None if it leaves out nothing."""
     return h("p", f"{several(number, thing)} in {where}.", class_="aside") if number else None
 
 
 def status_mark(status: str) -> Html:
-    """How a run ended."""
+    """Return a mark of how a run ended."""
     return h("span", status, class_=f"status {status}")
 
 
 def noted(notes: Sequence[Note]) -> Html | None:
-    """What to beware of, if there is anything."""
+    """Return a list of warnings; None if there are no notes."""
     items = [
         h("li", h("strong", note.title), " ", note.text, class_="grave" if note.grave else None)
         for note in notes
@@ -63,7 +63,7 @@ def swatch(kind: str) -> Html:
 
 
 def legend(*kinds: str, **more: str) -> Html:
-    """What the colours mean; more: kinds with other names."""
+    """Return the meaning of the colours; more: kinds with other names."""
     keys = {kind: kind for kind in kinds} | more
     return h("span", *[h("span", swatch(k), text) for k, text in keys.items()], class_="legend")
 
@@ -95,7 +95,7 @@ def choice(of: str, names: Iterable[str], said: str, class_: str) -> Html:
 
 
 def noscript() -> Html:
-    """What stands where a script would draw."""
+    """Return the text that stands where a script would draw."""
     return h("noscript", h("p", "This is drawn by a script, which is switched off here."))
 
 

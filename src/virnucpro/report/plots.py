@@ -29,7 +29,7 @@ def score_plot(run: Run) -> Html | None:
 
 
 def track_plot(run: Run) -> Html | None:
-    """The chunks along a record that a reader picks; None where there is no chunk."""
+    """The chunks along a record that a reader picks; None without a chunk."""
     if not run.lengths_nt.total():
         return None
     title = "Along the sequences"
@@ -73,7 +73,7 @@ def track_plot(run: Run) -> Html | None:
 
 
 def _picking(run: Run) -> Html:
-    """What a record is picked and zoomed with."""
+    """Return the controls by which a record is picked and zoomed."""
     options: dict[str, list[Html]] = {}
     for i, track in enumerate(run.tracks):
         options.setdefault(track.reason, []).append(h("option", _option(track), value=i))
@@ -107,7 +107,7 @@ def _option(track: Track) -> str:
 
 
 def record_table(run: Run) -> Html | None:
-    """The table of the records; None where there is none."""
+    """The table of the records; None without a record."""
     if not run.shown:
         return None
     calls = ("all", "virus", "others", "not called")

@@ -2,7 +2,7 @@
 
 Tables are streamed: contigs.tsv with regions.tsv once, viral.fasta once, calls.tsv once. What is
 kept does not grow with the input, but for one line of counts a sample, and a number a region. This
-module knows no HTML.
+module knows nothing of HTML.
 """
 
 from collections import Counter
@@ -33,13 +33,13 @@ _OF_CHUNKS = ("sample", "record", "start", "end", "frames", "p_virus", "call", "
 
 @dataclass(slots=True)
 class Scores:
-    """How p_virus is spread: counts of BINS equal parts of 0 to 1, by call."""
+    """The distribution of p_virus: counts of BINS equal parts of 0 to 1, by call."""
 
     virus: list[int] = field(default_factory=lambda: [0] * BINS)
     others: list[int] = field(default_factory=lambda: [0] * BINS)
 
     def add(self, block: Columns) -> None:
-        """Rows of a table; those without a call are in no part."""
+        """Count the rows of a table; rows without a call are not counted."""
         for counts, call in ((self.virus, Call.VIRUS), (self.others, Call.OTHERS)):
             p_virus = block["p_virus"][block["call"] == call]
             part = np.minimum((p_virus * BINS).astype(np.int64), BINS - 1)
@@ -49,11 +49,11 @@ class Scores:
 
 @dataclass(slots=True)
 class Run:
-    """What a run directory holds, for one prefix.
+    """The content of a run directory, for one prefix.
 
     document: run.json, empty if it is missing; missing: names of files that are not there.
     records: counts by sample; chunks: counts by call and by `status ...`; lengths_nt: chunks of
-    each length. excerpts: ordinals in viral.fasta of regions, which are no records. low_shares:
+    each length. excerpts: ordinals in viral.fasta of regions, which are not records. low_shares:
     share of low complexity of the shown records of viral.fasta, by their ordinal there; low: how
     many of all low_seen looked at are mostly of low complexity.
     """
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What a person would call this run: its samples, else its folder."""
+        """The name that a person would give this run: its samples, else its folder."""
         samples = list(self.records) or [i["sample"] for i in self.document.get("inputs", [])]
         if not samples:
             return self.files.prefix or self.files.run_dir.resolve().name
@@ -92,34 +92,34 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How it ended, as run.json says."""
+        """The way the run ended, as run.json says."""
         return str(self.document.get("status", "unknown"))
 
     @property
     def bundle(self) -> Mapping[str, Any]:
-        """What run.json tells of the bundle; empty where it is missing."""
+        """The entry of the bundle in run.json; empty where it is missing."""
         return self.document.get("bundle") or {}
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What run.json tells of the settings; empty where it is missing."""
+        """The entry of the settings in run.json; empty where it is missing."""
         return self.document.get("settings") or {}
 
     @property
     def threshold(self) -> float | None:
-        """Where p_virus of records was cut; None where run.json does not say."""
+        """The threshold on p_virus of records; None where run.json does not say."""
         found = self.settings.get("threshold")
         return None if found is None else float(found)
 
     @property
     def chunk_threshold(self) -> float | None:
-        """Where p_virus of chunks was cut, another number if the bundle has a calibration."""
+        """The threshold on p_virus of chunks, another number if the bundle has a calibration."""
         found = self.settings.get("chunk_threshold", self.threshold)
         return None if found is None else float(found)
 
     @property
     def worth(self) -> Mapping[str, Any]:
-        """What run.json tells of expected mistakes; empty without a calibration."""
+        """The entry of expected mistakes in run.json; empty without a calibration."""
         return self.document.get("worth") or {}
 
 
@@ -181,7 +181,7 @@ class _Regions:
 
     @property
     def left(self) -> bool:
-        """Whether there is a row of a record that contigs.tsv has not."""
+        """Return whether there is a row of a record that is missing from contigs.tsv."""
         return self._next is not None
 
 

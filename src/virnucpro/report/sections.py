@@ -1,4 +1,4 @@
-"""What was called: records and chunks by their calls, regions, pairs, and samples."""
+"""The results of calling: records and chunks by their calls, regions, pairs, and samples."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def _chunk_parts(run: Run) -> Parts:
 
 
 def _beside(counts: Mapping[str, Any]) -> Iterator[Html]:
-    """What else was called: regions and pairs."""
+    """Yield paragraphs on what else was called: regions and pairs."""
     if regions := counts.get("regions"):
         records = several(counts["region_records"], "record")
         words = f"{several(regions, 'viral region')} on {records}"

@@ -1,4 +1,4 @@
-"""Which records a page shows, and along which of them it draws the chunks. Knows no file."""
+"""The choice of records for a page, and of those whose chunks it draws. Knows nothing of files."""
 
 import heapq
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _REASONS = {
 
 
 class ContigRow(NamedTuple):
-    """A row of contigs.tsv; p_virus and max_p_virus are nan where there is none."""
+    """A row of contigs.tsv; p_virus and max_p_virus are nan where missing."""
 
     sample: str
     record: int
@@ -42,7 +42,7 @@ class ContigRow(NamedTuple):
 
 
 class RegionRow(NamedTuple):
-    """What a page tells of a row of regions.tsv."""
+    """The values that a page shows of a row of regions.tsv."""
 
     start: int
     end: int
@@ -89,7 +89,7 @@ class Chosen:
     """The records of a page, chosen from contigs.tsv block by block.
 
     share: how many runs the page has room for. excerpts: ordinals in viral.fasta of regions, which
-    are no records.
+    are not records.
     """
 
     def __init__(self, share: int) -> None:
@@ -121,7 +121,7 @@ class Chosen:
         self._viral += int(copies.sum())
 
     def rows(self) -> list[Shown]:
-        """What the table of the page holds."""
+        """Return the records of the table of the page."""
         return sorted(self._table.rows(), key=lambda shown: shown.ordinal)
 
     def drawn(self) -> list[tuple[str, Shown]]:

@@ -32,19 +32,19 @@ def typical_nt(run: Run) -> int | None:
 
 
 def rates_of(run: Run) -> Rates | None:
-    """What was measured nearest to what this run is made of."""
+    """Return the rates measured nearest to what this run is made of; None if unmeasured."""
     accuracy = Accuracy.of(run.bundle)
     return None if accuracy is None else accuracy.at(run.chunk_threshold, typical_nt(run))
 
 
 def unlike(run: Run, rates: Rates) -> bool:
-    """Whether most chunks of a run are much shorter than those that these were measured on."""
+    """Return whether most chunks of a run are much shorter than the chunks of these rates."""
     typical = typical_nt(run)
     return typical is not None and typical < SHORT * rates.length_nt
 
 
 def model(bundle: Mapping[str, Any]) -> str:
-    """What a bundle is, next to the published model."""
+    """Return how a bundle relates to the published model."""
     if "provenance" not in bundle:
         return "perhaps the published VirNucPro model"
     same = bundle.get("provenance") == "published"
@@ -96,7 +96,7 @@ def methods(run: Run | None = None) -> str:
 
 
 def _of_sequences(run: Run) -> str:
-    """How sequences were scored and called."""
+    """Return a sentence on how sequences were scored and called."""
     worth = run.worth
     if not worth:
         return (
@@ -116,5 +116,5 @@ def _of_sequences(run: Run) -> str:
 
 
 def references() -> str:
-    """What the paragraph refers to."""
+    """Return the references of the paragraph."""
     return f"{program_reference()}\n{article_reference()}\n"

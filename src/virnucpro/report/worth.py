@@ -1,4 +1,4 @@
-"""What a call is worth: how many of the calls to expect to be right, and what was measured."""
+"""The worth of a call: how many of the calls to expect to be right, and what was measured."""
 
 from collections.abc import Iterator, Sequence
 
@@ -56,7 +56,7 @@ def worth(run: Run) -> Html | None:
 
 
 def _of_chunks(run: Run, rates: Rates) -> str:
-    """What becomes of the rates at a raised threshold, where records have several chunks."""
+    """Return the effect of a raised threshold on the rates, where records have several chunks."""
     if rates.threshold <= run.bundle["threshold"] or run.longest_nt <= run.bundle["chunk_nt"]:
         return "."
     return (
@@ -75,7 +75,7 @@ def _depends(run: Run, rates: Rates) -> str:
 
 
 def _two_draws(run: Run, accuracy: Accuracy) -> str | None:
-    """Why two tables give two numbers for one length and threshold."""
+    """Return why two tables give two numbers for one length and threshold."""
     if min(len(accuracy.by_threshold), len(accuracy.by_length)) < 2:
         return None
     return (

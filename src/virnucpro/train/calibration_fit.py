@@ -1,8 +1,8 @@
 """Fits a calibration: windows of labelled sequences, their scores, and the rule of records.
 
-Everything is balanced by hand, since nobody knows what a sample will hold: see
+Everything is balanced by hand, since it is unknown what a sample will hold: see
 ScoredRecords.weight. The units must be others than those that the network was fitted on. This
-module writes no file.
+module does not write files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -184,7 +184,7 @@ def score_records(
     chunk_nt: int,
     progress: Callable[[int], None] | None = None,
 ) -> ScoredRecords:
-    """Scores of windows; those that have no called chunk are left out."""
+    """Scores of windows; windows without a called chunk are left out."""
     sums = contigs_of_labelled(
         classifier, [window.contig for window in windows], chunk_nt, progress
     )
@@ -330,9 +330,9 @@ def threshold_for(records: ScoredRecords, rule: RecordRule, worst_rate: float) -
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far scores are from frequencies. error: expected calibration error, 0 to 1.
+    """The distance of scores from frequencies. error: expected calibration error, 0 to 1.
 
-    predicted, observed, records: by PARTS equal parts of p_virus; nan where there is no record.
+    predicted, observed, records: by PARTS equal parts of p_virus; nan without a record.
     """
 
     error: float

@@ -1,4 +1,4 @@
-"""What settings and fitted weights must satisfy, whatever is trained."""
+"""The conditions that settings and fitted weights must satisfy, whatever is trained."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def check_least(settings: object, **least: float) -> None:
 
 
 def check_finite(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Raises BundleError if a weight is no number, so that such a bundle is never written."""
+    """Raise BundleError if a weight is not a number, so that such a bundle is never written."""
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise BundleError(

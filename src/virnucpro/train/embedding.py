@@ -99,7 +99,7 @@ def embed_contigs(
 
 
 def _base_key(encoders: FrameEncoders, sums: Mapping[str, Mapping[str, str]], chunk_nt: int) -> str:
-    """What a row depends on besides its chunk; one digest, as the first half of a part's key."""
+    """Return a digest of all that a row depends on but its chunk: first half of a part's key."""
     dnabert_s, esm2 = encoders.dnabert_s, encoders.esm2
     computed = [[e.precision, e.device.type, e.attention] for e in (dnabert_s, esm2)]
     known = json.dumps([chunk_nt, {k: dict(v) for k, v in sums.items()}, computed], sort_keys=True)
@@ -186,7 +186,7 @@ class _FeatureFile:
 
 
 def _part(line: bytes) -> _Part | None:
-    """A line of the index; None for one that was cut off or is none of ours."""
+    """A line of the index; None for one that was cut off or is not ours."""
     try:
         return _Part(**json.loads(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):

@@ -56,7 +56,7 @@ REPORT_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class FitProgress:
-    """Where a fit stands.
+    """The state of a fit.
 
     loss: mean since the last evaluation; auroc: on the slice, of the last evaluation, None before
     the first; evaluated: whether that was now; seconds_left by pace.
@@ -228,7 +228,7 @@ class _Fit:
         return due and self._step > reached
 
     def _ended(self) -> bool:
-        """At the last step, or when patience has run out, and judged."""
+        """Return True at the last step, or when patience has run out, and judged."""
         if self._evaluation_due():
             return False
         if self._step >= self._settings.steps:
@@ -393,6 +393,6 @@ def _floats(state: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back."""
+    """Return the settings as JSON gives them back."""
     found: dict[str, Any] = json.loads(json.dumps(settings))
     return found

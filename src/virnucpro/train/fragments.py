@@ -27,7 +27,7 @@ LONGEST_REPEAT_NT = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """What is done to each fragment, besides taking a random strand.
+    """The changes made to each fragment, besides taking a random strand.
 
     substitutions: letters that become another one; unknown: letters that become N, in one fragment
     of ten; hidden: codons of a frame that become the unknown one. Each is the highest rate: that of

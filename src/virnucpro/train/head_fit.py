@@ -63,7 +63,7 @@ Sums = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadSettings:
-    """How the head is fitted.
+    """The settings by which the head is fitted.
 
     hidden: its inner width; batch_frames: least frames of a step; epochs: most passes over the
     frames; patience: epochs without a better one on the slice that end the training (a higher
@@ -160,8 +160,8 @@ def write_frames_bundle(
 
     copy: whether the encoders' files are copied into the bundle, which then stands alone;
     otherwise it names where they lie. bundle.toml is written last, so that a directory that lacks
-    something is no bundle. Raises BundleError if the directory is not empty, if the weights are not
-    finite, or if these are not the encoders that the head was fitted on.
+    something is not a bundle. Raises BundleError if the directory is not empty, if the weights are
+    not finite, or if these are not the encoders that the head was fitted on.
     """
     encoders = [EncoderFiles.at(DNABERT_S, dnabert_path), EncoderFiles.at(ESM2, esm_path)]
     for encoder in encoders:
@@ -310,8 +310,8 @@ class _Training:
         return features.to(self._device), label.to(self._device)
 
     def _judged(self) -> tuple[float, float]:
-        """On the slice: the mean loss of its frames, weighted as in fitting, and the AUROC of
-        p_virus of its chunks that have an open frame."""
+        """Return, on the slice, the mean loss of its frames, weighted as in fitting, and the AUROC
+        of p_virus of its chunks that have an open frame."""
         rows = self._frames.judging
         parts, total, weight = [], 0.0, 0.0
         for part in np.array_split(rows, -(-len(rows) // JUDGED_AT_ONCE)):

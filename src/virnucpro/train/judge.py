@@ -1,4 +1,4 @@
-"""How well a network does on a slice that was held out, while it is fitted."""
+"""The accuracy of a network on a slice that was held out, while it is fitted."""
 
 import time
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ GRADIENT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KmerSettings:
-    """How the k-mer model is fitted.
+    """The settings by which the k-mer model is fitted.
 
     fragments: how many to draw for fitting, of shortest_nt to longest_nt, and held_out_fragments
     for choosing l2 among penalties (the weight of half the squared weights beside the mean log

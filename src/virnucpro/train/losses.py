@@ -1,4 +1,4 @@
-"""What a small encoder is fitted by: the sides, the groups, and the tail of the others.
+"""The losses of a small encoder: the sides, the groups, and the tail of the others.
 
 Shapes: B fragments, G groups, K of the tail.
 """
@@ -18,7 +18,7 @@ def possible_groups(
     groups: Sequence[str],
     unresolved: Mapping[str, Sequence[str]],
 ) -> Tensor:
-    """Which of groups each contig may belong to: bool (contigs, G).
+    """Return which of groups each contig may belong to: bool (contigs, G).
 
     unresolved: what a group of contigs stands for, where that is several of groups. Raises
     InputError for a contig of a group that neither names.
@@ -47,7 +47,7 @@ def group_loss(logits_BG: Tensor, possible_BG: Tensor) -> Tensor:
 def tail_loss(logits_B2: Tensor, label_B: Tensor, share: float) -> Tensor:
     """Mean softplus of (score of another - score of a virus), over viral rows and the tail.
 
-    The tail: of the others those that score highest, as many as share of half the batch.
+    The tail: the others that score highest, in number the given share of half the batch.
     """
     score_B = logits_B2[:, 1] - logits_B2[:, 0]
     viral_B = (label_B == 1).to(score_B.dtype)

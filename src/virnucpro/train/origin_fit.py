@@ -57,7 +57,7 @@ def with_threshold(
     stands_for: Mapping[str, Sequence[str]],
     precision: float = PRECISION,
 ) -> Origin:
-    """Return the origin with the least threshold at which so many of those told are right.
+    """Return the origin with the least threshold at which its calls reach the precision.
 
     Every group of the records weighs the same.
     """
@@ -100,7 +100,7 @@ def precision_of(
 def _judged(
     origin: Origin, records: ScoredRecords, stands_for: Mapping[str, Sequence[str]]
 ) -> tuple[Bool, Float64, Float64]:
-    """Whether the likeliest origin is right, how likely it is, and a weight, of known records."""
+    """Return, of known records, if the likeliest origin is right, its probability, and a weight."""
     possible = _possible(records, origin.groups, stands_for)
     kept = possible.any(axis=1)
     p = _softmax(origin.bias + origin.scale * records.groups[kept])
@@ -116,7 +116,7 @@ def _judged(
 def _possible(
     records: ScoredRecords, groups: Sequence[str], stands_for: Mapping[str, Sequence[str]]
 ) -> Bool:
-    """Which groups of the network each record may be of, (r, G)."""
+    """Return which groups of the network each record may be of, (r, G)."""
     of_group = np.array(
         [
             [group in stands_for.get(name, (name,)) for group in groups]

@@ -1,7 +1,7 @@
 """Units of labelled contigs: cutting a slice of them, and how often to draw each contig.
 
 A unit is what must never be divided between fitting and judging: a virus family, a genus, a
-genome. Size is in bases everywhere. This module knows no file and no model.
+genome. Size is in bases everywhere. This module knows nothing of files or models.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ CALIBRATION_SEED = 1_500
 
 
 def held_out_slice(contigs: Sequence[LabelledContig], fraction: float, seed: int = 0) -> Bool:
-    """Which contigs (n,) belong to a slice of about fraction of the bases of each label and group.
+    """Return a mask (n,) of a slice of about fraction of the bases of each label and group.
 
     Whole units, chosen by a hash of seed and unit, whatever the order of the contigs. A unit that
     lies in several groups counts with the one that holds most of it. A group of one unit stays
@@ -48,12 +48,12 @@ def calibration_units(contigs: Sequence[LabelledContig]) -> set[str]:
 
 
 def contig_weights(contigs: Sequence[LabelledContig], *, by_level: bool = False) -> Float64:
-    """How often to draw from each contig, (n,), sum 1.
+    """Return the share of draws from each contig, (n,), sum 1.
 
     Labels half and half; within a label, groups by the square root of their size; within a group,
-    units by the square root of theirs; within a unit, contigs by size. by_level: each level of a
-    group (whole genomes, genes, rRNA) counts as a group. With one label only, that label has
-    everything.
+    units by the square root of their size; within a unit, contigs by size. by_level: each level
+    of a group (whole genomes, genes, rRNA) counts as a group. With one label only, that label
+    has everything.
     """
     size = np.fromiter((len(c.sequence) for c in contigs), dtype=np.float64, count=len(contigs))
     label = np.fromiter((c.label for c in contigs), dtype=np.int64, count=len(contigs))
@@ -108,13 +108,13 @@ def _numbers(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _shares(size: Float64, part_of: NDArray[np.int64]) -> Float64:
-    """Each row's share of the size of what it is part of, (n,); 0 where that has no size."""
+    """Each row's share of the size of what it is part of, (n,); 0 where that size is 0."""
     whole = np.bincount(part_of, weights=size)[part_of]
     return np.divide(size, whole, out=np.zeros_like(size), where=whole > 0)
 
 
 def _root_shares(size: Float64, inner: NDArray[np.int64], outer: NDArray[np.int64]) -> Float64:
-    """For each row, sqrt(size of its inner class) over the sum of those in its outer class."""
+    """For each row, sqrt(size of its inner class) over the sum of such roots in its outer class."""
     root = np.sqrt(np.bincount(inner, weights=size))
     _, first = np.unique(inner, return_index=True)
     outer_sum = np.bincount(outer[first], weights=root)

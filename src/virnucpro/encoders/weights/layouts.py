@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a tensor goes: one of ours, or one of `of` equal parts of it along dimension 0."""
+    """The place of a tensor: one of ours, or one of `of` equal parts of it along dimension 0."""
 
     stem: str
     place: int = 0
@@ -24,10 +24,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one publisher names the weights of one encoder.
+    """The names that one publisher gives to the weights of one encoder.
 
     mark: a name that only this layout has. prefixes: the first that a name begins with is cut off;
-    none need be there. ignored: beginnings of the names of what an encoder does not run. optional:
+    none is required. ignored: beginnings of the names of what an encoder does not run. optional:
     names of ours that a file need not hold.
     """
 
@@ -50,7 +50,7 @@ class Layout:
         return self.short(name).startswith(self.ignored)
 
     def part(self, name: str) -> Part | None:
-        """Where the tensor of that published name goes, None for a name that no rule covers."""
+        """Return the place of the tensor of a published name, None for one that no rule covers."""
         stem, _, last = self.short(name).rpartition(".")
         general, number = _general(stem)
         rule = self.parts.get(general)

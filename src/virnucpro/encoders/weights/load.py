@@ -1,7 +1,7 @@
 """Published weights on disk -> a module on its device, in its dtype, tensor by tensor.
 
 Strict: a name that no rule covers, a name that is missing, and a shape that differs are errors that
-name them. Files are opened one after the other. This module knows no encoder's formulas.
+name them. Files are opened one after the other. This module knows nothing of encoders' formulas.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where an encoder lies on disk: the files that it is read from.
+    """The place of an encoder on disk: the files that it is read from.
 
     path: as it was named. index: None where the weights are one file. config: None where the
     weights hold it themselves.
@@ -123,7 +123,7 @@ def _text(path: Path) -> bytes:
 
 
 def open_published(published: Published) -> Opened:
-    """Opens the weights; raises BundleError for files that are none or that lack a config."""
+    """Open the weights; raise BundleError for files that are not weights or lack a config."""
     if published.index is not None:
         weight_map = _weight_map(published.index)
         assert published.config is not None
@@ -213,7 +213,7 @@ def load(
 class _Uninitialised(TorchFunctionMode):
     """Modules are built without random numbers.
 
-    Without memory these are none, but torch then imports its compiler for them, which takes 2 s.
+    Without memory none are drawn, but torch then imports its compiler for them, which takes 2 s.
     """
 
     def __torch_function__(
@@ -280,7 +280,7 @@ class _Filling:
                 take(name)
 
     def _target(self, name: str, tensor: Tensor) -> Tensor | None:
-        """Where one published tensor is to be copied, None where it is not."""
+        """Return the tensor to copy a published one to, None where it is not to be copied."""
         if self.layout.ignores(name):
             return None
         part = self.layout.part(name)
