@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Manifest = Mapping[str, Any]
 # What few will read to its end.
 LAST = ("calibration", "training")
+MEANS = " A longer sequence, whose score is a mean, rarely reaches a high threshold."
 # What everybody should know of a bundle, and the columns of its card that say most.
 FIRST = (
     "name",
@@ -126,7 +127,7 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
         short |= {name: [{n: row[n] for n in columns if n in row} for row in rows]} if rows else {}
     yield from _part("card", short, width)
     last = "Sources, training and files: --all, or --json for programs."
-    yield Text("\n".join([*_two_draws(card), last]))
+    yield Text("\n".join([*_two_draws(card, "calibration" in manifest), last]))
 
 
 def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
@@ -147,15 +148,19 @@ def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     )
 
 
-def _two_draws(card: Manifest) -> Iterator[str]:
-    """Yield why two tables of a card give two numbers for one length and threshold."""
+def _two_draws(card: Manifest, calibrated: bool) -> Iterator[str]:
+    """Yield why two tables of a card give two numbers for one length and threshold.
+
+    calibrated: whether records have another score than the mean of their chunks.
+    """
     if not {"fixed_fragments", "by_threshold", "by_length"} <= card.keys():
         return
     fragments = card["fixed_fragments"].get("viral", 0) + card["fixed_fragments"].get("others", 0)
     yield (
         f"fixed_fragments, by_threshold and by_part are of {fragments:,} fixed fragments of the "
-        "chunk length; by_length is of others, drawn for each length, so they differ a little. A "
-        "longer sequence, whose score is a mean, rarely reaches a high threshold."
+        "chunk length; by_length is of others, drawn for each length, so they differ a little."
+        + MEANS
+        * (not calibrated)
     )
 
 
@@ -171,7 +176,7 @@ def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     for name in sorted(parts.keys() - {"files"}, key=lambda name: (name in LAST, name)):
         yield from _part(name, parts[name], width)
         if name == "card":
-            yield from map(Text, _two_draws(parts[name]))
+            yield from map(Text, _two_draws(parts[name], "calibration" in manifest))
 
 
 def _part(title: str, part: Manifest, width: int) -> Iterator[Table]:

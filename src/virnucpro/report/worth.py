@@ -57,7 +57,8 @@ def worth(run: Run) -> Html | None:
 
 def _of_chunks(run: Run, rates: Rates) -> str:
     """Return the effect of a raised threshold on the rates, where records have several chunks."""
-    if rates.threshold <= run.bundle["threshold"] or run.longest_nt <= run.bundle["chunk_nt"]:
+    short = run.longest_nt <= run.bundle["chunk_nt"]
+    if run.worth or short or rates.threshold <= run.bundle["threshold"]:
         return "."
     return (
         f". This is of single chunks: the score of a longer record is the mean of its chunks, and "

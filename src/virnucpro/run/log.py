@@ -120,7 +120,7 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
         found = bundle.part("calibration")
         cut += (
             f", at which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and "
-            "less of others are called virus"
+            "fewer of others are called virus"
         )
     yield (
         f"chunks of {bundle.chunk_nt} nt, virus at {cut}; "
