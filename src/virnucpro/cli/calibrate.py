@@ -6,7 +6,7 @@ from typing import Any
 import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
-from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
+from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
 from virnucpro.cli.terminal import Screen
 from virnucpro.cli.values import FILE, NAME
 from virnucpro.progress import Position
@@ -19,14 +19,7 @@ from virnucpro.progress import Position
 @labelled_options
 @click.option("-o", "--out", type=FILE, required=True, help="Directory of the new bundle.")
 @click.option("--name", type=NAME, help="Name of the new bundle; default: the directory's.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="As for predict.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
+@scoring_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.option("--no-progress", is_flag=True, help="Print no progress.")

@@ -7,7 +7,7 @@ import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.json_file import check_json_file
-from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
+from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
 from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
 from virnucpro.progress import WARNING, Position
@@ -32,14 +32,7 @@ FEW = 100
     "was trained on (unseen, distant, related, close, known). Adds the accuracy by novelty.",
 )
 @click.option("--threshold", type=SHARE, help="Default: the bundle's.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="As for predict.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict.")
+@scoring_options
 @click.option(
     "--json",
     "json_path",

@@ -41,6 +41,21 @@ def labelled_options(command: Command) -> Command:
     return command
 
 
+def scoring_options(command: Command) -> Command:
+    """Add --precision and --threads, by which labelled sequences are scored."""
+    threads = click.option(
+        "--threads", type=click.IntRange(min=1), help="CPU threads; default: as for predict."
+    )
+    precision = click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+        help="As for predict.",
+    )
+    return precision(threads(command))
+
+
 def read_labelled(
     fasta: tuple[Path, ...],
     labels: tuple[Path, ...],
