@@ -17,6 +17,7 @@ from virnucpro.calls import Rule, Status
 from virnucpro.errors import InputError, SettingsError, StreamBroken
 from virnucpro.reads import Reading, open_sources, template_of
 from virnucpro.reads.mates import REMEMBERED, side_by_side
+from virnucpro.records import Records
 from virnucpro.results import pairs as pairs_module
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.judge import MeanJudge
@@ -275,7 +276,7 @@ def rows_of(folder: Path, contigs, mates, cuts) -> tuple[list[list[str]], list[s
     judge, calls = MeanJudge(Rule("chunks"), 500), ContigCalls()
     paired, text = PairedCalls(judge, folder), b""
     for block in blocks_of_made(contigs, cuts, "chunks"):
-        records = tuple(replace(r, mate=mates[r.ordinal]) for r in block.records)
+        records = Records.of(replace(r, mate=mates[r.ordinal]) for r in block.records)
         columns = (block.rows.record, block.rows.start, block.rows.end, block.scores)
         ends = not records or records[-1].ends
         found = calls.add(len(records), *columns, judge.rule.chunks(block.scores), ends)

@@ -210,7 +210,7 @@ def _count(run: Run, block: Columns) -> None:
     samples, failed = block["sample"], block["status"] == Status.FAILED
     start = 0
     for sample, rows in groupby(samples):
-        part = slice(start, start := start + sum(1 for _ in rows))
+        part = slice(start, start := start + len([*rows]))
         counter = run.records.setdefault(sample, Counter())
         counter["records"] += part.stop - part.start
         counter["failed"] += int(failed[part].sum())

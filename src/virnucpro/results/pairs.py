@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro.blocks import Record
 from virnucpro.calls import CALL_NAMES, Call
 from virnucpro.reads import template_of
+from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judge, Judged
 from virnucpro.storage.sorting import SortedLines
@@ -60,15 +60,15 @@ class PairedCalls:
         self.count = self.virus = 0
         self._waiting: _Mate | None = None
 
-    def add(self, records: Sequence[Record], contigs: Contigs, judged: Judged) -> bytes:
+    def add(self, records: Records, contigs: Contigs, judged: Judged) -> bytes:
         """Rows of pairs.tsv that are known by now.
 
         judged: the verdicts on the r contigs.
         """
         called = judged.call
-        if self._waiting is None and not any(record.mate for record in records):
+        if self._waiting is None and not np.any(records.mate):
             virus = np.flatnonzero(called == Call.VIRUS).tolist()
-            self._names.add(_lines([records[i].name for i in virus]))
+            self._names.add(_lines([records.name[i] for i in virus]))
             return b""
         found: list[_Pair] = []
         sums = zip(

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record, Scored
+from virnucpro.blocks import Scored
 from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.classifiers.screen import NOTE_TEXTS
+from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
 from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
@@ -68,10 +69,15 @@ def _prefix(record: Record) -> str:
     return f"{record.sample}\t{record.record}\t{record.name}\t"
 
 
+def _prefixes(records: Records) -> list[str]:
+    columns = zip(records.sample, records.record.tolist(), records.name, strict=True)
+    return [f"{sample}\t{record}\t{name}\t" for sample, record, name in columns]
+
+
 def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
     """Rows of calls.tsv; calls: (n,)."""
     rows, scores = scored.rows, scored.scores
-    prefixes = [*map(_prefix, scored.records)]
+    prefixes = _prefixes(scored.records)
     tails = [f"\t{call}\t{status}\t" for call in CALL_NAMES for status in STATUS_NAMES]
     tail = (calls.astype(np.int64) * len(STATUS_NAMES) + scores.status).tolist()
     lines = [
@@ -93,7 +99,7 @@ def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
 
 
 def contigs_rows(
-    records: Sequence[Record],
+    records: Records,
     contigs: Contigs,
     judged: Judged,
     status: NDArray[np.uint8],
@@ -101,10 +107,8 @@ def contigs_rows(
 ) -> bytes:
     """Rows of contigs.tsv; status: (r,); origins: names of those in judged."""
     columns = (
-        [
-            f"{prefix}{r.length_nt}"
-            for prefix, r in zip(map(_prefix, records), records, strict=True)
-        ],
+        _prefixes(records),
+        records.length_nt.tolist(),
         contigs.chunks.tolist(),
         contigs.called.tolist(),
         contigs.virus.tolist(),
@@ -118,7 +122,7 @@ def contigs_rows(
         [origins[i] for i in judged.origin.tolist()],
         [NOTE_TEXTS[i] for i in judged.notes.tolist()],
     )
-    row = "\t".join(["%s"] * len(columns)) + "\n"
+    row = "%s" + "\t".join(["%s"] * (len(columns) - 1)) + "\n"
     return encoded([row % cells for cells in zip(*columns, strict=True)])
 
 
@@ -142,20 +146,18 @@ def bed_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
     return encoded(lines)
 
 
-def failed_rows(records: Sequence[Record], contigs: Contigs, reasons: dict[int, str]) -> bytes:
+def failed_rows(records: Records, contigs: Contigs, reasons: dict[int, str]) -> bytes:
     """Rows of failed.tsv.
 
     reasons: why the first chunk of a record failed, by ordinal; those of ended ones go.
     """
     lines = []
-    for record, failed, chunks in zip(
-        records, contigs.failed.tolist(), contigs.chunks.tolist(), strict=True
-    ):
-        if record.fault or failed:
-            why = reasons.pop(record.ordinal, "unknown")
-            reason = record.fault or f"{failed} of {chunks} chunks could not be scored: {why}"
-            line = " ".join(reason.split())
-            lines.append(f"{_prefix(record)}{line}\n")
+    for row in np.flatnonzero(records.faulty | (contigs.failed > 0)).tolist():
+        record, failed, chunks = records[row], contigs.failed[row], contigs.chunks[row]
+        why = reasons.pop(record.ordinal, "unknown")
+        reason = record.fault or f"{failed} of {chunks} chunks could not be scored: {why}"
+        line = " ".join(reason.split())
+        lines.append(f"{_prefix(record)}{line}\n")
     return encoded(lines)
 
 
