@@ -37,7 +37,7 @@ PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
 class _Mate:
     """A contig of a pair; p_virus and mean are nan and called_nt 0 where it has no call.
 
-    mean, evidence: as of Contigs.
+    mean, evidence, low: as of Contigs.
     """
 
     record: Record
@@ -45,12 +45,14 @@ class _Mate:
     mean: float
     evidence: float
     called_nt: float
+    low: bool
 
 
 class PairedCalls:
     """Takes contigs as they end, in the order of the input, and finds mates that follow each other.
 
-    A pair is judged as a contig made of both. count: rows given so far; virus: of these, called
+    A pair is judged as a contig made of both, and is not virus where all that has a score is of
+    low complexity. count: rows given so far; virus: of these, called
     virus.
     """
 
@@ -76,6 +78,7 @@ class PairedCalls:
             contigs.mean.tolist(),
             contigs.evidence.tolist(),
             contigs.called_nt.tolist(),
+            contigs.low.tolist(),
             strict=True,
         )
         for record, of_mate, call in zip(records, sums, called.tolist(), strict=True):
@@ -124,9 +127,10 @@ class PairedCalls:
             np.array([sum(getattr(m, name) for m in mates) for _, mates in found], np.float64)
             for name in ("evidence", "called_nt")
         )
+        low = np.array([all(m.low for m in mates if m.called_nt) for _, mates in found], np.bool_)
         score = self._judge.score(mean, evidence, called_nt)
         p_virus = self._judge.p_virus(score).tolist()
-        calls = self._judge.calls(score, called_nt).tolist()
+        calls = self._judge.calls(score, called_nt, low).tolist()
         viral = [
             mate.record.name
             for (_, mates), call in zip(found, calls, strict=True)
