@@ -78,24 +78,18 @@ def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
     """Rows of calls.tsv; calls: (n,)."""
     rows, scores = scored.rows, scored.scores
     prefixes = _prefixes(scored.records)
-    tails = [f"\t{call}\t{status}\t" for call in CALL_NAMES for status in STATUS_NAMES]
-    tail = (calls.astype(np.int64) * len(STATUS_NAMES) + scores.status).tolist()
-    lines = [
-        f"{prefixes[i]}{k}\t{start}\t{end}\t{FRAME_SETS[bits]}\t{p}{tails[t]}{m1}\t{m0}\n"
-        for i, k, start, end, bits, p, t, m1, m0 in zip(
-            rows.record.tolist(),
-            rows.number.tolist(),
-            rows.start.tolist(),
-            rows.end.tolist(),
-            scores.frames.tolist(),
-            six_decimals(scores.p_virus),
-            tail,
-            six_decimals(scores.max_p_virus),
-            six_decimals(scores.max_p_others),
-            strict=True,
-        )
-    ]
-    return encoded(lines)
+    columns = (
+        rows.number.tolist(),
+        rows.start.tolist(),
+        rows.end.tolist(),
+        _named(scores.frames, FRAME_SETS),
+        six_decimals(scores.p_virus),
+        _named(calls, CALL_NAMES),
+        _named(scores.status, STATUS_NAMES),
+        six_decimals(scores.max_p_virus),
+        six_decimals(scores.max_p_others),
+    )
+    return _lines([prefixes[i] for i in rows.record.tolist()], columns)
 
 
 def contigs_rows(
@@ -107,23 +101,41 @@ def contigs_rows(
 ) -> bytes:
     """Rows of contigs.tsv; status: (r,); origins: names of those in judged."""
     columns = (
-        _prefixes(records),
         records.length_nt.tolist(),
         contigs.chunks.tolist(),
         contigs.called.tolist(),
         contigs.virus.tolist(),
         six_decimals(judged.p_virus),
         six_decimals(contigs.max_p_virus),
-        [CALL_NAMES[call] for call in judged.call.tolist()],
-        [STATUS_NAMES[state] for state in status.tolist()],
+        _named(judged.call, CALL_NAMES),
+        _named(status, STATUS_NAMES),
         six_decimals(judged.log_odds),
         six_decimals(judged.probability),
         significant(judged.q_value),
-        [origins[i] for i in judged.origin.tolist()],
-        [NOTE_TEXTS[i] for i in judged.notes.tolist()],
+        _named(judged.origin, origins),
+        _named(judged.notes, NOTE_TEXTS),
     )
-    row = "%s" + "\t".join(["%s"] * (len(columns) - 1)) + "\n"
-    return encoded([row % cells for cells in zip(*columns, strict=True)])
+    return _lines(_prefixes(records), columns)
+
+
+def _named(codes: NDArray[np.uint8], names: Sequence[str]) -> list[str]:
+    return [names[code] for code in codes.tolist()]
+
+
+def _lines(prefixes: list[str], columns: Sequence[list[Any]]) -> bytes:
+    """Lines of n prefixes and cells; a column of equal cells, as many are, is a part of the form.
+
+    columns: lists of n.
+    """
+    form, varying = [], [prefixes]
+    for cells in columns:
+        if cells and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells):
+            form.append(str(cells[0]).replace("%", "%%"))
+        else:
+            form.append("%s")
+            varying.append(cells)
+    row = "%s" + "\t".join(form) + "\n"
+    return encoded([row % line for line in zip(*varying, strict=True)])
 
 
 def regions_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
