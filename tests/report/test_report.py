@@ -26,8 +26,7 @@ from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
-    data,
-    html,
+    names,
     notes,
     page,
     quantities,
@@ -65,7 +64,7 @@ class Parsed(HTMLParser):
         self.tags, self.texts, self.attributes = Counter(), [], []
         self.scripts: dict[str, str] = {}
         self.rows: list[tuple[str, ...]] = []
-        self._script = None
+        self._script, self._in_cell = None, False
         self.feed(text)
         self.close()
 
@@ -79,17 +78,20 @@ class Parsed(HTMLParser):
             self.rows.append(())
         elif tag in ("td", "th") and self.rows:
             self.rows[-1] += ("",)
+            self._in_cell = True
 
     def handle_endtag(self, tag):
         if tag == "script":
             self._script = None
+        elif tag in ("td", "th"):
+            self._in_cell = False
 
     def handle_data(self, data):
         if self._script:
             self.scripts[self._script] += data
         else:
             self.texts.append(data)
-            if self.rows and self.rows[-1]:
+            if self._in_cell and self.rows:
                 self.rows[-1] = (*self.rows[-1][:-1], self.rows[-1][-1] + data.replace(NARROW, " "))
 
     @property
@@ -347,24 +349,27 @@ def test_names_stay_names(run_dir):
     assert found.tags["i"] == Counter(found.attributes)["swatch fill-virus"] * 0 + sum(
         str(value).startswith("swatch") for value in found.attributes
     )
-    names = [row[2] for row in found.data["runs"][0]["rows"]]
-    assert names[:4] == [SCRIPT, END, "<!--<script>", "quote\"'&amp;"]
+    told = [row[2] for row in found.data["runs"][0]["rows"]]
+    assert told[:4] == [SCRIPT, END, "<!--<script>", "quote\"'&amp;"]
     assert "lake <i>x" in found.text
     text = (run_dir / "report.html").read_text("utf-8")
     for raw in ("<script>alert", "</script><b>", "<!--<script>", "<i>x"):
         assert raw not in text
 
 
+ELEMENT = page.environment().from_string('<p title="{{ text }}">{{ text }}</p>')
+DATA = page.environment().from_string('<p><script id="data">{{ document|tojson }}</script></p>')
 texts = st.text(st.sampled_from("<>\"'&%; \n") | st.characters(exclude_categories=()), max_size=40)
 
 
 @settings(deadline=None)
 @given(texts)
 def test_any_text_comes_out_as_it_went_in(text):
-    marked = html.visible(text).replace("\r", "")
-    found = Parsed(html.element("p", text, title=text))
-    assert "".join(found.texts) == marked.replace(" %", f"{NARROW}%")
-    assert found.attributes == [marked]
+    marked = names.visible(text).replace("\r", "")
+    found = Parsed(ELEMENT.render(text=text))
+    shown = marked.replace(" %", f"{NARROW}%")
+    assert "".join(found.texts) == shown
+    assert found.attributes == [shown]
     assert found.tags == {"p": 1}
 
 
@@ -375,15 +380,15 @@ def test_any_text_comes_out_as_it_went_in(text):
     )
 )
 def test_any_data_comes_out_as_they_went_in(document):
-    written = html.data_block("data", document)
-    found = Parsed(f"<p>{written}</p>")
+    written = DATA.render(document=document)
+    found = Parsed(written)
     assert found.data == document
     assert found.tags == {"p": 1, "script": 1}
     assert written.isascii()
 
 
 def test_nothing_invisible_stands_in_a_name():
-    assert html.visible("a\u202eb\x00c\ud800d e\u2066") == "a\ufffdb\ufffdc\ufffdd e\ufffd"
+    assert names.visible("a\u202eb\x00c\ud800d e\u2066") == "a\ufffdb\ufffdc\ufffdd e\ufffd"
 
 
 def test_no_paths(folder, run_dir):
@@ -560,7 +565,7 @@ def test_a_big_run_gives_a_page_of_bounded_size_that_says_what_it_shows(tmp_path
     assert 1_000 < len(run["rows"]) < 10_000
     scores = sorted((float(r["p_virus"]) for r in table(tmp_path / "contigs.tsv")), reverse=True)
     assert sorted((row[6] for row in run["rows"]), reverse=True) == scores[: len(run["rows"])]
-    assert max(len(row[2]) for row in run["rows"]) == data.LONGEST_NAME
+    assert max(len(row[2]) for row in run["rows"]) == names.LONGEST_NAME
     (tmp_path / "small").mkdir()
     made_run(tmp_path / "small", many(12_000))
     assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == shown.MOST_ROWS
@@ -832,6 +837,9 @@ def test_what_is_vendored_is_what_was_published():
     assert sorted(listed) == ["d3.min.js", "plot.umd.min.js"]
     for name, sha256 in listed.items():
         assert hashlib.sha256(vendor.joinpath(name).read_bytes()).hexdigest() == sha256
+    for script in page.SCRIPTS:
+        code = resources.files("virnucpro.report").joinpath(script).read_text("utf-8")
+        assert not re.search("</script|<!--", code, re.IGNORECASE)  # it would end its element
     licences = vendor.joinpath("LICENSES.txt").read_text("utf-8")
     assert "-->" not in licences
     for name in ("d3 7.9.2", "@observablehq/plot 0.6.17", "interval-tree-1d"):

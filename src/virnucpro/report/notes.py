@@ -1,7 +1,7 @@
 """The warnings about a run, in plain words."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from virnucpro.report.quantities import percent, rounded_percent, several
 from virnucpro.report.runs import Run
@@ -36,6 +36,16 @@ def notes(run: Run, *, paths: bool = True) -> list[Note]:
         empty = Note("The input is empty.", "There was no record in it, so there is no result.")
         return [*found, empty]
     return [*found, *_calls(run), *_chunks(run)]
+
+
+def grave_notes(runs: Sequence[Run], paths: bool) -> list[Note]:
+    """The grave notes of several runs, each with the number and name of its run."""
+    return [
+        replace(note, title=f"{i}. {run.name}: {note.title}")
+        for i, run in enumerate(runs, 1)
+        for note in notes(run, paths=paths)
+        if note.grave
+    ]
 
 
 def _ending(run: Run, paths: bool) -> Iterator[Note]:

@@ -38,6 +38,11 @@ class Scores:
     virus: list[int] = field(default_factory=lambda: [0] * BINS)
     others: list[int] = field(default_factory=lambda: [0] * BINS)
 
+    @property
+    def total(self) -> int:
+        """The number of scores."""
+        return sum(self.virus) + sum(self.others)
+
     def add(self, block: Columns) -> None:
         """Count the rows of a table; rows without a call are not counted."""
         for counts, call in ((self.virus, Call.VIRUS), (self.others, Call.OTHERS)):
