@@ -43,9 +43,17 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             broken.append(error)
 
 
-def limited(contigs: Iterable[Contig], reading: Reading) -> Iterator[Contig]:
+def limited(contigs: Iterator[Contig], reading: Reading) -> Iterator[Contig]:
     """Mark contigs longer than reading.max_length as faulty, shorter than min_length as short."""
     least_nt, most_nt = reading.min_length, reading.max_length
+    if least_nt is None and most_nt is None:
+        return contigs
+    return _marked(contigs, least_nt, most_nt)
+
+
+def _marked(
+    contigs: Iterator[Contig], least_nt: int | None, most_nt: int | None
+) -> Iterator[Contig]:
     for contig in contigs:
         if least_nt is not None and 0 < len(contig.sequence) < least_nt:
             contig = contig._replace(short=True)
