@@ -327,6 +327,9 @@ def test_a_folder_gives_its_genomes_and_nothing_else(tmp_path):
 
 def test_genbank_of_any_name_is_known_by_its_content(tmp_path):
     path = written(tmp_path / "genome.txt", [virus(np.random.default_rng(12), 1, "Aviridae")])
+    release = tmp_path / "gbvrl1.seq"
+    release.write_text(f"GBVRL1.SEQ   Genetic Sequence Data Bank\n\n{path.read_text()}")
+    assert read(release)[0].name == "NC_000001.1"
     (found,) = read(path)
     assert found.unit == "fam:Aviridae"
     assert CLOSED.encode() in found.sequence

@@ -179,7 +179,7 @@ def relatives(folder):
     for codon in codons:
         letters[3 * codon : 3 * codon + 3] = list("GCA")
     viruses = [
-        record(f"V{n}.1", text, simple([(0, 300, 1)]), f"V{n}", ["Viruses", f"F{n}viridae"])
+        record(f"gb|V{n}|", text, simple([(0, 300, 1)]), f"V{n}", ["Viruses", f"F{n}viridae"])
         for n, text in enumerate((gene, "".join(letters), coding(random, 100), coding(random, 100)))
     ]
     written(folder / "viral" / "v.gb", viruses)
@@ -244,6 +244,13 @@ def test_the_screen_takes_twins_and_leaves_cousins(tmp_path, monkeypatch):
         assert found == {*(f"same{n}" for n in range(5)), *(f"twin{n}" for n in range(10))}
     exact = near_proteins(*paths, 1.0, SCREEN, tmp_path, 1).names
     assert exact == {f"same{n}" for n in range(5)}
+
+
+def test_words_end_where_a_protein_does(tmp_path):
+    asked, others = tmp_path / "a", tmp_path / "b"
+    asked.write_text(">nine\nACDEFGHIK\n>eight\nLMNPQRST\n>unknown\nXXXXXXXXXXXX\n")
+    others.write_text(">1\nWWACDEFGHIKWW\n>2\nXXXXXXXXXXXX\n>3\nLMNPQRST\n")
+    assert near_proteins(asked, others, 0.8, SCREEN, tmp_path, 1).names == {"nine"}
 
 
 def test_the_screen_of_nothing_finds_nothing(tmp_path):

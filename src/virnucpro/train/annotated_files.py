@@ -41,8 +41,9 @@ class AnnotatedFile:
             yield from self._fasta()
 
     def _is_genbank(self) -> bool:
-        with _opened(self.path, {}) as text:
-            return text.peek(len(MAGIC)).startswith(MAGIC)
+        with _opened(self.path, {}) as text:  # files of GenBank's own releases begin with a title
+            head = text.peek(len(MAGIC))
+            return head.startswith(MAGIC) or (b"\n" + MAGIC in head and not head.startswith(b">"))
 
     def _genbank(self) -> Iterator[Annotated]:
         with _opened(self.path, self.sha256) as text:

@@ -54,8 +54,13 @@ class Chunk:
 
     def proteins_fasta(self) -> bytes:
         """Return the proteins of its frames, each under the id of its frame."""
-        pairs = zip(self.frames, self.proteins, strict=True)
-        return "".join(f">{self.name}{frame}\n{text}\n" for frame, text in pairs).encode()
+        pairs, name = zip(self.frames, self.proteins, strict=True), _searched(self.name)
+        return "".join(f">{name}{frame}\n{text}\n" for frame, text in pairs).encode()
+
+
+def _searched(name: str) -> str:
+    """Return a name as it is in a search; mmseqs takes but a part of one with bars."""
+    return name.replace("|", "~")
 
 
 class SetFiles:
@@ -155,7 +160,7 @@ class SetFiles:
             for row in rows:
                 record = next(records) + next(records)
                 name, group, _, _, unit, frames, *_ = row.decode().split("\t")
-                if name in gone:
+                if _searched(name) in gone:
                     removed += 1
                     continue
                 fasta.write(record)
