@@ -105,6 +105,13 @@ class Block:
         end = int((offset + rows.length_nt).max(initial=begin))
         return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
 
+    def chosen(self, kept: NDArray[np.bool_]) -> "Block":
+        """The same block with some of its chunks alone, and no other text; kept: (n,)."""
+        rows = Rows(*(getattr(self.rows, name)[kept] for name in Rows.__slots__))
+        texts = [self.chunk(row) for row in np.flatnonzero(kept).tolist()]
+        ends = np.cumsum(rows.length_nt)
+        return replace(self, rows=rows, offset=ends - rows.length_nt, text=b"".join(texts))
+
 
 @dataclass(frozen=True, slots=True)
 class Batches:

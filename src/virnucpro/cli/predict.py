@@ -105,6 +105,10 @@ class _Predict(click.RichCommand):
         "--config",
     ],
 )
+@click.option_panel(
+    "A bundle that looks first",
+    options=["--prescreen", "--prescreen-recall", "--prescreen-threshold"],
+)
 @click.option_panel("Several workers", options=["--workers", "--scheduler", "--part"])
 @click.option_panel("Numerics", options=["--precision", "--attention"])
 @click.option_panel(
@@ -207,6 +211,25 @@ class _Predict(click.RichCommand):
     shell_complete=bundle_names,
     help="Name of a bundle that is here (see `virnucpro bundles list`), or a bundle's directory. "
     "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
+)
+@click.option(
+    "--prescreen",
+    type=NAME,
+    metavar="BUNDLE",
+    shell_complete=bundle_names,
+    help="Let this small bundle look first, and the other one only at chunks that it does not rule "
+    "out; the column bundle of calls.tsv says whose score a chunk has.",
+)
+@click.option(
+    "--prescreen-recall",
+    type=SHARE,
+    help="Share of the viral chunks that the bundle calls virus which the first one hands on, as "
+    "measured of the two together; default: 0.995.",
+)
+@click.option(
+    "--prescreen-threshold",
+    type=SHARE,
+    help="Least p_virus, of the first bundle, of chunks that it hands on, instead.",
 )
 @click.option(
     "--threshold",

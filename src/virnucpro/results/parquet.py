@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.blocks import Record, Scored
-from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings
+from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings, Scores
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.errors import SettingsError
 from virnucpro.results.contig_calls import Contigs
@@ -143,6 +143,8 @@ CALLS_TYPES = {
     "max_p_virus": "float32",
     "max_p_others": "float32",
 }
+# Only where one bundle looked before another.
+SPEAKER_TYPES = {"bundle": "coded"}
 CONTIGS_TYPES = {
     "sample": "string",
     "record": "int64",
@@ -161,6 +163,13 @@ CONTIGS_TYPES = {
     "origin": "string",
     "note": "string",
 }
+
+
+def speaker_of(scores: Scores) -> NDArray[np.uint8]:
+    """0 for each chunk that the bundle scored, 1 for each that one before it ended, (n,)."""
+    if scores.prescreened is None:  # a block that was given up
+        return np.zeros(len(scores), np.uint8)
+    return scores.prescreened.astype(np.uint8)
 
 
 def _texts(names: Iterable[str]) -> list[str]:
@@ -195,8 +204,12 @@ class _Written:
 class ParquetTables(_Written):
     """Both tables of a run, block by block. For `with`."""
 
-    def __init__(self, calls: OutputFile, contigs: OutputFile) -> None:
-        self._calls = ParquetTable(calls, CALLS_TYPES, GROUP_ROWS)
+    def __init__(
+        self, calls: OutputFile, contigs: OutputFile, speakers: tuple[str, str] | None = None
+    ) -> None:
+        self._speakers = speakers
+        last = SPEAKER_TYPES if speakers else {}
+        self._calls = ParquetTable(calls, CALLS_TYPES | last, GROUP_ROWS)
         try:
             self._contigs = ParquetTable(contigs, CONTIGS_TYPES, GROUP_ROWS)
         except BaseException:
@@ -222,6 +235,7 @@ class ParquetTables(_Written):
                 "status": (scores.status, STATUS_NAMES),
                 "max_p_virus": scores.max_p_virus,
                 "max_p_others": scores.max_p_others,
+                "bundle": (speaker_of(scores), self._speakers),
             }
         )
 

@@ -11,10 +11,11 @@ from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
-from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
+from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES, SPEAKER_TYPES, speaker_of
 from virnucpro.results.regions import Region
 
 CALLS_COLUMNS, CONTIGS_COLUMNS = tuple(CALLS_TYPES), tuple(CONTIGS_TYPES)
+SPEAKER_COLUMNS = tuple(SPEAKER_TYPES)
 FAILED_COLUMNS = ("sample", "record", "contig", "reason")
 REGIONS_COLUMNS = (
     "sample",
@@ -68,15 +69,19 @@ def _prefix(record: Record) -> str:
     return f"{record.sample}\t{record.record}\t{record.name}\t"
 
 
-def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
-    """Rows of calls.tsv; calls: (n,)."""
+def calls_rows(
+    scored: Scored, calls: NDArray[np.uint8], speakers: tuple[str, str] | None = None
+) -> bytes:
+    """Rows of calls.tsv; calls: (n,). speakers: as of write.Wanted."""
     rows, scores = scored.rows, scored.scores
     prefixes = [*map(_prefix, scored.records)]
     tails = [f"\t{call}\t{status}\t" for call in CALL_NAMES for status in STATUS_NAMES]
+    ends = [f"\t{name}\n" for name in speakers or ()] or ["\n"]
+    spoke = speaker_of(scores).tolist() if speakers else [0] * len(scores)
     tail = (calls.astype(np.int64) * len(STATUS_NAMES) + scores.status).tolist()
     lines = [
-        f"{prefixes[i]}{k}\t{start}\t{end}\t{FRAME_SETS[bits]}\t{p}{tails[t]}{m1}\t{m0}\n"
-        for i, k, start, end, bits, p, t, m1, m0 in zip(
+        f"{prefixes[i]}{k}\t{start}\t{end}\t{FRAME_SETS[bits]}\t{p}{tails[t]}{m1}\t{m0}{ends[s]}"
+        for i, k, start, end, bits, p, t, m1, m0, s in zip(
             rows.record.tolist(),
             rows.number.tolist(),
             rows.start.tolist(),
@@ -86,6 +91,7 @@ def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
             tail,
             six_decimals(scores.max_p_virus),
             six_decimals(scores.max_p_others),
+            spoke,
             strict=True,
         )
     ]

@@ -29,6 +29,7 @@ from virnucpro.results.rows import (
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
     REGIONS_COLUMNS,
+    SPEAKER_COLUMNS,
     bed_rows,
     calls_rows,
     contigs_rows,
@@ -51,7 +52,8 @@ class Wanted:
     compat_tables: the two in the published tool's format. odds: what finds regions; None finds
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
     contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
-    has them.
+    has them. speakers: names of the bundle and of the one that looked first, for the last column
+    of the calls; None without one.
     """
 
     compat_tables: bool = True
@@ -59,19 +61,22 @@ class Wanted:
     sequences: str = "viral"
     parquet: bool = False
     embeddings: tuple[int, int] | None = None
+    speakers: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """The results of a run: counts of its tables, and sha256 and bytes of each file by name.
 
-    worth: how many of the calls to expect to be wrong; None where nobody can say.
+    worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
+    chunks whose score is of the bundle that looked first; None without one.
     """
 
     counts: Counts
     worth: Worth | None
     digests: Mapping[str, str]
     sizes: Mapping[str, int]
+    prescreened: int | None = None
 
 
 def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
@@ -108,7 +113,9 @@ def write_tables(
     with Staging(files) as staging:
         hashes = files.scratch / "names.hashes"
         with Marks(files.scratch) as marks:
-            counts, worth = _write_calls(files, staging, finished, judge, wanted, hashes, marks)
+            counts, worth, prescreened = _write_calls(
+                files, staging, finished, judge, wanted, hashes, marks
+            )
         if wanted.compat_tables:
             names = unique_names(lambda: _records(finished), hashes, files.scratch)
             write_published(files, staging, finished, names)
@@ -124,7 +131,8 @@ def write_tables(
             if others is not None or marks.virus or marks.excerpts:
                 copy_sequences(sources, before, marks, viral, others)
         staging.publish()
-        return Written(counts, worth, staging.digests, staging.sizes)
+        first = None if wanted.speakers is None else prescreened
+        return Written(counts, worth, staging.digests, staging.sizes, first)
 
 
 def _records(finished: FinishedBlocks) -> Iterator[tuple[Record, ...]]:
@@ -177,9 +185,13 @@ def _write_calls(
     wanted: Wanted,
     hashes: Path,
     marks: Marks,
-) -> tuple[Counts, Worth | None]:
-    """First pass: tables of calls, contigs, regions and failures, and what later passes need."""
-    calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
+) -> tuple[Counts, Worth | None, int]:
+    """First pass: tables of calls, contigs, regions and failures, and what later passes need.
+
+    The last is the number of chunks that were prescreened.
+    """
+    speaker = SPEAKER_COLUMNS if wanted.speakers else ()
+    calls_file = staging.open(files.calls, header((*CALLS_COLUMNS, *speaker)))
     contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
@@ -187,6 +199,7 @@ def _write_calls(
     finder = None if wanted.odds is None else RegionFinder(wanted.odds, judge.stretch)
     mistakes = Mistakes(judge)
     reasons: dict[int, str] = {}
+    prescreened = 0
 
     def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
         """Write a table that is there only if it has a row."""
@@ -200,13 +213,15 @@ def _write_calls(
         parquet = None
         if wanted.parquet:
             both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-            parquet = ends.enter_context(ParquetTables(*both))
+            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers))
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             begun = [record.name for record in records if record.begins]
             hash_file.write(name_hashes(begun).tobytes())
             calls = judge.rule.chunks(scores)
-            calls_file.write(calls_rows(scored, calls))
+            calls_file.write(calls_rows(scored, calls, wanted.speakers))
+            if scores.prescreened is not None:
+                prescreened += int(scores.prescreened.sum())
             last_ends = not records or records[-1].ends
             columns = (rows.record, rows.start, rows.end, scores, calls, last_ends)
             contigs = contig_calls.add(len(records), *columns)
@@ -235,7 +250,7 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus), mistakes.worth()
+    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened
 
 
 def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -34,11 +34,15 @@ class ResultsPlan:
 
 
 def results_plan(
-    bundle: Bundle, outputs: Outputs, embedding_widths: tuple[int, int] | None
+    bundle: Bundle,
+    outputs: Outputs,
+    embedding_widths: tuple[int, int] | None,
+    prescreen: str | None = None,
 ) -> ResultsPlan:
     """Return what the results of a bundle's scores are made by.
 
-    embedding_widths: of nucleotides and protein, if embeddings can be written. Raises BundleError.
+    embedding_widths: of nucleotides and protein, if embeddings can be written. prescreen: name of
+    the bundle that looked first. Raises BundleError.
     """
     threshold = bundle.threshold if outputs.threshold is None else outputs.threshold
     odds = odds_of(bundle, threshold)
@@ -49,6 +53,7 @@ def results_plan(
         sequences=outputs.write,
         parquet=outputs.parquet,
         embeddings=embedding_widths if outputs.save_embeddings else None,
+        speakers=None if prescreen is None else (bundle.name, prescreen),
     )
     return ResultsPlan(
         rule=Rule(bundle.kind, threshold),

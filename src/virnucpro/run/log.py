@@ -231,8 +231,10 @@ def disk_taken(
         yield f"warning: {sentence}"
 
 
-def closing(counts: Counts, files: RunFiles, worth: Worth | None) -> Iterator[str]:
-    """Yield sentences with the numbers of the tables."""
+def closing(
+    counts: Counts, files: RunFiles, worth: Worth | None, prescreened: int | None
+) -> Iterator[str]:
+    """Yield sentences with the numbers of the tables. prescreened: chunks not handed on."""
     yield (
         f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
         f"{counts.none:,} not called, {counts.failed:,} failed"
@@ -241,6 +243,11 @@ def closing(counts: Counts, files: RunFiles, worth: Worth | None) -> Iterator[st
         f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
         f"others{_not_ok(counts)}"
     )
+    if prescreened is not None:
+        yield (
+            f"{prescreened:,} of the chunks have the score of the bundle that looked first, and "
+            "were not handed on (column bundle of calls.tsv)"
+        )
     if worth is not None:
         yield worth.sentence
         if worth.notes:
