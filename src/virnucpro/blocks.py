@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from virnucpro.calls import Scores
 from virnucpro.chunks import span_arrays
 from virnucpro.devices.memory import Memory
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Contig, letters
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
 Value = TypeVar("Value")
 
 # What a contig weighs in a block besides its letters, so that empty ones fill blocks too.
@@ -37,7 +39,7 @@ class Record:
     ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
     why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
     letters in this block, which finds the record where the digests of two blocks differ. mate,
-    short: as of the contig; a short one has no chunk, whatever its length.
+    short, code: as of the contig; a short one has no chunk, whatever its length.
     """
 
     ordinal: int
@@ -51,6 +53,7 @@ class Record:
     letters_crc: int = 0
     mate: int = 0
     short: bool = False
+    code: int = STANDARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Block:
     text holds upper-case letters with U read as T; chunk i is
     text[offset[i] : offset[i] + rows.length_nt[i]]. digest is the sha256 over names, lengths and
     letters, not over samples, which are but names of files: equal blocks, and only they, have equal
-    digests.
+    digests. code: (n,) the genetic code of each chunk; None where it is the standard one of all.
     """
 
     number: int
@@ -91,6 +94,7 @@ class Block:
     offset: Int64
     text: bytes = field(repr=False)
     digest: str
+    code: UInt8 | None = None
 
     def chunk(self, row: int) -> bytes:
         """The letters of one chunk."""
@@ -103,14 +107,18 @@ class Block:
         offset = self.offset[first:last]
         begin = int(offset.min(initial=len(self.text)))
         end = int((offset + rows.length_nt).max(initial=begin))
-        return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
+        code = None if self.code is None else self.code[first:last]
+        text = self.text[begin:end]
+        return replace(self, rows=rows, offset=offset - begin, text=text, code=code)
 
     def chosen(self, kept: NDArray[np.bool_]) -> "Block":
         """The same block with some of its chunks alone, and no other text; kept: (n,)."""
         rows = Rows(*(getattr(self.rows, name)[kept] for name in Rows.__slots__))
         texts = [self.chunk(row) for row in np.flatnonzero(kept).tolist()]
         ends = np.cumsum(rows.length_nt)
-        return replace(self, rows=rows, offset=ends - rows.length_nt, text=b"".join(texts))
+        code = None if self.code is None else self.code[kept]
+        offset, text = ends - rows.length_nt, b"".join(texts)
+        return replace(self, rows=rows, offset=offset, text=text, code=code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +374,7 @@ class _Draft:
                 letters_crc=zlib.crc32(text if contig.short else part),
                 mate=contig.mate,
                 short=contig.short,
+                code=contig.code,
             )
         )
         self._starts.append(start)
@@ -390,7 +399,9 @@ class _Draft:
         )
         offset = start + np.repeat(text_begin - from_start, count)
         digest = _digest(self.records, count, text)
-        return Block(self.number, tuple(self.records), rows, offset, text, digest)
+        codes = np.array([record.code for record in self.records], np.uint8)
+        code = codes[rows.record] if np.any(codes != STANDARD) else None
+        return Block(self.number, tuple(self.records), rows, offset, text, digest, code)
 
 
 def _digest(records: Sequence[Record], chunks: Int64, text: bytes) -> str:
@@ -404,11 +415,15 @@ def _digest(records: Sequence[Record], chunks: Int64, text: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T."""
+    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T.
+
+    code: (n,) their genetic codes; None where it is the standard one of all.
+    """
 
     text: bytes
     offset: Int64
     length_nt: Int64
+    code: UInt8 | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -416,7 +431,7 @@ class Texts:
     @classmethod
     def of_block(cls, block: Block) -> "Texts":
         """The chunks of a block."""
-        return cls(block.text, block.offset, block.rows.length_nt)
+        return cls(block.text, block.offset, block.rows.length_nt, block.code)
 
     @classmethod
     def of_strings(cls, chunks: Sequence[str]) -> "Texts":

@@ -12,9 +12,11 @@ from virnucpro.bundle import load
 from virnucpro.bundle.manifest import MANIFEST, Bundle
 from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.cascade import CascadeClassifier, Cuts, with_first
+from virnucpro.classifiers.genetic_code import CHOICES
 from virnucpro.classifiers.plan import Plan, plan_of
 from virnucpro.devices.compute import Compute
 from virnucpro.errors import BundleError, SettingsError
+from virnucpro.frames import STANDARD
 
 PART = "prescreens"
 DEFAULT_RECALL = 0.995
@@ -26,15 +28,21 @@ class Scoring:
 
     prescreen: name or directory of a bundle that looks first. prescreen_recall: share of the viral
     chunks that the bundle calls virus which it must hand on, by what was measured; None: 0.995.
-    prescreen_threshold: least p_virus of chunks that it hands on, instead.
+    prescreen_threshold: least p_virus of chunks that it hands on, instead. genetic_code: by which
+    frames are open, one of genetic_code.CHOICES.
     """
 
     prescreen: str | None = None
     prescreen_recall: float | None = None
     prescreen_threshold: float | None = None
+    genetic_code: str = str(STANDARD)
 
     def check(self) -> None:
         """Raise SettingsError for values out of range, or that contradict each other."""
+        if self.genetic_code not in CHOICES:
+            raise SettingsError(
+                f"--genetic-code must be one of {', '.join(CHOICES)}, got {self.genetic_code!r}"
+            )
         recall, threshold = self.prescreen_recall, self.prescreen_threshold
         if self.prescreen is None and (recall is not None or threshold is not None):
             raise SettingsError(

@@ -110,7 +110,7 @@ class _Predict(click.RichCommand):
     options=["--prescreen", "--prescreen-recall", "--prescreen-threshold"],
 )
 @click.option_panel("Several workers", options=["--workers", "--scheduler", "--part"])
-@click.option_panel("Numerics", options=["--precision", "--attention"])
+@click.option_panel("Numerics", options=["--precision", "--attention", "--genetic-code"])
 @click.option_panel(
     "Memory and speed",
     options=[
@@ -304,6 +304,15 @@ class _Predict(click.RichCommand):
     "rotary positions in it; flash is PyTorch's FlashAttention-2, cudnn cuDNN's, efficient the "
     "memory-efficient one, math softmax written out. One that is named runs, or the program says "
     "why it cannot; auto chooses by device. The log says what ran.",
+)
+@click.option(
+    "--genetic-code",
+    type=click.Choice(["1", "4", "11", "15", "25", "auto"]),
+    default="1",
+    show_default=True,
+    help="NCBI's number of the code by which frames are open, for bundles of kind frames: 4 and 25 "
+    "read TGA through, 15 reads TAG through; auto: of each record the one of 1, 4 and 15 by which "
+    "its frames are much longer. The published method has 1.",
 )
 @click.option(
     "--batch-tokens",

@@ -145,6 +145,8 @@ CALLS_TYPES = {
 }
 # Only where one bundle looked before another.
 SPEAKER_TYPES = {"bundle": "coded"}
+# Only where a genetic code was told of each record.
+CODE_TYPES = {"genetic_code": "int64"}
 CONTIGS_TYPES = {
     "sample": "string",
     "record": "int64",
@@ -205,13 +207,19 @@ class ParquetTables(_Written):
     """Both tables of a run, block by block. For `with`."""
 
     def __init__(
-        self, calls: OutputFile, contigs: OutputFile, speakers: tuple[str, str] | None = None
+        self,
+        calls: OutputFile,
+        contigs: OutputFile,
+        speakers: tuple[str, str] | None = None,
+        *,
+        codes: bool = False,
     ) -> None:
         self._speakers = speakers
         last = SPEAKER_TYPES if speakers else {}
         self._calls = ParquetTable(calls, CALLS_TYPES | last, GROUP_ROWS)
         try:
-            self._contigs = ParquetTable(contigs, CONTIGS_TYPES, GROUP_ROWS)
+            coded = CODE_TYPES if codes else {}
+            self._contigs = ParquetTable(contigs, CONTIGS_TYPES | coded, GROUP_ROWS)
         except BaseException:
             self._calls.abandon()
             raise
@@ -266,6 +274,7 @@ class ParquetTables(_Written):
                 "q_value": judged.q_value,
                 "origin": [origins[i] or None for i in judged.origin.tolist()],
                 "note": [NOTE_TEXTS[i] or None for i in judged.notes.tolist()],
+                "genetic_code": [record.code for record in records],
             }
         )
 

@@ -11,11 +11,17 @@ from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
-from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES, SPEAKER_TYPES, speaker_of
+from virnucpro.results.parquet import (
+    CALLS_TYPES,
+    CODE_TYPES,
+    CONTIGS_TYPES,
+    SPEAKER_TYPES,
+    speaker_of,
+)
 from virnucpro.results.regions import Region
 
 CALLS_COLUMNS, CONTIGS_COLUMNS = tuple(CALLS_TYPES), tuple(CONTIGS_TYPES)
-SPEAKER_COLUMNS = tuple(SPEAKER_TYPES)
+SPEAKER_COLUMNS, CODE_COLUMNS = tuple(SPEAKER_TYPES), tuple(CODE_TYPES)
 FAILED_COLUMNS = ("sample", "record", "contig", "reason")
 REGIONS_COLUMNS = (
     "sample",
@@ -104,9 +110,11 @@ def contigs_rows(
     judged: Judged,
     status: NDArray[np.uint8],
     origins: Sequence[str],
+    *,
+    codes: bool = False,
 ) -> bytes:
-    """Rows of contigs.tsv; status: (r,); origins: names of those in judged."""
-    columns = (
+    """Rows of contigs.tsv; status: (r,); origins: names of those in judged; codes: of Wanted."""
+    columns: tuple[Sequence[object], ...] = (
         [
             f"{prefix}{r.length_nt}"
             for prefix, r in zip(map(_prefix, records), records, strict=True)
@@ -124,6 +132,8 @@ def contigs_rows(
         [origins[i] for i in judged.origin.tolist()],
         [NOTE_TEXTS[i] for i in judged.notes.tolist()],
     )
+    if codes:
+        columns = (*columns, [record.code for record in records])
     row = "\t".join(["%s"] * len(columns)) + "\n"
     return encoded([row % cells for cells in zip(*columns, strict=True)])
 

@@ -26,6 +26,7 @@ from virnucpro.results.published import write_published
 from virnucpro.results.regions import Odds, Region, RegionFinder
 from virnucpro.results.rows import (
     CALLS_COLUMNS,
+    CODE_COLUMNS,
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
     REGIONS_COLUMNS,
@@ -53,7 +54,7 @@ class Wanted:
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
     contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
     has them. speakers: names of the bundle and of the one that looked first, for the last column
-    of the calls; None without one.
+    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record.
     """
 
     compat_tables: bool = True
@@ -62,6 +63,7 @@ class Wanted:
     parquet: bool = False
     embeddings: tuple[int, int] | None = None
     speakers: tuple[str, str] | None = None
+    codes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,8 @@ def _write_calls(
     """
     speaker = SPEAKER_COLUMNS if wanted.speakers else ()
     calls_file = staging.open(files.calls, header((*CALLS_COLUMNS, *speaker)))
-    contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
+    coded = CODE_COLUMNS if wanted.codes else ()
+    contigs_file = staging.open(files.contigs, header((*CONTIGS_COLUMNS, *coded)))
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(judge, files.scratch)
@@ -213,7 +216,7 @@ def _write_calls(
         parquet = None
         if wanted.parquet:
             both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers))
+            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers, codes=wanted.codes))
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             begun = [record.name for record in records if record.begins]
@@ -230,7 +233,9 @@ def _write_calls(
             judged = judge.contigs(contigs)
             called = judged.call
             mistakes.add(judged)
-            contigs_file.write(contigs_rows(ended, contigs, judged, status, judge.origins))
+            contigs_file.write(
+                contigs_rows(ended, contigs, judged, status, judge.origins, codes=wanted.codes)
+            )
             if parquet is not None:
                 parquet.add_chunks(scored, calls)
                 parquet.add_contigs(ended, contigs, judged, status, judge.origins)

@@ -45,10 +45,13 @@ def to_bytes(scored: Scored, fingerprint: str) -> bytes:
         if (values := getattr(scored.scores, name)) is not None:
             arrays[name] = np.ascontiguousarray(values)
     columns = [
-        (r.ordinal, r.record, r.length_nt, r.begins, r.ends, r.letters_crc, r.mate, r.short)
+        (
+            *(r.ordinal, r.record, r.length_nt, r.begins, r.ends),
+            *(r.letters_crc, r.mate, r.short, r.code),
+        )
         for r in scored.records
     ]
-    arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 8)
+    arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 9)
     return _sealed(arrays)
 
 
@@ -62,8 +65,8 @@ def from_bytes(data: bytes) -> tuple[Scored, str]:
     number = len(texts["names"])
     faults = [texts["faults"].get(str(i), "") for i in range(number)]
     samples = [sample for sample, times in texts["samples"] for _ in range(times)]
-    columns = arrays["records"].T.tolist() or [[]] * 8
-    ordinal, record, length_nt, begins, ends, crc, mate, short = columns
+    columns = arrays["records"].T.tolist() or [[]] * 9
+    ordinal, record, length_nt, begins, ends, crc, mate, short, code = columns
     begins, ends, short = (map(bool, column) for column in (begins, ends, short))
     place = (ordinal, samples, record, texts["names"], length_nt, begins, ends)
     columns_of_scores: dict[str, Any] = {name: arrays[name] for name in _SCORES}
@@ -71,7 +74,7 @@ def from_bytes(data: bytes) -> tuple[Scored, str]:
     scored = Scored(
         block_number=texts["block_number"],
         digest=texts["digest"],
-        records=tuple(map(Record, *place, faults, crc, mate, short)),
+        records=tuple(map(Record, *place, faults, crc, mate, short, code)),
         rows=Rows(**{name: arrays[name] for name in _ROWS}),
         scores=Scores(**columns_of_scores),
         failures={int(row): reason for row, reason in texts["failures"].items()},

@@ -104,7 +104,7 @@ class PackedBlock:
 
     codes: four letters A, C, G, T a byte; letters: how many there are in all. Other letters are
     given by runs: place and length (k,), and the letter of each run. offset, length_nt: (n,) of the
-    chunks in the letters.
+    chunks in the letters. code: as of a block.
     """
 
     number: int
@@ -115,6 +115,7 @@ class PackedBlock:
     run_letter: bytes
     offset: NDArray[np.int64]
     length_nt: NDArray[np.int32]
+    code: NDArray[np.uint8] | None
 
     @classmethod
     def of(cls, block: Block) -> "PackedBlock":
@@ -139,6 +140,7 @@ class PackedBlock:
             run_letter=letters[first].tobytes(),
             offset=block.offset,
             length_nt=block.rows.length_nt.astype(np.int32),
+            code=block.code,
         )
 
     def block(self) -> Block:
@@ -153,7 +155,7 @@ class PackedBlock:
         length_nt = self.length_nt.astype(np.int64)
         zero = np.zeros(len(length_nt), np.int32)
         rows = Rows(zero, zero, np.zeros_like(length_nt), length_nt)
-        return Block(self.number, (), rows, self.offset, text.tobytes(), "")
+        return Block(self.number, (), rows, self.offset, text.tobytes(), "", self.code)
 
 
 @dataclass(frozen=True, slots=True)

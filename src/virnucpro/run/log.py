@@ -15,10 +15,12 @@ from virnucpro.blocks import Batches, Share, Telemetry
 from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Status
+from virnucpro.classifiers.genetic_code import AUTO
 from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
+from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
@@ -126,6 +128,14 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
         f"chunks of {bundle.chunk_nt} nt, virus at {cut}; "
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
     )
+    if (code := settings.scoring.genetic_code) != str(STANDARD):
+        told = code == AUTO
+        yield (
+            "frames are open by the genetic code that makes those of a record much longer (column "
+            "genetic_code of contigs.tsv)"
+            if told
+            else f"frames are open by genetic code {code}"
+        ) + "; the published method has code 1"
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
         yield "as many threads as OMP_NUM_THREADS says; --threads overrules it"
     yield from settings.compute.without_effect(device.index, bundle.kind)

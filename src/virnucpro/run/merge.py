@@ -179,7 +179,10 @@ def merge(
         negatives = None if sha256 is None else MergedBlocks(parts, tell, sha256)
         widths = (first.part or {}).get("embedding_widths")
         looked_first = str(first.prescreen["name"]) if first.prescreen else None
-        plan = results_plan(bundle, outputs, tuple(widths) if widths else None, looked_first)
+        plan = results_plan(
+            *(bundle, outputs, tuple(widths) if widths else None, looked_first),
+            genetic_code=str(first.settings["genetic_code"]),
+        )
         for note in plan.notes:
             log.line(note)
         record = _merged(parts, command, about_bundle(bundle), instant(started))

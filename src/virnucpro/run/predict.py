@@ -49,7 +49,7 @@ from virnucpro.run.log import (
     overflows,
     shares,
 )
-from virnucpro.run.pipeline import compute, contigs_of, limited
+from virnucpro.run.pipeline import coded, compute, contigs_of, limited
 from virnucpro.run.prepare import Job, prepare
 from virnucpro.run.recording import record_of
 from virnucpro.run.resume import Outcome, as_before, finished_before, why_again
@@ -242,7 +242,10 @@ class _Run:
         self.watch.show()
         with self._timed("blocks_s"):
             contigs = self.watch.counted(
-                limited(contigs_of(job.sources, self.broken), job.settings.reading)
+                coded(
+                    limited(contigs_of(job.sources, self.broken), job.settings.reading),
+                    job.settings.scoring.genetic_code,
+                )
             )
             journal = self.directory.journal
             compute(contigs, self.broken, runner, journal, job.sizes, self.watch)
@@ -265,7 +268,8 @@ class _Run:
         job = self.job
         widths = self.watch.telemetry.embedding_widths
         first = None if job.prescreen is None else job.prescreen.bundle.name
-        plan = results_plan(job.bundle, job.settings.outputs, widths, first)
+        code = job.settings.scoring.genetic_code
+        plan = results_plan(job.bundle, job.settings.outputs, widths, first, code)
         for note in plan.notes:
             self.log.line(note)
         running = self._record(RUNNING, None, None, None)

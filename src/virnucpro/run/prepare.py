@@ -114,7 +114,7 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in
     )
     files = settings.files
-    negatives = Negatives.of(settings.outputs, settings.reading)
+    negatives = Negatives.of(settings.outputs, settings.reading, settings.scoring.genetic_code)
     _refuse_inputs_as_results([*sources, *([negatives.source] if negatives else [])], files)
     if remote is not None:
         plan = remote.plan
@@ -141,7 +141,7 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         compute=compute.on(device.index),
         prefetch=prefetch,
         files=files,
-        fingerprint=fingerprint_of(bundle, plan, reading, prescreen),
+        fingerprint=fingerprint_of(bundle, plan, reading, prescreen, settings.scoring.genetic_code),
         started=started,
         negatives=negatives,
         prescreen=prescreen,

@@ -13,6 +13,7 @@ from virnucpro.bundle.manifest import Bundle
 from virnucpro.bundle.prescreen import Scoring
 from virnucpro.devices.compute import Compute
 from virnucpro.errors import SettingsError
+from virnucpro.frames import STANDARD
 from virnucpro.reads.files import Reading
 from virnucpro.results import sample
 from virnucpro.results.files import RunFiles
@@ -137,6 +138,11 @@ class Settings:
             raise SettingsError(
                 f"--save-embeddings needs a bundle of kind frames, and {bundle.name} is of kind "
                 f"{bundle.kind}, which embeds no frame; leave it out, or choose another bundle"
+            )
+        if self.scoring.genetic_code != str(STANDARD) and bundle.kind != "frames":
+            raise SettingsError(
+                f"--genetic-code is for bundles that read open frames, and {bundle.name} is of "
+                f"kind {bundle.kind}, which reads through every stop; leave it out"
             )
         if self.outputs.save_embeddings and self.scoring.prescreen is not None:
             raise SettingsError(
