@@ -56,7 +56,7 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 PROPHAGES = Path(__file__).with_name("prophages.tsv")
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
 CHOSEN = "plain"
-STEPS = 45_000
+STEPS = 30_000
 GROUPS = (
     *("rna_virus", "dna_virus", "phage"),
     *("bacteria", "archaea", "fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human"),

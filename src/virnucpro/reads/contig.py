@@ -116,6 +116,8 @@ def why_not_dna(text: str) -> str:
             "a byte-order mark, which an editor left where files were joined; remove it, as with "
             r"`sed 's/\xef\xbb\xbf//g'`"
         )
+    if text[0] == "\0":
+        return "a zero byte, as text in UTF-16 and binary files do; save it as UTF-8"
     letter = "a space" if text[0] == " " else f"the letter {text[0]!r}"
     why = f"{letter}, which is no IUPAC nucleotide code"
     if text[0] == ">":

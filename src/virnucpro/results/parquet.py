@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record, Scored
+from virnucpro.blocks import Scored
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings, Scores
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.errors import SettingsError
+from virnucpro.records import Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
 from virnucpro.storage.atomic import OutputFile
@@ -231,9 +232,9 @@ class ParquetTables(_Written):
         of = rows.record.tolist()
         self._calls.add(
             {
-                "sample": _texts(records[i].sample for i in of),
-                "record": [records[i].record for i in of],
-                "contig": _texts(records[i].name for i in of),
+                "sample": _texts(records.sample[i] for i in of),
+                "record": records.record[of],
+                "contig": _texts(records.name[i] for i in of),
                 "chunk": rows.number,
                 "start": rows.start,
                 "end": rows.end,
@@ -249,7 +250,7 @@ class ParquetTables(_Written):
 
     def add_contigs(
         self,
-        records: Sequence[Record],
+        records: Records,
         contigs: Contigs,
         judged: Judged,
         status: NDArray[np.uint8],
@@ -258,10 +259,10 @@ class ParquetTables(_Written):
         """The rows of contigs.parquet of r contigs; status, origins: as of rows.contigs_rows."""
         self._contigs.add(
             {
-                "sample": _texts(record.sample for record in records),
-                "record": [record.record for record in records],
-                "contig": _texts(record.name for record in records),
-                "length_nt": [record.length_nt for record in records],
+                "sample": _texts(records.sample),
+                "record": records.record,
+                "contig": _texts(records.name),
+                "length_nt": records.length_nt,
                 "chunks": contigs.chunks,
                 "called": contigs.called,
                 "virus_chunks": contigs.virus,
@@ -274,7 +275,7 @@ class ParquetTables(_Written):
                 "q_value": judged.q_value,
                 "origin": [origins[i] or None for i in judged.origin.tolist()],
                 "note": [NOTE_TEXTS[i] or None for i in judged.notes.tolist()],
-                "genetic_code": [record.code for record in records],
+                "genetic_code": records.code,
             }
         )
 
@@ -302,9 +303,9 @@ class EmbeddingsTable(_Written):
         of = scored.rows.record[scores.frame_chunk].tolist()
         self._table.add(
             {
-                "sample": _texts(records[i].sample for i in of),
-                "record": [records[i].record for i in of],
-                "contig": _texts(records[i].name for i in of),
+                "sample": _texts(records.sample[i] for i in of),
+                "record": records.record[of],
+                "contig": _texts(records.name[i] for i in of),
                 "chunk": scored.rows.number[scores.frame_chunk],
                 "frame": (scores.frame, FRAME_NAMES),
                 "nucleotides": embeddings.nucleotides,

@@ -144,9 +144,8 @@ def summed(finished: FinishedBlocks, rule: Rule) -> Iterator[Contigs]:
     contig_calls = ContigCalls()
     for scored in finished.scored():
         records, rows = scored.records, scored.rows
-        last_ends = not records or records[-1].ends
         calls = rule.chunks(scored.scores)
-        columns = (rows.record, rows.start, rows.end, scored.scores, calls, last_ends)
+        columns = (rows.record, rows.start, rows.end, scored.scores, calls, records.all_end)
         yield contig_calls.add(len(records), *columns)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record, Scored
+from virnucpro.blocks import Scored
 from virnucpro.calls import Call, Status
 from virnucpro.reads import Seen, Source
+from virnucpro.records import Records
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
@@ -137,7 +138,7 @@ def write_tables(
         return Written(counts, worth, staging.digests, staging.sizes, first)
 
 
-def _records(finished: FinishedBlocks) -> Iterator[tuple[Record, ...]]:
+def _records(finished: FinishedBlocks) -> Iterator[Records]:
     return (scored.records for scored in finished.scored())
 
 
@@ -145,12 +146,16 @@ def _in_order(blocks: Iterator[Scored]) -> Iterator[Scored]:
     """Passes blocks on; checks that every record and every chunk is there, once and in order."""
     ordinal, whole, chunk = -1, True, 0
     for scored in blocks:
-        for record in scored.records:
-            if record.begins != whole or record.ordinal != ordinal + record.begins:
-                raise AssertionError(
-                    f"block {scored.block_number}: record {record.ordinal} after {ordinal}"
-                )
-            ordinal, whole = record.ordinal, record.ends
+        records = scored.records
+        before = np.append(ordinal, records.ordinal)[: len(records)]
+        ended = np.append(whole, records.ends)[: len(records)]
+        wrong = (records.begins != ended) | (records.ordinal != before + records.begins)
+        for row in np.flatnonzero(wrong).tolist():
+            raise AssertionError(
+                f"block {scored.block_number}: record {records.ordinal[row]} after {before[row]}"
+            )
+        if len(records):
+            ordinal, whole = int(records.ordinal[-1]), records.all_end
         chunk = _checked_chunks(scored, chunk)
         yield scored
     if not whole:
@@ -163,12 +168,11 @@ def _checked_chunks(scored: Scored, before: int) -> int:
     Returns the number of the last chunk if the last record goes on, else 0.
     """
     rows, records = scored.rows, scored.records
-    if not records:
+    if not len(records):
         return before
     covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
     covered[rows.record], last[rows.record] = rows.end, rows.number
-    whole = (r.length_nt if r.ends and not (r.fault or r.short) else -1 for r in records)
-    length = np.fromiter(whole, np.int64, len(records))
+    length = np.where(records.ends & ~records.faulty & ~records.short, records.length_nt, -1)
     expected = np.append(before, rows.number)[: len(rows)] + 1
     first = np.diff(rows.record, prepend=-1) != 0
     expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
@@ -176,7 +180,7 @@ def _checked_chunks(scored: Scored, before: int) -> int:
         raise AssertionError(
             f"block {scored.block_number}: a record lacks a chunk or has one twice"
         )
-    return 0 if records[-1].ends else int(last[-1])
+    return 0 if records.all_end else int(last[-1])
 
 
 def _write_calls(
@@ -219,14 +223,12 @@ def _write_calls(
             parquet = ends.enter_context(ParquetTables(*both, wanted.speakers, codes=wanted.codes))
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
-            begun = [record.name for record in records if record.begins]
-            hash_file.write(name_hashes(begun).tobytes())
+            hash_file.write(name_hashes(records.begun).tobytes())
             calls = judge.rule.chunks(scores)
             calls_file.write(calls_rows(scored, calls, wanted.speakers))
             if scores.prescreened is not None:
                 prescreened += int(scores.prescreened.sum())
-            last_ends = not records or records[-1].ends
-            columns = (rows.record, rows.start, rows.end, scores, calls, last_ends)
+            columns = (rows.record, rows.start, rows.end, scores, calls, records.all_end)
             contigs = contig_calls.add(len(records), *columns)
             ended = records[: len(contigs)]
             status = _with_faults(ended, contigs.status)
@@ -240,13 +242,13 @@ def _write_calls(
                 parquet.add_chunks(scored, calls)
                 parquet.add_contigs(ended, contigs, judged, status, judge.origins)
             for row, reason in scored.failures.items():
-                reasons.setdefault(records[rows.record[row]].ordinal, reason)
+                reasons.setdefault(int(records.ordinal[rows.record[row]]), reason)
             write_if_any(files.failed, FAILED_COLUMNS, failed_rows(ended, contigs, reasons))
             write_if_any(files.pairs, PAIRS_COLUMNS, pairs.add(ended, contigs, judged))
             regions: list[Region] = []
             if finder is not None:
                 spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
-                regions = finder.add(len(records), *spans, last_ends)
+                regions = finder.add(len(records), *spans, records.all_end)
             regions_file.write(regions_rows(ended, regions))
             bed_file.write(bed_rows(ended, regions))
             marks.add(called == Call.VIRUS, regions)
@@ -258,8 +260,6 @@ def _write_calls(
     return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened
 
 
-def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    faulty = np.fromiter((record.fault != "" for record in records), bool, len(records))
-    short = np.fromiter((record.short for record in records), bool, len(records))
-    listed = np.where(short, Status.TOO_SHORT, status)
-    return np.where(faulty, Status.FAILED, listed).astype(np.uint8)
+def _with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    listed = np.where(records.short, Status.TOO_SHORT, status)
+    return np.where(records.faulty, Status.FAILED, listed).astype(np.uint8)

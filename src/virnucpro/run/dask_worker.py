@@ -29,6 +29,7 @@ from virnucpro.devices.choice import devices_for
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import cpu_count, cpu_name, device_name, use_threads
 from virnucpro.devices.memory import memory_of
+from virnucpro.records import Records
 from virnucpro.run.runners import Scorer, Work
 
 Answer = TypeVar("Answer")
@@ -155,7 +156,8 @@ class PackedBlock:
         length_nt = self.length_nt.astype(np.int64)
         zero = np.zeros(len(length_nt), np.int32)
         rows = Rows(zero, zero, np.zeros_like(length_nt), length_nt)
-        return Block(self.number, (), rows, self.offset, text.tobytes(), "", self.code)
+        letters = text.tobytes()
+        return Block(self.number, Records.of(), rows, self.offset, letters, "", self.code)
 
 
 @dataclass(frozen=True, slots=True)

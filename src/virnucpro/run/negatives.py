@@ -85,9 +85,9 @@ class _Watcher:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def advance(self, scored: Scored, *, new: bool) -> None:
-        self.records += sum(record.begins for record in scored.records)
+        self.records += len(scored.records.begun)
         if new:
             self.telemetry += scored.telemetry
 
     def skip(self, block: Block) -> None:
-        self.records += sum(record.begins for record in block.records)
+        self.records += len(block.records.begun)

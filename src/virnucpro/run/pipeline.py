@@ -52,9 +52,17 @@ def coded(contigs: Iterator[Contig], choice: str) -> Iterator[Contig]:
     return (contig._replace(code=code_of(contig.sequence, choice)) for contig in contigs)
 
 
-def limited(contigs: Iterable[Contig], reading: Reading) -> Iterator[Contig]:
+def limited(contigs: Iterator[Contig], reading: Reading) -> Iterator[Contig]:
     """Mark contigs longer than reading.max_length as faulty, shorter than min_length as short."""
     least_nt, most_nt = reading.min_length, reading.max_length
+    if least_nt is None and most_nt is None:
+        return contigs
+    return _marked(contigs, least_nt, most_nt)
+
+
+def _marked(
+    contigs: Iterator[Contig], least_nt: int | None, most_nt: int | None
+) -> Iterator[Contig]:
     for contig in contigs:
         if least_nt is not None and 0 < len(contig.sequence) < least_nt:
             contig = contig._replace(short=True)

@@ -85,8 +85,7 @@ def embed_contigs(
             row = file.kept(f"{base}{block.digest}")
             if row is None:
                 row = file.add(f"{base}{block.digest}", *_embedded(block, encoders))
-            ordinal = np.array([record.ordinal for record in block.records], np.int64)
-            contig_parts.append(ordinal[block.rows.record[row]])
+            contig_parts.append(block.records.ordinal[block.rows.record[row]])
             chunk_parts.append(done + row)
             done += len(block.rows)
             frames += len(row)
