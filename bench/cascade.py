@@ -26,8 +26,8 @@ from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.cascade import CascadeClassifier, Cuts
 from virnucpro.measure.accuracy import fragments_at
 from virnucpro.measure.labels import LabelledContig, read_two_sided
-from virnucpro.train.calibration_fit import ScoredRecords, score_records, windows_of
 from virnucpro.train.prescreen_fit import RECALLS
+from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
 
 PREVALENCE = 0.01
 

@@ -6,7 +6,7 @@ often calls by q-value hold more mistakes than was asked for, in samples put tog
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +17,18 @@ from virnucpro.bundle import load
 from virnucpro.bundle.calibration import Calibration, probability
 from virnucpro.measure.labels import read_two_sided
 from virnucpro.results.false_discovery import (
-    MIXTURE,
     WORST,
+    Bound,
     Null,
     Resolution,
     Steps,
-    mixture,
     q_values,
     worst_of_groups,
 )
-from virnucpro.results.prior import Cells, estimated_prior
-from virnucpro.results.sample import background_of
-from virnucpro.train.calibration_fit import (
-    ScoredRecords,
-    reliability_of,
-    score_records,
-    windows_of,
-)
+from virnucpro.results.prior import Cells, estimated_prior, widened
+from virnucpro.results.sample import background_of, bounded, bounds_by_group
+from virnucpro.train.calibration_fit import reliability_of
+from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
 
 RECORDS = 20_000
 SHARES = (0.001, 0.01, 0.1, 0.5)
@@ -70,13 +65,13 @@ def reliability(records: ScoredRecords, calibration: Calibration) -> Iterator[st
         yield f"expected calibration error, {name} equal: {found.error:.3f}; by length {parts}"
 
 
-def p_values_of(calibration: Calibration, steps: Steps, null: str) -> list[NDArray[np.float64]]:
-    names = calibration.negatives.names if null in (WORST, MIXTURE) else (null,)
-    nulls = {name: null_of(calibration, name) for name in names}
-    if null == WORST:
-        return worst_of_groups(steps, nulls)
-    p_values = {name: steps.p_values(found) for name, found in nulls.items()}
-    return mixture(p_values, dict.fromkeys(nulls, 1))
+def p_values_of(
+    calibration: Calibration, steps: Steps, bounds: Mapping[str, Bound], null: str
+) -> list[NDArray[np.float64]]:
+    names = calibration.negatives.names if null == WORST else (null,)
+    hosts = {name: null_of(calibration, name) for name in names}
+    p_values = worst_of_groups(steps, hosts) if null == WORST else steps.p_values(hosts[null])
+    return bounded(p_values, steps, hosts, bounds)
 
 
 def null_of(calibration: Calibration, name: str) -> Null:
@@ -103,8 +98,10 @@ def simulated(
     if len(others) < FEWEST:
         return None
     everything = calibration.negatives
-    steps = Steps.of([Null.of(everything.log_odds, everything.length_bin, calibration.bins)])
-    p_values = p_values_of(calibration, steps, null)
+    bounds = bounds_by_group(calibration)
+    together = Null.of(everything.log_odds, everything.length_bin, calibration.bins)
+    steps = Steps.of([together, *bounds.values()])
+    p_values = p_values_of(calibration, steps, bounds, null)
     rng = np.random.default_rng(1)
     refused, wrong, found = 0, [], []
     for _ in range(draws):
@@ -185,6 +182,11 @@ def priors(records: ScoredRecords, calibration: Calibration) -> Iterator[str]:
             cells.add(score[drawn], calibration.rule.size(records.called_nt[drawn]))
             by_bin = np.bincount(records.length_bin[drawn], minlength=calibration.bins)
             prior = estimated_prior(cells, calibration, background_of(nulls, by_bin))
+            above = np.mean(probability(score[drawn]) >= calibration.threshold)
+            most, least = (
+                float(by_bin @ share / RECORDS) for share in calibration.few_units_at_threshold()
+            )
+            prior = widened(prior, float(above), most, least)
             missed = "" if prior.low <= share <= prior.high else " (missed)"
             held, tried = held + (not missed), tried + 1
             yield f"{host} | {100 * share:g} % | {prior.sentence}{missed}"

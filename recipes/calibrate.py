@@ -20,14 +20,9 @@ from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
 from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.storage.atomic import replace_file
-from virnucpro.train.calibration_fit import (
-    ScoredRecords,
-    fit_calibration,
-    measured_of,
-    score_records,
-    windows_of,
-)
+from virnucpro.train.calibration_fit import fit_calibration, measured_of
 from virnucpro.train.origin_fit import confusion_of, fit_origin, precision_of, with_threshold
+from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
 from virnucpro.train.units import calibration_units
 
 # What a user would call the others that the groups of the data stand for.

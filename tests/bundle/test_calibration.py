@@ -1,5 +1,7 @@
 """A calibration in a bundle: read back as it was written, and refused where it does not fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from command import made_bundle
 from made_calibrations import KNOTS, a_calibration, calibrated
 from virnucpro.bundle.calibration import (
     CALIBRATION,
+    Bounds,
     Calibration,
     Curve,
     Origin,
@@ -17,6 +20,12 @@ from virnucpro.bundle.manifest import read_bundle
 from virnucpro.bundle.verify import verified
 from virnucpro.errors import BundleError
 
+BOUNDS = Bounds(
+    np.array([-1.0, np.inf, 2.0, np.inf]),
+    np.array([0.5, 0.25, 0.4, 0.1]),
+    np.array([0, 0, 1, 1], np.uint8),
+    np.array([0, 0, 1, 1], np.uint8),
+)
 ORIGIN = Origin(("phage", "human", "ape"), ("phage", "host", "host"), np.zeros(3), 1.0, 0.59)
 
 
@@ -27,6 +36,7 @@ def test_it_is_read_back_as_it_was(tmp_path):
     given = a_calibration(
         {"human": [[-1.0], [0.5, -2.0]]}, power=0.25, replicates=np.ones((3, 2)), origin=ORIGIN
     )
+    given = replace(given, bounds=BOUNDS)
     bundle = calibrated(plain, given)
     found = read_bundle(bundle.path).calibration
     assert found.part() == given.part() | {"data": {}}
@@ -58,11 +68,16 @@ def test_damage_is_found(tmp_path):
         {"replicates": np.zeros((2, 1, 3))},
         {"negative_group": np.array([3, 0], np.uint8)},
         {"negative_bin": np.array([9, 0], np.uint8)},
+        {"bound_score": np.array([np.inf, -1.0, 2.0, np.inf])},
+        {"bound_score": np.array([-1.0, np.inf, 2.0, 3.0])},
+        {"bound_share": np.array([0.5, 0.6, 0.4, 0.1])},
+        {"bound_share": np.array([0.5, 0.1])},
         {"negative_bin": np.array([0], np.uint8)},
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change):
-    calibration = a_calibration()
+    calibration = replace(a_calibration(), bounds=BOUNDS)
+    assert Calibration.of(calibration.part(), calibration.arrays(), 500).bins == 5
     arrays = calibration.arrays() | change
     with pytest.raises(ValueError):
         Calibration.of(calibration.part(), arrays, 500)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from virnucpro.results.false_discovery import (
     FEWEST,
+    Bound,
     Null,
     Resolution,
     Steps,
@@ -133,3 +134,18 @@ def test_a_rate_is_kept_in_simulated_samples():
         called = q <= 0.1
         shares.append(called[:450].sum() / max(called.sum(), 1))
     assert 0.05 < np.mean(shares) < 0.1 + 3 * np.std(shares) / np.sqrt(200)
+
+
+def test_a_bound_holds_up_to_its_scores_and_raises_no_step_above_them():
+    bound = Bound.of(
+        [(np.array([0.0, 2.0, np.inf]), np.array([0.6, 0.3, 0.1])), (np.zeros(0),) * 2]
+    )
+    assert bound.p_values(0, np.array([-9.0, 0.0, 0.1, 2.0, 2.1, np.inf])).tolist() == [
+        *(0.6, 0.6, 0.3, 0.3, 0.1, 0.1)
+    ]
+    assert bound.p_values(1, np.array([-9.0, 9.0])).tolist() == [0.0, 0.0]  # nothing is known
+    null = null_of([[-3.0, 1.0], [0.0]])
+    steps = Steps.of([null, bound])
+    for b, (edges, of_bin) in enumerate(zip(steps.edges, steps.p_values(bound), strict=True)):
+        middles = np.append(edges, np.inf)
+        assert of_bin.tolist() == bound.p_values(b, middles).tolist()

@@ -11,6 +11,7 @@ from virnucpro.results.prior import (
     background_share,
     estimated_prior,
     most_likely_share,
+    widened,
 )
 
 SPREAD = 2.5
@@ -90,3 +91,16 @@ def test_order_does_not_matter_and_nothing_is_the_default():
     other.add(log_odds[::-1][300:], np.ones(700))
     assert np.array_equal(one.counts, other.counts)
     assert estimated_prior(Cells(), a_calibration(), 0.0) == Prior.fixed(DEFAULT_PRIOR, "default")
+
+
+def test_an_estimate_is_widened_by_what_the_number_of_calls_allows():
+    sure = Prior(0.2, 0.3, 0.4, "estimated", 0.01)
+    # Called are 37 %: from (0.37 - 0.1) / 0.9 = 30 % to 0.37 / 0.95 = 39 % viral.
+    assert widened(sure, 0.37, 0.1, 0.95) == sure
+    found = widened(sure, 0.19, 0.1, 0.38)
+    assert (found.low, found.used, found.high) == pytest.approx((0.1, 0.3, 0.5))
+    assert found.how == "estimated"
+    nothing_sure = widened(sure, 0.1, 0.1, 0.2)
+    assert (nothing_sure.low, nothing_sure.used, nothing_sure.high) == pytest.approx((0, 0.5, 0.5))
+    assert nothing_sure.how == "upper end"
+    assert widened(sure, 0.1, 1.0, 0.0).high == 1.0  # nothing is known of either side

@@ -10,14 +10,9 @@ from virnucpro.bundle.calibration import probability
 from virnucpro.bundle.manifest import read_bundle
 from virnucpro.errors import InputError
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.train.calibration_fit import (
-    ScoredRecords,
-    fit_calibration,
-    nulls_of,
-    reliability_of,
-    threshold_for,
-    windows_of,
-)
+from virnucpro.train.calibration_fit import fit_calibration, reliability_of
+from virnucpro.train.null_fit import nulls_of, threshold_for
+from virnucpro.train.scored_records import ScoredRecords, windows_of
 
 CHUNK_NT = 500
 

@@ -145,13 +145,41 @@ class Negatives:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Shares of others at or above a score that hosts of a few units stay below, surely enough.
+
+    Of a group and length bin: share[k] is that of scores up to score[k] and above score[k - 1]; the
+    last score is infinite. score, share, length_bin, group: (n,), in the order of these; group is
+    an index in the names of the negatives, or their number for all of them together, or one more
+    for viral records, whose shares those of a few units are at least.
+    """
+
+    score: Float64
+    share: Float64
+    length_bin: NDArray[np.uint8]
+    group: NDArray[np.uint8]
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return what bounds nothing."""
+        whole = np.zeros(0, np.uint8)
+        return cls(np.zeros(0), np.zeros(0), whole, whole)
+
+    def of(self, group: int, length_bin: int) -> tuple[Float64, Float64]:
+        """Scores and shares of a group in a length bin, (k,) each; k is 0 where none is known."""
+        here = (self.group == group) & (self.length_bin == length_bin)
+        return self.score[here], self.share[here]
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """All that makes scores of a bundle comparable.
 
     replicates: a and b of the rule, fitted on units drawn anew, (draws, 2, knots): how uncertain
     it is. threshold: least p_virus of a call virus, at which worst_rate of the negatives of the
     group worst_group are called virus, and of any other group fewer. edges: where the second and
-    later length bins begin, in chunks. measured: tables of numbers for people.
+    later length bins begin, in chunks. bounds: of the shares of others, for q-values. measured:
+    tables of numbers for people.
     """
 
     rule: RecordRule
@@ -162,12 +190,29 @@ class Calibration:
     worst_group: str
     edges: tuple[float, ...] = LENGTH_EDGES
     origin: Origin | None = None
+    bounds: Bounds = field(default_factory=Bounds.none)
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bins(self) -> int:
         """The number of length bins."""
         return len(self.edges) + 1
+
+    def few_units_at_threshold(self) -> tuple[Float64, Float64]:
+        """Shares at the threshold by length bin, (bins,) each, of hosts and viruses of a few units.
+
+        Of others no more, and of viral records no fewer, are called; 1 and 0 where none is known.
+        """
+        cut = -np.log(1 / self.threshold - 1)
+        names = len(self.negatives.names)
+
+        def at(group: int, unknown: float) -> Float64:
+            parts = [self.bounds.of(group, b) for b in range(self.bins)]
+            return np.array(
+                [share[np.searchsorted(s, cut)] if len(s) else unknown for s, share in parts]
+            )
+
+        return at(names, 1.0), at(names + 1, 0.0)
 
     def length_bin(self, called_nt: Float64) -> Int64:
         """Length bin of records by their called bases, (r,)."""
@@ -187,6 +232,10 @@ class Calibration:
             "negative_log_odds": self.negatives.log_odds,
             "negative_bin": self.negatives.length_bin,
             "negative_group": self.negatives.group,
+            "bound_score": self.bounds.score,
+            "bound_share": self.bounds.share,
+            "bound_bin": self.bounds.length_bin,
+            "bound_group": self.bounds.group,
         }
         return found if self.origin is None else {**found, "origin_bias": self.origin.bias}
 
@@ -237,6 +286,9 @@ class Calibration:
                 float(origin["scale"]),
                 float(origin["threshold"]),
             ),
+            bounds=Bounds(
+                *(arrays[f"bound_{name}"] for name in ("score", "share", "bin", "group"))
+            ),
             measured={name: part[name] for name in part.keys() - _FIELDS},
         )
         found.check()
@@ -257,6 +309,16 @@ class Calibration:
             negatives.group.max() >= len(negatives.names) or negatives.length_bin.max() >= self.bins
         ):
             raise ValueError("a negative is of an unknown group or length")
+        bounds = self.bounds
+        if len({a.shape for a in (bounds.score, bounds.share, bounds.length_bin)}) != 1:
+            raise ValueError("its bounds differ in length")
+        for group in range(len(negatives.names) + 2):
+            for length_bin in range(self.bins):
+                score, share = bounds.of(group, length_bin)
+                if len(score) and (
+                    score[-1] != np.inf or np.any(np.diff(score) <= 0) or np.any(np.diff(share) > 0)
+                ):
+                    raise ValueError("a bound does not fall as scores rise")
         if self.origin is not None and self.origin.bias.shape != (len(self.origin.groups),):
             raise ValueError("the origins differ in number")
 

@@ -49,7 +49,7 @@ def calibrate(
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
     from virnucpro.train.calibrate import calibrated_copy, calibration_of
-    from virnucpro.train.calibration_fit import windows_of
+    from virnucpro.train.scored_records import windows_of
 
     found = load(bundle)
     check_free(out)

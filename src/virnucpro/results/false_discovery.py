@@ -3,7 +3,8 @@
 Conformal p-values: p(s) = (1 + #{N >= s}) / (1 + |N|) with N the negatives of the record's length
 bin (Vovk, Gammerman and Shafer 2005; for outliers Bates et al., Annals of Statistics 2023). As p
 takes |N| + 1 values a bin, a sample is counted by these, and Benjamini and Hochberg's procedure
-(1995) runs on the counts. This module knows no file and no bundle.
+(1995) runs on the counts. Where a null stands for hosts of other units than the sample's, p is at
+least what hosts of a few units stay below. This module knows no file and no bundle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,28 @@ class Null:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """Least p-values, by length bin: share[k] up to by_bin[k], the last above all of by_bin."""
+
+    by_bin: tuple[Float64, ...]
+    share: tuple[Float64, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Float64, Float64]]) -> "Bound":
+        """Return a bound by (scores, shares) of each length bin, as bundle.calibration has them."""
+        return cls(
+            tuple(score[:-1] for score, _ in parts),
+            tuple(share if len(share) else np.zeros(1) for _, share in parts),
+        )
+
+    def p_values(self, length_bin: int, score: Float64) -> Float64:
+        """Least p of scores in one length bin, (n,)."""
+        place = np.searchsorted(self.by_bin[length_bin], score, side="left")
+        found: Float64 = self.share[length_bin][place]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Steps:
     """The places where p-values change: scores, ascending, by length bin.
 
@@ -60,8 +83,8 @@ class Steps:
     edges: tuple[Float64, ...]
 
     @classmethod
-    def of(cls, nulls: Sequence[Null]) -> "Steps":
-        """Return the steps of several nulls together."""
+    def of(cls, nulls: Sequence[Null | Bound]) -> "Steps":
+        """Return the steps of several nulls and bounds together."""
         bins = zip(*(null.by_bin for null in nulls), strict=True)
         return cls(tuple(np.unique(np.concatenate(parts)) for parts in bins))
 
@@ -77,8 +100,8 @@ class Steps:
         """Return counts that are all zero, by length bin and step."""
         return [np.zeros(len(edges) + 1, np.int64) for edges in self.edges]
 
-    def p_values(self, null: Null) -> list[Float64]:
-        """p under a null, by length bin and step."""
+    def p_values(self, null: Null | Bound) -> list[Float64]:
+        """p under a null, or least p under a bound, by length bin and step."""
         return [null.p_values(b, np.append(edges, np.inf)) for b, edges in enumerate(self.edges)]
 
 

@@ -5,7 +5,7 @@ Decaestecker, Neural Computation 2002). Log-odds are counted in cells of size an
 memory does not grow with the sample and the order of records does not matter.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,20 @@ def estimated_prior(cells: Cells, calibration: Calibration, background: float) -
     if low == 0.0:
         return Prior(0.0, float(high), float(high), "upper end", background)
     return Prior(float(low), float(share), float(high), "estimated", background)
+
+
+def widened(prior: Prior, called: float, others_most: float, viral_least: float) -> Prior:
+    """Return an estimate with all that the number of calls allows (Rogan and Gladen 1978).
+
+    called: share of the records above the threshold; others_most: of other records of a few units
+    no more are; viral_least: of viral ones no fewer. Where hosts score unlike those of the
+    calibration, the likelihood alone is too sure.
+    """
+    low = min(prior.low, max(0.0, (called - others_most) / max(1 - others_most, 1e-9)))
+    high = max(prior.high, min(1.0, called / viral_least if viral_least > 0 else 1.0))
+    if low == 0.0:
+        return replace(prior, low=0.0, used=high, high=high, how="upper end")
+    return replace(prior, low=low, high=high)
 
 
 def _redrawn(calibration: Calibration, log_odds: Float64, size: Float64) -> Float64:

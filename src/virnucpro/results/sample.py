@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration
+from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration, probability
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError
 from virnucpro.results.contig_calls import ContigCalls, Contigs
@@ -20,11 +20,13 @@ from virnucpro.results.false_discovery import (
     MIXTURE,
     OWN,
     WORST,
+    Bound,
     Null,
     Resolution,
     Steps,
     mixture,
     q_values,
+    worst,
     worst_of_groups,
 )
 from virnucpro.results.finished import FinishedBlocks
@@ -43,6 +45,7 @@ from virnucpro.results.prior import (
     Prior,
     background_share,
     estimated_prior,
+    widened,
 )
 
 Float64 = NDArray[np.float64]
@@ -51,6 +54,7 @@ UInt8 = NDArray[np.uint8]
 
 # A group of hosts counts for the worst null where so much of the sample seems to be of it.
 LEAST_SHARE = 0.05
+ALL = "all groups"
 _NAMED = 4  # more groups are counted in a sentence
 
 
@@ -58,8 +62,8 @@ _NAMED = 4  # more groups are counted in a sentence
 class Sample:
     """All records of a run, counted.
 
-    steps: of the nulls; counts: records by length bin and step; cells: by size and log-odds;
-    by_bin: by length bin; by_origin: by origin.
+    steps: of the nulls; counts: records by length bin and step; cells: by size and log-odds; above:
+    the threshold of the calibration; by_bin: by length bin; by_origin: by origin.
     """
 
     steps: Steps | None
@@ -67,6 +71,7 @@ class Sample:
     origins: int
     counts: list[Int64] = field(init=False)
     cells: Cells = field(default_factory=Cells)
+    above: int = 0
     by_bin: Int64 = field(init=False)
     by_origin: Int64 = field(init=False)
 
@@ -219,7 +224,8 @@ def _calibrated_judge(
     scale = _CalibratedScale(rule, calibration)
     everything = Null.of(held_out.log_odds, held_out.length_bin, bins)
     own = None if negatives is None else _own(negatives, scale, bins)
-    steps = Steps.of([everything if own is None else own])
+    bounds = bounds_by_group(calibration)
+    steps = Steps.of([everything, *bounds.values()] if own is None else [own])
     sample = Sample(steps, bins, len(origins_of(calibration)))
     for contigs in summed(finished, rule):
         some = contigs.called > 0
@@ -227,11 +233,14 @@ def _calibrated_judge(
         score = scale.score(contigs.mean[some], contigs.evidence[some], called_nt)
         sample.add(score, calibration.length_bin(called_nt), origin_of(calibration, contigs)[some])
         sample.cells.add(score, calibration.rule.size(called_nt))
+        sample.above += int(np.count_nonzero(probability(score) >= calibration.threshold))
     if own is not None:
         p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
     else:
         hosts = _hosts(calibration, question, sample)
-        p_values = _p_values(steps, hosts, question, sample, calibration)
+        p_values = bounded(
+            _p_values(steps, hosts, question, sample, calibration), steps, hosts, bounds
+        )
         name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
     return CalibratedJudge(
         rule,
@@ -289,6 +298,29 @@ def _p_values(
     return mixture(p_values, {name: shares[name] for name in hosts})
 
 
+def bounds_by_group(calibration: Calibration) -> dict[str, Bound]:
+    """Return the bound of each group, and that of all together under ALL."""
+    names = (*calibration.negatives.names, ALL)
+    return {
+        name: Bound.of([calibration.bounds.of(group, b) for b in range(calibration.bins)])
+        for group, name in enumerate(names)
+    }
+
+
+def bounded(
+    p_values: Sequence[Float64],
+    steps: Steps,
+    hosts: Mapping[str, Null],
+    bounds: Mapping[str, Bound],
+) -> list[Float64]:
+    """p of hosts, by length bin and step, raised to the bounds of these groups and of all.
+
+    A group of fewer than FEWEST negatives has no bound of its own.
+    """
+    names = [name for name, null in hosts.items() if len(null) >= FEWEST]
+    return worst([[*p_values], *(steps.p_values(bounds[name]) for name in (*names, ALL))])
+
+
 def _named(host: str, hosts: Mapping[str, Null]) -> str:
     """The null in words."""
     if host not in (WORST, MIXTURE):
@@ -305,7 +337,13 @@ def _prior(
     if question.prior != AUTO:
         return Prior.fixed(float(question.prior), "given")
     background = background_of([*hosts.values()], sample.by_bin)
-    return estimated_prior(sample.cells, calibration, background)
+    prior = estimated_prior(sample.cells, calibration, background)
+    if not sample.records or not len(calibration.bounds.score):
+        return prior
+    weight = sample.by_bin / sample.records
+    others_most, viral_least = calibration.few_units_at_threshold()
+    called = sample.above / sample.records
+    return widened(prior, called, float(weight @ others_most), float(weight @ viral_least))
 
 
 def background_of(nulls: Sequence[Null], records_by_bin: Int64) -> float:

@@ -10,13 +10,8 @@ from virnucpro.bundle.calibration import CALIBRATION, Calibration
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.bundle.write import write_copy
 from virnucpro.errors import InputError
-from virnucpro.train.calibration_fit import (
-    ScoredRecords,
-    Window,
-    fit_calibration,
-    measured_of,
-    score_records,
-)
+from virnucpro.train.calibration_fit import fit_calibration, measured_of
+from virnucpro.train.scored_records import ScoredRecords, Window, score_records
 
 # Of this share of the units of each label it is measured how good a calibration is.
 MEASURED_SHARE = 0.2

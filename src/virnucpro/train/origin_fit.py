@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from virnucpro.bundle.calibration import Origin
 from virnucpro.errors import InputError
-from virnucpro.train.calibration_fit import ScoredRecords
+from virnucpro.train.scored_records import ScoredRecords
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
