@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--recipe", choices=("adam", "published"), default="published")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--hidden", type=int, default=512, help="fewer take less time")
     parser.add_argument("--threads", type=int)
     asked = parser.parse_args()
     use_threads(asked.threads)
@@ -114,7 +115,7 @@ def main() -> None:
             if note.startswith("loss"):
                 tell(note)
 
-    settings = chosen(chunk_nt=CHUNK_NT, epochs=asked.epochs)
+    settings = chosen(chunk_nt=CHUNK_NT, epochs=asked.epochs, hidden=asked.hidden)
     pair = [made_encoder(width) for width in WIDTHS]
     fit = head_fit.fit_head(data.contigs, settings, *pair, asked.work / "state", Told(), {})
     sizes = (asked.work / "state" / embedding.FEATURES).stat().st_size / 1e9
