@@ -8,8 +8,8 @@ import pytest
 
 from command import dna, fasta, made_bundle, run_json
 from made_calibrations import a_calibration, calibrated
-from virnucpro.report.mistakes import mistakes
 from virnucpro.report.notes import notes
+from virnucpro.report.page import page_of
 from virnucpro.report.runs import Run, read_run
 from virnucpro.report.words import methods
 from virnucpro.results.files import RunFiles
@@ -37,16 +37,16 @@ def of(folder: Path, name: str) -> Run:
 
 
 def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):
-    run = of(folder, "cut")
-    text = str(mistakes(run))
+    text = page_of([of(folder, "cut")]).decode()
     worth = run_json(folder / "cut")["worth"]
     assert worth["sentence"] in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "<h2>Expected mistakes</h2>" in text
     for at in worth["by_threshold"]:
         assert f">{at['called']:,}</td>" in text
     assert "if 30.0\N{NO-BREAK SPACE}% of the records are viral" in text
     assert "low complexity" in text
     assert 'class="null"' in text
-    assert mistakes(of(folder, "plain")) is None
+    assert "Expected mistakes" not in page_of([of(folder, "plain")]).decode()
 
 
 def test_multiqc_has_the_number(folder):

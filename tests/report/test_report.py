@@ -26,8 +26,7 @@ from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
-    data,
-    html,
+    names,
     notes,
     page,
     quantities,
@@ -38,7 +37,9 @@ from virnucpro.report import (
 )
 from virnucpro.report.runs import read_run
 from virnucpro.results.files import RunFiles
+from virnucpro.results.prior import Prior
 from virnucpro.results.read import run_files
+from virnucpro.results.worth import BINS, Worth
 from virnucpro.run.predict import predict
 
 MOST_BYTES = 5_000_000
@@ -65,7 +66,7 @@ class Parsed(HTMLParser):
         self.tags, self.texts, self.attributes = Counter(), [], []
         self.scripts: dict[str, str] = {}
         self.rows: list[tuple[str, ...]] = []
-        self._script = None
+        self._script, self._in_cell = None, False
         self.feed(text)
         self.close()
 
@@ -79,17 +80,20 @@ class Parsed(HTMLParser):
             self.rows.append(())
         elif tag in ("td", "th") and self.rows:
             self.rows[-1] += ("",)
+            self._in_cell = True
 
     def handle_endtag(self, tag):
         if tag == "script":
             self._script = None
+        elif tag in ("td", "th"):
+            self._in_cell = False
 
     def handle_data(self, data):
         if self._script:
             self.scripts[self._script] += data
         else:
             self.texts.append(data)
-            if self.rows and self.rows[-1]:
+            if self._in_cell and self.rows:
                 self.rows[-1] = (*self.rows[-1][:-1], self.rows[-1][-1] + data.replace(NARROW, " "))
 
     @property
@@ -220,6 +224,84 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
 
 
+def test_the_report_says_how_few_calls_of_reads_are_right(tmp_path):
+    """Records are told by what the calibration measured of records, others by their chunks."""
+    shortest = load("mini-500").part("calibration")["by_length"][0]
+    right = f"{100 * shortest['right_at_1_percent']:.0f} are viral where 1 % of the sample is"
+    some = f"and {100 * shortest['right_at_10_percent']:.0f} where 10 % is"
+
+    def said(length_nt: int, **changes) -> str:
+        reads = [(f"r{i}", [Chunk(0.9, length_nt=length_nt)]) for i in range(9)]
+        found = notes.notes(read_run(made_run(tmp_path, reads, **changes)))
+        return next(n.text for n in found if n.title == "The sequences are short.")
+
+    asked = {"settings": {"threshold": load("mini-500").record_threshold}}
+    assert f"of 100 records called virus, {right}, {some}." in said(150, **asked)
+    assert "of 100 records" not in said(200, **asked)
+    chunks = said(150)
+    row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
+    assert f"of 100 chunks called virus, {100 * row['at_1_percent_virus']:.0f} are" in chunks
+
+
+def a_worth() -> dict:
+    return Worth(
+        called=6,
+        scored=6,
+        wrong=3.0,
+        fewest_wrong=3.0,
+        most_wrong=3.0,
+        prior=Prior.fixed(0.05, "default"),
+        threshold=0.82,
+        fdr=None,
+        null="null: bacteria",
+        negatives=9,
+        smallest_q=0.1,
+        refusal="",
+        by_threshold=(),
+        origins={},
+        notes={},
+        scores=(0,) * BINS,
+        null_scores=(0,) * BINS,
+    ).as_dict()
+
+
+def test_whole_records_are_measured_by_the_lengths_of_this_run(tmp_path):
+    bundle = load("mini-500")
+    lengths = [150] * 3 + [400] * 2 + [5 * 500]
+    chunks = [[Chunk(0.9, length_nt=min(n, 500))] * max(1, n // 500) for n in lengths]
+    records = [(f"r{i}", of_record) for i, of_record in enumerate(chunks)]
+    records.append(("none", [Chunk(None, "too_short", length_nt=600)]))
+    asked = {"threshold": bundle.record_threshold}
+    worth = a_worth()
+    run = read_run(made_run(tmp_path, records, settings=asked, worth=worth))
+    rows = words.rates_of_records(run)
+    measured = bundle.part("calibration")["by_length"]
+    assert [(row.length_nt, run.by_length[row.length_nt]["records"]) for row in rows] == [
+        (0, 3),
+        (275, 2),
+        (2_050, 1),
+    ]
+    assert [(row.recall, row.false_positive_rate) for row in rows] == [
+        (measured[i]["recall"], measured[i]["false_positive_rate"]) for i in (0, 1, 3)
+    ]
+    for row, i in zip(rows, (0, 1, 3), strict=True):
+        assert row.precision(0.01) == pytest.approx(measured[i]["right_at_1_percent"], abs=1e-3)
+    text = parsed(remake([tmp_path])).text
+    assert f"Whole records of these lengths, threshold {bundle.record_threshold:g}" in text
+    for changes in (
+        {"settings": {"threshold": 0.5}, "worth": worth},
+        {"settings": asked, "worth": worth | {"fdr": 0.1}},
+    ):
+        other = read_run(made_run(tmp_path, records, **changes))
+        assert words.rates_of_records(other) == []
+        assert "Whole records of these lengths" not in parsed(remake([tmp_path])).text
+
+
+def test_a_bundle_without_a_calibration_measures_no_records(tmp_path):
+    run = read_run(made_run(tmp_path, [("a", [Chunk(0.9)])], bundle="kmer-500"))
+    assert run.bundle["of_records"] == words.rates_of_records(run) == []
+
+
 def test_what_was_measured_on_longer_fragments_is_not_promised_for_reads(tmp_path):
     reads = [(f"r{i}", [Chunk(0.2, length_nt=148)]) for i in range(9)]
     files = made_run(tmp_path, reads, settings={"threshold": 0.9})
@@ -347,24 +429,27 @@ def test_names_stay_names(run_dir):
     assert found.tags["i"] == Counter(found.attributes)["swatch fill-virus"] * 0 + sum(
         str(value).startswith("swatch") for value in found.attributes
     )
-    names = [row[2] for row in found.data["runs"][0]["rows"]]
-    assert names[:4] == [SCRIPT, END, "<!--<script>", "quote\"'&amp;"]
+    told = [row[2] for row in found.data["runs"][0]["rows"]]
+    assert told[:4] == [SCRIPT, END, "<!--<script>", "quote\"'&amp;"]
     assert "lake <i>x" in found.text
     text = (run_dir / "report.html").read_text("utf-8")
     for raw in ("<script>alert", "</script><b>", "<!--<script>", "<i>x"):
         assert raw not in text
 
 
+ELEMENT = page.environment().from_string('<p title="{{ text }}">{{ text }}</p>')
+DATA = page.environment().from_string('<p><script id="data">{{ document|tojson }}</script></p>')
 texts = st.text(st.sampled_from("<>\"'&%; \n") | st.characters(exclude_categories=()), max_size=40)
 
 
 @settings(deadline=None)
 @given(texts)
 def test_any_text_comes_out_as_it_went_in(text):
-    marked = html.visible(text).replace("\r", "")
-    found = Parsed(html.element("p", text, title=text))
-    assert "".join(found.texts) == marked.replace(" %", f"{NARROW}%")
-    assert found.attributes == [marked]
+    marked = names.visible(text).replace("\r", "")
+    found = Parsed(ELEMENT.render(text=text))
+    shown = marked.replace(" %", f"{NARROW}%")
+    assert "".join(found.texts) == shown
+    assert found.attributes == [shown]
     assert found.tags == {"p": 1}
 
 
@@ -375,15 +460,15 @@ def test_any_text_comes_out_as_it_went_in(text):
     )
 )
 def test_any_data_comes_out_as_they_went_in(document):
-    written = html.data_block("data", document)
-    found = Parsed(f"<p>{written}</p>")
+    written = DATA.render(document=document)
+    found = Parsed(written)
     assert found.data == document
     assert found.tags == {"p": 1, "script": 1}
     assert written.isascii()
 
 
 def test_nothing_invisible_stands_in_a_name():
-    assert html.visible("a\u202eb\x00c\ud800d e\u2066") == "a\ufffdb\ufffdc\ufffdd e\ufffd"
+    assert names.visible("a\u202eb\x00c\ud800d e\u2066") == "a\ufffdb\ufffdc\ufffdd e\ufffd"
 
 
 def test_no_paths(folder, run_dir):
@@ -560,7 +645,7 @@ def test_a_big_run_gives_a_page_of_bounded_size_that_says_what_it_shows(tmp_path
     assert 1_000 < len(run["rows"]) < 10_000
     scores = sorted((float(r["p_virus"]) for r in table(tmp_path / "contigs.tsv")), reverse=True)
     assert sorted((row[6] for row in run["rows"]), reverse=True) == scores[: len(run["rows"])]
-    assert max(len(row[2]) for row in run["rows"]) == data.LONGEST_NAME
+    assert max(len(row[2]) for row in run["rows"]) == names.LONGEST_NAME
     (tmp_path / "small").mkdir()
     made_run(tmp_path / "small", many(12_000))
     assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == shown.MOST_ROWS
@@ -832,6 +917,9 @@ def test_what_is_vendored_is_what_was_published():
     assert sorted(listed) == ["d3.min.js", "plot.umd.min.js"]
     for name, sha256 in listed.items():
         assert hashlib.sha256(vendor.joinpath(name).read_bytes()).hexdigest() == sha256
+    for script in page.SCRIPTS:
+        code = resources.files("virnucpro.report").joinpath(script).read_text("utf-8")
+        assert not re.search("</script|<!--", code, re.IGNORECASE)  # it would end its element
     licences = vendor.joinpath("LICENSES.txt").read_text("utf-8")
     assert "-->" not in licences
     for name in ("d3 7.9.2", "@observablehq/plot 0.6.17", "interval-tree-1d"):

@@ -26,6 +26,7 @@ import numpy.ma  # noqa: F401
 import virnucpro.classifiers.kmer
 import virnucpro.run.predict  # noqa: F401
 from command import WHOLE, interruptible, results, run_json
+from forks import load_templates
 from virnucpro import cli
 from virnucpro.report import page
 
@@ -89,6 +90,7 @@ def check(folder: Path, out: Path, expected: dict[str, bytes], steps: str) -> No
 def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> None:
     interruptible()
     page.SCRIPTS = ()
+    load_templates()
     gc.freeze()
     ended = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     # With --force the folder holds another run before.

@@ -131,12 +131,20 @@ def begin(asked: int) -> None:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
+def load_templates() -> None:
+    """Compiles the templates of the page, which takes longer than a small run."""
+    from virnucpro.report.page import environment
+
+    for name in environment().list_templates(["html"]):
+        environment().get_template(name)
+
+
 if __name__ == "__main__":
     import numpy.ma  # noqa: F401
 
     import virnucpro.classifiers.kmer
-    import virnucpro.report.page
     import virnucpro.run.predict  # noqa: F401
 
+    load_templates()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))

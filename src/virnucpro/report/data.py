@@ -1,17 +1,17 @@
 """The data that the script draws, as JSON of bounded size."""
 
+import json
 from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, STATUS_NAMES
-from virnucpro.report.html import as_json, visible
+from virnucpro.report.names import short
 from virnucpro.report.runs import BINS, Run, Scores
 from virnucpro.report.shown import Shown
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import typical_nt
 
-LONGEST_NAME = 100
 MOST_TABLE_BYTES = 2_000_000
 
 
@@ -24,12 +24,6 @@ def data_of(runs: Sequence[Run]) -> dict[str, Any]:
         "statuses": [name.replace("_", " ") for name in STATUS_NAMES],
         "runs": [_run(run, MOST_TABLE_BYTES // len(runs)) for run in runs],
     }
-
-
-def short(name: str) -> str:
-    """A name that does not fill the page."""
-    name = visible(name)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _run(run: Run, most_bytes: int) -> dict[str, Any]:
@@ -77,7 +71,7 @@ def _fitting(shown: Sequence[Shown], most_bytes: int) -> list[Shown]:
     for s in sorted(
         shown, key=lambda s: (-s.row.p_virus if s.row.p_virus >= 0 else 1.0, s.ordinal)
     ):
-        size += len(as_json(short(s.row.contig))) + 64
+        size += len(json.dumps(short(s.row.contig))) + 64
         if size > most_bytes:
             break
         kept.append(s)

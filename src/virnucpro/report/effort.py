@@ -1,17 +1,23 @@
 """The effort of a run: time and memory."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from virnucpro.report.html import Html
-from virnucpro.report.html import element as h
-from virnucpro.report.pieces import row, section
 from virnucpro.report.quantities import duration, several, size
 from virnucpro.report.runs import Run
 
 
-def effort(run: Run) -> Html | None:
-    """The section; None where run.json tells no time."""
+class Effort(NamedTuple):
+    """Seconds of each part of a run and of all, and facts besides; whole_s: the parts' sum."""
+
+    parts: dict[str, float]
+    whole_s: float
+    total_s: float
+    facts: list[str]
+
+
+def effort_of(run: Run) -> Effort | None:
+    """Return the effort of a run; None where run.json tells no time."""
     timings = dict(run.document.get("timings") or {})
     total = timings.pop("total_s", None)
     if total is None:
@@ -25,25 +31,11 @@ def effort(run: Run) -> Html | None:
     }
     busy = parts["reading, cutting and keeping chunks"] + scoring
     parts["other"] = max(total - sum(parts.values()), 0.0)
-    whole = sum(parts.values()) or 1
-
-    def line(seconds: float) -> Html:
-        return h("span", style=f"width:{100 * seconds / whole:.1f}%", class_="fill-ink")
-
-    rows = [
-        row(name, h("td", duration(seconds)), h("td", line(seconds), class_="line"))
-        for name, seconds in parts.items()
-    ]
-    foot = row("all", h("td", duration(total)), h("td"))
     facts = [*_speed(run, busy), *_memory(run.document.get("memory") or {})]
     if timings:
         also = (f"{_words(name, '_s')} {duration(s)}" for name, s in timings.items())
         facts.append(f"of these times: {', '.join(also)}")
-    return section(
-        "Time and memory",
-        h("table", h("tbody", *rows), h("tfoot", foot), class_="sum effort"),
-        h("p", "; ".join(facts), ".", class_="aside") if facts else None,
-    )
+    return Effort(parts, sum(parts.values()) or 1, total, facts)
 
 
 def _speed(run: Run, busy_s: float) -> Iterator[str]:

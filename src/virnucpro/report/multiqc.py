@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from virnucpro.report.html import visible
+from virnucpro.report.names import visible
 from virnucpro.report.runs import Run
 
 _HEADERS: dict[str, dict[str, Any]] = {

@@ -26,6 +26,18 @@ def share_of(part: int, whole: int) -> str:
     return percent(part / whole) if whole else NOTHING
 
 
+def of_hundred(share: float | None) -> str:
+    """A share as a number of a hundred."""
+    if share is None:
+        return NOTHING
+    return f"{100 * share:.1f}" if 100 * share < 0.95 else f"{100 * share:.0f}"
+
+
+def number(value: float) -> str:
+    """A whole number."""
+    return f"{value:,.0f}"
+
+
 def several(number: int, thing: str) -> str:
     """A number of things."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

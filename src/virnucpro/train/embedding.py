@@ -124,8 +124,7 @@ def embed_contigs(
     with _opened(folder, width) as file:
         blocks = blocks_of(_plain(contigs), chunk_nt, block_nt)
         for block, row, frame in _placed(blocks, base, encoders, file):
-            ordinal = np.array([record.ordinal for record in block.records], np.int64)
-            contig_parts.append(ordinal[block.rows.record[row]])
+            contig_parts.append(block.records.ordinal[block.rows.record[row]])
             chunk_parts.append(done + row)
             frame_parts.append(frame)
             done += len(block.rows)
