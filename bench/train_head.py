@@ -1,17 +1,19 @@
 """Memory and speed of `train head` on many frames, all of it but the encoders.
 
-    python bench/train_head.py --work FOLDER [--frames 1000000] [--recipe published] [--epochs 1]
+    python bench/train_head.py --work FOLDER [--frames 1000000] [--recipe published] [--zeros]
 
 Writes a training set of made chunks with one open frame each, reads it as the command does, puts
 random features of the published width where the encoders would put theirs, and fits the head on
-them. A second call with the same folder goes on from there. Prints the seconds of each part and the
-largest resident size of the process.
+them. A second call with the same folder goes on from there. With --zeros the features are those of
+a file without content, which takes neither disk nor time to make. Prints the seconds of each part
+and the largest resident size of the process.
 """
 
 import argparse
 import gzip
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from virnucpro.classifiers.open_frames import FrameEncoders
 from virnucpro.devices.machine import use_threads
 from virnucpro.devices.memory import peak_memory_bytes
 from virnucpro.frames import open_frames_of
-from virnucpro.measure.labels import read_two_sided
+from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.progress import Silent
 from virnucpro.train import embedding, head_fit
 from virnucpro.train.head_settings import HeadSettings
@@ -67,6 +69,18 @@ def made_features(block: Block, _: FrameEncoders) -> tuple[np.ndarray, np.ndarra
     return features, frames.chunk.astype(np.int64), frames.frame.astype(np.int64)
 
 
+def no_features(contigs: Sequence[LabelledContig], *others: object) -> embedding.Embedded:
+    """One frame of zeros for each contig. others: of embed_contigs, of which the folder is used."""
+    folder = others[3]
+    assert isinstance(folder, Path)
+    folder.mkdir(parents=True, exist_ok=True)
+    place, path = np.arange(len(contigs)), folder / embedding.FEATURES
+    with path.open("wb") as file:
+        file.truncate(4 * sum(WIDTHS) * len(contigs))
+    rows = embedding.FeatureRows(path, len(contigs), sum(WIDTHS))
+    return embedding.Embedded(rows, place, place, np.zeros_like(place), np.ones_like(place))
+
+
 def made_encoder(width: int) -> SimpleNamespace:
     """What is asked of an encoder beside its embeddings."""
     return SimpleNamespace(
@@ -85,11 +99,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--recipe", choices=("adam", "published"), default="published")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--hidden", type=int, default=512, help="fewer take less time")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--zeros", action="store_true", help="write no features")
     asked = parser.parse_args()
     use_threads(asked.threads)
-    print(" ".join(sys.argv), "|", platform.machine(), torch.get_num_threads(), "threads")
+    print(
+        " ".join(sys.argv), "|", platform.machine(), torch.get_num_threads(), "threads", flush=True
+    )
     embedding._embedded = made_features
+    if asked.zeros:
+        head_fit.embed_contigs = no_features
     head_fit.encoder_sums = lambda name: {name: name}
     clock = perf_counter()
 
@@ -114,7 +134,7 @@ def main() -> None:
             if note.startswith("loss"):
                 tell(note)
 
-    settings = chosen(chunk_nt=CHUNK_NT, epochs=asked.epochs)
+    settings = chosen(chunk_nt=CHUNK_NT, epochs=asked.epochs, hidden=asked.hidden)
     pair = [made_encoder(width) for width in WIDTHS]
     fit = head_fit.fit_head(data.contigs, settings, *pair, asked.work / "state", Told(), {})
     sizes = (asked.work / "state" / embedding.FEATURES).stat().st_size / 1e9
