@@ -357,6 +357,10 @@ NEEDING_MORE = {
     "--fdr",
     "--host",
     "--negatives",
+    "--prescreen",
+    "--prescreen-recall",
+    "--prescreen-threshold",
+    "--genetic-code",
 }
 
 

@@ -212,6 +212,17 @@ def test_origins_choose_the_hosts_of_the_worst_null():
     assert q[0] < q[1] < q[2]
 
 
+def test_records_that_ended_before_the_network_may_be_of_any_host():
+    """Their groups are zeros: logarithms of 1, which speak for none."""
+    negatives = {"bacteria": [[], [-2.0] * 200], "human": [[], [9.0] * 200]}
+    calibration = a_calibration(negatives, origin=ORIGIN)
+    finished = with_groups([contig(0.9), contig(0.1)], [(0.05, 0.9, 0.05), (1.0, 1.0, 1.0)])
+    judge = judge_of(finished, RULE, CHUNK_NT, calibration, Question(), 0.8)
+    found = judge.contigs(next(summed(finished, RULE)))
+    assert [judge.origins[i] for i in found.origin] == ["bacteria", ""]
+    assert judge.discovery.null == "null: the worst of bacteria, human"
+
+
 @pytest.mark.parametrize(
     ("calibration", "question", "message"),
     [

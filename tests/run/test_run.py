@@ -518,6 +518,12 @@ OPTIONS = {
         "max_length": 7,
         "max_records": 9,
     },
+    "scoring": {
+        "prescreen": "kmer-500",
+        "prescreen_recall": 0.9,
+        "prescreen_threshold": 0.1,
+        "genetic_code": "auto",
+    },
     "compute": {
         "gpus": "none",
         "workers": 2,
