@@ -536,7 +536,7 @@ def test_the_overview_of_several_runs_marks_those_to_beware_of_and_says_why(tmp_
     assert "3. lake: 1 record could not be processed. C.failed.tsv lists them" in overview
     assert "4. lake: D.run.json is missing." in overview
     bare = parsed(remake([tmp_path], tmp_path / "bare.html", paths=False))
-    assert "2. lake: This run failed. What ended it is in run.json." in bare.text
+    assert "2. lake: This run failed. The reason is in run.json." in bare.text
     assert "/data/in.fa.gz" not in bare.text
 
 

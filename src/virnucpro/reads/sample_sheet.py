@@ -133,7 +133,7 @@ def _wrong_cells(cells: list[str], seen: Mapping[str, int]) -> Iterator[str]:
         yield "column path: it is empty"
     for column, named in (("path", file), ("mates", mates)):
         if named == "-":
-            yield f"column {column}: standard input cannot be in a sheet"
+            yield f"column {column}: must be a file, and - is standard input"
         elif "\0" in named:
             yield f"column {column}: {named!r} cannot name a file"
         elif named:
