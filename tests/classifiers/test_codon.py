@@ -15,6 +15,7 @@ from virnucpro.classifiers.codon import (
     _turned,
     canonical_codes,
     codon_network,
+    convolved_as_product,
     frame_codons,
     load_codon_network,
     padded_codons,
@@ -220,17 +221,17 @@ def test_attention_that_this_version_does_not_know_is_refused():
 
 def test_positions_are_turned_as_a_plain_rotation_does():
     generator = torch.Generator().manual_seed(1)
-    qkv_RT3HD = torch.randn(2, 5, 3, 2, 6, generator=generator, dtype=torch.float64)
-    expected = qkv_RT3HD.clone()
+    qk_RT2HD = torch.randn(2, 5, 2, 2, 6, generator=generator, dtype=torch.float64)
+    expected = qk_RT2HD.clone()
     for t in range(5):
         for pair in range(2):
             angle = t * 100.0 ** (-pair / 2)
             turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-            both = qkv_RT3HD[:, t, :2, :, [pair, pair + 2]]
-            expected[:, t, :2, :, [pair, pair + 2]] = both @ turn.T
-    torch.testing.assert_close(_turned(qkv_RT3HD.clone(), 4), expected)
+            both = qk_RT2HD[:, t, :, :, [pair, pair + 2]]
+            expected[:, t, :, :, [pair, pair + 2]] = both @ turn.T
+    torch.testing.assert_close(_turned(qk_RT2HD.clone(), 4), expected)
     with torch.no_grad():
-        torch.testing.assert_close(_turned(qkv_RT3HD.clone(), 4), expected)
+        torch.testing.assert_close(_turned(qk_RT2HD.clone(), 4), expected)
 
 
 def test_a_network_with_positions_tells_the_order_of_what_lies_far_apart():
@@ -263,3 +264,14 @@ def test_a_second_head_names_groups_and_changes_no_score(tmp_path):
     assert plain_outputs.group.shape == (4, 0)
     assert "groups" not in without.part()
     assert torch.equal(plain_outputs.p_virus, network.outputs(codons).p_virus)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(5, 1, 2), (2, 2, 0), (3, 1, 1)])
+def test_a_convolution_is_one_matrix_product(kernel, stride, padding):
+    torch.manual_seed(1)
+    convolution = torch.nn.Conv2d(8, 12, (1, kernel), (1, stride), (0, padding)).double()
+    x = torch.randn(3, 8, 6, 20, dtype=torch.float64).to(memory_format=torch.channels_last)
+    found = convolved_as_product(x, convolution)
+    assert found.shape == convolution(x).shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(found, convolution(x), atol=1e-12)
