@@ -30,7 +30,7 @@ from virnucpro.encoders.attention import (
     observing,
     why_not,
 )
-from virnucpro.encoders.copies import SLOTS, Staging
+from virnucpro.encoders.copies import SLOTS, CopyBuffers
 from virnucpro.encoders.kernels import rows as rowwise
 from virnucpro.errors import OutOfMemory, SettingsError
 from virnucpro.run.predict import predict
@@ -216,7 +216,7 @@ def test_room_that_work_under_way_writes_to_is_waited_for():
     The allocator gives freed room again at once, while the device may still write to it.
     """
     ids_BT = np.arange(4096, dtype=np.int64).reshape(64, 64)
-    Staging(CUDA, 4096, pinned=True, streams=True)  # to page-lock memory waits for the device
+    CopyBuffers(CUDA, 4096, pinned=True, streams=True)  # to page-lock memory waits for the device
     for streams in (True, True, False):  # the first loads kernels, which waits, too
         held = [torch.empty(4096, dtype=torch.int64, device=CUDA) for _ in range(SLOTS)]
         torch.cuda.synchronize()
@@ -225,19 +225,19 @@ def test_room_that_work_under_way_writes_to_is_waited_for():
             room.fill_(-1)
         places = {room.data_ptr() for room in held}
         del held, room
-        staging = Staging(CUDA, 4096, pinned=True, streams=streams)
-        assert places & {slot.there.data_ptr() for slot in staging._slots}
+        buffers = CopyBuffers(CUDA, 4096, pinned=True, streams=streams)
+        assert places & {slot.there.data_ptr() for slot in buffers._slots}
         for _ in range(SLOTS):
-            with staging.sent(ids_BT) as there_BT:
+            with buffers.sent(ids_BT) as there_BT:
                 assert np.array_equal(there_BT.clone().cpu().numpy(), ids_BT)
 
 
 def test_a_buffer_is_not_written_while_it_is_computed_with():
     """TRAP N12."""
-    staging = Staging(CUDA, 4096, pinned=True, streams=True)
+    buffers = CopyBuffers(CUDA, 4096, pinned=True, streams=True)
     found = []
     for turn in range(3 * SLOTS):
-        with staging.sent(np.full((64, 64), turn, np.int64)) as there_BT:
+        with buffers.sent(np.full((64, 64), turn, np.int64)) as there_BT:
             torch.cuda._sleep(20_000_000)
             found.append(there_BT.clone())
     assert [int(there.unique()) for there in found] == list(range(3 * SLOTS))

@@ -122,11 +122,11 @@ def hidden_calls(marker) -> dict[str, tuple[bytes, str]]:
         ),
         "slots": (
             b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81N}\x86b.",
-            "a state that is no plain dict",
+            "a state that is not a plain dict",
         ),
         "setstate": (
             b"\x80\x02ctorch._utils\n_rebuild_parameter\n}b.",
-            "a state that is no plain dict",
+            "a state that is not a plain dict",
         ),
         "calling a class": (
             b"\x80\x02ctorch.nn.modules.linear\nLinear\n)R.",

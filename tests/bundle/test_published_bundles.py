@@ -289,7 +289,7 @@ def broken_copy(published: Path, folder: Path, name: str, data: bytes | None) ->
         ("dnabert_s/pytorch_model.bin", "pytorch_model.bin: it has another sha256"),
         ("dnabert_s/tokenizer.json", "tokenizer.json: it has another sha256"),
         ("esm2/pytorch_model-00002-of-00002.bin", "00002.bin: it has another sha256"),
-        ("esm2/config.json", "config.json: it is not the published one: it is no JSON object"),
+        ("esm2/config.json", "config.json: it is not the published one: it is not a JSON object"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(published, catalogue, command, tmp_path, name, words):

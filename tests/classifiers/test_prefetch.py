@@ -496,5 +496,5 @@ def test_how_many(kind, gpus, cpus, wish, workers):
 
 
 def test_fewer_than_none_are_refused():
-    with pytest.raises(SettingsError, match="-1 workers"):
+    with pytest.raises(SettingsError, match="must be 0 or more, got -1"):
         workers_for("cpu", 0, 4, -1)

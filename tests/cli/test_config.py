@@ -96,25 +96,25 @@ def test_a_run_from_a_file_alone(tmp_path, monkeypatch):
 
 
 WRONG = {
-    "treshold = 1": "'treshold' is no option of this command; `virnucpro config` writes a file",
-    "config = 'x'": "'config' is no option",
-    "model-type = 500": "'model-type' is no option",
-    "threshold = 'high'": "threshold: 'high' is no number from 0 to 1, as 0.5",
-    "threshold = 3": "threshold: 3 is no number from 0 to 1, as 0.5",
+    "treshold = 1": "unknown option 'treshold'; `virnucpro config` writes a file with all options",
+    "config = 'x'": "unknown option 'config'",
+    "model-type = 500": "unknown option 'model-type'",
+    "threshold = 'high'": "threshold: 'high' is not a number from 0 to 1, such as 0.5",
+    "threshold = 3": "threshold: 3 is not a number from 0 to 1, such as 0.5",
     "threads = true": "threads must be a value, not true or false.",
     "force = 1": "force must be true or false.",
     "tables = ['gz']": "tables must be one value.",
     "tables = 'zip'": "tables: 'zip' is not one of 'plain', 'gz'.",
     "inputs = 'in.fa'": "inputs must be a list.",
-    "mates = 5": "mates: 5 is no path; put it in quotes.",
-    "reference = 5.5": "reference: 5.5 is no path; put it in quotes.",
-    "inputs = ['in.fa', 5]": "inputs: 5 is no path; put it in quotes.",
-    "max-records = 2.7": "max-records: 2.7 is no whole number.",
-    "cache-clear-interval = 2.0": "cache-clear-interval: 2.0 is no whole number.",
-    "[predict]\nthreads = 1": "'predict' is no option",
-    "threads = ": "this is no TOML: Invalid value (at line 1, column 11); `virnucpro config",
+    "mates = 5": "mates must be a path in quotes, got 5.",
+    "reference = 5.5": "reference must be a path in quotes, got 5.5.",
+    "inputs = ['in.fa', 5]": "inputs must be a path in quotes, got 5.",
+    "max-records = 2.7": "max-records must be a whole number, got 2.7.",
+    "cache-clear-interval = 2.0": "cache-clear-interval must be a whole number, got 2.0.",
+    "[predict]\nthreads = 1": "unknown option 'predict'",
+    "threads = ": "not TOML: Invalid value (at line 1, column 11); `virnucpro config",
     "mates = ''": "mates: it is empty; is a shell variable unset?",
-    "threshold = nan": "threshold: nan is no number from 0 to 1, as 0.5",
+    "threshold = nan": "threshold: nan is not a number from 0 to 1, such as 0.5",
 }
 
 
@@ -186,7 +186,7 @@ def test_an_unset_variable_is_not_the_current_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", [["predict", "in.fa", "-o", "run"], ["evaluate", "mini-500"]])
 def test_a_threshold_is_a_number_from_0_to_1(command, share):
     said = refused(*command, f"--threshold={share}")
-    assert f"'--threshold': '{share}' is no number from 0 to 1, as 0.5" in said
+    assert f"'--threshold': '{share}' is not a number from 0 to 1, such as 0.5" in said
 
 
 def test_a_file_in_the_place_of_a_command(tmp_path, monkeypatch):

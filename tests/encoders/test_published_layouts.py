@@ -341,10 +341,10 @@ def test_files_of_other_kinds(tmp_path):
     torch.save([torch.zeros(2)], path)
     assert "holds a list, not weights by their names" in refused(path)
     torch.save({"epoch": 3, "state": {"a": torch.zeros(1)}}, path)
-    assert "epoch, state in it are no weights" in refused(path)
+    assert "epoch, state in it are not weights" in refused(path)
     for strange in (torch.eye(3).to_sparse(), torch.zeros(3, device="meta")):
         torch.save({"a": torch.zeros(1), "strange\n": strange}, path)
-        assert "'strange\\n' in it are no weights" in refused(path)
+        assert "'strange\\n' in it are not weights" in refused(path)
     torch.save({"a": torch.zeros(1)}, path)
     assert "holds no config of an encoder" in refused(path)
 
@@ -404,7 +404,7 @@ def test_shards_elsewhere(tensors, tmp_path, shard):
     found["weight_map"]["embed_tokens.weight"] = shard
     index.write_text(json.dumps(found))
     said = refused(folder)
-    assert f"names the shard {shard!r}, which is no plain name of a file beside it" in said
+    assert f"names the shard {shard!r}, not the plain name of a file beside it" in said
 
 
 def test_indexes_that_are_none(tensors, tmp_path):

@@ -487,12 +487,12 @@ def test_results_of_runs_in_a_folder_are_no_input(tmp_path, bundle):
         "predict", "reads/a.fa", "reads/run", "-o", "o", "--bundle", bundle, cwd=tmp_path
     )
     assert done.code == 0
-    assert "reads/run: this folder holds but a run of virnucpro, whose results are no" in done.err
+    assert "reads/run: this folder holds a run of virnucpro, and its results are not" in done.err
     assert [i["path"] for i in run_json(tmp_path / "o")["inputs"]] == ["reads/a.fa"]
     for folder in ("reads/run", "o"):
         done = virnucpro("predict", folder, "-o", "p", "--bundle", bundle, cwd=tmp_path)
         assert done.code == 1
-        assert done.error.startswith(f"{folder}: this folder holds but a run of virnucpro")
+        assert done.error.startswith(f"{folder}: this folder holds a run of virnucpro")
     done = virnucpro("predict", "o/viral.fasta", "-o", "p", "--bundle", bundle, cwd=tmp_path)
     assert done.code == 0
 
@@ -562,7 +562,7 @@ def test_all_that_is_wrong_is_said_before_anything_is_scored(tmp_path, bundle):
     done = virnucpro(*arguments, cwd=tmp_path)
     assert done.code == 1
     for words in (
-        "text, line 1: this is no FASTA",
+        "text, line 1: not FASTA",
         "protein.fa, line 2: record 1 (p) holds the letter 'L'",
         "late.fa, line 182: record 91 (x) holds the letter '!'",
         "packed.7z: this is a binary file",
@@ -582,7 +582,7 @@ def test_all_that_is_wrong_is_said_before_anything_is_scored(tmp_path, bundle):
         "no.fa: cannot",
         "none: there is no file",
         "nor.fa: cannot",
-        "text, line 1: this",
+        "text, line 1: not FASTA",
     ):
         assert words in done.error
     assert "good.fa: this file was named twice, also as good.fa" in done.error
@@ -602,7 +602,7 @@ def test_what_comes_beside_a_pipe_is_looked_at(tmp_path, bundle):
     (tmp_path / "text").write_bytes(b"hello\n")
     arguments = ("predict", "-", "text", "-o", "run", "--bundle", bundle)
     done = virnucpro(*arguments, cwd=tmp_path, input=fasta(READS))
-    assert (done.code, done.error.startswith("text, line 1: this is no FASTA")) == (1, True)
+    assert (done.code, done.error.startswith("text, line 1: not FASTA")) == (1, True)
     assert run_json(tmp_path / "run")["inputs"][0]["records"] == 0
 
 
@@ -904,7 +904,7 @@ def test_a_sheet_ends_with_the_worst_of_its_codes_and_runs_all(tmp_path, bundle)
         for name in rows:
             status = {"none": "failed", "partly": "partial"}.get(name, "complete")
             assert run_json(tmp_path / f"out{code}" / name)["status"] == status
-    assert "virnucpro: sample none: none, line 1: this is no FASTA" in done.err
+    assert "virnucpro: sample none: none, line 1: not FASTA" in done.err
 
 
 def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
@@ -946,7 +946,7 @@ def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
         ("sample\tpath\na/b\tx.fa\n", "column sample: 'a/b' cannot name a folder"),
         ("sample\tpath\na\tx.fa\tx.fa\n", "line 2: 3 columns, but the header has 2"),
         ("sample\tpath\tmates\na\tx.fa\tno.fa\n", "line 2: column mates: no.fa: cannot be read"),
-        ("sample\tpath\na\t-\n", "line 2: column path: standard input cannot be in a sheet"),
+        ("sample\tpath\na\t-\n", "line 2: column path: must be a file, and - is standard input"),
     ],
 )
 def test_mistakes_in_a_sheet(tmp_path, monkeypatch, text, words):

@@ -194,9 +194,9 @@ BARE_SAMS = [
 @pytest.mark.parametrize(
     ("data", "line", "words"),
     [
-        (b"ACGT\n", 1, "this is no FASTA"),
-        (b"\n\nACGT\n>a\nA\n", 3, "this is no FASTA"),
-        (b";old comment\n>a\nA\n", 1, "this is no FASTA"),
+        (b"ACGT\n", 1, "not FASTA"),
+        (b"\n\nACGT\n>a\nA\n", 3, "not FASTA"),
+        (b";old comment\n>a\nA\n", 1, "not FASTA"),
         (b"ACGT\n", 1, "; these are letters without a name: put a line '>NAME' before them"),
         (b"#c\nid,seq\na,ACGT\n", 2, "; this looks like a table: export its sequences"),
         (b"id\tseq\na\tACGT\n", 1, "; this looks like a table: export its sequences"),

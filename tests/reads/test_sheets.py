@@ -6,10 +6,10 @@ import pytest
 
 from command import dna, fasta
 from virnucpro.errors import InputError
-from virnucpro.reads.sample_sheet import Sample, read_sheet
+from virnucpro.reads.sample_sheet import SheetRow, read_sheet
 
 PLAIN = "sample\tpath\nlake\tone.fa\nsea\ttwo.fa\n"
-READ = [Sample("lake", Path("one.fa")), Sample("sea", Path("two.fa"))]
+READ = [SheetRow("lake", Path("one.fa")), SheetRow("sea", Path("two.fa"))]
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def sheet(data: str | bytes) -> list[Sample]:
+def sheet(data: str | bytes) -> list[SheetRow]:
     path = Path("sheet.tsv")
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     return read_sheet(path)
@@ -57,7 +57,7 @@ def test_text_in_the_encoding_of_a_country_is_refused(here):
 def test_quotes_within_a_cell_stay(here):
     Path('a"b".fa').write_bytes(b">a\nACGT\n")
     (found,) = sheet('sample\tpath\nla"ke\ta"b".fa\n')
-    assert found == Sample('la"ke', Path('a"b".fa'))
+    assert found == SheetRow('la"ke', Path('a"b".fa'))
     (found,) = sheet('sample\tpath\nlake\t"a""b"".fa"\n')
     assert found.path == Path('a"b".fa')
 
@@ -65,7 +65,7 @@ def test_quotes_within_a_cell_stay(here):
 def test_a_home_is_where_the_shell_has_it(here, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     found = sheet("sample\tpath\tmates\nlake\t~/one.fa\t~/two.fa\n")
-    assert found == [Sample("lake", here / "one.fa", here / "two.fa")]
+    assert found == [SheetRow("lake", here / "one.fa", here / "two.fa")]
     Path("~nobody-here").write_bytes(b">a\nACGT\n")
     assert sheet("sample\tpath\nlake\t~nobody-here\n")[0].path == Path("~nobody-here")
 

@@ -42,7 +42,7 @@ def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):
     assert worth["sentence"] in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "<h2>Expected mistakes</h2>" in text
     for at in worth["by_threshold"]:
-        assert f">{at['called']:,}</td>" in text
+        assert f"<td>{at['called']:,}</td><td>{at['wrong']:,.0f}</td>" in text
     assert "if 30.0\N{NO-BREAK SPACE}% of the records are viral" in text
     assert "low complexity" in text
     assert 'class="null"' in text

@@ -110,7 +110,7 @@ def test_mates_of_other_names_in_two_files(tmp_path):
     with pytest.raises(StreamBroken) as caught:
         got.extend(contig.name for contig in source.contigs())
     assert got == [f"t{i}/{mate}" for i in range(7) for mate in (1, 2)]
-    said = f"r_1.fq: record 8 (t7/1) and record 8 (t8/2) of {tmp_path}/r_2.fq are no mates"
+    said = f"r_1.fq: record 8 (t7/1) and record 8 (t8/2) of {tmp_path}/r_2.fq are not mates"
     assert said in str(caught.value)
 
 
@@ -131,7 +131,7 @@ def test_files_that_are_not_interleaved_keep_what_came_before(tmp_path, bundle):
     path.write_bytes(fastq([*PAIRED[:10], *PAIRED[11:]]))
     outcome = predict(path, bundle, tmp_path / "run", pairs="interleaved")
     assert (outcome.exit_code, outcome.status) == (1, "failed")
-    assert "record 11 (t5) and record 12 (t6) are no mates by their names" in str(outcome.error)
+    assert "record 11 (t5) and record 12 (t6) are not mates by their names" in str(outcome.error)
     assert len(table(tmp_path / "run" / "contigs.tsv")) == 10
     assert len(table(tmp_path / "run" / "pairs.tsv")) == 5
     path.write_bytes(fastq(PAIRED[:11]))

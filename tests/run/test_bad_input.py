@@ -104,8 +104,8 @@ def test_an_empty_file_gives_empty_tables(predict, tmp_path, name, data):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"hello\nworld\n", "in.fa, line 1: this is no FASTA: a line that begins with '>'"),
-        (b"@r1\nACGT\n-\nIIII\n", "in.fa, line 3: this is no FASTQ: the third line"),
+        (b"hello\nworld\n", "in.fa, line 1: not FASTA: a line that begins with '>'"),
+        (b"@r1\nACGT\n-\nIIII\n", "in.fa, line 3: not FASTQ: the third line"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "this is a binary file"),
         (b">ok\nACGT\n>p1 kinase\nMKV\nLEFPQ\n", "line 5: record 2 (p1) holds the letter 'L'"),
         (b">ok\nACGT\n>p1\nMKV\nLEFPQ\n", "looks like protein"),

@@ -20,16 +20,20 @@ def crash_trials():
         yield module
 
 
+# Of the first 18 these have among them every kind of moment, signal, end and damage.
+SEEDS = (1, 3, 5, 9, 10, 11, 14, 15)
+
+
 @pytest.mark.parametrize(
-    ("names", "trials", "scale"),
+    ("names", "seeds", "scale"),
     [
-        pytest.param(("kmer two inputs", "kmer journal"), 18, 0.5, id="kmer"),
-        pytest.param(("mini",), 2, 0.3, id="mini", marks=pytest.mark.slow),
+        pytest.param(("kmer two inputs", "kmer journal"), SEEDS, 0.5, id="kmer"),
+        pytest.param(("mini",), (0, 1), 0.3, id="mini", marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_random_and_started_again(crash_trials, tmp_path, names, trials, scale):
+def test_killed_at_random_and_started_again(crash_trials, tmp_path, names, seeds, scale):
     """TRAP D4, R5."""
     choices = crash_trials.scenes(tmp_path, names, scale, warm=False)
-    ended = crash_trials.run_trials(range(trials), choices, tmp_path, jobs=2, loud=False)
-    assert len(ended) == trials
+    ended = crash_trials.run_trials(seeds, choices, tmp_path, jobs=2, loud=False)
+    assert len(ended) == len(seeds)
     assert "\n".join(crash_trials.told(found) for found in ended if found.wrong) == ""

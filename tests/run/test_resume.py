@@ -49,7 +49,6 @@ _CLEAN: dict[tuple, dict[str, bytes]] = {}
 def here(tmp_path, monkeypatch) -> Path:
     """A working directory with an input of some blocks, a bundle, and an undisturbed run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SUPPORT), *sys.path]))
     made_bundle(tmp_path / "km", block_nt=BLOCK_NT)
     (tmp_path / "in.fa").write_bytes(fasta(RECORDS))
     return tmp_path

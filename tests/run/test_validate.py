@@ -149,7 +149,7 @@ def test_it_reads_pairs_and_limits_as_predict_does(tmp_path, bundle):
     assert done.out.startswith("r_1.fa and r_2.fa, sample r\n")
     assert "  pairs    40\n" in done.out
     done = virnucpro("validate", "r_1.fa", "--interleaved", "--bundle", bundle, cwd=tmp_path)
-    assert (done.code, "are no mates by their names" in done.error) == (1, True)
+    assert (done.code, "are not mates by their names" in done.error) == (1, True)
     done = virnucpro("validate", "r_1.fa", "--interleaved", "--unpaired", cwd=tmp_path)
     assert (done.code, "contradict each other" in done.err) == (2, True)
 

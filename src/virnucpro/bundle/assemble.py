@@ -78,7 +78,7 @@ def wrong_fields(known: KnownEncoder, path: Path) -> list[str]:
     except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
-        return ["it is no JSON object"]
+        return ["it is not a JSON object"]
     if "embed_dim" in config and "embed_dim" not in known.config:
         return ["it has embed_dim, a field of another layout"]  # whose fields would be read instead
     return [

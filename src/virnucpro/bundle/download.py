@@ -70,7 +70,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ModelFile:
     """A file of a published model.
 
     name: for a person. target: where it goes. inside: where a bundle made with --to has it. hub:
@@ -87,12 +87,12 @@ class Wanted:
     fault: Callable[[Path], str]
 
 
-def _wanted(known: Known, places: Placed) -> Iterator[Wanted]:
+def _wanted(known: Known, places: Placed) -> Iterator[ModelFile]:
     head, at = known.head, places.bundle / PICKLE
-    yield Wanted(head.file, at, PICKLE, head.url, None, None, partial(_head_fault, known))
+    yield ModelFile(head.file, at, PICKLE, head.url, None, None, partial(_head_fault, known))
     for encoder in known.encoders:
         for file in encoder.files:
-            yield Wanted(
+            yield ModelFile(
                 f"{encoder.repository} {file.name}",
                 places.folder(encoder) / file.name,
                 f"{encoder.part}/{file.name}",
@@ -134,14 +134,14 @@ def _names_shards(encoder: KnownEncoder, path: Path) -> bool:
 class Origin(Protocol):
     """The source of the files of a published model."""
 
-    def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
+    def bring(self, wanted: ModelFile, part: Path, progress: Progress) -> None:
         """Put a file at part; whoever asks checks it."""
 
 
 class Network:
     """The addresses of the catalogue; files that the hub's cache has are copied."""
 
-    def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
+    def bring(self, wanted: ModelFile, part: Path, progress: Progress) -> None:
         """Download it, or copy it. Raises BundleError."""
         hub = wanted.hub
         if hub is not None and hub.is_file() and not wanted.fault(hub):
@@ -156,7 +156,7 @@ class Folder:
 
     path: Path
 
-    def bring(self, wanted: Wanted, part: Path, progress: Progress) -> None:
+    def bring(self, wanted: ModelFile, part: Path, progress: Progress) -> None:
         """Copy it. Raises BundleError where it is missing or another one."""
         file = self.path / wanted.inside
         fault = wanted.fault(file) if file.is_file() else "missing"
@@ -267,9 +267,9 @@ def _part(target: Path) -> Path:
     return target.with_name(target.name + PART)
 
 
-def _missing(known: Known, places: Placed, stages: Watcher) -> dict[Wanted, int]:
+def _missing(known: Known, places: Placed, stages: Watcher) -> dict[ModelFile, int]:
     """Return the files that are missing or damaged, and how many bytes of each are to come."""
-    found: dict[Wanted, int] = {}
+    found: dict[ModelFile, int] = {}
     for wanted in _wanted(known, places):
         if wanted.target.exists():
             if not (fault := wanted.fault(wanted.target)):
@@ -302,7 +302,7 @@ def _check_space(missing: Mapping[Path, int]) -> None:
             )
 
 
-def _bring(wanted: Wanted, origin: Origin, progress: Progress) -> None:
+def _bring(wanted: ModelFile, origin: Origin, progress: Progress) -> None:
     part = _part(wanted.target)
     part.parent.mkdir(parents=True, exist_ok=True)
     try:

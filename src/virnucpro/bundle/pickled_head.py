@@ -282,7 +282,7 @@ def _called(how: str, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: AN
 def _build(target: Any, state: Any) -> None:  # noqa: ANN401
     """Gives a box its state; what an ordered dict carries beside its items is left out."""
     if type(state) is not dict or type(target) not in (_Box, dict):
-        _refuse(f"its pickle gives a {_word(target)} a state that is no plain dict")
+        _refuse(f"its pickle gives a {_word(target)} a state that is not a plain dict")
     if type(target) is _Box:
         target.state = state
 
@@ -301,7 +301,7 @@ def _persistent(what: tuple[Any, ...]) -> Any:  # noqa: ANN401
 
 def _whole(number: Any) -> int:  # noqa: ANN401
     if type(number) is not int or number < 0:
-        raise ValueError("a size that is none")
+        raise ValueError("an invalid size")
     return number
 
 

@@ -56,7 +56,7 @@ def workers_for(device_kind: str, gpus: int, cpus: int, wish: int | None = None)
     """
     if wish is not None:
         if wish < 0:
-            raise SettingsError(f"{wish} workers cannot be; give 0, for none, or more")
+            raise SettingsError(f"--dataloader-workers must be 0 or more, got {wish}")
         return wish
     return max(1, min(cpus // max(1, gpus), MOST_WORKERS)) if device_kind == "cuda" else 0
 

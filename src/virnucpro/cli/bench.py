@@ -10,7 +10,7 @@ from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.values import NAME, FilePath
 
 if TYPE_CHECKING:
-    from virnucpro.measure.speed import Case, Reading
+    from virnucpro.measure.speed import Case, Timing
 
 CASES = "ours, plain, compiled, no streams, not pinned"
 
@@ -118,7 +118,7 @@ def _case(text: str) -> "Case":
     return Case(encoder, by, precision, attention[0] or "auto")
 
 
-def line_of(reading: "Reading") -> str:
+def line_of(reading: "Timing") -> str:
     """Return a reading as a line of the table."""
     case = reading.case
     head = f"{case.encoder:10} {reading.size:5} {case.by:13} {case.precision:9}"

@@ -48,7 +48,7 @@ def read_config(context: click.Context, option: click.Parameter, path: Path | No
         raise InputError(f"cannot be read ({error.strerror}); check --config", path) from error
     except ValueError as error:  # neither TOML nor UTF-8
         raise click.UsageError(
-            f"{path}: this is no TOML: {error}; `virnucpro config > FILE.toml` writes a file of "
+            f"{path}: not TOML: {error}; `virnucpro config > FILE.toml` writes a file of "
             "options, and inputs are named without --config."
         ) from error
     known = settable(context.command)
@@ -56,8 +56,8 @@ def read_config(context: click.Context, option: click.Parameter, path: Path | No
     for key, value in values.items():
         if key not in known:
             raise click.UsageError(
-                f"{path}: {key!r} is no option of this command; `virnucpro config` writes a file "
-                "with all that are."
+                f"{path}: unknown option {key!r}; `virnucpro config` writes a file with all "
+                "options of this command."
             )
         _check(context, path, key, value, known[key])
         inverted = value if not _takes_away(known[key]) else not value
@@ -80,9 +80,9 @@ def _check(
         raise click.UsageError(f"{path}: {key} must be {what}.")
     for one in value if isinstance(value, list) else [value]:
         if isinstance(parameter.type, click.Path) and not isinstance(one, str):
-            raise click.UsageError(f"{path}: {key}: {one!r} is no path; put it in quotes.")
+            raise click.UsageError(f"{path}: {key} must be a path in quotes, got {one!r}.")
         if isinstance(parameter.type, type(click.INT)) and isinstance(one, float):
-            raise click.UsageError(f"{path}: {key}: {one!r} is no whole number.")
+            raise click.UsageError(f"{path}: {key} must be a whole number, got {one!r}.")
     try:
         parameter.type_cast_value(context, value)
     except click.BadParameter as error:
@@ -107,7 +107,7 @@ def as_toml(command: click.Command, values: dict[str, Any]) -> str:
         value = _plain(values[str(parameter.name)])
         if _takes_away(parameter):
             value = not value
-        about = getattr(parameter, "help", None) or "What is classified."
+        about = getattr(parameter, "help", None) or "The files to classify."
         line = f"# {key} =\n" if value in (None, []) else tomli_w.dumps({key: value})
         parts.append(f"# {' '.join(about.split())}\n{line}")
     return "\n".join(parts)

@@ -27,7 +27,7 @@ def reading_options(command: Command) -> Command:
         click.option(
             "--max-records",
             type=click.IntRange(min=1),
-            help="Stop after so many records of each input, for a trial.",
+            help="Stop after this many records of each input, for a trial.",
         ),
         click.option(
             "--max-length",

@@ -354,7 +354,7 @@ class _Predict(click.RichCommand):
     type=click.IntRange(min=0),
     default=100,
     show_default=True,
-    help="Empty the CUDA cache every so many batches, for others on the same GPU; 0: never.",
+    help="Empty the CUDA cache after this many batches, for others on the same GPU; 0: never.",
 )
 @click.option(
     "--cuda-streams/--no-cuda-streams",

@@ -45,7 +45,7 @@ class _Share(click.FloatRange):
         except click.BadParameter:
             share = None
         if share is None or share != share:
-            why = f"{value!r} is no number from 0 to 1, as 0.5" if value != "" else EMPTY
+            why = f"{value!r} is not a number from 0 to 1, such as 0.5" if value != "" else EMPTY
             self.fail(why, param, ctx)
         return share
 

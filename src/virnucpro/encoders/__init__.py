@@ -16,7 +16,7 @@ from virnucpro.devices.compute import DEFAULTS, Compute
 from virnucpro.encoders.attention import FLASH_CAPABILITY, HALF, backend_for
 from virnucpro.encoders.cpu import PackedDnabertS, PackedEsm2, can_pack
 from virnucpro.encoders.dnabert_s import DnabertS, dnabert_s_config
-from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Model, Tokenize
+from virnucpro.encoders.encoder import BATCH_TOKENS, Encoder, Network, Tokenize
 from virnucpro.encoders.esm2 import Esm2, check_length, esm2_config
 from virnucpro.encoders.gpu import FusedDnabertS, FusedEsm2
 from virnucpro.encoders.precision import device_of, dtype_of, products
@@ -113,7 +113,7 @@ def esm2_encoder(
     fp8. plain: as in load_esm2. Raises ValueError for a model whose weights were taken before.
     """
     device = _device_of(model)
-    chosen: Model = model
+    chosen: Network = model
     if not plain and _can_fuse(device, model.dtype):
         chosen = FusedEsm2(model, range(len(model.layers) if precision == "fp8" else 0))
     elif not plain and can_pack(device, model.dtype):
@@ -133,7 +133,7 @@ def dnabert_s_encoder(
 ) -> Encoder:
     """A DnabertS where its weights lie, as esm2_encoder."""
     device = _device_of(model)
-    chosen: Model = model
+    chosen: Network = model
     if not plain and _can_fuse(device, model.dtype):
         chosen = FusedDnabertS(model)
     elif not plain and can_pack(device, model.dtype):
@@ -151,7 +151,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 def _encoder(
-    model: Model,
+    model: Network,
     tokenize: Tokenize | None,
     kind: str,
     device: torch.device,

@@ -27,7 +27,7 @@ class _Slot:
     used: torch.cuda.Event
 
 
-class Staging:
+class CopyBuffers:
     """Room for batches of some tokens each, on a CUDA device.
 
     pinned: whether the host's buffers are page-locked; streams: whether copies run on a stream of

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from virnucpro.devices.machine import cpu_has_bf16
 from virnucpro.encoders.attention import Mask, mask_of
-from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
-from virnucpro.encoders.esm2 import Block as Esm2Block
+from virnucpro.encoders.dnabert_s import Layer as DnabertSLayer
 from virnucpro.encoders.esm2 import Esm2, check_length
+from virnucpro.encoders.esm2 import Layer as Esm2Layer
 from virnucpro.encoders.flat import Flat, layers_of, mixed, take_weight
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -92,9 +92,9 @@ class Product:
 
 
 class _Esm2Layer:
-    """One block of Esm2."""
+    """A layer of Esm2."""
 
-    def __init__(self, block: Esm2Block) -> None:
+    def __init__(self, block: Esm2Layer) -> None:
         self.heads = block.heads
         self.attention_norm, self.ffn_norm = block.attention_norm, block.ffn_norm
         self.qkv = _paired(block.qkv, block.heads)
@@ -119,7 +119,7 @@ class PackedEsm2(nn.Module, Flat[Esm2]):
     def __init__(self, model: Esm2) -> None:
         super().__init__()
         self.model = model
-        self.layers = [_Esm2Layer(block) for block in layers_of(model.layers, Esm2Block)]
+        self.layers = [_Esm2Layer(block) for block in layers_of(model.layers, Esm2Layer)]
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         """Raises ValueError for more than 1024 residues."""
@@ -139,9 +139,9 @@ class PackedEsm2(nn.Module, Flat[Esm2]):
 
 
 class _DnabertSLayer:
-    """One block of DnabertS; its gated product is two, the second times the first."""
+    """A layer of DnabertS; its gated product is two, the second times the first."""
 
-    def __init__(self, block: DnabertSBlock) -> None:
+    def __init__(self, block: DnabertSLayer) -> None:
         self.heads = block.heads
         self.attention_norm, self.ffn_norm = block.attention_norm, block.ffn_norm
         gate_FC, value_FC = block.gate.weight.chunk(2)
@@ -167,7 +167,7 @@ class PackedDnabertS(nn.Module, Flat[DnabertS]):
     def __init__(self, model: DnabertS) -> None:
         super().__init__()
         self.model = model
-        self.layers = [_DnabertSLayer(block) for block in layers_of(model.layers, DnabertSBlock)]
+        self.layers = [_DnabertSLayer(block) for block in layers_of(model.layers, DnabertSLayer)]
 
     def forward(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
         _keep_freed()

@@ -57,7 +57,7 @@ def dnabert_s_config(published: Mapping[str, Any]) -> DnabertSConfig:
     )
 
 
-class Block(nn.Module):
+class Layer(nn.Module):
     """x = LN(attention(x) + x), then LN(ffn(x) + x); the stream x is wide, the products are not."""
 
     def __init__(self, config: DnabertSConfig) -> None:
@@ -100,7 +100,7 @@ class DnabertS(nn.Module):
         self.words = nn.Embedding(config.vocabulary, config.width)
         self.types = nn.Embedding(config.token_types, config.width)
         self.norm = WideLayerNorm(config.width, eps=config.eps)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
     @property
     def width(self) -> int:

@@ -20,7 +20,7 @@ from virnucpro.devices.memory import budget_that_fits, clear_cache
 from virnucpro.devices.out_of_memory import fitting
 from virnucpro.encoders.attention import check_backend, observing
 from virnucpro.encoders.batching import token_batches
-from virnucpro.encoders.copies import Staging
+from virnucpro.encoders.copies import CopyBuffers
 from virnucpro.encoders.widened import widened
 from virnucpro.errors import BundleError
 from virnucpro.tokens import Ids, TokenRows, padded
@@ -33,7 +33,7 @@ BATCH_TOKENS = 4096
 WIDE_SHARE = 4
 
 
-class Model(Protocol):
+class Network(Protocol):
     """Interface of an encoder's module: hidden states (B, T, C) of ids (B, T), and their mean.
 
     biased: whether its attention has a bias; dtype: what its products run in; token_bytes: about
@@ -60,7 +60,7 @@ class Encoder:
     tokenize: sequences -> their ids, or None where no tokenizer came with the weights.
     batch_tokens: most tokens of a batch, pads included; one row is never cut. It becomes smaller
     when a batch does not fit in memory; budget is what it was at first. attention: a name of
-    attention.BACKENDS. On CUDA also: pinned and streams (see Staging), and cache_clear_interval,
+    attention.BACKENDS. On CUDA also: pinned and streams (as CopyBuffers), and cache_clear_interval,
     the number of batches after which the allocator's cache is emptied, 0 for never.
 
     forwards, tokens, pads: counts of all batches so far; widened: of sequences by wide_rows.
@@ -68,7 +68,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: Model,
+        model: Network,
         tokenize: Tokenize | None,
         *,
         name: str,
@@ -93,7 +93,7 @@ class Encoder:
         self.forwards = self.tokens = self.pads = self.widened = 0
         self._kernels: dict[Any, str] = {}
         self._tokenize = tokenize
-        self._staging: Staging | None = None
+        self._buffers: CopyBuffers | None = None
 
     def wide_rows(self, sequences: Sequence[NDArray[np.integer[Any]]]) -> Tensor:
         """Return the embedding of each sequence of ids, computed in fp32 by the weights in 16 bits.
@@ -243,10 +243,10 @@ class Encoder:
         if self.device.type != "cuda":
             yield torch.from_numpy(ids_BT)
             return
-        if self._staging is None or self._staging.tokens < ids_BT.size:
+        if self._buffers is None or self._buffers.tokens < ids_BT.size:
             room = max(self.batch_tokens, ids_BT.size)
-            self._staging = Staging(self.device, room, pinned=self.pinned, streams=self.streams)
-        with _current(self.device), self._staging.sent(ids_BT) as there_BT:
+            self._buffers = CopyBuffers(self.device, room, pinned=self.pinned, streams=self.streams)
+        with _current(self.device), self._buffers.sent(ids_BT) as there_BT:
             yield there_BT
 
     def ids(self, sequences: Sequence[str]) -> list[Ids]:
@@ -271,7 +271,7 @@ class Encoder:
         return rows
 
 
-def _module_of(model: Model) -> Any:  # noqa: ANN401
+def _module_of(model: Network) -> Any:  # noqa: ANN401
     """Return the module whose weights a model computes with."""
     return model if isinstance(model, torch.nn.Module) else getattr(model, "model")  # noqa: B009
 

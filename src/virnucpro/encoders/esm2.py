@@ -112,7 +112,7 @@ def rotate(x_BHTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
     return (x_BHTD * cos_TD + turned_BHTD * sin_TD).to(x_BHTD.dtype)
 
 
-class Block(nn.Module):
+class Layer(nn.Module):
     """x + attention(LN(x)), then x + ffn(LN(x)); the stream x is wide, the products are not."""
 
     def __init__(self, config: Esm2Config) -> None:
@@ -157,7 +157,7 @@ class Esm2(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(len(PROTEIN_ALPHABET), config.width)
         self.rotary = Rotary(config.width // config.heads)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = WideLayerNorm(config.width, eps=config.eps)
 
     @property

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from virnucpro.encoders.attention import Mask, attention
-from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
-from virnucpro.encoders.esm2 import Block as Esm2Block
+from virnucpro.encoders.dnabert_s import Layer as DnabertSLayer
 from virnucpro.encoders.esm2 import Esm2
+from virnucpro.encoders.esm2 import Layer as Esm2Layer
 
 M = TypeVar("M", Esm2, DnabertS)
-Block = TypeVar("Block", Esm2Block, DnabertSBlock)
+Layer = TypeVar("Layer", Esm2Layer, DnabertSLayer)
 
 
 class Flat(Generic[M]):
@@ -64,7 +64,7 @@ def mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
     return found.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def layers_of(layers: Iterable[nn.Module], kind: type[Block]) -> Iterator[Block]:
+def layers_of(layers: Iterable[nn.Module], kind: type[Layer]) -> Iterator[Layer]:
     """The same, as what they are."""
     for layer in layers:
         assert isinstance(layer, kind)

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from virnucpro.encoders.attention import TURNING, Mask, kernel_for, mask_of
-from virnucpro.encoders.dnabert_s import Block as DnabertSBlock
 from virnucpro.encoders.dnabert_s import DnabertS
-from virnucpro.encoders.esm2 import Block as Esm2Block
+from virnucpro.encoders.dnabert_s import Layer as DnabertSLayer
 from virnucpro.encoders.esm2 import Esm2, check_length
+from virnucpro.encoders.esm2 import Layer as Esm2Layer
 from virnucpro.encoders.flat import Flat, heads_of, layers_of, mixed, take_weight
 from virnucpro.encoders.kernels.rows import (
     FP8,
@@ -68,9 +68,9 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class _Esm2Layer:
-    """One block of Esm2; eight: its four weights in fp8 with their scales, where it runs in fp8."""
+    """A layer of Esm2; eight: its four weights in fp8 with their scales, where it runs in fp8."""
 
-    block: Esm2Block
+    block: Esm2Layer
     attention_norm: _Norm
     ffn_norm: _Norm
     eight: dict[str, tuple[Tensor, Tensor]] | None
@@ -83,7 +83,7 @@ class FusedEsm2(Flat[Esm2]):
         self.model = model
         self.layers: list[_Esm2Layer] = []
         shift_C = torch.zeros(model.width, device=model.norm.weight.device)
-        for place, block in enumerate(layers_of(model.layers, Esm2Block)):
+        for place, block in enumerate(layers_of(model.layers, Esm2Layer)):
             first = _Norm.of(block.attention_norm, shift_C)
             shift_C = shift_C + block.out.bias.float()
             second = _Norm.of(block.ffn_norm, shift_C)
@@ -123,7 +123,7 @@ def _esm2_layer(
     mask: Mask,
     backend: str,
 ) -> None:
-    """A block in 16 bit: changes x, and leaves nothing for the next LayerNorm to add."""
+    """A layer in 16 bit: changes x, and leaves nothing for the next LayerNorm to add."""
     block = layer.block
     dtype = block.up.weight.dtype
     h_NC, _ = layer.attention_norm(x_NC, dtype, delta_NC)
@@ -140,7 +140,7 @@ def _esm2_layer_in_fp8(
     mask: Mask,
     backend: str,
 ) -> Tensor:
-    """A block in fp8: such products give 16 bit, which the next LayerNorm adds to x."""
+    """A layer in fp8: such products give 16 bit, which the next LayerNorm adds to x."""
     block, eight = layer.block, layer.eight
     assert eight is not None
     dtype = block.up.bias.dtype
@@ -164,7 +164,7 @@ class FusedDnabertS(Flat[DnabertS]):
                 _Norm.of(block.attention_norm, None),
                 _Norm.of(block.ffn_norm, None),
             )
-            for block in layers_of(model.layers, DnabertSBlock)
+            for block in layers_of(model.layers, DnabertSLayer)
         ]
 
     def __call__(self, ids_BT: Tensor, *, backend: str, padded: bool | None = None) -> Tensor:
@@ -193,8 +193,8 @@ def _mixed(qkv_NX: Tensor, heads: int, mask: Mask, backend: str) -> Tensor:
     return mixed(qkv_NX, heads, mask, backend)
 
 
-def _eight(block: Esm2Block) -> dict[str, tuple[Tensor, Tensor]]:
-    """The four weights of a block in fp8, which replace the weights in 16 bit."""
+def _eight(block: Esm2Layer) -> dict[str, tuple[Tensor, Tensor]]:
+    """The four weights of a layer in fp8, which replace the weights in 16 bit."""
     products = {"qkv": block.qkv, "out": block.out, "up": block.up, "down": block.down}
     found = {}
     for name, linear in products.items():

@@ -15,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The dtype of the weights; SettingsError for a name that is none."""
+    """The dtype of the weights; SettingsError for an unknown name."""
     if precision not in DTYPES:
         raise SettingsError(
             f"precision {precision!r} is not known to an encoder; choose {', '.join(DTYPES)}"
@@ -29,7 +29,7 @@ def products(precision: str) -> str:
 
 
 def device_of(device: str | torch.device) -> torch.device:
-    """The device of that name; DeviceError for one that is none, or that this machine lacks."""
+    """The device of that name; DeviceError for one that is unknown, or missing here."""
     name = known_device(device)
     check_present(name)
     found = torch.device(name)

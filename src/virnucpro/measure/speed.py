@@ -73,7 +73,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Timing:
     """A case as it was timed.
 
     kernels: as observed; seconds: of each repeat; tokens: of one, without pads; tflops: of its
@@ -124,18 +124,18 @@ class Bench:
         default_factory=lambda: {"esm2": (168, 168), "dnabert_s": (100, 120)}
     )
 
-    def readings(self, cases: Sequence[Case]) -> Iterator[Reading]:
+    def readings(self, cases: Sequence[Case]) -> Iterator[Timing]:
         """Each case as it is timed."""
         for case in cases:
             yield self._reading(case)
             clear_cache(self.device)
 
-    def _reading(self, case: Case) -> Reading:
+    def _reading(self, case: Case) -> Timing:
         size = self.esm2 if case.encoder == "esm2" else self.dnabert_s
         try:
             encode, encoder = self._made(case)
         except (VirnucproError, ImportError) as error:
-            return Reading(case, size, refused=str(error))
+            return Timing(case, size, refused=str(error))
         ids = self.ids(case.encoder)
         some = ids[: max(1, len(ids) // 10)]
         warm_up_s = self._timed(lambda: encode(some))
@@ -150,7 +150,7 @@ class Bench:
         tokens = sum(map(len, ids))
         work = sum(self._operations(case.encoder, len(sequence)) for sequence in ids)
         cuda = self.device.type == "cuda"
-        return Reading(
+        return Timing(
             case,
             size,
             kernels=tuple(sorted(encoder.kernels_seen)) if encoder else (),

@@ -9,7 +9,7 @@ from virnucpro.reads.compression import READ_BYTES
 from virnucpro.reads.contig import IUPAC, Entries, Entry, named
 from virnucpro.reads.text import whole_lines
 
-_WRONG = "this is no FASTA: a line that begins with '>' must come before any other text"
+_WRONG = "not FASTA: a line that begins with '>' must come before any other text"
 _INDENTED = re.compile(rb"(?m)^[ \t\v\f]+>")
 # As numbers, for which bytes are searched faster.
 _HASH, _SPACE, _TAB, _VT, _FF = b"# \t\v\f"

@@ -69,7 +69,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
 
 def _malformed(why: str, path: Path, line: int, record: int, name: str) -> InputError:
     if not record:
-        return InputError(f"this is no FASTQ: {why}", path, line)
+        return InputError(f"not FASTQ: {why}", path, line)
     return StreamBroken(
         f"{why}; record {record} ({name}) is the last one that was read and is kept; correct the "
         "file, or copy it again, and repeat the run",

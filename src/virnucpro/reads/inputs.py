@@ -111,7 +111,7 @@ def _files_in(
             notes.append(f"{path}: {said}")
             files += taken
         elif written:
-            said = "this folder holds but a run of virnucpro, whose results are no input"
+            said = "this folder holds a run of virnucpro, and its results are not an input"
             notes.append(f"{path}: {said}; passed over")
             of_runs.append(InputError(f"{said}; to classify one of them, name the file", path))
         else:

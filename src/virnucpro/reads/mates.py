@@ -23,7 +23,7 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
             raise _alone(number, one, paths[0], f"{paths[1]} ends before it")
         if not _are_mates(one, other):
             raise StreamBroken(
-                f"{_named(number, one)} and {_named(number, other)} of {paths[1]} are no mates by "
+                f"{_named(number, one)} and {_named(number, other)} of {paths[1]} are not mates by "
                 "their names; give two files with the mates in the same order (what came before "
                 "is kept)",
                 paths[0],
@@ -43,7 +43,7 @@ def interleaved(entries: Entries, path: Path) -> Entries:
             raise _alone(number, one, path, "the file ends there")
         if not _are_mates(one, other):
             raise StreamBroken(
-                f"{_named(number, one)} and {_named(number + 1, other)} are no mates by their "
+                f"{_named(number, one)} and {_named(number + 1, other)} are not mates by their "
                 "names, so this file is not interleaved; leave out --interleaved, or repair the "
                 "file (what came before is kept)",
                 path,

@@ -15,7 +15,7 @@ MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SheetRow:
     """A row of a sheet. name is also the name of a folder; paths are as they stand there."""
 
     name: str
@@ -23,7 +23,7 @@ class Sample:
     mates: Path | None = None
 
 
-def read_sheet(path: Path) -> list[Sample]:
+def read_sheet(path: Path) -> list[SheetRow]:
     """The rows of a sheet whose first line names the columns sample, path and perhaps mates.
 
     What spreadsheets and R add is passed over: quotes around cells, empty cells behind the last
@@ -49,7 +49,7 @@ def read_sheet(path: Path) -> list[Sample]:
             path,
             1,
         )
-    samples: list[Sample] = []
+    samples: list[SheetRow] = []
     faults: list[InputError] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines[1:], 2):
@@ -64,7 +64,7 @@ def read_sheet(path: Path) -> list[Sample]:
         faults += wrong
         if not wrong:
             name, file, mates = [*cells, ""][:3]
-            samples.append(Sample(name, _path(file), _path(mates) if mates else None))
+            samples.append(SheetRow(name, _path(file), _path(mates) if mates else None))
     if faults:
         raise InputError.of(faults)
     if not samples:
@@ -133,7 +133,7 @@ def _wrong_cells(cells: list[str], seen: Mapping[str, int]) -> Iterator[str]:
         yield "column path: it is empty"
     for column, named in (("path", file), ("mates", mates)):
         if named == "-":
-            yield f"column {column}: standard input cannot be in a sheet"
+            yield f"column {column}: must be a file, and - is standard input"
         elif "\0" in named:
             yield f"column {column}: {named!r} cannot name a file"
         elif named:

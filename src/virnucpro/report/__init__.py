@@ -65,6 +65,6 @@ def _check_replaceable(target: Path) -> None:
         with target.open("rb") as file:
             if GENERATOR.encode() not in file.read(2000):
                 raise ResumeError(
-                    f"{target}: this is no report of virnucpro, so it is not replaced; name "
+                    f"{target}: not a report of virnucpro, so it is not replaced; name "
                     "another file with -o"
                 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, STATUS_NAMES
 from virnucpro.report.names import short
-from virnucpro.report.runs import BINS, Run, Scores
+from virnucpro.report.runs import BINS, Histogram, Run
 from virnucpro.report.shown import Shown
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import typical_nt
@@ -61,7 +61,7 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
     }
 
 
-def _scores(scores: Scores) -> dict[str, list[int]]:
+def _scores(scores: Histogram) -> dict[str, list[int]]:
     return {"virus": scores.virus, "others": scores.others}
 
 

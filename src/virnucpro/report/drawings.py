@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from virnucpro.report.runs import Scores
+from virnucpro.report.runs import Histogram
 
 _WIDTH, _HEIGHT = 480, 120
 _SPARK_HEIGHT = 24
@@ -18,7 +18,7 @@ class Spread(NamedTuple):
     line: str
 
 
-def columns_of(scores: Scores) -> Iterator[tuple[str, int, str, str]]:
+def columns_of(scores: Histogram) -> Iterator[tuple[str, int, str, str]]:
     """Yield the columns of a small histogram: call, x, y, height; virus stands on others."""
     most = max(a + b for a, b in zip(scores.virus, scores.others, strict=True))
     for i, (virus, others) in enumerate(zip(scores.virus, scores.others, strict=True)):

@@ -13,7 +13,7 @@ from virnucpro.report.words import NOT_CALLED
 CALLS = {"virus": "virus", "others": "others", "none": "not called", "failed": "failed"}
 
 
-class Part(NamedTuple):
+class BarPart(NamedTuple):
     """A part of a whole; kind gives its colour."""
 
     kind: str
@@ -21,13 +21,13 @@ class Part(NamedTuple):
     number: int
 
 
-def record_parts(run: Run) -> list[Part]:
+def record_parts(run: Run) -> list[BarPart]:
     """Records by their calls, those that failed apart."""
     counts = run.counts
-    return [Part(kind, name, counts[kind]) for kind, name in CALLS.items()]
+    return [BarPart(kind, name, counts[kind]) for kind, name in CALLS.items()]
 
 
-def called(run: Run) -> list[tuple[str, list[Part], int]]:
+def called(run: Run) -> list[tuple[str, list[BarPart], int]]:
     """Records and chunks with their parts and their number, of the tables that there are."""
     groups = []
     if run.files.contigs.exists():
@@ -37,14 +37,14 @@ def called(run: Run) -> list[tuple[str, list[Part], int]]:
     return groups
 
 
-def _chunk_parts(run: Run) -> list[Part]:
+def _chunk_parts(run: Run) -> list[BarPart]:
     reasons = [
-        Part("failed", "failed", run.chunks["status failed"])
+        BarPart("failed", "failed", run.chunks["status failed"])
         if status == "failed"
-        else Part("none", f"not called: {reason}", run.chunks[f"status {status}"])
+        else BarPart("none", f"not called: {reason}", run.chunks[f"status {status}"])
         for status, reason in NOT_CALLED.items()
     ]
-    called = [Part(call, call, run.chunks[call]) for call in ("virus", "others")]
+    called = [BarPart(call, call, run.chunks[call]) for call in ("virus", "others")]
     return [*called, *[part for part in reasons if part.number]]
 
 

@@ -46,7 +46,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "format": "{:,.2f}",
         "hidden": True,
     },
-    "bundle": {"title": "Bundle", "description": "What classified the records"},
+    "bundle": {"title": "Bundle", "description": "Bundle that classified the records"},
 }
 _CALLED = {
     "title": "Called",
@@ -66,7 +66,7 @@ def multiqc_table(run: Run) -> bytes:
     document = {
         "id": "virnucpro",
         "section_name": "VirNucPro",
-        "description": "Records that virnucpro called virus. A call is no finding: each run's "
+        "description": "Records that virnucpro called virus. A call is not a finding: each run's "
         "report.html tells how many to expect to be right.",
         "plot_type": "table",
         "pconfig": {"id": "virnucpro_table", "title": "VirNucPro: calls", "namespace": "VirNucPro"},

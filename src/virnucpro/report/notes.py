@@ -62,7 +62,7 @@ def _ending(run: Run, paths: bool) -> Iterator[Note]:
         return
     error = run.document.get("error") or ""
     if not paths and ("/" in error or "\\" in error):
-        error = "What ended it is in run.json."
+        error = "The reason is in run.json."
     kept = "The tables hold what was read before that."
     held = kept if run.files.contigs.exists() else "It left no tables."
     sentence = error  # which may begin with the name of a file

@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
 
 
 def instant(text: str) -> str:
-    """A moment of run.json; what is none comes out as it went in."""
+    """A moment of run.json; other text comes out as it went in."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

@@ -17,7 +17,7 @@ import numpy as np
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
-from virnucpro.report.shown import Chosen, ContigRow, RegionRow, Shown
+from virnucpro.report.shown import Chosen, RegionRow, Shown, ShownRow
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
 from virnucpro.results.read import Columns, blocks
@@ -32,7 +32,7 @@ _OF_CHUNKS = ("sample", "record", "start", "end", "frames", "p_virus", "call", "
 
 
 @dataclass(slots=True)
-class Scores:
+class Histogram:
     """The distribution of p_virus: counts of BINS equal parts of 0 to 1, by call."""
 
     virus: list[int] = field(default_factory=lambda: [0] * BINS)
@@ -70,8 +70,8 @@ class Run:
     notes: list[str] = field(default_factory=list)
     records: dict[str, Counter[str]] = field(default_factory=dict)
     chunks: Counter[str] = field(default_factory=Counter)
-    record_scores: Scores = field(default_factory=Scores)
-    chunk_scores: Scores = field(default_factory=Scores)
+    record_scores: Histogram = field(default_factory=Histogram)
+    chunk_scores: Histogram = field(default_factory=Histogram)
     shortest_nt: int | None = None
     longest_nt: int = 0
     lengths_nt: Counter[int] = field(default_factory=Counter)
@@ -202,7 +202,7 @@ def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
 def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
     chosen, regions = Chosen(share), _Regions(run.files.regions)
-    for block in blocks(run.files.contigs, ContigRow._fields):
+    for block in blocks(run.files.contigs, ShownRow._fields):
         _count(run, block)
         chosen.add(block, regions.of(block))
     if regions.left:

@@ -26,7 +26,7 @@ _REASONS = {
 }
 
 
-class ContigRow(NamedTuple):
+class ShownRow(NamedTuple):
     """A row of contigs.tsv; p_virus and max_p_virus are nan where missing."""
 
     sample: str
@@ -57,7 +57,7 @@ class Shown:
     regions: its rows of regions.tsv.
     """
 
-    row: ContigRow
+    row: ShownRow
     ordinal: int
     viral: int
     regions: tuple[RegionRow, ...] = ()
@@ -150,8 +150,8 @@ def _choose(
         top.add(float(keys[i]), Shown(row, ordinal + i, int(viral[i]), of_row))
 
 
-def _contig_row(block: Columns, i: int) -> ContigRow:
-    return ContigRow(
+def _contig_row(block: Columns, i: int) -> ShownRow:
+    return ShownRow(
         sample=block["sample"][i],
         record=int(block["record"][i]),
         contig=block["contig"][i],

@@ -25,7 +25,7 @@ from virnucpro.results.judge import Stretch, mean_of_stretch
 
 # A region is reported where fewer than so many as good are expected on its contig by chance.
 MOST_EXPECTED = 0.05
-# A single chunk is no stretch, so a read of one has no region.
+# A single chunk is not a stretch, so a read of one has no region.
 FEWEST_VIRUS = 2
 # A group of fewer fragments does not tell how often its chunks are called virus.
 FEWEST_OF_GROUP = 50

@@ -77,11 +77,11 @@ def _fault(value: Any, rule: Mapping[str, Any], where: str) -> str:  # noqa: ANN
     if "enum" in rule and value not in rule["enum"]:
         return f"{where} must be one of {', '.join(rule['enum'])}, got {_shown(value)}"
     if isinstance(value, str) and not re.search(rule.get("pattern", ""), value):
-        return f"{where} is {_shown(value)}, which it cannot be"
+        return f"{where} must match {rule['pattern']}, got {_shown(value)}"
     if isinstance(value, int | float) and not (
         rule.get("minimum", value) <= value <= rule.get("maximum", value)
     ):
-        return f"{where} is {_shown(value)}, which is out of range"
+        return f"{where} is out of range: {_shown(value)}"
     return _fault_within(value, rule, "" if where == "it" else f"{where}.")
 
 

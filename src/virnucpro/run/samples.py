@@ -6,7 +6,7 @@ from pathlib import Path
 
 from virnucpro.errors import SettingsError, VirnucproError
 from virnucpro.progress import Progress
-from virnucpro.reads.sample_sheet import Sample, read_sheet
+from virnucpro.reads.sample_sheet import SheetRow, read_sheet
 from virnucpro.run.predict import run
 from virnucpro.run.runners import LoadedClassifiers
 from virnucpro.run.settings import Settings
@@ -53,7 +53,7 @@ def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
     return samples
 
 
-def _of(sample: Sample, settings: Settings) -> Settings:
+def _of(sample: SheetRow, settings: Settings) -> Settings:
     """Return the settings for a row of the sheet."""
     journal = settings.restart.journal
     return replace(

@@ -90,7 +90,7 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def config_of_text(path: Path, text: str | bytes) -> Mapping[str, Any]:
-    """A published config. Raises BundleError where it is no JSON object."""
+    """A published config. Raises BundleError where it is not a JSON object."""
     try:
         config = json.loads(text)
     except ValueError as error:
@@ -146,7 +146,7 @@ def _torch(path: Path, *, mapped: bool) -> WeightFile:
     strange = [str(n) for n, t in saved.items() if not (isinstance(n, str) and _is_plain(t))]
     if strange:
         raise BundleError(
-            f"{path}: {_printable(', '.join(strange[:6]))} in it are no weights; give the file of "
+            f"{path}: {_printable(', '.join(strange[:6]))} in it are not weights; give the file of "
             "the encoder as its publisher offers it"
         )
     return WeightFile(path, dict(saved), config)

@@ -98,12 +98,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     """Tensor -> shard, of an index whose shards are all there, beside it."""
     found = config_of_text(index, _text(index)).get("weight_map")
     if not isinstance(found, dict) or not found:
-        raise BundleError(f"{index}: holds no weight_map, so it is no index of weights")
+        raise BundleError(f"{index}: holds no weight_map, so it is not an index of weights")
     for shard in found.values():
         plain = isinstance(shard, str) and Path(shard).name == shard and "\\" not in shard
         if not plain or shard in ("", ".."):
             raise BundleError(
-                f"{index}: names the shard {shard!r}, which is no plain name of a file beside it; "
+                f"{index}: names the shard {shard!r}, not the plain name of a file beside it; "
                 "fetch the index again from its publisher"
             )
     missing = [s for s in sorted(set(found.values())) if not (index.parent / s).is_file()]
