@@ -1,7 +1,8 @@
 """Makes the embedded bundles mini-500-v2 and mini-300-v2, and their k-mer baseline.
 
 Parts, in order: train (one candidate; goes on where it stopped), kmer (the baseline), bundle (the
-directories), card (what val says of them, written into bundle.toml). Each runs alone with --only.
+directories), card (what val says of them, written into bundle.toml), robustness (what errors of
+sequencing cost, likewise). Each runs alone with --only.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fragments
+import robustness
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
@@ -243,6 +245,13 @@ def measure(options: argparse.Namespace) -> None:
         card["by_origin"] = _by_origin(scorer, fixed[chunk_nt])
         card["sources"] = sources
         _keep_card(bundle, card, {"bf16": _agreement(bundle, fixed[chunk_nt])})
+
+
+def measure_robustness(options: argparse.Namespace) -> None:
+    """Adds to the cards what errors of sequencing, chimeras and shorter reads cost."""
+    for chunk_nt in CHUNKS_NT:
+        bundle = load(options.out / f"mini-{chunk_nt}-v2")
+        robustness.keep(bundle, options.data, options.device, options.per_side)
 
 
 def _measured(
@@ -472,7 +481,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where weights and bundles go")
     parser.add_argument("--work", type=Path, help="state of the training (default: OUT/training)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0")
-    parser.add_argument("--only", choices=("train", "kmer", "bundle", "card"))
+    parser.add_argument("--only", choices=("train", "kmer", "bundle", "card", "robustness"))
     parser.add_argument("--candidate", choices=CANDIDATES, default=CHOSEN)
     parser.add_argument("--max-minutes", type=float, help="stop then; the same command goes on")
     parser.add_argument("--per-side", type=int, default=1000, help="fragments at each length")
@@ -484,6 +493,7 @@ def main(arguments: list[str] | None = None) -> int:
         "kmer": lambda: write_kmer(options),
         "bundle": lambda: write(options),
         "card": lambda: measure(options),
+        "robustness": lambda: measure_robustness(options),
     }
     for name, part in parts.items():
         if options.only in (None, name):

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from virnucpro.calls import Scores
 from virnucpro.chunks import span_arrays, spans_of
 from virnucpro.devices.memory import Memory
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Contig, letters
 from virnucpro.records import Records
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
 Value = TypeVar("Value")
 
 # What a contig weighs in a block besides its letters, so that empty ones fill blocks too.
@@ -58,7 +60,7 @@ class Block:
     text holds upper-case letters with U read as T; chunk i is
     text[offset[i] : offset[i] + rows.length_nt[i]]. digest is the sha256 over names, lengths and
     letters, not over samples, which are but names of files: equal blocks, and only they, have equal
-    digests.
+    digests. code: (n,) the genetic code of each chunk; None where it is the standard one of all.
     """
 
     number: int
@@ -67,6 +69,7 @@ class Block:
     offset: Int64
     text: bytes = field(repr=False)
     digest: str
+    code: UInt8 | None = None
 
     def chunk(self, row: int) -> bytes:
         """The letters of one chunk."""
@@ -79,7 +82,18 @@ class Block:
         offset = self.offset[first:last]
         begin = int(offset.min(initial=len(self.text)))
         end = int((offset + rows.length_nt).max(initial=begin))
-        return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
+        code = None if self.code is None else self.code[first:last]
+        text = self.text[begin:end]
+        return replace(self, rows=rows, offset=offset - begin, text=text, code=code)
+
+    def chosen(self, kept: NDArray[np.bool_]) -> "Block":
+        """The same block with some of its chunks alone, and no other text; kept: (n,)."""
+        rows = Rows(*(getattr(self.rows, name)[kept] for name in Rows.__slots__))
+        texts = [self.chunk(row) for row in np.flatnonzero(kept).tolist()]
+        ends = np.cumsum(rows.length_nt)
+        code = None if self.code is None else self.code[kept]
+        offset, text = ends - rows.length_nt, b"".join(texts)
+        return replace(self, rows=rows, offset=offset, text=text, code=code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +325,7 @@ class _Draft:
 
     def finished(self) -> Block:
         columns = zip(*self.contigs, strict=True)
-        sample, record, name, sequence, fault, _, mate, short, whole_nt = columns
+        sample, record, name, sequence, fault, _, mate, short, whole_nt, codes = columns
         has_nt = np.fromiter(map(len, sequence), np.int64, len(sequence))
         length_nt = np.where(whole_nt, whole_nt, has_nt)
         is_short = np.array(short, np.bool_)
@@ -346,9 +360,13 @@ class _Draft:
             letters_crc=np.array(letters_crc, np.int64),
             mate=np.array(mate, np.int64),
             short=is_short,
+            code=np.array(codes, np.int64),
             faults=faults,
         )
-        return Block(self.number, records, rows, offset, text, _digest(records, count, text))
+        digest = _digest(records, count, text)
+        usual = codes.count(STANDARD) == len(codes)
+        code = None if usual else records.code[rows.record].astype(np.uint8)
+        return Block(self.number, records, rows, offset, text, digest, code)
 
 
 def _rows(length_nt: Int64, chunk_nt: int, first: Int64, count: Int64) -> Rows:
@@ -377,11 +395,15 @@ def _digest(records: Records, chunks: Int64, text: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T."""
+    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T.
+
+    code: (n,) their genetic codes; None where it is the standard one of all.
+    """
 
     text: bytes
     offset: Int64
     length_nt: Int64
+    code: UInt8 | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -389,7 +411,7 @@ class Texts:
     @classmethod
     def of_block(cls, block: Block) -> "Texts":
         """The chunks of a block."""
-        return cls(block.text, block.offset, block.rows.length_nt)
+        return cls(block.text, block.offset, block.rows.length_nt, block.code)
 
     @classmethod
     def of_strings(cls, chunks: Sequence[str]) -> "Texts":

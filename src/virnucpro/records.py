@@ -21,7 +21,7 @@ class Record:
     ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
     why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
     letters in this block, which finds the record where the digests of two blocks differ. mate,
-    short: as of the contig; a short one has no chunk, whatever its length.
+    short, code: as of the contig; a short one has no chunk, whatever its length.
     """
 
     ordinal: int
@@ -35,6 +35,7 @@ class Record:
     letters_crc: int = 0
     mate: int = 0
     short: bool = False
+    code: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +56,7 @@ class Records(Sequence[Record]):
     letters_crc: Int64
     mate: Int64
     short: Bool
+    code: Int64
     faults: Mapping[int, str]
 
     @classmethod
@@ -72,6 +74,7 @@ class Records(Sequence[Record]):
             letters_crc=np.array([r.letters_crc for r in rows], np.int64),
             mate=np.array([r.mate for r in rows], np.int64),
             short=np.array([r.short for r in rows], np.bool_),
+            code=np.array([r.code for r in rows], np.int64),
             faults={row: r.fault for row, r in enumerate(rows) if r.fault},
         )
 
@@ -100,6 +103,7 @@ class Records(Sequence[Record]):
             letters_crc=int(self.letters_crc[row]),
             mate=int(self.mate[row]),
             short=bool(self.short[row]),
+            code=int(self.code[row]),
         )
 
     def __iter__(self) -> Iterator[Record]:
@@ -116,6 +120,7 @@ class Records(Sequence[Record]):
             self.letters_crc.tolist(),
             self.mate.tolist(),
             self.short.tolist(),
+            self.code.tolist(),
         )
         return map(Record, *columns)
 

@@ -26,6 +26,7 @@ class Contig(NamedTuple):
     cannot be processed; its sequence is then empty, and refused_nt how long it was.
     header is the whole first line, without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one.
     short: whether it has fewer letters than are asked for, so that it is listed and not classified.
+    code: the genetic code by which its frames are read.
     """
 
     sample: str
@@ -37,6 +38,7 @@ class Contig(NamedTuple):
     mate: int = 0
     short: bool = False
     refused_nt: int = 0
+    code: int = 1
 
     @property
     def length_nt(self) -> int:

@@ -282,6 +282,7 @@ def origin_of(calibration: Calibration, contigs: Contigs) -> UInt8:
     """Index in the judge's origins of r contigs, 0 where there is none."""
     found = np.zeros(len(contigs), np.uint8)
     if calibration.origin is not None and contigs.groups.shape[1]:
-        some = contigs.called > 0
+        # Chunks that a bundle ended that looked first name no group.
+        some = (contigs.called > 0) & contigs.groups.any(axis=1)
         found[some] = 1 + calibration.origin.of(contigs.groups[some])
     return found

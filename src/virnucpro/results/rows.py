@@ -12,10 +12,17 @@ from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
-from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
+from virnucpro.results.parquet import (
+    CALLS_TYPES,
+    CODE_TYPES,
+    CONTIGS_TYPES,
+    SPEAKER_TYPES,
+    speaker_of,
+)
 from virnucpro.results.regions import Region
 
 CALLS_COLUMNS, CONTIGS_COLUMNS = tuple(CALLS_TYPES), tuple(CONTIGS_TYPES)
+SPEAKER_COLUMNS, CODE_COLUMNS = tuple(SPEAKER_TYPES), tuple(CODE_TYPES)
 FAILED_COLUMNS = ("sample", "record", "contig", "reason")
 REGIONS_COLUMNS = (
     "sample",
@@ -74,11 +81,13 @@ def _prefixes(records: Records) -> list[str]:
     return [f"{sample}\t{record}\t{name}\t" for sample, record, name in columns]
 
 
-def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
-    """Rows of calls.tsv; calls: (n,)."""
+def calls_rows(
+    scored: Scored, calls: NDArray[np.uint8], speakers: tuple[str, str] | None = None
+) -> bytes:
+    """Rows of calls.tsv; calls: (n,). speakers: as of write.Wanted."""
     rows, scores = scored.rows, scored.scores
     prefixes = _prefixes(scored.records)
-    columns = (
+    columns: tuple[list[Any], ...] = (
         rows.number.tolist(),
         rows.start.tolist(),
         rows.end.tolist(),
@@ -89,6 +98,8 @@ def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
         six_decimals(scores.max_p_virus),
         six_decimals(scores.max_p_others),
     )
+    if speakers is not None:
+        columns = (*columns, _named(speaker_of(scores), speakers))
     return _lines([prefixes[i] for i in rows.record.tolist()], columns)
 
 
@@ -98,9 +109,11 @@ def contigs_rows(
     judged: Judged,
     status: NDArray[np.uint8],
     origins: Sequence[str],
+    *,
+    codes: bool = False,
 ) -> bytes:
-    """Rows of contigs.tsv; status: (r,); origins: names of those in judged."""
-    columns = (
+    """Rows of contigs.tsv; status: (r,); origins: names of those in judged; codes: of Wanted."""
+    columns: tuple[list[Any], ...] = (
         records.length_nt.tolist(),
         contigs.chunks.tolist(),
         contigs.called.tolist(),
@@ -115,6 +128,8 @@ def contigs_rows(
         _named(judged.origin, origins),
         _named(judged.notes, NOTE_TEXTS),
     )
+    if codes:
+        columns = (*columns, records.code.tolist())
     return _lines(_prefixes(records), columns)
 
 

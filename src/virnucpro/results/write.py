@@ -27,9 +27,11 @@ from virnucpro.results.published import write_published
 from virnucpro.results.regions import Odds, Region, RegionFinder
 from virnucpro.results.rows import (
     CALLS_COLUMNS,
+    CODE_COLUMNS,
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
     REGIONS_COLUMNS,
+    SPEAKER_COLUMNS,
     bed_rows,
     calls_rows,
     contigs_rows,
@@ -52,7 +54,8 @@ class Wanted:
     compat_tables: the two in the published tool's format. odds: what finds regions; None finds
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
     contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
-    has them.
+    has them. speakers: names of the bundle and of the one that looked first, for the last column
+    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record.
     """
 
     compat_tables: bool = True
@@ -60,19 +63,23 @@ class Wanted:
     sequences: str = "viral"
     parquet: bool = False
     embeddings: tuple[int, int] | None = None
+    speakers: tuple[str, str] | None = None
+    codes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """The results of a run: counts of its tables, and sha256 and bytes of each file by name.
 
-    worth: how many of the calls to expect to be wrong; None where nobody can say.
+    worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
+    chunks whose score is of the bundle that looked first; None without one.
     """
 
     counts: Counts
     worth: Worth | None
     digests: Mapping[str, str]
     sizes: Mapping[str, int]
+    prescreened: int | None = None
 
 
 def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
@@ -109,7 +116,9 @@ def write_tables(
     with Staging(files) as staging:
         hashes = files.scratch / "names.hashes"
         with Marks(files.scratch) as marks:
-            counts, worth = _write_calls(files, staging, finished, judge, wanted, hashes, marks)
+            counts, worth, prescreened = _write_calls(
+                files, staging, finished, judge, wanted, hashes, marks
+            )
         if wanted.compat_tables:
             names = unique_names(lambda: _records(finished), hashes, files.scratch)
             write_published(files, staging, finished, names)
@@ -125,7 +134,8 @@ def write_tables(
             if others is not None or marks.virus or marks.excerpts:
                 copy_sequences(sources, before, marks, viral, others)
         staging.publish()
-        return Written(counts, worth, staging.digests, staging.sizes)
+        first = None if wanted.speakers is None else prescreened
+        return Written(counts, worth, staging.digests, staging.sizes, first)
 
 
 def _records(finished: FinishedBlocks) -> Iterator[Records]:
@@ -181,16 +191,22 @@ def _write_calls(
     wanted: Wanted,
     hashes: Path,
     marks: Marks,
-) -> tuple[Counts, Worth | None]:
-    """First pass: tables of calls, contigs, regions and failures, and what later passes need."""
-    calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
-    contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
+) -> tuple[Counts, Worth | None, int]:
+    """First pass: tables of calls, contigs, regions and failures, and what later passes need.
+
+    The last is the number of chunks that were prescreened.
+    """
+    speaker = SPEAKER_COLUMNS if wanted.speakers else ()
+    calls_file = staging.open(files.calls, header((*CALLS_COLUMNS, *speaker)))
+    coded = CODE_COLUMNS if wanted.codes else ()
+    contigs_file = staging.open(files.contigs, header((*CONTIGS_COLUMNS, *coded)))
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(judge, files.scratch)
     finder = None if wanted.odds is None else RegionFinder(wanted.odds, judge.stretch)
     mistakes = Mistakes(judge)
     reasons: dict[int, str] = {}
+    prescreened = 0
 
     def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
         """Write a table that is there only if it has a row."""
@@ -204,12 +220,14 @@ def _write_calls(
         parquet = None
         if wanted.parquet:
             both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-            parquet = ends.enter_context(ParquetTables(*both))
+            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers, codes=wanted.codes))
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             hash_file.write(name_hashes(records.begun).tobytes())
             calls = judge.rule.chunks(scores)
-            calls_file.write(calls_rows(scored, calls))
+            calls_file.write(calls_rows(scored, calls, wanted.speakers))
+            if scores.prescreened is not None:
+                prescreened += int(scores.prescreened.sum())
             columns = (rows.record, rows.start, rows.end, scores, calls, records.all_end)
             contigs = contig_calls.add(len(records), *columns)
             ended = records[: len(contigs)]
@@ -217,7 +235,9 @@ def _write_calls(
             judged = judge.contigs(contigs)
             called = judged.call
             mistakes.add(judged)
-            contigs_file.write(contigs_rows(ended, contigs, judged, status, judge.origins))
+            contigs_file.write(
+                contigs_rows(ended, contigs, judged, status, judge.origins, codes=wanted.codes)
+            )
             if parquet is not None:
                 parquet.add_chunks(scored, calls)
                 parquet.add_contigs(ended, contigs, judged, status, judge.origins)
@@ -237,7 +257,7 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus), mistakes.worth()
+    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened
 
 
 def _with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -23,7 +23,17 @@ from virnucpro.errors import BlockError
 from virnucpro.records import Records
 
 _ROWS = tuple(part.name for part in fields(Rows))
-_RECORDS = ("ordinal", "record", "length_nt", "begins", "ends", "letters_crc", "mate", "short")
+_RECORDS = (
+    "ordinal",
+    "record",
+    "length_nt",
+    "begins",
+    "ends",
+    "letters_crc",
+    "mate",
+    "short",
+    "code",
+)
 _SCORES = tuple(part.name for part in fields(Scores) if part.name not in OPTIONAL)
 _IF_ANY = tuple(name for name in OPTIONAL if name != "embeddings")
 _DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError)

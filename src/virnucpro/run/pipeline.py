@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from virnucpro.blocks import blocks_of
+from virnucpro.classifiers.genetic_code import code_of
 from virnucpro.errors import StreamBroken
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Contig, Source
 from virnucpro.reads.files import Reading
 from virnucpro.run.journal import Journal, Watcher
@@ -41,6 +43,13 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             yield from source.contigs()
         except StreamBroken as error:
             broken.append(error)
+
+
+def coded(contigs: Iterator[Contig], choice: str) -> Iterator[Contig]:
+    """Say of each contig by which genetic code its frames are read. choice: of Scoring."""
+    if choice == str(STANDARD):
+        return contigs
+    return (contig._replace(code=code_of(contig.sequence, choice)) for contig in contigs)
 
 
 def limited(contigs: Iterator[Contig], reading: Reading) -> Iterator[Contig]:
