@@ -15,7 +15,8 @@ import torch
 from command import frames_manifest, made_bundle, virnucpro
 from virnucpro import bundle as bundles
 from virnucpro.bundle import embedded_bundles, load, write
-from virnucpro.bundle.manifest import MANIFEST, Provenance, read_manifest
+from virnucpro.bundle.card import about_bundle
+from virnucpro.bundle.manifest import MANIFEST, MOST_MANIFEST_BYTES, Provenance, read_manifest
 from virnucpro.bundle.write import write_bundle
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.classifiers.whole_chunks import codon_network_of
@@ -258,6 +259,27 @@ def test_another_format_and_no_toml_are_refused(tmp_path):
         (made.path / MANIFEST).write_bytes(junk)
         with pytest.raises(BundleError, match=r"bundle.toml: not a TOML file"):
             load(made.path)
+
+
+def test_a_manifest_of_a_stranger_takes_no_time(tmp_path):
+    made = made_bundle(tmp_path / "km")
+    with (made.path / MANIFEST).open("ab") as file:
+        file.truncate(MOST_MANIFEST_BYTES + 1)
+    with pytest.raises(BundleError, match=r"bundle.toml: 4,000,001 bytes are too many for"):
+        load(made.path)
+
+
+@pytest.mark.parametrize("edges", ["5", "[]", "[nan]", "[inf, 1]", '["a"]'])
+def test_a_calibration_of_a_stranger_tells_nothing_of_records(tmp_path, edges):
+    made = made_bundle(tmp_path / "km")
+    row = '{length = "under 275 nt", recall = 0.5, false_positive_rate = 0.1}'
+    with (made.path / MANIFEST).open("a") as file:
+        file.write(f"\n[calibration]\nthreshold = 0.5\nedges = {edges}\nby_length = [{row}]\n")
+    assert about_bundle(load(made.path))["of_records"] == []
+    text = (made.path / MANIFEST).read_text()
+    (made.path / MANIFEST).write_text(text.replace(f"edges = {edges}", "edges = [0.55]"))
+    (told,) = about_bundle(load(made.path))["of_records"]
+    assert told == {"from_nt": 0, "recall": 0.5, "false_positive_rate": 0.1}
 
 
 def test_a_missing_table_is_named(tmp_path):

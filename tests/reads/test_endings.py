@@ -13,6 +13,7 @@ from command import dna, fasta, made_bundle, run_json, table, virnucpro
 from made_reads import COMPRESSIONS, fastq, ubam
 from virnucpro.errors import InputError, StreamBroken
 from virnucpro.reads import Contig, Source, open_sources
+from virnucpro.reads.bam import LEFT_OUT
 
 READS = [(f"r{i}", dna(150, i)) for i in range(60)]
 END_MARK = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -137,6 +138,47 @@ def test_other_bytes_behind_a_bam(tmp_path):
     two = source_of(tmp_path / "in.bam", data + END_MARK)
     assert read(two) == (READS, None)
     assert not two.warnings
+
+
+@pytest.mark.parametrize("filler", [b"\0" * 50, b"hello"])
+def test_what_lies_behind_a_cram(tmp_path, filler):
+    data = ubam(tmp_path / "x.cram", READS, mode="wc").read_bytes()
+    source = source_of(tmp_path / "in.cram", data + filler)
+    got, error = read(source)
+    assert got == READS
+    told = f"the {len(filler)} bytes behind the end of the CRAM file are not part of it"
+    assert told in (str(error) if filler == b"hello" else source.warnings[0][1])
+    got, error = read(source_of(tmp_path / "in.cram", data + data))
+    assert got == READS
+    assert f"the {len(data):,} bytes behind the end of the CRAM file" in str(error)
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_bams_that_cat_joined_are_told(tmp_path, times):
+    reads = READS * times
+    data = ubam(tmp_path / "x.bam", reads).read_bytes()
+    got, error = read(source_of(tmp_path / "in.bam", data + data))
+    assert got == reads
+    assert f"another BAM begins after record {len(reads)}, and only the first" in str(error)
+    assert "samtools cat" in str(error)
+
+
+def test_a_bam_in_an_ordinary_gzip_is_read(tmp_path):
+    data = gzip.compress(gzip.decompress(ubam(tmp_path / "x.bam", READS).read_bytes()))
+    source = source_of(tmp_path / "in.bam", data)
+    assert read(source) == (READS, None)
+    assert not source.warnings
+    assert source.left_out == dict.fromkeys(LEFT_OUT, 0)
+    got, error = read(source_of(tmp_path / "in.bam", data[:-600]))
+    assert got == READS[: len(got)] != READS
+    assert "the gzip stream is cut off or damaged after record" in str(error)
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r", b"\r\r\n"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_lines_of_sam_end_in_any_way(tmp_path, end, pack):
+    source = source_of(tmp_path / "in", pack(sam(READS).replace(b"\n", end)))
+    assert read(source) == (READS, None)
 
 
 def test_a_window_of_zstd_of_any_size_is_read(tmp_path):

@@ -297,6 +297,17 @@ def test_whole_records_are_measured_by_the_lengths_of_this_run(tmp_path):
         assert "Whole records of these lengths" not in parsed(remake([tmp_path])).text
 
 
+def test_lengths_of_records_are_read_in_any_order(tmp_path):
+    files = made_run(tmp_path, [("a", [Chunk(0.9)]), ("b", [Chunk(0.9, length_nt=100)])])
+    document = json.loads(files.run_json.read_text())
+    rates = {"recall": 0.5, "false_positive_rate": 0.1}
+    rows = [{"from_nt": nt, **rates} for nt in (300, 0, 400, 10**15)]
+    document["bundle"]["of_records"] = rows
+    files.run_json.write_text(json.dumps(document))
+    found = read_run(files).by_length
+    assert {nt: n["records"] for nt, n in found.items()} == {0: 1, 300: 0, 400: 1, 10**15: 0}
+
+
 def test_a_bundle_without_a_calibration_measures_no_records(tmp_path):
     run = read_run(made_run(tmp_path, [("a", [Chunk(0.9)])], bundle="kmer-500"))
     assert run.bundle["of_records"] == words.rates_of_records(run) == []

@@ -472,5 +472,5 @@ def test_names_of_records_without_mates_are_those_called_virus(tmp_path, bundle)
 
 def test_means_stay_between_their_terms():
     for p in np.random.default_rng(3).random(200):
-        mates = [pairs_module._Mate(None, p, p, 0.0, nt) for nt in (7.0, 11.0)]  # type: ignore[arg-type]
+        mates = [pairs_module._Mate(None, p, p, 0.0, nt, False) for nt in (7.0, 11.0)]  # type: ignore[arg-type]
         assert pairs_module._mean(mates) == p

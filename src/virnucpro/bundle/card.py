@@ -5,6 +5,7 @@ This module knows nothing of tables or pages.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from virnucpro.bundle.manifest import Bundle, table_of
@@ -48,8 +49,8 @@ def _of_records(bundle: Bundle) -> list[dict[str, float]]:
     from virnucpro.bundle.calibration import length_bins
 
     part = table_of(bundle.parts, "calibration")
-    edges = part.get("edges")
-    if not isinstance(edges, list) or not all(isinstance(edge, int | float) for edge in edges):
+    edges = part.get("edges")  # which strangers may have written
+    if not isinstance(edges, list) or not edges or not all(map(_is_finite, edges)):
         return []
     begins = {name: from_nt for from_nt, name in length_bins(edges, bundle.chunk_nt)}
     return [
@@ -57,6 +58,10 @@ def _of_records(bundle: Bundle) -> list[dict[str, float]]:
         for row in _tables(part, "by_length")
         if str(row.get("length")) in begins and all(row.get(n) is not None for n in _RATES)
     ]
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
 
 
 def _rows(card: Mapping[str, Any], name: str, key: str) -> list[dict[str, float]]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "bundle.toml"
+# The largest embedded one has 45 kB; of 50 MB tomllib would need minutes.
+MOST_MANIFEST_BYTES = 4_000_000
 _DAMAGED = "the bundle is damaged, fetch or make it again"
 KINDS = ("frames", "chunks", "kmer")
 LABELS = ("others", "virus")
@@ -171,6 +173,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     refuse_irregular(path)
     try:
+        if (size := path.stat().st_size) > MOST_MANIFEST_BYTES:
+            raise BundleError(f"{path}: {size:,} bytes are too many for a manifest; {_DAMAGED}")
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BundleError(

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +28,7 @@ from virnucpro.reads.compression import (
 )
 from virnucpro.reads.contig import Entries, printable
 from virnucpro.reads.reference import indexed
+from virnucpro.reads.text import whole_lines
 
 if TYPE_CHECKING:
     import pysam
@@ -49,6 +51,16 @@ _SAM = re.compile(rb"@(HD|SQ|RG|PG|CO)\t")
 _FASTQ = re.compile(rb"@[^\r\n]*(\r\n|\r|\n)[A-Za-z.*-]*\1\+")
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _CRAM_END = b"\xe0EOF"
+# Containers that end a CRAM of versions 3 and 2.1.
+_CRAM_ENDS = tuple(
+    map(
+        bytes.fromhex,
+        (
+            "0f000000ffffffff0fe0454f4600000000010005bdd94f0001000606010001000100ee63014b",
+            "0b000000ffffffff0fe0454f46000000000100000100060601000100010000",
+        ),
+    )
+)
 _TAIL_BYTES = 64
 _JOIN_S = 2.0
 
@@ -121,6 +133,12 @@ def _explain(error: Exception, end: "_End", form: str, number: int, path: Path) 
             "--reference FASTA",
             path,
         ) from error
+    if end.joined:
+        raise StreamBroken(
+            f"another BAM begins after record {number}, and only the first was read: join "
+            "them with `samtools cat` and repeat the run",
+            path,
+        ) from error
     if form == "SAM" and end.whole:
         raise StreamBroken(
             f"the line after alignment {number} that was read is not one of SAM; every record "
@@ -142,7 +160,10 @@ def _samples(alignments: "pysam.AlignmentFile") -> "Callable[[pysam.AlignedSegme
 
 
 class _End:
-    """The end of alignments, as their bytes pass: whether it is there, and what lies behind it."""
+    """The end of alignments, as their bytes pass: whether it is there, and what lies behind it.
+
+    joined: whether another BAM was seen behind an end mark.
+    """
 
     def __init__(self, head: bytes, form: str) -> None:
         self._head = head
@@ -151,21 +172,39 @@ class _End:
         self._tail = b""
         self._behind, self._filler = 0, True
         self._line_ended = True
+        self.joined = False
+
+    def pieces_of(self, stream: io.BufferedReader) -> Iterator[bytes]:
+        """Yield a stream in pieces; the lines of a SAM end as htslib knows it, however they do."""
+        if self._form == "SAM":
+            return whole_lines(stream)
+        return iter(partial(stream.read1, READ_BYTES), b"")
 
     def part_of(self, data: bytes) -> bytes:
         """Return the part of the next bytes that is alignments: nothing behind the end mark."""
         joined = self._tail + data
-        at = joined.rfind(_BGZF_END) + len(_BGZF_END) if self._bgzf else 0
+        at = self._end_of_mark(joined)
         more = joined[at:]
-        if self._behind or (at >= len(_BGZF_END) and more and more[:1] != GZIP_MAGIC[:1]):
+        if self._behind or (at and more and not (self._bgzf and more[:1] == GZIP_MAGIC[:1])):
             more = data if self._behind else more
             self._behind += len(more)
             self._filler = self._filler and is_filler(more)
             data = data[: len(data) - len(more)]
         if data:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
-            self._line_ended = data.endswith((b"\n", b"\r"))
+            self._line_ended = data.endswith(b"\n")
         return data
+
+    def _end_of_mark(self, joined: bytes) -> int:
+        """Return where the end mark ends, 0 if there is none; the last, where blocks may follow."""
+        if self._form == "CRAM":
+            ends = (joined.find(mark) + len(mark) for mark in _CRAM_ENDS if mark in joined)
+            return min(ends, default=0)
+        if not self._bgzf or _BGZF_END not in joined:
+            return 0
+        if not self.joined:
+            self.joined = any(map(is_bam, filter(None, joined.split(_BGZF_END)[1:])))
+        return joined.rfind(_BGZF_END) + len(_BGZF_END)
 
     @property
     def whole(self) -> bool:
@@ -186,7 +225,7 @@ class _End:
         """Return what is wrong with the header of a whole file, and in which line of a SAM."""
         do = "correct it, as with `samtools reheader`, or give the reads as FASTQ"
         if self._form == "SAM":
-            for number, line in enumerate(self._head.split(b"\n"), 1):
+            for number, line in enumerate(self._head.splitlines(), 1):
                 if not line.startswith(b"@"):
                     break
                 needed = _NEEDED.get(line[:3], ())
@@ -255,7 +294,7 @@ class _Pump(threading.Thread):
     def run(self) -> None:
         try:
             with open(self._pipe, "wb") as pipe:  # noqa: PTH123 - a descriptor
-                while data := self._stream.read1(READ_BYTES):
+                for data in self._end.pieces_of(self._stream):
                     pipe.write(self._end.part_of(data))
         except BrokenPipeError:  # nobody reads any more
             pass

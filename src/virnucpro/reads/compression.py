@@ -294,7 +294,7 @@ def text_of(raw: Hashed) -> Iterator[tuple[str, io.BufferedReader]]:
 def compression_of(head: bytes) -> str:
     """Return the compression by the first bytes of a file; a BAM file counts as not compressed."""
     form = next((name for name, (magic, _) in _FORMS.items() if head.startswith(magic)), "")
-    return "" if form == "gzip" and is_bam(head) else form
+    return "" if form == "gzip" and is_bgzf(head) and is_bam(head) else form
 
 
 def is_bam(head: bytes) -> bool:

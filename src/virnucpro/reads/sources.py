@@ -185,7 +185,7 @@ class Source:
         (file, *_) = self.files
         if not self.whole:
             return None
-        aligned = file.form in ("BAM", "CRAM") or file.form.startswith("SAM")
+        aligned = file.form.startswith(("BAM", "CRAM", "SAM"))
         return {name: file.left_out[name] for name in LEFT_OUT} if aligned else None
 
     def again(self) -> "Source":

@@ -229,11 +229,11 @@ def _count(run: Run, block: Columns) -> None:
         counter["virus_chunks"] += int(block["virus_chunks"][part].sum())
         counter["of several chunks"] += int((block["chunks"][part] > 1).sum())
     run.record_scores.add(block)
-    begins = [row["from_nt"] for row in run.bundle.get("of_records", ())]
+    begins = sorted({float(row["from_nt"]) for row in run.bundle.get("of_records", ())})
     length_bin = np.digitize(block["length_nt"], begins) - 1
     for place, from_nt in enumerate(begins):
         calls = block["call"][length_bin == place]
-        counter = run.by_length.setdefault(from_nt, Counter())
+        counter = run.by_length.setdefault(int(from_nt), Counter())
         counter["records"] += int((calls != Call.NONE).sum())
         counter["virus"] += int((calls == Call.VIRUS).sum())
     with_letters = block["length_nt"][block["length_nt"] > 0]
