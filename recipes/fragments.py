@@ -128,3 +128,71 @@ def repeats(length_nt: int, count: int, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     units = ["".join(rng.choice(list("ACGT"), 1 + i % 12)) for i in range(count)]
     return [(unit * length_nt)[:length_nt] for unit in units]
+
+
+def with_indels(
+    given: Sequence[LabelledContig], rate: float, seed: int = 0
+) -> list[LabelledContig]:
+    """Insertions and deletions, half each, that begin at a letter with probability rate.
+
+    Their lengths are geometric with a mean of 1.5; an insertion repeats the letter before it as
+    often as it is random, as in nanopore reads. What grows longer is cut to its length.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for fragment in given:
+        pieces, at = [], 0
+        for place in np.flatnonzero(rng.random(len(fragment.sequence)) < rate).tolist():
+            if place < at:  # within what was deleted
+                continue
+            pieces.append(fragment.sequence[at:place])
+            length, at = int(rng.geometric(1 / 1.5)), place
+            if rng.random() < 0.5:
+                at += length
+            elif place and rng.random() < 0.5:
+                pieces.append(fragment.sequence[place - 1 : place] * length)
+            else:
+                pieces.append(rng.choice(np.frombuffer(b"ACGT", np.uint8), length).tobytes())
+        text = b"".join([*pieces, fragment.sequence[at:]])
+        found.append(replace(fragment, sequence=text[: len(fragment.sequence)]))
+    return found
+
+
+def with_unknown(
+    given: Sequence[LabelledContig], share: float, seed: int = 0
+) -> list[LabelledContig]:
+    """A stretch of N, of this share of each fragment, somewhere in it."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for fragment in given:
+        length = round(share * len(fragment.sequence))
+        at = int(rng.integers(len(fragment.sequence) - length + 1))
+        text = fragment.sequence[:at] + b"N" * length + fragment.sequence[at + length :]
+        found.append(replace(fragment, sequence=text))
+    return found
+
+
+def chimeras(given: Sequence[LabelledContig], seed: int = 0) -> list[LabelledContig]:
+    """The first half of each fragment, and then the second half of one that is not viral."""
+    rng = np.random.default_rng(seed)
+    others = [fragment.sequence for fragment in given if not fragment.label]
+    found = []
+    for fragment in given:
+        half = len(fragment.sequence) // 2
+        other = others[int(rng.integers(len(others)))]
+        found.append(replace(fragment, sequence=fragment.sequence[:half] + other[half:]))
+    return found
+
+
+def lower_case(given: Sequence[LabelledContig]) -> list[LabelledContig]:
+    """The same in lower case, as a masked genome has it."""
+    return [replace(fragment, sequence=fragment.sequence.lower()) for fragment in given]
+
+
+def cut(given: Sequence[LabelledContig], nt: int) -> list[LabelledContig]:
+    """The middle nt of each fragment."""
+    start = [(len(fragment.sequence) - nt) // 2 for fragment in given]
+    return [
+        replace(fragment, sequence=fragment.sequence[first : first + nt])
+        for fragment, first in zip(given, start, strict=True)
+    ]

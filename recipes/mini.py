@@ -1,7 +1,8 @@
 """Makes the embedded bundles mini-500-v2 and mini-300-v2, and their k-mer baseline.
 
 Parts, in order: train (one candidate; goes on where it stopped), kmer (the baseline), bundle (the
-directories), card (what val says of them, written into bundle.toml). Each runs alone with --only.
+directories), card (what val says of them, written into bundle.toml), robustness (what errors of
+sequencing cost, likewise). Each runs alone with --only.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import gzip
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fragments
+import robustness
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
@@ -53,7 +55,7 @@ SUBSTITUTIONS = (0.01, 0.05)
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 PROPHAGES = Path(__file__).with_name("prophages.tsv")
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
-CHOSEN = "student-1"
+CHOSEN = "plain"
 STEPS = 30_000
 GROUPS = (
     *("rna_virus", "dna_virus", "phage"),
@@ -88,33 +90,10 @@ PLAIN = EncoderSettings(
     evaluate_every=1000,
     save_every=1000,
 )
-TEACHER = replace(
-    PLAIN,
-    network=replace(NETWORK, channels=(96, 192), blocks=(1, 3), attention=("frame",) * 3, heads=3),
-    steps=9_500,
-    evaluate_every=500,
-)
-STUDENT = replace(PLAIN, steps=9_500, learning_rate=1e-3, evaluate_every=500)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A training. start, teachers: other candidates, trained before."""
-
-    settings: EncoderSettings
-    start: str = ""
-    teachers: tuple[str, ...] = ()
-
-
 # What was compared on the slice; see README.md beside this file.
-TEACHERS = ("plain", "teacher-1", "teacher-2")
 CANDIDATES = {
-    "plain": Candidate(PLAIN),
-    "tail": Candidate(replace(PLAIN, tail_weight=0.3, seed=1, slice_seed=1)),
-    "teacher-1": Candidate(replace(TEACHER, seed=1)),
-    "teacher-2": Candidate(replace(TEACHER, network=replace(TEACHER.network, dropout=0.2), seed=2)),
-    "student-1": Candidate(replace(STUDENT, seed=1), "plain", TEACHERS),
-    "student-2": Candidate(replace(STUDENT, seed=2, teacher_weight=0.9), "plain", TEACHERS),
+    "plain": PLAIN,
+    "tail": replace(PLAIN, tail_weight=0.3, seed=1),
 }
 
 
@@ -161,12 +140,10 @@ def without_stretches(
     return found
 
 
-def train(options: argparse.Namespace, name: str, candidate: Candidate) -> None:
+def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> None:
     """Fits one candidate and writes its weights, with the record in their metadata."""
     labelled = train_side(options.data)
     contigs = fitting_side(labelled.contigs)
-    start = trained(options, candidate.start).network if candidate.start else None
-    teachers = [trained(options, teacher).network for teacher in candidate.teachers]
 
     def tell(now: FitProgress) -> None:
         if not now.evaluated:
@@ -177,12 +154,10 @@ def train(options: argparse.Namespace, name: str, candidate: Candidate) -> None:
 
     result = fit_encoder(
         contigs,
-        candidate.settings,
+        settings,
         options.device,
         options.work / name,
         tell,
-        start=start,
-        teachers=teachers,
         data_sha256=labelled.sha256,
         max_minutes=options.max_minutes,
     )
@@ -200,9 +175,9 @@ def train(options: argparse.Namespace, name: str, candidate: Candidate) -> None:
         print(f"{name}: time is up; the same command goes on from {result.state}")
 
 
-def trained(options: argparse.Namespace, name: str) -> FitResult:
-    """What train wrote for a candidate."""
-    path = options.out / f"{name}.safetensors"
+def trained(options: argparse.Namespace) -> FitResult:
+    """What train wrote for the chosen candidate."""
+    path = options.out / f"{options.candidate}.safetensors"
     if not path.is_file():
         raise SystemExit(f"{path} is not there; run with --only train first")
     with safe_open(path, framework="numpy") as file:
@@ -217,7 +192,7 @@ def trained(options: argparse.Namespace, name: str) -> FitResult:
 
 def write(options: argparse.Namespace) -> None:
     """Writes the bundles of the chosen candidate, still without a card."""
-    fit = trained(options, options.candidate)
+    fit = trained(options)
     for chunk_nt in CHUNKS_NT:
         name = f"mini-{chunk_nt}-v2"
         bundle = write_chunk_bundle(
@@ -270,6 +245,13 @@ def measure(options: argparse.Namespace) -> None:
         card["by_origin"] = _by_origin(scorer, fixed[chunk_nt])
         card["sources"] = sources
         _keep_card(bundle, card, {"bf16": _agreement(bundle, fixed[chunk_nt])})
+
+
+def measure_robustness(options: argparse.Namespace) -> None:
+    """Adds to the cards what errors of sequencing, chimeras and shorter reads cost."""
+    for chunk_nt in CHUNKS_NT:
+        bundle = load(options.out / f"mini-{chunk_nt}-v2")
+        robustness.keep(bundle, options.data, options.device, options.per_side)
 
 
 def _measured(
@@ -499,7 +481,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where weights and bundles go")
     parser.add_argument("--work", type=Path, help="state of the training (default: OUT/training)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0")
-    parser.add_argument("--only", choices=("train", "kmer", "bundle", "card"))
+    parser.add_argument("--only", choices=("train", "kmer", "bundle", "card", "robustness"))
     parser.add_argument("--candidate", choices=CANDIDATES, default=CHOSEN)
     parser.add_argument("--max-minutes", type=float, help="stop then; the same command goes on")
     parser.add_argument("--per-side", type=int, default=1000, help="fragments at each length")
@@ -511,6 +493,7 @@ def main(arguments: list[str] | None = None) -> int:
         "kmer": lambda: write_kmer(options),
         "bundle": lambda: write(options),
         "card": lambda: measure(options),
+        "robustness": lambda: measure_robustness(options),
     }
     for name, part in parts.items():
         if options.only in (None, name):

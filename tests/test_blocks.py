@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from command import dna
-from virnucpro.blocks import KEPT_SPANS_NT, RECORD_NT, Block, _kept_spans, _spans, blocks_of
+from virnucpro.blocks import RECORD_NT, Block, blocks_of
 from virnucpro.chunks import chunk_spans
 from virnucpro.reads import Contig, letters
 
@@ -17,18 +17,6 @@ CHUNK_NT = 50
 TEXT = dna(3_000).encode()
 EDGES = [0, 1, 49, 50, 51, 99, 100, 101, 149, 150, 151, 1_499, 1_500, 3_000]
 LENGTHS = st.lists(st.sampled_from(EDGES) | st.integers(0, 400), max_size=40)
-
-
-def test_spans_are_kept_of_short_contigs_only_and_cannot_be_changed():
-    _kept_spans.cache_clear()
-    start, end = _spans(KEPT_SPANS_NT, CHUNK_NT)
-    assert _spans(KEPT_SPANS_NT, CHUNK_NT)[0] is start
-    with pytest.raises(ValueError, match="read-only"):
-        start[0] = 1
-    with pytest.raises(ValueError, match="read-only"):
-        end[0] = 1
-    _spans(KEPT_SPANS_NT + 1, CHUNK_NT)
-    assert _kept_spans.cache_info().currsize == 1
 
 
 def contigs_of_lengths(lengths: list[int]) -> list[Contig]:

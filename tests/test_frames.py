@@ -7,7 +7,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from virnucpro.calls import FRAME_NAMES
-from virnucpro.frames import Frame, letter_codes, open_frames, open_frames_of
+from virnucpro.frames import (
+    CODES,
+    Frame,
+    letter_codes,
+    open_frames,
+    open_frames_by_code,
+    open_frames_of,
+)
 
 ALPHABETS = ["ACGT", "ACGTN", "ACGTacgt", "ACGTURYSWKMBDHVNacgturyswkmbdhvn", "N", "GCA-*X?\t "]
 # Few stops, so that most frames are open.
@@ -19,7 +26,7 @@ dna = st.one_of(
 ascii_text = st.text(st.characters(max_codepoint=127), max_size=60)
 
 
-def frames_by_biopython(sequence: str) -> list[Frame]:
+def frames_by_biopython(sequence: str, table: int = 1) -> list[Frame]:
     """The rules of section 1, with Biopython's table and its codons one by one."""
     forward = sequence.upper()
     reverse = "".join(dict(zip("ACGT", "TGCA", strict=True)).get(c, c) for c in reversed(forward))
@@ -28,7 +35,7 @@ def frames_by_biopython(sequence: str) -> list[Frame]:
         strand = (forward if name[0] == "F" else reverse)[int(name[1]) - 1 :]
         codons = [strand[i : i + 3] for i in range(0, len(strand), 3)]
         read = [c for c in codons if len(c) == 3 and set(c) <= set("ACGT")]
-        protein = str(Seq("".join(read)).translate(table=1))
+        protein = str(Seq("".join(read)).translate(table=table))
         if protein and "*" not in protein:
             frames.append(Frame(name, strand[: 3 * len(protein) + 1], protein))
     return frames
@@ -173,3 +180,34 @@ def test_letter_codes(text):
     assert codes.tolist() == [4 if code < 0 else code for code in expected]
     assert codes.dtype == np.uint8
     codes[:] = 0  # may be written to
+
+
+@given(dna, st.sampled_from([*CODES]))
+@example("TGATAGTAATGATAGTAA", 25)
+def test_every_genetic_code_is_the_one_of_ncbi(sequence, code):
+    expected = frames_by_biopython(sequence, code)
+    assert open_frames(sequence, code) == expected
+    found = open_frames_of(
+        sequence.encode(), np.zeros(1, np.int64), np.array([len(sequence)]), code
+    )
+    names = [FRAME_NAMES[frame] for frame in found.frame.tolist()]
+    made = map(Frame, names, found.nucleotides, found.protein)
+    assert [*made] == expected
+
+
+@given(st.lists(st.tuples(dna, st.sampled_from([*CODES])), max_size=6))
+def test_chunks_of_several_codes_keep_their_order(chunks):
+    text = "".join(sequence for sequence, _ in chunks)
+    length = np.array([len(sequence) for sequence, _ in chunks], np.int64)
+    code = np.array([code for _, code in chunks], np.uint8)
+    found = open_frames_by_code(text.encode(), np.cumsum(length) - length, length, code)
+    assert found.chunk.dtype == np.int32
+    assert found.frame.dtype == np.uint8
+    expected = [
+        (i, frame.name, frame.nucleotides, frame.protein)
+        for i, (sequence, code) in enumerate(chunks)
+        for frame in open_frames(sequence, code)
+    ]
+    names = [FRAME_NAMES[frame] for frame in found.frame.tolist()]
+    got = zip(found.chunk.tolist(), names, found.nucleotides, found.protein, strict=True)
+    assert [*got] == expected

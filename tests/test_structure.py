@@ -26,7 +26,7 @@ FLOORS = {
     3: {"encoders"},
     2: {"blocks"},
     1: {"reads", "frames", "tokens", "devices", "storage"},
-    0: {"chunks", "calls", "progress", "errors"},
+    0: {"chunks", "calls", "records", "progress", "errors"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms} | {"__init__": -1}
 MOST_FOLDERS, MOST_FILES = 13, 12

@@ -9,48 +9,26 @@ import operator
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.calls import Scores
-from virnucpro.chunks import span_arrays
+from virnucpro.chunks import span_arrays, spans_of
 from virnucpro.devices.memory import Memory
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Contig, letters
+from virnucpro.records import Records
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
 Value = TypeVar("Value")
 
 # What a contig weighs in a block besides its letters, so that empty ones fill blocks too.
 RECORD_NT = 64
-# Reads are of few lengths, so their spans are worth keeping; those of a genome would be megabytes.
-KEPT_SPANS_NT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The facts that a block keeps of a contig that begins in it or goes on in it.
-
-    ordinal counts over all inputs of the run from 0, record within its input from 1. fault says
-    why the contig cannot be processed; it is empty for all others. letters_crc: CRC-32 of its
-    letters in this block, which finds the record where the digests of two blocks differ. mate,
-    short: as of the contig; a short one has no chunk, whatever its length.
-    """
-
-    ordinal: int
-    sample: str
-    record: int
-    name: str
-    length_nt: int
-    begins: bool
-    ends: bool
-    fault: str = ""
-    letters_crc: int = 0
-    mate: int = 0
-    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +60,16 @@ class Block:
     text holds upper-case letters with U read as T; chunk i is
     text[offset[i] : offset[i] + rows.length_nt[i]]. digest is the sha256 over names, lengths and
     letters, not over samples, which are but names of files: equal blocks, and only they, have equal
-    digests.
+    digests. code: (n,) the genetic code of each chunk; None where it is the standard one of all.
     """
 
     number: int
-    records: tuple[Record, ...]
+    records: Records
     rows: Rows
     offset: Int64
     text: bytes = field(repr=False)
     digest: str
+    code: UInt8 | None = None
 
     def chunk(self, row: int) -> bytes:
         """The letters of one chunk."""
@@ -103,7 +82,18 @@ class Block:
         offset = self.offset[first:last]
         begin = int(offset.min(initial=len(self.text)))
         end = int((offset + rows.length_nt).max(initial=begin))
-        return replace(self, rows=rows, offset=offset - begin, text=self.text[begin:end])
+        code = None if self.code is None else self.code[first:last]
+        text = self.text[begin:end]
+        return replace(self, rows=rows, offset=offset - begin, text=text, code=code)
+
+    def chosen(self, kept: NDArray[np.bool_]) -> "Block":
+        """The same block with some of its chunks alone, and no other text; kept: (n,)."""
+        rows = Rows(*(getattr(self.rows, name)[kept] for name in Rows.__slots__))
+        texts = [self.chunk(row) for row in np.flatnonzero(kept).tolist()]
+        ends = np.cumsum(rows.length_nt)
+        code = None if self.code is None else self.code[kept]
+        offset, text = ends - rows.length_nt, b"".join(texts)
+        return replace(self, rows=rows, offset=offset, text=text, code=code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +254,7 @@ class Scored:
 
     block_number: int
     digest: str
-    records: tuple[Record, ...]
+    records: Records
     rows: Rows
     scores: Scores
     failures: Mapping[int, str] = field(default_factory=dict)
@@ -284,124 +274,136 @@ def blocks_of(
     in both. Every contig is in a block, also one without a chunk. first_nt: what the first block
     holds where that is less; each has twice as much as the one before then, up to block_nt.
     """
-    draft, full_nt = _Draft(0), min(first_nt or block_nt, block_nt)
+    draft, full_nt = _Draft(0, chunk_nt, 0), min(first_nt or block_nt, block_nt)
     for ordinal, contig in enumerate(contigs):
-        text = letters(contig.sequence)
-        start, end = _spans(0 if contig.short else len(text), chunk_nt)
-        first = 0
-        while True:
-            last = draft.room(start, end, first, full_nt)
-            draft.add(ordinal, contig, text, start[first:last], end[first:last], first, len(start))
-            if last < len(start) or draft.weight_nt >= full_nt:
+        length_nt = 0 if contig.short else len(contig.sequence)
+        if length_nt <= chunk_nt or length_nt <= full_nt - draft.weight_nt:
+            draft.add(contig, length_nt)
+            if draft.weight_nt >= full_nt:
                 yield draft.finished()
-                draft, full_nt = _Draft(draft.number + 1), min(2 * full_nt, block_nt)
+                draft = _Draft(draft.number + 1, chunk_nt, ordinal + 1)
+                full_nt = min(2 * full_nt, block_nt)
+            continue
+        start, end = span_arrays(length_nt, chunk_nt)
+        first, chunks = 0, len(start)
+        while first < chunks:
+            free = int(start[first]) + max(0, full_nt - draft.weight_nt)
+            last = max(first + 1, int(np.searchsorted(end, free, side="right")))
+            part = contig.sequence[int(start[first]) : int(end[last - 1])]
+            draft.add_part(contig, part, first, last if last < chunks else None)
+            if last < chunks or draft.weight_nt >= full_nt:
+                yield draft.finished()
+                draft = _Draft(draft.number + 1, chunk_nt, ordinal + (last == chunks))
+                full_nt = min(2 * full_nt, block_nt)
             first = last
-            if last == len(start):
-                break
-    if draft.records:
+    if draft.contigs:
         yield draft.finished()
 
 
-def _spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
-    """chunks.span_arrays, from memory for short contigs; not to be written to."""
-    return (_kept_spans if length_nt <= KEPT_SPANS_NT else span_arrays)(length_nt, chunk_nt)
-
-
-@lru_cache(maxsize=1024)
-def _kept_spans(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
-    start, end = span_arrays(length_nt, chunk_nt)
-    start.flags.writeable = end.flags.writeable = False
-    return start, end
-
-
 class _Draft:
-    """A block in the making."""
+    """A block in the making. ordinal: of its first contig."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, chunk_nt: int, ordinal: int) -> None:
         self.number = number
         self.weight_nt = 0
-        self.records: list[Record] = []
-        self._starts: list[Int64] = []
-        self._ends: list[Int64] = []
-        self._first: list[int] = []
-        self._texts: list[bytes] = []
+        self.contigs: list[Contig] = []
+        self._chunk_nt = chunk_nt
+        self._ordinal = ordinal
+        # Chunks of the first contig that lie in earlier blocks, and of the last one up to here.
+        self._first = 0
+        self._last: int | None = None
 
-    def room(self, start: Int64, end: Int64, first: int, block_nt: int) -> int:
-        """One past the last of a contig's chunks that still fits, of those from first on."""
-        if first == len(start):
-            return first
-        free = int(start[first]) + max(0, block_nt - self.weight_nt)
-        return max(first + 1, int(np.searchsorted(end, free, side="right")))
+    def add(self, contig: Contig, letters_nt: int) -> None:
+        """Take in a contig as a whole. letters_nt: that its chunks span."""
+        self.contigs.append(contig)
+        self.weight_nt += letters_nt + RECORD_NT
 
-    def add(
-        self,
-        ordinal: int,
-        contig: Contig,
-        text: bytes,
-        start: Int64,
-        end: Int64,
-        first: int,
-        chunks: int,
-    ) -> None:
-        """Take in the chunks [first, first + len(start)) of a contig that has `chunks` in all."""
-        ends = first + len(start) == chunks
-        part = text[int(start[0]) : int(end[-1])] if len(start) else b""
-        self.records.append(
-            Record(
-                ordinal=ordinal,
-                sample=contig.sample,
-                record=contig.record,
-                name=contig.name,
-                length_nt=contig.length_nt,
-                begins=first == 0,
-                ends=ends,
-                fault=contig.fault,
-                letters_crc=zlib.crc32(text if contig.short else part),
-                mate=contig.mate,
-                short=contig.short,
-            )
-        )
-        self._starts.append(start)
-        self._ends.append(end)
-        self._first.append(first)
-        self._texts.append(part)
-        self.weight_nt += len(part) + RECORD_NT
+    def add_part(self, contig: Contig, part: bytes, first: int, last: int | None) -> None:
+        """Take in the chunks [first, last) of a contig, which span a part; last: None for all."""
+        self.add(contig._replace(sequence=part, refused_nt=contig.length_nt), len(part))
+        self._first, self._last = first or self._first, last
 
     def finished(self) -> Block:
-        count = np.array([len(start) for start in self._starts], np.int64)
-        begin = np.cumsum(count) - count
-        text_begin = np.cumsum([0, *map(len, self._texts[:-1])], dtype=np.int64)
-        from_start = np.array([int(s[0]) if len(s) else 0 for s in self._starts], np.int64)
-        start = np.concatenate(self._starts)
-        row = np.arange(len(start), dtype=np.int64)
-        text = b"".join(self._texts)
-        rows = Rows(
-            record=np.repeat(np.arange(len(count), dtype=np.int32), count),
-            number=(row - np.repeat(begin - self._first, count) + 1).astype(np.int32),
-            start=start,
-            end=np.concatenate(self._ends),
+        columns = zip(*self.contigs, strict=True)
+        sample, record, name, sequence, fault, _, mate, short, whole_nt, codes = columns
+        has_nt = np.fromiter(map(len, sequence), np.int64, len(sequence))
+        length_nt = np.where(whole_nt, whole_nt, has_nt)
+        is_short = np.array(short, np.bool_)
+        faults = {row: why for row, why in enumerate(fault) if why} if any(fault) else {}
+        without = is_short.copy()
+        without[[*faults]] = True
+        all_chunks = np.where(without, 0, -(-length_nt // self._chunk_nt))
+        first, last = np.zeros_like(all_chunks), all_chunks.copy()
+        first[0] = self._first
+        if self._last is not None:
+            last[-1] = self._last
+        count = last - first
+        parts = (part for part, none in zip(sequence, short, strict=True) if not none)
+        text = letters(b"".join(parts))
+        edges = np.append(0, np.cumsum(np.where(is_short, 0, has_nt)))
+        rows = _rows(length_nt, self._chunk_nt, first, count)
+        from_start = np.zeros_like(count)
+        from_start[0] = rows.start[0] if count[0] else 0
+        offset = rows.start + np.repeat(edges[:-1] - from_start, count)
+        view = memoryview(text)
+        letters_crc = [zlib.crc32(view[a:b]) for a, b in pairwise(edges.tolist())]
+        for row in np.flatnonzero(is_short).tolist():
+            letters_crc[row] = zlib.crc32(letters(sequence[row]))
+        records = Records(
+            sample=[*sample],
+            name=[*name],
+            ordinal=np.arange(self._ordinal, self._ordinal + len(count), dtype=np.int64),
+            record=np.array(record, np.int64),
+            length_nt=length_nt,
+            begins=first == 0,
+            ends=last == all_chunks,
+            letters_crc=np.array(letters_crc, np.int64),
+            mate=np.array(mate, np.int64),
+            short=is_short,
+            code=np.array(codes, np.int64),
+            faults=faults,
         )
-        offset = start + np.repeat(text_begin - from_start, count)
-        digest = _digest(self.records, count, text)
-        return Block(self.number, tuple(self.records), rows, offset, text, digest)
+        digest = _digest(records, count, text)
+        usual = codes.count(STANDARD) == len(codes)
+        code = None if usual else records.code[rows.record].astype(np.uint8)
+        return Block(self.number, records, rows, offset, text, digest, code)
 
 
-def _digest(records: Sequence[Record], chunks: Int64, text: bytes) -> str:
+def _rows(length_nt: Int64, chunk_nt: int, first: Int64, count: Int64) -> Rows:
+    """Chunks [first, first + count) of r contigs, (r,), one after the other."""
+    record = np.repeat(np.arange(len(count), dtype=np.int32), count)
+    before = np.cumsum(count) - count
+    k = np.arange(len(record), dtype=np.int64) - np.repeat(before - first, count)
+    start, end = spans_of(length_nt[record], chunk_nt, k)
+    return Rows(record, (k + 1).astype(np.int32), start, end)
+
+
+def _digest(records: Records, chunks: Int64, text: bytes) -> str:
+    told = dict(records.faults)
+    for row in np.flatnonzero(records.short).tolist():
+        told[row] = str(records.letters_crc[row])
+    columns = (records.record, records.length_nt, records.begins, chunks)
+    record, length_nt, begins, count = (column.tolist() for column in columns)
     lines = [
-        f"{r.record}\t{r.name}\t{r.length_nt}\t{r.begins}\t{n}\t"
-        f"{r.letters_crc if r.short else r.fault}\n"
-        for r, n in zip(records, chunks.tolist(), strict=True)
+        f"{r}\t{name}\t{nt}\t{begins_here}\t{n}\t{told.get(row, '')}\n"
+        for row, (r, name, nt, begins_here, n) in enumerate(
+            zip(record, records.name, length_nt, begins, count, strict=True)
+        )
     ]
     return hashlib.sha256("".join(lines).encode() + b"\0" + text).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T."""
+    """n chunks: chunk i is text[offset[i] : offset[i] + length_nt[i]], upper case, U read as T.
+
+    code: (n,) their genetic codes; None where it is the standard one of all.
+    """
 
     text: bytes
     offset: Int64
     length_nt: Int64
+    code: UInt8 | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -409,7 +411,7 @@ class Texts:
     @classmethod
     def of_block(cls, block: Block) -> "Texts":
         """The chunks of a block."""
-        return cls(block.text, block.offset, block.rows.length_nt)
+        return cls(block.text, block.offset, block.rows.length_nt, block.code)
 
     @classmethod
     def of_strings(cls, chunks: Sequence[str]) -> "Texts":

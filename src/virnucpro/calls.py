@@ -72,7 +72,7 @@ class Embeddings:
 
 
 # Columns of scores that not every classifier has.
-OPTIONAL = ("embeddings", "groups", "notes")
+OPTIONAL = ("embeddings", "groups", "notes", "prescreened")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,8 @@ class Scores:
     frame, and no max_p_virus or max_p_others. embeddings: of the m frames, where they were asked
     for. groups: (n, G) log-probabilities of the groups that the network tells apart, for networks
     that do. notes: (n,) bits of what was noted of the letters, see classifiers.screen.
+    prescreened: (n,) whether a bundle that looked first gave the score of a chunk, and did not hand
+    it on; None where none looks first.
     """
 
     status: NDArray[np.uint8]
@@ -100,6 +102,7 @@ class Scores:
     embeddings: Embeddings | None = None
     groups: NDArray[np.float16] | None = None
     notes: NDArray[np.uint8] | None = None
+    prescreened: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings is not None and len(self.embeddings) != len(self.frame):
@@ -144,6 +147,7 @@ class Scores:
             embeddings=Embeddings.joined([p.embeddings for p in parts if p.embeddings is not None]),
             groups=_groups_of(parts),
             notes=None,
+            prescreened=_prescreened_of(parts),
         )
 
     def failing(self, chunks: NDArray[np.integer]) -> "Scores":
@@ -160,6 +164,7 @@ class Scores:
             embeddings=None if self.embeddings is None else self.embeddings.part(kept),
             groups=self.groups,
             notes=self.notes,
+            prescreened=None if self.prescreened is None else self.prescreened & ~bad,
         )
 
 
@@ -174,6 +179,15 @@ def _groups_of(parts: Sequence[Scores]) -> NDArray[np.float16] | None:
         for part in parts
     ]
     return np.concatenate(found)
+
+
+def _prescreened_of(parts: Sequence[Scores]) -> NDArray[np.bool_] | None:
+    """Whether each chunk was prescreened; a part that failed was not."""
+    if all(part.prescreened is None for part in parts):
+        return None
+    none = [np.zeros(len(part), np.bool_) for part in parts]
+    found = [part.prescreened for part in parts]
+    return np.concatenate([n if f is None else f for n, f in zip(none, found, strict=True)])
 
 
 class Call(IntEnum):

@@ -28,9 +28,19 @@ def chunk_spans(length_nt: int, chunk_nt: int) -> list[tuple[int, int]]:
 
 def span_arrays(length_nt: int, chunk_nt: int) -> tuple[Int64, Int64]:
     """The starts and the ends of chunk_spans as two arrays (chunks,)."""
-    count, step, wider = _cut(length_nt, chunk_nt)
-    k = np.arange(count, dtype=np.int64)
-    start = k * step - np.minimum(k, wider)
+    count, _, _ = _cut(length_nt, chunk_nt)
+    return spans_of(np.int64(length_nt), chunk_nt, np.arange(count, dtype=np.int64))
+
+
+def spans_of(length_nt: Int64 | np.int64, chunk_nt: int, number: Int64) -> tuple[Int64, Int64]:
+    """The starts and the ends of n chunks, (n,), by their numbers from 0.
+
+    length_nt: of the contig of each, (n,), or of the one contig of all.
+    """
+    count = np.maximum(-(-length_nt // chunk_nt), 1)
+    surplus = count * chunk_nt - length_nt
+    low = surplus // count
+    start = number * (chunk_nt - low) - np.minimum(number, surplus - low * (count - 1))
     return start, np.minimum(start + chunk_nt, length_nt)
 
 

@@ -3,9 +3,11 @@
 open_frames is the plain reading of the rules and the oracle of the tests; open_frames_of does the
 same for many chunks at once in numpy. A frame is dropped for any stop, also a terminal one; a codon
 with a letter other than ACGT translates to nothing; no start codon is sought, so an open frame is
-not an ORF. This module knows no file, no contig and no encoder.
+not an ORF. The published method has NCBI's table 1; in others a stop is read through. This module
+knows no file, no contig and no encoder.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +29,15 @@ AMINO_ACID_OF = {
     for j, second in enumerate("ACGT")
     for k, third in enumerate("ACGT")
 }
+# What other genetic codes read where table 1 has something else; starts do not matter here.
+CODES: dict[int, dict[str, str]] = {
+    1: {},
+    4: {"TGA": "W"},
+    11: {},
+    15: {"TAG": "Q"},
+    25: {"TGA": "G"},
+}
+STANDARD = 1
 # Every letter but ACGT stays as it is, also the IUPAC codes that have a complement.
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
@@ -61,22 +72,22 @@ class OpenFrames:
         return len(self.protein)
 
 
-def open_frames(sequence: str) -> list[Frame]:
-    """The open frames of one chunk, in the order F1, F2, F3, R1, R2, R3."""
+def open_frames(sequence: str, code: int = STANDARD) -> list[Frame]:
+    """The open frames of one chunk, in the order F1, F2, F3, R1, R2, R3. code: one of CODES."""
     forward = sequence.upper()
     reverse = forward.translate(COMPLEMENT)[::-1]
     frames = []
     for name, strand in zip(FRAME_NAMES, (forward,) * 3 + (reverse,) * 3, strict=True):
         first = int(name[1]) - 1
-        protein = _translate(strand[first:])
+        protein = _translate(strand[first:], AMINO_ACID_OF | CODES[code])
         if protein and STOP not in protein:
             frames.append(Frame(name, _nucleotides(strand[first:], len(protein)), protein))
     return frames
 
 
-def _translate(strand: str) -> str:
+def _translate(strand: str, amino_acid_of: Mapping[str, str]) -> str:
     codons = (strand[i : i + 3] for i in range(0, len(strand) - 2, 3))
-    return "".join(AMINO_ACID_OF.get(codon, "") for codon in codons)
+    return "".join(amino_acid_of.get(codon, "") for codon in codons)
 
 
 def _nucleotides(strand: str, length_aa: int) -> str:
@@ -101,7 +112,10 @@ _CODON_PART = tuple(
     for place in (16, 4, 1)
 )
 _DROPPED = "-"
-_AMINO_ACID = (AMINO_ACIDS + _DROPPED * 192).encode("ascii")
+_AMINO_ACID = {
+    code: ("".join((AMINO_ACID_OF | other).values()) + _DROPPED * 192).encode("ascii")
+    for code, other in CODES.items()
+}
 
 
 def letter_codes(text: bytes) -> UInt8:
@@ -109,7 +123,34 @@ def letter_codes(text: bytes) -> UInt8:
     return np.frombuffer(bytearray(text).translate(_LETTER_CODE), dtype=np.uint8)
 
 
-def open_frames_of(text: bytes, offset: Int64, length_nt: Int64) -> OpenFrames:
+def open_frames_by_code(text: bytes, offset: Int64, length_nt: Int64, code: UInt8) -> OpenFrames:
+    """The same as open_frames_of, of chunks that each have a code, (n,)."""
+    places = [np.flatnonzero(code == each) for each in np.unique(code)]
+    parts = [
+        open_frames_of(text, offset[place], length_nt[place], int(code[place[0]]))
+        for place in places
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    empty = [np.zeros(0, np.int64)]
+    chunk = np.concatenate(empty + [p[f.chunk] for p, f in zip(places, parts, strict=True)])
+    frame = np.concatenate([*(part.frame for part in parts), np.zeros(0, np.uint8)])
+    nucleotides, proteins = (
+        [text for part in parts for text in getattr(part, name)]
+        for name in ("nucleotides", "protein")
+    )
+    order = np.lexsort((frame, chunk))
+    return OpenFrames(
+        chunk[order].astype(np.int32),
+        frame[order],
+        [nucleotides[i] for i in order.tolist()],
+        [proteins[i] for i in order.tolist()],
+    )
+
+
+def open_frames_of(
+    text: bytes, offset: Int64, length_nt: Int64, code: int = STANDARD
+) -> OpenFrames:
     """The open frames of n chunks; chunk i is text[offset[i] : offset[i] + length_nt[i]].
 
     text is ASCII; chunks may overlap and come in any order. Equal to open_frames of every chunk,
@@ -122,7 +163,7 @@ def open_frames_of(text: bytes, offset: Int64, length_nt: Int64) -> OpenFrames:
     upper = text.upper()
     strands = upper + upper.translate(_COMPLEMENT)[::-1]
     begin_6N, end_6N = _frame_spans(len(text), offset, length_nt)
-    amino_acids, phase_start = _translate_by_phase(strands)
+    amino_acids, phase_start = _translate_by_phase(strands, code)
     first_6N = phase_start[begin_6N % 3] + begin_6N // 3
     last_6N = first_6N + (end_6N - begin_6N) // 3
     chunk, frame = np.nonzero(_are_open(amino_acids, first_6N, last_6N).T)
@@ -150,7 +191,7 @@ def _frame_spans(text_nt: int, offset: Int64, length_nt: Int64) -> tuple[Int64, 
     return begin_6N, end_6N
 
 
-def _translate_by_phase(strands: bytes) -> tuple[str, Int64]:
+def _translate_by_phase(strands: bytes, code: int) -> tuple[str, Int64]:
     """The amino acids of all codons that begin at 0, 3, 6, ..., then at 1, 4, 7, ... and
     at 2, 5, 8, ...; and where each of the three parts starts. One letter a codon: _DROPPED stands
     for one that translates to nothing, so that positions remain."""
@@ -158,7 +199,8 @@ def _translate_by_phase(strands: bytes) -> tuple[str, Int64]:
     codons = parts[0][:-2] + parts[1][1:-1] + parts[2][2:]
     phases = [codons[phase::3] for phase in range(3)]
     phase_start = np.cumsum([0] + [len(phase) for phase in phases[:-1]], dtype=np.int64)
-    return np.concatenate(phases).tobytes().translate(_AMINO_ACID).decode("ascii"), phase_start
+    amino_acids = np.concatenate(phases).tobytes().translate(_AMINO_ACID[code])
+    return amino_acids.decode("ascii"), phase_start
 
 
 def _are_open(amino_acids: str, first: Int64, last: Int64) -> NDArray[np.bool_]:

@@ -75,6 +75,35 @@ def test_a_server_that_is_busy_is_asked_again(tmp_path, code):
     assert len(manners.seen) == 3
 
 
+def test_a_server_that_says_how_long_to_wait_is_obeyed(tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr(downloads.time, "sleep", slept.append)
+    monkeypatch.setattr(downloads.time, "time", lambda: 1_445_412_474.0)
+    manners = Manners({"/file": DATA}, answers={"/file": [503]}, retry_after="17")
+    assert fetched(tmp_path, manners) == DATA
+    (tmp_path / "file.part").unlink()
+    date = "Wed, 21 Oct 2015 07:28:00 GMT"
+    manners = Manners({"/file": DATA}, answers={"/file": [429]}, retry_after=date)
+    assert fetched(tmp_path, manners) == DATA
+    assert slept == [17, 6]
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_ends_the_command(tmp_path):
+    manners = Manners({"/file": DATA}, answers={"/file": [503]}, retry_after="4000")
+    with pytest.raises(BundleError, match="run the same command again in 4,000 s"):
+        fetched(tmp_path, manners)
+
+
+def test_the_size_of_a_file_is_asked_for_without_the_file():
+    manners = Manners({"/file": DATA})
+    with serving(manners) as address:
+        assert downloads.size_of(f"{address}/file") == len(DATA)
+        assert downloads.size_of(f"{address}/other") is None
+    assert manners.seen == []
+    with refusing() as address, pytest.raises(NoNetwork, match="cannot be reached"):
+        downloads.size_of(f"{address}/file")
+
+
 def test_a_server_that_stays_busy_is_one_sentence(tmp_path):
     manners = Manners({"/file": DATA}, answers={"/file": [503] * 9})
     with pytest.raises(BundleError, match="answers 503 Service Unavailable; run the same command"):

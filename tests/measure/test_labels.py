@@ -104,6 +104,18 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, table: str, message:
         read_with_labels([path], [write(tmp_path / "t.tsv", table)])
 
 
+def test_frames_come_from_the_table_and_are_checked(tmp_path: Path) -> None:
+    sides = [fasta(tmp_path / "v.fa", "a", "b"), fasta(tmp_path / "o.fa", "c")]
+    write(tmp_path / "v.tsv", "id\tunit\tframes\na\tu\tF1,R3\nb\tu\t\n")
+    found = read_two_sided(sides[:1], sides[1:]).contigs
+    assert [contig.frames for contig in found] == ["F1,R3", "", ""]
+    write(tmp_path / "v.tsv", "id\tunit\tframes\na\tu\tF1,F4\nb\tu\t\n")
+    with pytest.raises(
+        InputError, match=r"v\.tsv, line 2: the frames are 'F1,F4', but must be of F1"
+    ):
+        read_two_sided(sides[:1], sides[1:])
+
+
 def test_long_lists_are_cut_and_repeats_refused(tmp_path: Path) -> None:
     path = fasta(tmp_path / "x.fasta", *"ABCDEFG")
     table = write(tmp_path / "t.tsv", "id\tlabel\nA\t1\n")

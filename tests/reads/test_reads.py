@@ -226,6 +226,7 @@ BARE_SAMS = [
         (">a\nACGT".encode("utf-16"), None, "UTF-16"),
         (b">a\nACGT\n>p x\n\nAC\nMSTEQL\n", 6, "record 2 (p) holds the letter 'E'"),
         (b">a\nMSTEQL\n", 2, "looks like protein"),
+        (">a\nACGT\n".encode("utf-16-le"), 2, "holds a zero byte, as text in UTF-16"),
         (
             b">a\nAC-GT\n",
             2,

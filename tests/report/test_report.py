@@ -37,7 +37,9 @@ from virnucpro.report import (
 )
 from virnucpro.report.runs import read_run
 from virnucpro.results.files import RunFiles
+from virnucpro.results.prior import Prior
 from virnucpro.results.read import run_files
+from virnucpro.results.worth import BINS, Worth
 from virnucpro.run.predict import predict
 
 MOST_BYTES = 5_000_000
@@ -220,6 +222,84 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     (note,) = [n for n in notes.notes(run) if n.title == "The sequences are short."]
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
     assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
+
+
+def test_the_report_says_how_few_calls_of_reads_are_right(tmp_path):
+    """Records are told by what the calibration measured of records, others by their chunks."""
+    shortest = load("mini-500").part("calibration")["by_length"][0]
+    right = f"{100 * shortest['right_at_1_percent']:.0f} are viral where 1 % of the sample is"
+    some = f"and {100 * shortest['right_at_10_percent']:.0f} where 10 % is"
+
+    def said(length_nt: int, **changes) -> str:
+        reads = [(f"r{i}", [Chunk(0.9, length_nt=length_nt)]) for i in range(9)]
+        found = notes.notes(read_run(made_run(tmp_path, reads, **changes)))
+        return next(n.text for n in found if n.title == "The sequences are short.")
+
+    asked = {"settings": {"threshold": load("mini-500").record_threshold}}
+    assert f"of 100 records called virus, {right}, {some}." in said(150, **asked)
+    assert "of 100 records" not in said(200, **asked)
+    chunks = said(150)
+    row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
+    assert f"of 100 chunks called virus, {100 * row['at_1_percent_virus']:.0f} are" in chunks
+
+
+def a_worth() -> dict:
+    return Worth(
+        called=6,
+        scored=6,
+        wrong=3.0,
+        fewest_wrong=3.0,
+        most_wrong=3.0,
+        prior=Prior.fixed(0.05, "default"),
+        threshold=0.82,
+        fdr=None,
+        null="null: bacteria",
+        negatives=9,
+        smallest_q=0.1,
+        refusal="",
+        by_threshold=(),
+        origins={},
+        notes={},
+        scores=(0,) * BINS,
+        null_scores=(0,) * BINS,
+    ).as_dict()
+
+
+def test_whole_records_are_measured_by_the_lengths_of_this_run(tmp_path):
+    bundle = load("mini-500")
+    lengths = [150] * 3 + [400] * 2 + [5 * 500]
+    chunks = [[Chunk(0.9, length_nt=min(n, 500))] * max(1, n // 500) for n in lengths]
+    records = [(f"r{i}", of_record) for i, of_record in enumerate(chunks)]
+    records.append(("none", [Chunk(None, "too_short", length_nt=600)]))
+    asked = {"threshold": bundle.record_threshold}
+    worth = a_worth()
+    run = read_run(made_run(tmp_path, records, settings=asked, worth=worth))
+    rows = words.rates_of_records(run)
+    measured = bundle.part("calibration")["by_length"]
+    assert [(row.length_nt, run.by_length[row.length_nt]["records"]) for row in rows] == [
+        (0, 3),
+        (275, 2),
+        (2_050, 1),
+    ]
+    assert [(row.recall, row.false_positive_rate) for row in rows] == [
+        (measured[i]["recall"], measured[i]["false_positive_rate"]) for i in (0, 1, 3)
+    ]
+    for row, i in zip(rows, (0, 1, 3), strict=True):
+        assert row.precision(0.01) == pytest.approx(measured[i]["right_at_1_percent"], abs=1e-3)
+    text = parsed(remake([tmp_path])).text
+    assert f"Whole records of these lengths, threshold {bundle.record_threshold:g}" in text
+    for changes in (
+        {"settings": {"threshold": 0.5}, "worth": worth},
+        {"settings": asked, "worth": worth | {"fdr": 0.1}},
+    ):
+        other = read_run(made_run(tmp_path, records, **changes))
+        assert words.rates_of_records(other) == []
+        assert "Whole records of these lengths" not in parsed(remake([tmp_path])).text
+
+
+def test_a_bundle_without_a_calibration_measures_no_records(tmp_path):
+    run = read_run(made_run(tmp_path, [("a", [Chunk(0.9)])], bundle="kmer-500"))
+    assert run.bundle["of_records"] == words.rates_of_records(run) == []
 
 
 def test_what_was_measured_on_longer_fragments_is_not_promised_for_reads(tmp_path):

@@ -189,7 +189,7 @@ def test_the_schema_refuses_what_is_wrong(change):
 def test_the_schema_is_documented_field_by_field():
     fields = [words(row[0])[0] for row in rows(sections()["run.json"], "field | type")]
     assert sorted(fields) == sorted(schema()["properties"])
-    assert {*fields} - {*schema()["required"]} == {"workers", "part", "parts"}
+    assert {*fields} - {*schema()["required"]} == {"workers", "part", "parts", "prescreen"}
     counts = [w for row in rows(sections()["run.json"], "count |") for w in words(row[0])]
     assert sorted(counts) == sorted(schema()["$defs"]["counts"]["properties"])
     assert sorted(counts) == sorted(Counts.__dataclass_fields__)

@@ -1,5 +1,6 @@
 """Mates: found, checked, and called together."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,20 @@ from test_outputs_doc import sections, words
 
 from command import dna, fasta, made_bundle, results, run_json, table, virnucpro
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
+from made_calibrations import a_calibration
 from made_reads import COMPRESSIONS, alignment, fastq, ubam
+from virnucpro.blocks import Scored
 from virnucpro.calls import Rule, Status
+from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import InputError, SettingsError, StreamBroken
 from virnucpro.reads import Reading, open_sources, template_of
 from virnucpro.reads.mates import REMEMBERED, side_by_side
+from virnucpro.records import Records
 from virnucpro.results import pairs as pairs_module
 from virnucpro.results.contig_calls import ContigCalls
-from virnucpro.results.judge import MeanJudge
+from virnucpro.results.judge import MeanJudge, Question
 from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
+from virnucpro.results.sample import judge_of, summed
 from virnucpro.run.predict import predict
 
 PAIRED = [(f"t{i // 2}", dna(90 + i % 40, i)) for i in range(120)]
@@ -270,12 +276,10 @@ def runs_of_mates(draw):
 
 
 def rows_of(folder: Path, contigs, mates, cuts) -> tuple[list[list[str]], list[str]]:
-    from dataclasses import replace
-
     judge, calls = MeanJudge(Rule("chunks"), 500), ContigCalls()
     paired, text = PairedCalls(judge, folder), b""
     for block in blocks_of_made(contigs, cuts, "chunks"):
-        records = tuple(replace(r, mate=mates[r.ordinal]) for r in block.records)
+        records = Records.of(replace(r, mate=mates[r.ordinal]) for r in block.records)
         columns = (block.rows.record, block.rows.start, block.rows.end, block.scores)
         ends = not records or records[-1].ends
         found = calls.add(len(records), *columns, judge.rule.chunks(block.scores), ends)
@@ -316,6 +320,53 @@ def test_a_pair_is_called_as_one_contig_of_both(tmp_path_factory, run, cuts):
         assert (row[6] == "") == (mean is None)
         assert mean is None or float(row[6]) == pytest.approx(mean, abs=1e-6)
     assert names == sorted(viral)
+
+
+@pytest.mark.parametrize(
+    ("scored", "noted", "call"),
+    [
+        ((True, True), (True, True), "others"),
+        ((True, True), (True, False), "virus"),
+        ((True, True), (False, True), "virus"),
+        ((True, False), (True, False), "others"),
+        ((True, False), (False, False), "virus"),
+        ((False, False), (False, False), "none"),
+        ((True,), (True,), "others"),
+        ((True,), (False,), "virus"),
+    ],
+)
+@pytest.mark.parametrize("question", [Question(), Question(fdr=0.5)])
+def test_a_pair_of_low_complexity_alone_is_no_virus(tmp_path, scored, noted, call, question):
+    status = [Status.OK if each else Status.TOO_SHORT for each in scored]
+    chunks = [MadeChunk(0, 500, each, {0: (0.01, 0.99)}) for each in status]
+    contigs = [MadeContig("t", [chunk], 500) for chunk in chunks]
+    (block,) = blocks_of_made(contigs, [], "chunks")
+    notes = np.array(noted, np.uint8) * LOW_COMPLEXITY
+    records = Records.of(replace(r, mate=r.ordinal + 1) for r in block.records)
+    block = replace(block, records=records, scores=replace(block.scores, notes=notes))
+    # A record without evidence is called virus by this calibration.
+    rule = a_calibration({"bacteria": [[-9.0] * 99] * 5}, a=5.0)
+    judge = judge_of(Finished([block]), Rule("chunks"), 500, rule, question, 0.5)
+    (found,) = summed(Finished([block]), Rule("chunks"))
+    paired = PairedCalls(judge, tmp_path)
+    text = paired.add(records, found, judge.contigs(found)) + paired.rest()
+    (row,) = [line.split("\t") for line in text.decode().splitlines()]
+    assert row[7] == call
+    assert [*paired.viral_names()] == ([b"t\n"] if call == "virus" else [])
+    assert paired.virus == (call == "virus")
+
+
+@dataclass
+class Finished:
+    """Satisfies FinishedBlocks."""
+
+    blocks: list[Scored]
+
+    def scored(self):
+        yield from self.blocks
+
+    def embeddings(self, scored):
+        return None
 
 
 def as_one(chunks) -> tuple[float | None, str]:

@@ -14,6 +14,7 @@ from made_blocks import MadeContig, blocks_of_made, journal_in
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, VirnucproError
 from virnucpro.reads import open_sources
+from virnucpro.records import Records
 from virnucpro.results.judge import MeanJudge
 from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
 from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
@@ -93,7 +94,7 @@ def test_a_name_that_is_no_text_is_marked(tmp_path):
     files, journal, path, seen = staged(tmp_path, [PROPHAGES[0]], [])
     scored = next(journal.scored())
     record = replace(scored.records[0], name="raw \udce9 é")
-    journal.commit(replace(scored, records=(record,)))
+    journal.commit(replace(scored, records=Records.of([record])))
     wanted = Wanted(parquet=True)
     write_tables(files, journal, JUDGE, open_sources([path]), [seen], wanted)
     for name in (files.calls_parquet, files.contigs_parquet):

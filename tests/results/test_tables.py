@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from command import SUPPORT
 from made_blocks import MadeChunk, MadeContig, blocks_of_made, frame_scores, journal_in
-from virnucpro.blocks import Record, Rows, Scored
+from virnucpro.blocks import Rows, Scored
 from virnucpro.calls import FRAME_NAMES, Call, Rule, Status, chunk_calls
 from virnucpro.errors import InputError, VirnucproError
 from virnucpro.reads import open_sources
+from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts
 from virnucpro.results.judge import MeanJudge
@@ -399,7 +400,7 @@ def test_scores_read_back_and_are_shortest(values):
 
 def unique(folder: Path, names: Sequence[str], per_block: int):
     records = [Record(i, "s", i + 1, name, 1, True, True) for i, name in enumerate(names)]
-    blocks = [records[i : i + per_block] for i in range(0, len(records), per_block)]
+    blocks = [Records.of(records[i : i + per_block]) for i in range(0, len(records), per_block)]
     (folder / "hashes").write_bytes(name_hashes(names).tobytes())
     found = unique_names(lambda: iter(blocks), folder / "hashes", folder)
     return [name for block in blocks for name in found.of(block)]

@@ -10,6 +10,7 @@ from virnucpro.blocks import Block, Scored, blocks_of
 from virnucpro.calls import Scores, Status
 from virnucpro.errors import BlockError, OtherRun
 from virnucpro.reads import Contig
+from virnucpro.records import Records
 from virnucpro.results.files import RunFiles
 from virnucpro.results.record import BlockCounts
 from virnucpro.run.block_file import from_bytes, read_block, to_bytes
@@ -82,7 +83,7 @@ def test_a_block_comes_back_as_it_was(cuts, kind):
 
 def test_a_block_without_records(tmp_path):
     empty = blocks_of_made([MadeContig("a")], [])[0]
-    empty = Scored(4, "d", (), empty.rows, empty.scores)
+    empty = Scored(4, "d", Records.of(), empty.rows, empty.scores)
     (tmp_path / "b").write_bytes(to_bytes(empty, MARK))
     assert same(read_block(tmp_path / "b", 4, MARK), empty)
 

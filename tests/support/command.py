@@ -78,9 +78,11 @@ def virnucpro(*arguments: object, through: Sequence[str] = (), **options) -> Fin
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def made_bundle(directory: Path, *, chunk_nt: int = 500, block_nt: int = 1_000_000) -> Bundle:
+def made_bundle(
+    directory: Path, *, chunk_nt: int = 500, block_nt: int = 1_000_000, seed: int = 7
+) -> Bundle:
     """A k-mer bundle with random weights, whose scores of random DNA lie on both sides of 0.5."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     n = class_count(4)
     arrays = {
         "weight": rng.normal(0.0, 2.0, n),

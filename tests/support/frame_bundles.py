@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
+from virnucpro.train.head_fit import fit_head, write_frames_bundle
+from virnucpro.train.head_settings import HeadSettings
 
 # Tiny products gain nothing from a second thread, and lose much where tests share the cores.
 torch.set_num_threads(1)

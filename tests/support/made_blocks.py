@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro.blocks import Record, Rows, Scored
+from virnucpro.blocks import Rows, Scored
 from virnucpro.calls import Scores, Status, frame_scores_to_chunks
+from virnucpro.records import Record, Records
 from virnucpro.results.files import RunFiles
 from virnucpro.run.journal import Journal
 
@@ -72,7 +73,7 @@ def block_of(number, part, contigs, kind) -> Scored:
         end=columns[3].copy(),
     )
     scores = frame_scores(chunks) if kind == "frames" else chunk_scores(chunks)
-    return Scored(number, f"digest {number}", tuple(records), made, scores)
+    return Scored(number, f"digest {number}", Records.of(records), made, scores)
 
 
 def frame_scores(chunks: Sequence[MadeChunk]) -> Scores:

@@ -14,7 +14,8 @@ _RANGE = re.compile(r"bytes=(\d+)-")
 class Manners:
     """files: path to content. ranges: whether the server knows them. drop_after: bytes of a body
     after which the connection is closed, the first `drops` times. answers: codes to send first, by
-    path; an empty list stands for as ever."""
+    path; an empty list stands for as ever. seen: paths and ranges that were asked for with GET;
+    agents: how the clients called themselves; retry_after: header of errors."""
 
     files: dict[str, bytes]
     ranges: bool = True
@@ -27,6 +28,8 @@ class Manners:
     shifted: int = 0
     redirects: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, str]] = field(default_factory=list)
+    agents: set[str] = field(default_factory=set)
+    retry_after: str = ""
 
     def sent(self, ending: str) -> list[str]:
         """The ranges that were asked for, of requests for paths with that ending."""
@@ -40,11 +43,23 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_HEAD(self):
+        self.manners.agents.add(self.headers.get("User-Agent", ""))
+        data = self.manners.files.get(self.path)
+        self.send_response(404 if data is None else 200)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+
     def do_GET(self):
         manners = self.manners
+        manners.agents.add(self.headers.get("User-Agent", ""))
         manners.seen.append((self.path, self.headers.get("Range", "")))
         if codes := manners.answers.get(self.path):
-            self.send_error(codes.pop(0))
+            self.send_response(codes.pop(0))
+            if manners.retry_after:
+                self.send_header("Retry-After", manners.retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if place := manners.redirects.get(self.path):
             self.send_response(302)

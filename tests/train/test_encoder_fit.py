@@ -73,60 +73,6 @@ def test_two_fits_give_the_same_weights_and_another_seed_others(tmp_path):
     assert not same(first, other)
 
 
-def answers(network, contigs):
-    """P(virus) of the first 150 nt of each."""
-    codes = np.stack(
-        [np.pad(letter_codes(c.sequence[:150]), (0, 5), constant_values=4) for c in contigs]
-    )
-    codons = frame_codons(torch.from_numpy(codes)[:, :152], torch.full((len(codes),), 150))
-    return network.outputs(codons).p_virus.numpy()
-
-
-def test_a_fit_learns_from_teachers_what_labels_do_not_say(tmp_path):
-    taught = dataclasses.replace(TINY, steps=60, learning_rate=0.01)
-    contigs = contigs_of()
-    teacher = fit_encoder(contigs, taught, "cpu", tmp_path / "teacher").network
-    wrong = [dataclasses.replace(c, label=1 - c.label) for c in contigs]
-    label = np.array([c.label for c in contigs]) == 1
-    only_teacher = dataclasses.replace(taught, teacher_weight=1.0, augmentation=Augmentation())
-    found = fit_encoder(wrong, only_teacher, "cpu", tmp_path / "a", teachers=[teacher])
-    without = fit_encoder(wrong, only_teacher, "cpu", tmp_path / "b")
-    for network, right in ((teacher, True), (found.network, True), (without.network, False)):
-        p = answers(network, contigs)
-        assert (p[label].mean() > p[~label].mean()) is np.bool_(right)
-
-
-def test_a_fit_begins_at_the_weights_that_it_is_given(tmp_path):
-    start = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "a")
-    still = dataclasses.replace(TINY, learning_rate=0.0, weight_decay=0.0, seed=3)
-    found = fit_encoder(contigs_of(), still, "cpu", tmp_path / "b", start=start.network)
-    for (name, value), (_, before) in zip(
-        found.network.named_parameters(), start.network.named_parameters(), strict=True
-    ):
-        assert torch.allclose(value, before, atol=1e-6), name
-
-
-def test_networks_that_do_not_fit_are_refused(tmp_path):
-    network = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "a").network
-    wider = dataclasses.replace(TINY, hidden=9)
-    with pytest.raises(InputError, match="the network to begin at is"):
-        fit_encoder(contigs_of(), wider, "cpu", tmp_path / "b", start=network)
-    grouped = dataclasses.replace(TINY, groups=("g",))
-    with pytest.raises(InputError, match="a teacher must name the groups g"):
-        fit_encoder(contigs_of(), grouped, "cpu", tmp_path / "c", teachers=[network])
-
-
-def test_a_state_of_other_teachers_is_refused(tmp_path):
-    one = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "a").network
-    other = fit_encoder(contigs_of(seed=1), TINY, "cpu", tmp_path / "b").network
-    short = dataclasses.replace(TINY, steps=4)
-    fit_encoder(contigs_of(), short, "cpu", tmp_path / "c", teachers=[one])
-    with pytest.raises(ResumeError, match="other teachers"):
-        fit_encoder(contigs_of(), short, "cpu", tmp_path / "c", teachers=[other])
-    with pytest.raises(ResumeError, match="other weights at the start"):
-        fit_encoder(contigs_of(), short, "cpu", tmp_path / "c", start=one, teachers=[one])
-
-
 def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path):
     whole = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "whole")
 

@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -24,13 +26,21 @@ from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Provenance, read_manifest
 from virnucpro.calls import Status
 from virnucpro.chunks import chunk_spans
-from virnucpro.classifiers.open_frames import BLOCK_NT
-from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError, VirnucproError
+from virnucpro.classifiers.open_frames import BLOCK_NT, FrameEncoders
+from virnucpro.errors import (
+    BundleError,
+    DeviceError,
+    InputError,
+    ResumeError,
+    SettingsError,
+    VirnucproError,
+)
 from virnucpro.frames import open_frames
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train import embedding
-from virnucpro.train.embedding import FEATURES, INDEX
-from virnucpro.train.head_fit import STATE, HeadSettings, fit_head, write_frames_bundle
+from virnucpro.train.embedding import FEATURES, INDEX, FeatureRows
+from virnucpro.train.head_fit import STATE, fit_head, write_frames_bundle
+from virnucpro.train.head_settings import HeadSettings
 from virnucpro.train.slices import contigs_digest
 from virnucpro.train.units import held_out_slice
 
@@ -289,6 +299,151 @@ def test_a_changed_label_keeps_embeddings_and_drops_the_state(encoders, undistur
     assert fit.record["slice_auroc"] > 0.9
 
 
+def test_the_published_recipe_is_sgd_with_a_rate_that_falls():
+    recipe = HeadSettings.published(chunk_nt=300)
+    assert (recipe.optimiser, recipe.batch_frames, recipe.momentum) == ("sgd", 32, 0.9)
+    assert recipe.patience == 5
+    rates = [recipe.learning_rate_of(epoch) for epoch in (1, 10, 11, 20, 21)]
+    assert rates == pytest.approx([2e-4, 2e-4, 1.7e-4, 1.7e-4, 1.445e-4])
+    assert HeadSettings().learning_rate_of(50) == HeadSettings().learning_rate == 5e-4
+
+
+def test_sgd_steps_by_the_rate_of_the_epoch_and_goes_on_after_a_stop(
+    encoders, undisturbed, tmp_path
+):
+    shutil.copytree(undisturbed[1], tmp_path / "work")
+    rates = []
+
+    class Seen(torch.optim.SGD):
+        def step(self):
+            rates.append((self.param_groups[0]["lr"], self.param_groups[0]["momentum"]))
+            return super().step()
+
+    sgd = {"optimiser": "sgd", "momentum": 0.9, "decay": 0.5, "decay_epochs": 2}
+    settings = replace(SETTINGS, **sgd)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "SGD", Seen)
+        whole = fit_head(CONTIGS, settings, *encoders, tmp_path / "work", Told())
+    steps = len(rates) // 4
+    assert rates == [(0.01, 0.9)] * 2 * steps + [(0.005, 0.9)] * 2 * steps
+    assert whole.record["slice_auroc"] > 0.9
+    (tmp_path / "work" / STATE).unlink()
+    seen = []
+
+    def stop(note):
+        seen.append(note)
+        if note.startswith("loss") and len([n for n in seen if n.startswith("loss")]) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit_head(CONTIGS, settings, *encoders, tmp_path / "work", Told(stop))
+    told = Told()
+    again = fit_head(CONTIGS, settings, *encoders, tmp_path / "work", told)
+    assert "going on after epoch 3" in told.lines
+    assert_equal_weights(whole, again)
+
+
+def stated(contigs):
+    """Contigs of one chunk; each other one states that its first open frame codes."""
+    cut = [replace(c, sequence=c.sequence[:CHUNK_NT]) for c in contigs]
+    names = [[frame.name for frame in open_frames(c.sequence.decode())] for c in cut]
+    return [
+        replace(c, frames=found[0]) if k % 3 and found else c
+        for k, (c, found) in enumerate(zip(cut, names, strict=True))
+    ]
+
+
+def test_stated_frames_alone_are_fitted_on_and_all_are_judged(encoders, tmp_path, monkeypatch):
+    contigs = stated(genes(40, 2000, seed=3))
+    passed = []
+    real = torch.nn.functional.cross_entropy
+
+    def seen(logits, label, weight):
+        passed.append(len(label))
+        return real(logits, label, weight)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", seen)
+    fit = fit_head(contigs, replace(SETTINGS, epochs=1), *encoders, tmp_path, Told())
+    out = held_out_slice(contigs, SETTINGS.slice_fraction, SETTINGS.seed)
+    opened = [len(open_frames(c.sequence.decode())) for c in contigs]
+    fitted = [1 if c.frames else n for c, n in zip(contigs, opened, strict=True)]
+    wanted = sum(n for n, o in zip(fitted, out, strict=True) if not o)
+    assert sum(passed) == fit.record["fitted_frames"] == wanted
+    every = sum(n for n, o in zip(opened, out, strict=True) if not o)
+    assert wanted < every
+    part = fit.record["slice"]
+    judged = sum(n for n, o in zip(opened, out, strict=True) if o)
+    assert part["viral"]["frames"] + part["others"]["frames"] == judged
+
+
+def test_frames_stated_of_a_longer_chunk_are_refused(encoders):
+    contigs = [replace(CONTIGS[0], frames="F1"), *CONTIGS[1:]]
+    with pytest.raises(InputError, match="give --chunk as the training set was made with"):
+        fit_head(contigs, SETTINGS, *encoders, None, Told())
+
+
+def test_the_state_knows_which_frames_were_stated(encoders):
+    contigs = stated(genes(8, 700, seed=3))
+    bare = [replace(c, frames="") for c in contigs]
+    assert contigs_digest(contigs) != contigs_digest(bare)
+
+
+def test_several_devices_give_the_same_rows_in_the_same_order(
+    paths, undisturbed, encoders, tmp_path, monkeypatch
+):
+    slow = []
+    real = embedding._embedded
+
+    def uneven(block, pair):
+        slow.append(id(pair))
+        if block.number % 2:
+            time.sleep(0.05)
+        return real(block, pair)
+
+    monkeypatch.setattr(embedding, "_embedded", uneven)
+    fit = fit_head(CONTIGS, SETTINGS, *encoders, tmp_path, told := Told(), others=[loaded(*paths)])
+    assert len({*slow}) == 2
+    assert (tmp_path / FEATURES).read_bytes() == (undisturbed[1] / FEATURES).read_bytes()
+    assert (tmp_path / INDEX).read_bytes() == (undisturbed[1] / INDEX).read_bytes()
+    assert_equal_weights(undisturbed[0], fit)
+    assert "embedding 24 contigs on cpu, cpu in fp32" in told.lines
+
+
+def test_a_device_that_fails_ends_the_embedding(paths, encoders, tmp_path, monkeypatch):
+    real = embedding._embedded
+
+    def failing(block, pair):
+        if block.number == 1:
+            raise DeviceError("gone")
+        return real(block, pair)
+
+    monkeypatch.setattr(embedding, "_embedded", failing)
+    with pytest.raises(DeviceError, match="gone"):
+        fit_head(CONTIGS, SETTINGS, *encoders, tmp_path, Told(), others=[loaded(*paths)])
+    assert len((tmp_path / INDEX).read_text().splitlines()) == 1
+
+
+def test_numbers_that_overflow_are_refused(encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr(FrameEncoders, "features", lambda *_: torch.tensor([[np.inf] * 176]))
+    with pytest.raises(SettingsError, match="numbers overflow in fp32; choose --precision"):
+        fit_head(CONTIGS, SETTINGS, *encoders, tmp_path, Told())
+
+
+def test_rows_are_read_in_any_order(undisturbed):
+    rows = np.fromfile(undisturbed[1] / FEATURES, "<f4").reshape(-1, 96 + 80)
+    with closing(FeatureRows(undisturbed[1] / FEATURES, *rows.shape)) as features:
+        random = np.random.default_rng(0)
+        for asked in (
+            random.permutation(len(rows)),
+            np.arange(3, 40),
+            np.array([5, 5, 4]),
+            np.array([], np.int64),
+        ):
+            np.testing.assert_array_equal(features[asked], rows[asked])
+        with pytest.raises(OSError, match="ends too early"):
+            features[np.array([len(rows)])]
+
+
 def test_one_training_a_folder(encoders, tmp_path):
     def second(_note):
         with pytest.raises(ResumeError, match="another training"):
@@ -327,7 +482,15 @@ def test_contigs_without_letters_or_frames_do_no_harm(encoders, undisturbed):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"chunk_nt": 3075}, {"chunk_nt": 2}, {"batch_frames": 1}, {"seed": -1}, {"epochs": 0}]
+    "wrong",
+    [
+        {"chunk_nt": 3075},
+        {"chunk_nt": 2},
+        {"batch_frames": 1},
+        {"seed": -1},
+        {"epochs": 0},
+        {"optimiser": "x"},
+    ],
 )
 def test_settings_that_cannot_work(wrong):
     with pytest.raises(SettingsError):

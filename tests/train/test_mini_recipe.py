@@ -94,7 +94,7 @@ def data(tmp_path):
 def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     tiny = dataclasses.replace(
-        recipe.PLAIN,
+        recipe.CANDIDATES[recipe.CHOSEN],
         network=CodonConfig(channels=(8, 8), blocks=(1, 1), kernels=(3, 3), embedding=8),
         hidden=8,
         steps=8,
@@ -109,9 +109,7 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     cut = tmp_path / "prophages.tsv"
     cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
     monkeypatch.setattr(recipe, "PROPHAGES", cut)
-    monkeypatch.setitem(recipe.CANDIDATES, "plain", recipe.Candidate(tiny))
-    taught = recipe.Candidate(tiny, start="plain", teachers=("plain",))
-    monkeypatch.setitem(recipe.CANDIDATES, recipe.CHOSEN, taught)
+    monkeypatch.setitem(recipe.CANDIDATES, recipe.CHOSEN, tiny)
     monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
     monkeypatch.setattr(recipe, "KmerSettings", lambda: quick)
@@ -119,9 +117,6 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "30"]
     with pytest.raises(SystemExit, match="only train first"):
         recipe.main([*arguments, "--only", "bundle"])
-    with pytest.raises(SystemExit, match=r"plain\.safetensors is not there"):
-        recipe.main([*arguments, "--only", "train"])
-    recipe.main([*arguments, "--only", "train", "--candidate", "plain"])
     recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
     with pytest.raises(SystemExit, match="stopped"):
         recipe.main([*arguments, "--only", "bundle"])
@@ -153,7 +148,6 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         assert 0 <= bundle.parts["agreement"]["bf16"]["label_agreement"] <= 1
         training = bundle.parts["training"]
         assert training["steps"] == 8
-        assert len(training["teachers_sha256"]) == len(training["start_sha256"]) // 64 == 1
         assert all(name.startswith(("train/", "more/")) for name in training["data"])
         apart = training["calibration"]["units"]
         assert apart == 2

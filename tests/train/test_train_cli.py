@@ -1,16 +1,23 @@
 """What train and evaluate refuse before they read a sequence."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
 from command import made_bundle
+from frame_bundles import published_dnabert_s, published_esm2
+from made_genomes import collection
+from virnucpro.bundle import load
 from virnucpro.classifiers.chunk_status import MIN_NT
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.train import SHORTEST_CHUNK_NT, train
 from virnucpro.errors import SettingsError
+from virnucpro.train.head_fit import SIDES as NAMED_SIDES
 
 DATA = ("--positive", "missing.fa", "--negative", "missing.fa", "-o", "out")
 ENCODERS = ("--dnabert", "d", "--esm", "e")
+SIDES = [*NAMED_SIDES.values()]
 
 
 @pytest.mark.parametrize(
@@ -50,3 +57,35 @@ def test_json_that_cannot_be_written_is_refused_at_once(path, tmp_path):
     assert isinstance(done.exception, SettingsError)
     assert str(done.exception).startswith(str(tmp_path / path))
     assert "--json" in str(done.exception)
+
+
+def test_a_made_set_trains_a_head_by_the_published_recipe(golden, tmp_path):
+    genomes, out = collection(tmp_path / "genomes"), tmp_path / "set"
+    words = ["make", str(genomes), "-o", str(out), "--chunks", "60", "--search", "9-mers"]
+    done = CliRunner().invoke(train, words)
+    assert done.exit_code == 0, done.output
+    sides = [str(out / "train" / f"{side}.fasta.gz") for side in ("viral", "nonviral")]
+    encoders = [
+        *("--dnabert", str(published_dnabert_s(golden, tmp_path / "d"))),
+        *("--esm", str(published_esm2(golden, tmp_path / "e"))),
+    ]
+    words = ["head", "--positive", sides[0], "--negative", sides[1], *encoders, "--gpus", "none"]
+    words += ["-o", str(tmp_path / "b"), "--epochs", "2", "--recipe", "published", "--threads", "1"]
+    refused = CliRunner().invoke(train, [*words, "--chunk", "200"])
+    assert "give --chunk as the training set was made with" in str(refused.exception)
+    done = CliRunner().invoke(train, [*words, "--chunk", "300"])
+    assert done.exit_code == 0, done.output
+    record = load(tmp_path / "b").part("training")
+    assert record["settings"]["optimiser"] == "sgd"
+    assert record["settings"]["batch_frames"] == 32
+    assert record["precision"] == "fp32"
+    manifest = json.loads((out / "manifest.json").read_text())
+    for name, digest in record["data"].items():
+        assert manifest["files_sha256"][name] == digest
+    stated = sum(
+        counts["frames"]
+        for groups in manifest["parts"]["train"].values()
+        for counts in groups.values()
+    )
+    frames = sum(record[part][side]["frames"] for part in ("fitting", "slice") for side in SIDES)
+    assert record["fitted_frames"] < stated <= frames

@@ -5,7 +5,7 @@ chunks of a record, its size; s, log-odds of the record where half of all record
 Calibrations are fitted in train/calibration_fit.py; this module reads and applies them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Self
@@ -35,6 +35,14 @@ def probability(log_odds: Float64) -> Float64:
     """1 / (1 + exp(-log_odds)) without overflow."""
     small = np.exp(-np.abs(log_odds))
     return np.where(log_odds >= 0, 1.0, small) / (1.0 + small)
+
+
+def length_bins(edges: Sequence[float], chunk_nt: int) -> list[tuple[int, str]]:
+    """Return where the length bins between edges begin, in nt, and their names."""
+    begins = [round(edge * chunk_nt) for edge in edges]
+    between = [f"{low:,} to {high:,} nt" for low, high in pairwise(begins)]
+    names = [f"under {begins[0]:,} nt", *between, f"{begins[-1]:,} nt and more"]
+    return list(zip([0, *begins], names, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +175,7 @@ class Calibration:
 
     def bin_names(self) -> list[str]:
         """The length bins in words."""
-        edges = [round(edge * self.rule.chunk_nt) for edge in self.edges]
-        between = [f"{low:,} to {high:,} nt" for low, high in pairwise(edges)]
-        return [f"under {edges[0]:,} nt", *between, f"{edges[-1]:,} nt and more"]
+        return [name for _, name in length_bins(self.edges, self.rule.chunk_nt)]
 
     def arrays(self) -> Arrays:
         """Return the arrays that the file of a bundle holds."""

@@ -39,7 +39,24 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "record_threshold": bundle.record_threshold,
         "validated_nt": bundle.validated_nt,
         "accuracy": accuracy if fixed else None,
+        "of_records": _of_records(bundle),
     }
+
+
+def _of_records(bundle: Bundle) -> list[dict[str, float]]:
+    """Return the rates of whole records at the bundle's own threshold, by length; often empty."""
+    from virnucpro.bundle.calibration import length_bins
+
+    part = table_of(bundle.parts, "calibration")
+    edges = part.get("edges")
+    if not isinstance(edges, list) or not all(isinstance(edge, int | float) for edge in edges):
+        return []
+    begins = {name: from_nt for from_nt, name in length_bins(edges, bundle.chunk_nt)}
+    return [
+        {"from_nt": begins[str(row.get("length"))], **{n: row[n] for n in _RATES}}
+        for row in _tables(part, "by_length")
+        if str(row.get("length")) in begins and all(row.get(n) is not None for n in _RATES)
+    ]
 
 
 def _rows(card: Mapping[str, Any], name: str, key: str) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The one door to the network: files of published models, over https, on request only.
+"""The one door to the network: published models and genomes, over https, on request only.
 
 A file comes under the name NAME.part and goes on from there after whatever stopped it, also another
 day: huggingface_hub, from which addresses, caches and the offline switch are taken, begins a file
@@ -12,11 +12,12 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from http.client import HTTPMessage
 from io import FileIO
 from pathlib import Path
 from socket import gaierror
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -32,6 +33,8 @@ _MOST_BYTES = 2**30
 # Attempts in a row that bring no byte; between them 0.5, 1, 2 seconds.
 _TRIES = 4
 _FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 300.0
+_HEADERS = {"User-Agent": f"virnucpro/{__version__}"}
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -40,6 +43,10 @@ Progress = Callable[[int], None]
 
 # It may name another server than was meant.
 _CHECK = "check HF_ENDPOINT"
+
+
+class NotServed(BundleError):
+    """The server has no such file, or not for everyone."""
 
 
 class NoNetwork(BundleError):
@@ -70,17 +77,37 @@ def hub_is_chosen() -> bool:
     return bool(os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"))
 
 
-def fetch(url: str, part: Path, size_bytes: int | None, progress: Progress) -> None:
+def fetch(
+    url: str, part: Path, size_bytes: int | None, progress: Progress, advice: str = _CHECK
+) -> None:
     """Downloads a file to part, after what lies there already; progress is told of new bytes.
 
-    A connection that breaks is taken up again. Raises NoNetwork where nothing can be reached, and
-    BundleError with what is wrong otherwise; what has arrived stays.
+    A connection that breaks is taken up again; a server that names a time to wait is given it.
+    advice: what a user should do where the server has another file or none. Raises NoNetwork where
+    nothing can be reached, NotServed where the server has no such file, and BundleError with what
+    is wrong otherwise; what has arrived stays.
     """
     if offline():
         raise NoNetwork("HF_HUB_OFFLINE is set")
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab", buffering=0) as file:
-        _fill(url, file, size_bytes, progress)
+        _fill(url, file, size_bytes, progress, advice)
+
+
+def size_of(url: str) -> int | None:
+    """Return the size of a file that a server states without sending it; None if it states none.
+
+    Raises NoNetwork where nothing can be reached.
+    """
+    if offline():
+        raise NoNetwork("HF_HUB_OFFLINE is set")
+    try:
+        with _asked(Request(url, headers=_HEADERS, method="HEAD")) as answer:
+            return _length(answer)
+    except (HTTPError, http.client.HTTPException, TimeoutError):
+        return None
+    except URLError as error:
+        raise NoNetwork(f"{url} cannot be reached ({error.reason})") from error
 
 
 def offline() -> bool:
@@ -90,7 +117,19 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> None:
+def _asked(request: Request) -> http.client.HTTPResponse:
+    answer: http.client.HTTPResponse = build_opener(_StaysSafe()).open(request, timeout=_TIMEOUT_S)
+    return answer
+
+
+class _Stop(NamedTuple):
+    """The reason why a request brought no whole file; wait_s: as long as the server asks for."""
+
+    reason: str
+    wait_s: float = 0.0
+
+
+def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress, advice: str) -> None:
     """Request after request, until all is there.
 
     A server that was there and is gone may be back in a second.
@@ -99,20 +138,21 @@ def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
     while not _whole(file, size_bytes):
         before = file.tell()
         try:
-            reason = _more(url, file, size_bytes, progress)
+            stop = _more(url, file, size_bytes, progress, advice)
         except NoNetwork as error:
             if not tries:
                 raise
-            reason = error.reason
-        if reason is None:
+            stop = _Stop(error.reason)
+        if stop is None:
             return
         tries = 1 if file.tell() > before else tries + 1
-        if tries == _TRIES:
+        if tries == _TRIES or stop.wait_s > _LONGEST_WAIT_S:
+            later = f" in {stop.wait_s:,.0f} s" if stop.wait_s else ""
             raise BundleError(
-                f"{url}: {reason}; run the same command again, and it goes on after the "
-                f"{file.tell():,} bytes that are here"
+                f"{url}: {stop.reason}; run the same command again{later}, and it goes on after "
+                f"the {file.tell():,} bytes that are here"
             )
-        time.sleep(_FIRST_WAIT_S * 2 ** (tries - 1))
+        time.sleep(max(stop.wait_s, _FIRST_WAIT_S * 2 ** (tries - 1)))
 
 
 def _whole(file: FileIO, size_bytes: int | None) -> bool:
@@ -124,20 +164,19 @@ def _whole(file: FileIO, size_bytes: int | None) -> bool:
     return size_bytes is not None and have == size_bytes
 
 
-def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) -> str | None:
+def _more(
+    url: str, file: FileIO, size_bytes: int | None, progress: Progress, advice: str
+) -> _Stop | None:
     """One request for the rest of a file; None when all has come, else why it has not."""
     have = file.seek(0, os.SEEK_END)
-    headers = {"User-Agent": f"virnucpro/{__version__}"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    headers = {**_HEADERS, "Range": f"bytes={have}-"} if have else _HEADERS
     try:
-        request = Request(url, headers=headers)
-        with build_opener(_StaysSafe()).open(request, timeout=_TIMEOUT_S) as answer:
+        with _asked(Request(url, headers=headers)) as answer:
             total = _begin(answer, file, have)
             if None not in (total, size_bytes) and total != size_bytes:
                 raise BundleError(
                     f"{url}: the server has a file of {total:,} bytes there instead of "
-                    f"{size_bytes:,}, so it is not the published one; {_CHECK}"
+                    f"{size_bytes:,}, so it is not the published one; {advice}"
                 )
             for piece in _pieces(answer):
                 file.write(piece)
@@ -146,25 +185,25 @@ def _more(url: str, file: FileIO, size_bytes: int | None, progress: Progress) ->
                     file.seek(0)
                     file.truncate()
                     raise BundleError(
-                        f"{url}: the server sends more than such a file has; {_CHECK}"
+                        f"{url}: the server sends more than such a file has; {advice}"
                     )
             arrived = file.tell()
-            return None if total in (None, arrived) else "the connection broke off"
+            return None if total in (None, arrived) else _Stop("the connection broke off")
     except HTTPError as error:
-        return _answered(url, error, file)
+        return _answered(url, error, file, advice)
     except ssl.SSLError as error:
         raise BundleError(_unsafe(url, error)) from error
     except URLError as error:
         if isinstance(error.reason, ssl.SSLError):
             raise BundleError(_unsafe(url, error.reason)) from error
         if isinstance(error.reason, TimeoutError | ConnectionResetError):
-            return f"no answer ({error.reason})"
+            return _Stop(f"no answer ({error.reason})")
         if isinstance(error.reason, gaierror | OSError):
             reason = error.reason.strerror or error.reason
             raise NoNetwork(f"{url} cannot be reached ({reason})") from error
-        return f"no answer ({error.reason})"
+        return _Stop(f"no answer ({error.reason})")
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        return f"the connection broke off ({type(error).__name__})"
+        return _Stop(f"the connection broke off ({type(error).__name__})")
 
 
 class _StaysSafe(HTTPRedirectHandler):
@@ -200,21 +239,37 @@ def _begin(answer: http.client.HTTPResponse, file: FileIO, have: int) -> int | N
         raise http.client.HTTPException("another range than was asked for")
     file.truncate(0)  # the server knows no ranges, and sends the whole
     file.seek(0)
+    return _length(answer)
+
+
+def _length(answer: http.client.HTTPResponse) -> int | None:
     length = answer.headers.get("Content-Length")
     return int(length) if length is not None and length.isdecimal() else None
 
 
-def _answered(url: str, error: HTTPError, file: FileIO) -> str:
+def _answered(url: str, error: HTTPError, file: FileIO, advice: str) -> _Stop:
     """Return the meaning of an error that the server answers with; raise BundleError if final."""
     if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         file.truncate(0)  # more is here than the server has: begin anew
-        return "the server has less than what is here"
+        return _Stop("the server has less than what is here")
     if error.code in _TRY_AGAIN:
-        return f"the server answers {error.code} {error.reason}"
-    raise BundleError(
+        return _Stop(f"the server answers {error.code} {error.reason}", _asked_to_wait_s(error))
+    raise NotServed(
         f"{url}: the server answers {error.code} {error.reason}; the file is not there, or not for "
-        f"everyone; {_CHECK}"
+        f"everyone; {advice}"
     ) from error
+
+
+def _asked_to_wait_s(error: HTTPError) -> float:
+    """Return how long a server wants to be left alone: seconds, or until a date."""
+    asked = error.headers.get("Retry-After", "")
+    if asked.isdecimal():
+        return float(asked)
+    try:
+        until = parsedate_to_datetime(asked).timestamp()
+    except ValueError:
+        return 0.0
+    return max(0.0, until - time.time())
 
 
 def _unsafe(url: str, error: ssl.SSLError) -> str:

@@ -11,7 +11,7 @@ import tomli_w
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_arrays
 
-from virnucpro.bundle.manifest import FORMAT, MANIFEST, Bundle, read_bundle
+from virnucpro.bundle.manifest import FORMAT, MANIFEST, Bundle, read_bundle, read_manifest
 from virnucpro.errors import BundleError, ResumeError
 from virnucpro.storage.atomic import replace_file
 from virnucpro.storage.lock import Lock
@@ -91,6 +91,25 @@ def write_bundle(
             f"{directory}: the bundle cannot be written ({error.strerror or error}); choose "
             "another directory"
         ) from error
+
+
+def write_copy(
+    bundle: Bundle, out: Path, changes: Mapping[str, Any], files: Mapping[str, Arrays] | None = None
+) -> Bundle:
+    """Write a copy of a bundle; encoders that it names stay where they are.
+
+    changes: entries of its manifest in place of the old ones; files: the same of its files. Raises
+    BundleError.
+    """
+    manifest = read_manifest(bundle.path)
+    new = files or {}
+    kept = {
+        file: bundle.file(file).read_bytes() for file in manifest.pop("files") if file not in new
+    }
+    manifest.pop("format")
+    for encoder in manifest.get("encoders", {}).values():
+        encoder["path"] = str((bundle.path / encoder["path"]).resolve())
+    return write_bundle(out, {**manifest, **changes}, {**kept, **new})
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:

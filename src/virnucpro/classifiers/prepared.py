@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from virnucpro.blocks import Block, Texts
 from virnucpro.calls import Status
-from virnucpro.frames import open_frames_of
+from virnucpro.frames import open_frames_by_code, open_frames_of
 from virnucpro.tokens import NucleotideTokenizer, TokenRows, protein_rows
 
 UInt8 = NDArray[np.uint8]
@@ -87,7 +87,10 @@ class FramePreparation:
 
     def of_texts(self, texts: Texts) -> PreparedFrames:
         """Prepare chunks, in their order."""
-        frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
+        if texts.code is None:
+            frames = open_frames_of(texts.text, texts.offset, texts.length_nt)
+        else:
+            frames = open_frames_by_code(texts.text, texts.offset, texts.length_nt, texts.code)
         status = np.full(len(texts), Status.NO_OPEN_FRAME, np.uint8)
         status[frames.chunk] = Status.OK
         return PreparedFrames(
@@ -111,13 +114,16 @@ class FramePreparation:
 def texts_to_bytes(texts: Texts) -> bytes:
     """Return bytes for texts_from_bytes in another process."""
     text = np.frombuffer(texts.text, np.uint8)
-    return _to_bytes({"text": text, "offset": texts.offset, "length_nt": texts.length_nt})
+    code = {} if texts.code is None else {"code": texts.code}
+    return _to_bytes({"text": text, "offset": texts.offset, "length_nt": texts.length_nt, **code})
 
 
 def texts_from_bytes(data: bytes) -> Texts:
     """The inverse of texts_to_bytes."""
     arrays = _from_bytes(data)
-    return Texts(arrays["text"].tobytes(), arrays["offset"], arrays["length_nt"])
+    return Texts(
+        arrays["text"].tobytes(), arrays["offset"], arrays["length_nt"], arrays.get("code")
+    )
 
 
 def _to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -77,8 +77,12 @@ NOTE_TEXTS = [
 
 
 def with_notes(scores: Scores, texts: Texts) -> Scores:
-    """The same scores with notes on the letters of each chunk; texts: the n chunks."""
-    return replace(scores, notes=notes_of(texts))
+    """The same scores with notes on the letters of each called chunk; texts: the n chunks."""
+    notes = np.zeros(len(texts), np.uint8)
+    if len(called := np.flatnonzero(scores.called)):
+        kept = Texts(texts.text, texts.offset[called], texts.length_nt[called])
+        notes[called] = notes_of(kept)
+    return replace(scores, notes=notes)
 
 
 def notes_of(texts: Texts) -> UInt8:

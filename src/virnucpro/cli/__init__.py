@@ -19,6 +19,7 @@ from virnucpro.cli.doctor import doctor
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.merge import merge
 from virnucpro.cli.predict import predict
+from virnucpro.cli.prescreen import prescreen
 from virnucpro.cli.report import report
 from virnucpro.cli.signals import INTERRUPTED, stop
 from virnucpro.cli.terminal import complain, unfailing_stderr
@@ -57,7 +58,7 @@ class _Program(click.RichGroup):
 @click.rich_config({"text_paragraph_linebreaks": "\n\n"})
 @click.command_panel("Classify", commands=["predict", "merge", "validate", "config"])
 @click.command_panel("Results", commands=["report", "cite"])
-@click.command_panel("Bundles", commands=["bundles", "evaluate", "calibrate", "train"])
+@click.command_panel("Bundles", commands=["bundles", "evaluate", "calibrate", "prescreen", "train"])
 @click.command_panel("This machine", commands=["doctor", "bench"])
 @click.version_option(__version__, "-V", "--version", message="virnucpro %(version)s")
 def program() -> None:
@@ -78,6 +79,7 @@ for command in (
     cite,
     bundles,
     evaluate,
+    prescreen,
     calibrate,
     train,
     bench,

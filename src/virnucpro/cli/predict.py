@@ -105,8 +105,12 @@ class _Predict(click.RichCommand):
         "--config",
     ],
 )
+@click.option_panel(
+    "A bundle that looks first",
+    options=["--prescreen", "--prescreen-recall", "--prescreen-threshold"],
+)
 @click.option_panel("Several workers", options=["--workers", "--scheduler", "--part"])
-@click.option_panel("Numerics", options=["--precision", "--attention"])
+@click.option_panel("Numerics", options=["--precision", "--attention", "--genetic-code"])
 @click.option_panel(
     "Memory and speed",
     options=[
@@ -209,6 +213,25 @@ class _Predict(click.RichCommand):
     "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
 )
 @click.option(
+    "--prescreen",
+    type=NAME,
+    metavar="BUNDLE",
+    shell_complete=bundle_names,
+    help="Let this small bundle look first, and the other one only at chunks that it does not rule "
+    "out; the column bundle of calls.tsv says whose score a chunk has.",
+)
+@click.option(
+    "--prescreen-recall",
+    type=SHARE,
+    help="Share of the viral chunks that the bundle calls virus which the first one hands on, as "
+    "measured of the two together; default: 0.995.",
+)
+@click.option(
+    "--prescreen-threshold",
+    type=SHARE,
+    help="Least p_virus, of the first bundle, of chunks that it hands on, instead.",
+)
+@click.option(
     "--threshold",
     type=SHARE,
     help="Least p_virus of a call `virus`; default: the bundle's.",
@@ -281,6 +304,15 @@ class _Predict(click.RichCommand):
     "rotary positions in it; flash is PyTorch's FlashAttention-2, cudnn cuDNN's, efficient the "
     "memory-efficient one, math softmax written out. One that is named runs, or the program says "
     "why it cannot; auto chooses by device. The log says what ran.",
+)
+@click.option(
+    "--genetic-code",
+    type=click.Choice(["1", "4", "11", "15", "25", "auto"]),
+    default="1",
+    show_default=True,
+    help="NCBI's number of the code by which frames are open, for bundles of kind frames: 4 and 25 "
+    "read TGA through, 15 reads TAG through; auto: of each record the one of 1, 4 and 15 by which "
+    "its frames are much longer. The published method has 1.",
 )
 @click.option(
     "--batch-tokens",

@@ -1,4 +1,4 @@
-"""virnucpro train kmer | encoder | head."""
+"""virnucpro train kmer | encoder | head; make and fetch are in training_data.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ import rich_click as click
 
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen
+from virnucpro.cli.training_data import fetch, make
 from virnucpro.cli.values import FILE, NAME
 from virnucpro.progress import Position
 
@@ -20,8 +21,14 @@ OUTPUT = ["--out", "--name", "--description", "--chunk", "--seed", "--quiet", "-
 
 
 @click.group()
+@click.command_panel("Data", commands=["fetch", "make"])
+@click.command_panel("Bundles", commands=["head", "encoder", "kmer"])
 def train() -> None:
-    """Make a bundle from labelled sequences."""
+    """Make a bundle from labelled sequences, or labelled sequences from annotated genomes."""
+
+
+train.add_command(fetch)
+train.add_command(make)
 
 
 def _bundle_options(command: Command) -> Command:
@@ -120,7 +127,8 @@ def kmer(
 
 @train.command()
 @click.option_panel("Labelled sequences", options=OPTIONS)
-@click.option_panel("Encoders", options=["--dnabert", "--esm", "--copy", "--precision"])
+@click.option_panel("Encoders", options=["--dnabert", "--esm", "--copy", "--precision", "--gpus"])
+@click.option_panel("Training", options=["--recipe", "--epochs", "--threads", "--work"])
 @click.option_panel("Output", options=OUTPUT)
 @_bundle_options
 @click.option(
@@ -138,10 +146,26 @@ def kmer(
 @click.option("--copy", is_flag=True, help="Copy the encoders into the bundle.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
     show_default=True,
-    help="What the encoders compute in.",
+    help="What the encoders compute in; auto: bf16 on a GPU that has it, fp32 on a CPU.",
+)
+@click.option(
+    "--gpus",
+    type=NAME,
+    metavar="all|none|N,...",
+    help="Where the encoders compute: all, none, or numbers of GPUs as 0,1; default: the first, if "
+    "there is one. The head is fitted on the first.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["adam", "published"]),
+    default="adam",
+    show_default=True,
+    help="adam: batches of 256, rate 0.0005. published: SGD in batches of 32, rate 0.0002, "
+    "momentum 0.9, times 0.85 after every 10 epochs. Both stop after 5 epochs without a better one "
+    "on units held out, and keep the best.",
 )
 @click.option(
     "--epochs",
@@ -166,6 +190,8 @@ def head(
     esm: Path,
     copy: bool,
     precision: str,
+    gpus: str | None,
+    recipe: str,
     epochs: int,
     threads: int | None,
     work: Path | None,
@@ -175,23 +201,34 @@ def head(
 ) -> None:
     """Fit the published head on the open frames of two frozen encoders.
 
+    Each open frame is embedded once. Of a training set by `train make` those are fitted on that an
+    annotated CDS confirms, of other sequences all.
+
     \b
     virnucpro train head --dnabert DNABERT --esm ESM -o mine \\
           --positive viral.fasta --negative host.fasta
     """
     from virnucpro.bundle.sketch import add_sketch
     from virnucpro.bundle.write import check_free
+    from virnucpro.devices.choice import devices_for, precision_for
     from virnucpro.devices.machine import use_threads
     from virnucpro.encoders import load_dnabert_s, load_esm2
-    from virnucpro.train.head_fit import HeadSettings, fit_head, write_frames_bundle
+    from virnucpro.train.head_fit import fit_head, write_frames_bundle
+    from virnucpro.train.head_settings import HeadSettings
 
-    settings = HeadSettings(chunk_nt=chunk_nt, epochs=epochs, seed=seed)
+    chosen = HeadSettings.published if recipe == "published" else HeadSettings
+    settings = chosen(chunk_nt=chunk_nt, epochs=epochs, seed=seed)
     use_threads(threads)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         check_free(out)
-        encoders = load_dnabert_s(dnabert, "cpu", precision), load_esm2(esm, "cpu", precision)
+        devices = devices_for(gpus)
+        precision = precision_for(precision, devices[0], bf16_agrees=False)
+        first, *others = [
+            (load_dnabert_s(dnabert, device, precision), load_esm2(esm, device, precision))
+            for device in devices
+        ]
         data = read_labelled(**labelled, stages=screen)
-        fit = fit_head(data.contigs, settings, *encoders, work, screen, data.sha256)
+        fit = fit_head(data.contigs, settings, *first, work, screen, data.sha256, others)
         bundle = write_frames_bundle(
             out, fit, name or out.name, description, dnabert, esm, copy=copy
         )

@@ -12,7 +12,9 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from sys import intern
 
+from virnucpro.calls import FRAME_NAMES
 from virnucpro.errors import InputError
 from virnucpro.reads import (
     FASTA_SUFFIXES,
@@ -25,6 +27,7 @@ from virnucpro.reads import (
 )
 
 DESCRIPTIONS = ("group", "level", "source", "unit")
+FRAMES = "frames"
 # From the newest to what training has almost as it is; the first two count as strictly new.
 NOVELTIES = ("unseen", "distant", "related", "close", "known")
 STRICT = NOVELTIES[:2]
@@ -38,8 +41,9 @@ class LabelledContig:
 
     sequence holds upper-case letters with U read as T. unit is what must not be divided between
     fitting and judging; a contig for which none is given is its own unit. novelty: how near the
-    nearest sequence is that a bundle was trained on, one of NOVELTIES or another word. group,
-    level, source and novelty are empty where nothing is known.
+    nearest sequence is that a bundle was trained on, one of NOVELTIES or another word. frames: of a
+    contig that is one chunk, the names of those that code, with commas. group, level, source,
+    novelty and frames are empty where nothing is known.
     """
 
     name: str
@@ -50,6 +54,7 @@ class LabelledContig:
     source: str = ""
     unit: str = ""
     novelty: str = ""
+    frames: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,16 @@ def _add_row(
         if row["label"] not in LABELS:
             raise InputError(f"the label is {row['label']!r}, but must be 1 or 0", path, line)
         label = LABELS[row["label"]]
-    rows[row["id"]] = (label, tuple(row.get(column, "") for column in DESCRIPTIONS))
+    frames = row.get(FRAMES, "")
+    if frames and not {*frames.split(",")} <= {*FRAME_NAMES}:
+        raise InputError(
+            f"the frames are {frames!r}, but must be of {', '.join(FRAME_NAMES)}, with commas",
+            path,
+            line,
+        )
+    # Few different values, each in memory once.
+    values = [intern(row.get(column, "")) for column in (*DESCRIPTIONS, FRAMES)]
+    rows[row["id"]] = (label, tuple(values))
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -252,15 +266,17 @@ def _contigs(paths: Sequence[Path], sha256: dict[str, str], faults: list[str]) -
 
 
 def _labelled(contig: Contig, label: int, table: Table | None) -> LabelledContig:
-    group, level, source, unit = _header_group(contig.name), "", "", ""
+    group, level, source, unit, frames = _header_group(contig.name), "", "", "", ""
     if table is not None and table.described:
         row = table.row_of(contig.name)
         if row is None:
             raise InputError(f"no row for the contig {contig.name}", table.where)
-        told_group, level, source, unit = table.rows[row][1]
+        told_group, level, source, unit, frames = table.rows[row][1]
         group = told_group or group
     sequence = letters(contig.sequence)
-    return LabelledContig(contig.name, sequence, label, group, level, source, unit or contig.name)
+    unit = unit or contig.name
+    told = group, level, source, unit
+    return LabelledContig(contig.name, sequence, label, *told, frames=frames)
 
 
 def _header_group(name: str) -> str:

@@ -26,6 +26,7 @@ class Contig(NamedTuple):
     cannot be processed; its sequence is then empty, and refused_nt how long it was.
     header is the whole first line, without '>' or '@'. mate: 1 or 2 of a pair, 0 outside of one.
     short: whether it has fewer letters than are asked for, so that it is listed and not classified.
+    code: the genetic code by which its frames are read.
     """
 
     sample: str
@@ -37,6 +38,7 @@ class Contig(NamedTuple):
     mate: int = 0
     short: bool = False
     refused_nt: int = 0
+    code: int = 1
 
     @property
     def length_nt(self) -> int:
@@ -114,6 +116,8 @@ def why_not_dna(text: str) -> str:
             "a byte-order mark, which an editor left where files were joined; remove it, as with "
             r"`sed 's/\xef\xbb\xbf//g'`"
         )
+    if text[0] == "\0":
+        return "a zero byte, as text in UTF-16 and binary files do; save it as UTF-8"
     letter = "a space" if text[0] == " " else f"the letter {text[0]!r}"
     why = f"{letter}, which is no IUPAC nucleotide code"
     if text[0] == ">":

@@ -214,9 +214,12 @@ class Source:
         if self.reading.max_records is not None:
             contigs = self._first(contigs, self.reading.max_records)
         for contig in contigs:
-            self._crc = zlib.crc32(contig.sequence, zlib.crc32(_first_line(contig), self._crc))
+            header, sequence = contig.header, contig.sequence
+            line = f">{header}\n".encode("utf-8", "surrogateescape")
+            self._crc = zlib.crc32(sequence, zlib.crc32(line, self._crc))
             self._records = contig.record
-            self._letters += len(contig.header) + len(contig.sequence)
+            self._letters += len(header) + len(sequence)
+            del line, header, sequence
             yield contig
             del contig  # its letters; the next is read meanwhile
         self._sha256 = self.sha256 if self.reading.max_records is None else self._text.hexdigest()

@@ -3,11 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from virnucpro.report.quantities import percent, rounded_percent, several
+from virnucpro.report.quantities import of_hundred, percent, rounded_percent, several
 from virnucpro.report.runs import Run
-from virnucpro.report.words import NOT_CALLED, SHORT, model, rates_of, typical_nt
+from virnucpro.report.words import (
+    NOT_CALLED,
+    SHORT,
+    model,
+    rates_of,
+    rates_of_records,
+    typical_nt,
+)
 
 _SOME = 0.1
+# Shorter ones are reads of which any bundle tells little.
+READS_NT = 200
 _BROKEN_OFF = {"failed": "failed", "interrupted": "was interrupted"}
 # What follows from whose weights a bundle holds.
 _PROVENANCE = {
@@ -122,6 +131,20 @@ def _calls(run: Run) -> Iterator[Note]:
         )
 
 
+def _of_reads(run: Run, typical_nt: int) -> str:
+    """Return a sentence on how few calls of reads are right; nothing for longer ones."""
+    records, chunks = rates_of_records(run)[:1], rates_of(run)
+    rates = records[0] if records else chunks
+    if typical_nt >= READS_NT or rates is None:
+        return ""
+    few, some = (rates.precision(share) for share in (0.01, 0.1))
+    return (
+        f" Few calls of reads this short are right: of 100 {'records' if records else 'chunks'} "
+        f"called virus, {of_hundred(few)} are viral where 1 % of the sample is, and "
+        f"{of_hundred(some)} where 10 % is. Contigs assembled from them are told better."
+    )
+
+
 def _chunks(run: Run) -> Iterator[Note]:
     chunks, rates = run.lengths_nt.total(), rates_of(run)
     typical, chunk_nt = typical_nt(run), run.bundle.get("chunk_nt")
@@ -136,7 +159,7 @@ def _chunks(run: Run) -> Iterator[Note]:
         yield Note(
             "The sequences are short.",
             f"Half of the chunks have {typical:,} nt or less; the bundle was made for chunks "
-            f"of {chunk_nt:,} nt.{measured}",
+            f"of {chunk_nt:,} nt.{measured}{_of_reads(run, typical)}",
         )
     if below := run.chunks["status below_validated_length"]:
         yield Note(

@@ -57,10 +57,11 @@ class Run:
     """The content of a run directory, for one prefix.
 
     document: run.json, empty if it is missing; missing: names of files that are not there.
-    records: counts by sample; chunks: counts by call and by `status ...`; lengths_nt: chunks of
-    each length. excerpts: ordinals in viral.fasta of regions, which are not records. low_shares:
-    share of low complexity of the shown records of viral.fasta, by their ordinal there; low: how
-    many of all low_seen looked at are mostly of low complexity.
+    records: counts by sample; by_length: counts of those with a call, by the lengths that the
+    bundle was measured at, each from so many nt on; chunks: counts by call and by `status ...`;
+    lengths_nt: chunks of each length. excerpts: ordinals in viral.fasta of regions, which are not
+    records. low_shares: share of low complexity of the shown records of viral.fasta, by their
+    ordinal there; low: how many of all low_seen looked at are mostly of low complexity.
     """
 
     files: RunFiles
@@ -74,6 +75,7 @@ class Run:
     shortest_nt: int | None = None
     longest_nt: int = 0
     lengths_nt: Counter[int] = field(default_factory=Counter)
+    by_length: dict[int, Counter[str]] = field(default_factory=dict)
     shown: list[Shown] = field(default_factory=list)
     tracks: list[Track] = field(default_factory=list)
     excerpts: set[int] = field(default_factory=set)
@@ -215,7 +217,7 @@ def _count(run: Run, block: Columns) -> None:
     samples, failed = block["sample"], block["status"] == Status.FAILED
     start = 0
     for sample, rows in groupby(samples):
-        part = slice(start, start := start + sum(1 for _ in rows))
+        part = slice(start, start := start + len([*rows]))
         counter = run.records.setdefault(sample, Counter())
         counter["records"] += part.stop - part.start
         counter["failed"] += int(failed[part].sum())
@@ -227,6 +229,13 @@ def _count(run: Run, block: Columns) -> None:
         counter["virus_chunks"] += int(block["virus_chunks"][part].sum())
         counter["of several chunks"] += int((block["chunks"][part] > 1).sum())
     run.record_scores.add(block)
+    begins = [row["from_nt"] for row in run.bundle.get("of_records", ())]
+    length_bin = np.digitize(block["length_nt"], begins) - 1
+    for place, from_nt in enumerate(begins):
+        calls = block["call"][length_bin == place]
+        counter = run.by_length.setdefault(from_nt, Counter())
+        counter["records"] += int((calls != Call.NONE).sum())
+        counter["virus"] += int((calls == Call.VIRUS).sum())
     with_letters = block["length_nt"][block["length_nt"] > 0]
     if len(with_letters):
         run.shortest_nt = min(int(with_letters.min()), run.shortest_nt or int(with_letters.min()))

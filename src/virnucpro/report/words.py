@@ -37,6 +37,21 @@ def rates_of(run: Run) -> Rates | None:
     return None if accuracy is None else accuracy.at(run.chunk_threshold, typical_nt(run))
 
 
+def rates_of_records(run: Run) -> list[Rates]:
+    """Return what whole records of the lengths of this run were measured at, the shortest first.
+
+    Nothing where the run asked for another threshold than was measured, or for a rate of mistakes.
+    """
+    threshold = run.bundle.get("record_threshold")
+    if run.worth.get("fdr") is not None or run.threshold != threshold or threshold is None:
+        return []
+    return [
+        Rates(row["from_nt"], threshold, row["recall"], row["false_positive_rate"])
+        for row in run.bundle.get("of_records", ())
+        if row["from_nt"] in run.by_length and run.by_length[row["from_nt"]]["records"]
+    ]
+
+
 def unlike(run: Run, rates: Rates) -> bool:
     """Return whether most chunks of a run are much shorter than the chunks of these rates."""
     typical = typical_nt(run)

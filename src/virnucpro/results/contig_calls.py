@@ -39,6 +39,12 @@ class Contigs:
     def __len__(self) -> int:
         return len(self.status)
 
+    @property
+    def low(self) -> NDArray[np.bool_]:
+        """Return whether each is noted for low complexity, (r,)."""
+        noted: NDArray[np.bool_] = self.notes & LOW_COMPLEXITY > 0
+        return noted
+
     @classmethod
     def joined(cls, parts: Sequence["Contigs"]) -> "Contigs":
         """The contigs of one or more, one after the other; without groups, unless all have them."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record
 from virnucpro.calls import STATUS_NAMES, Call, Scores, Status
+from virnucpro.records import Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.regions import Region
 
@@ -72,7 +72,7 @@ class Tally:
 
     def add(
         self,
-        records: Sequence[Record],
+        records: Records,
         contigs: Contigs,
         called: NDArray[np.uint8],
         status: NDArray[np.uint8],
@@ -87,7 +87,7 @@ class Tally:
         self._status += np.bincount(scores.status, minlength=len(Status))
         for name, number in {
             "records": len(records),
-            "bases": sum(record.length_nt for record in records),
+            "bases": np.sum(records.length_nt),
             "called": np.sum(contigs.called > 0),
             "none": np.sum((called == Call.NONE) & (status != Status.FAILED)),
             "failed": np.sum(status == Status.FAILED),

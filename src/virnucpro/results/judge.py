@@ -18,7 +18,6 @@ from virnucpro.bundle.calibration import (
     probability,
 )
 from virnucpro.calls import Call, Rule
-from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.false_discovery import (
     WORST,
@@ -98,8 +97,11 @@ class Judge(Protocol):
     def p_virus(self, score: Float64) -> Float64:
         """p_virus of scores, (k,)."""
 
-    def calls(self, score: Float64, called_nt: Float64) -> UInt8:
-        """Call of each score, (k,); nan is not called."""
+    def calls(self, score: Float64, called_nt: Float64, low: Bool) -> UInt8:
+        """Call of each score, (k,); nan is not called, and what is low never virus.
+
+        low: (k,) whether all that a score is made of is noted for low complexity.
+        """
 
     def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
         """p_virus of n chunks together, (n,), by the bases that each adds."""
@@ -173,12 +175,12 @@ class MeanJudge:
         """Length bin of records, (r,)."""
         return np.digitize(called_nt / self._chunk_nt, LENGTH_EDGES)
 
-    def calls(self, score: Float64, called_nt: Float64) -> UInt8:
+    def calls(self, score: Float64, called_nt: Float64, low: Bool) -> UInt8:
         """Call by the threshold, or by q where a rate of false discoveries was asked for."""
         if self.discovery is None or self.discovery.asked is None:
-            return self.rule.contigs(score)
+            return _called((self.rule.contigs(score) == Call.VIRUS) & ~low, score)
         q = self.discovery.of(score, self.length_bin(called_nt))
-        return _called(q <= self.discovery.asked, score)
+        return _called((q <= self.discovery.asked) & ~low, score)
 
     def contigs(self, contigs: Contigs) -> Judged:
         """Judge r contigs."""
@@ -186,7 +188,7 @@ class MeanJudge:
         score = self.score(contigs.mean, contigs.evidence, contigs.called_nt)
         return Judged(
             p_virus=score,
-            call=self.calls(score, contigs.called_nt),
+            call=self.calls(score, contigs.called_nt, contigs.low),
             log_odds=none,
             probability=none,
             q_value=_q_values(self.discovery, score, self.length_bin(contigs.called_nt)),
@@ -230,22 +232,20 @@ class CalibratedJudge:
         score = self.calibration.rule.log_odds(evidence, np.array([added_nt.sum()]))
         return float(probability(score)[0])
 
-    def calls(self, score: Float64, called_nt: Float64) -> UInt8:
+    def calls(self, score: Float64, called_nt: Float64, low: Bool) -> UInt8:
         """Call by the threshold, or by q where a rate of false discoveries was asked for."""
         if self.discovery.asked is None:
-            return _called(probability(score) >= self.threshold, score)
+            return _called((probability(score) >= self.threshold) & ~low, score)
         q = self.discovery.of(score, self.calibration.length_bin(called_nt))
-        return _called(q <= self.discovery.asked, score)
+        return _called((q <= self.discovery.asked) & ~low, score)
 
     def contigs(self, contigs: Contigs) -> Judged:
-        """Judge r contigs; of one of low complexity nobody says that it is viral."""
+        """Judge r contigs."""
         score = self.score(contigs.mean, contigs.evidence, contigs.called_nt)
-        call = self.calls(score, contigs.called_nt)
-        low = (contigs.notes & LOW_COMPLEXITY > 0) & (call == Call.VIRUS)
         share = np.clip(self.prior.used, 1e-9, 1 - 1e-9)
         return Judged(
             p_virus=probability(score),
-            call=np.where(low, Call.OTHERS, call).astype(np.uint8),
+            call=self.calls(score, contigs.called_nt, contigs.low),
             log_odds=score,
             probability=probability(score + np.log(share / (1 - share))),
             q_value=_q_values(
@@ -282,6 +282,7 @@ def origin_of(calibration: Calibration, contigs: Contigs) -> UInt8:
     """Index in the judge's origins of r contigs, 0 where there is none."""
     found = np.zeros(len(contigs), np.uint8)
     if calibration.origin is not None and contigs.groups.shape[1]:
-        some = contigs.called > 0
+        # Chunks that a bundle ended that looked first name no group.
+        some = (contigs.called > 0) & contigs.groups.any(axis=1)
         found[some] = 1 + calibration.origin.of(contigs.groups[some])
     return found

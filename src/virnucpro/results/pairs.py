@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro.blocks import Record
 from virnucpro.calls import CALL_NAMES, Call
 from virnucpro.reads import template_of
+from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judge, Judged
 from virnucpro.storage.sorting import SortedLines
@@ -37,7 +37,7 @@ PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
 class _Mate:
     """A contig of a pair; p_virus and mean are nan and called_nt 0 where it has no call.
 
-    mean, evidence: as of Contigs.
+    mean, evidence, low: as of Contigs.
     """
 
     record: Record
@@ -45,12 +45,14 @@ class _Mate:
     mean: float
     evidence: float
     called_nt: float
+    low: bool
 
 
 class PairedCalls:
     """Takes contigs as they end, in the order of the input, and finds mates that follow each other.
 
-    A pair is judged as a contig made of both. count: rows given so far; virus: of these, called
+    A pair is judged as a contig made of both, and is not virus where all that has a score is of
+    low complexity. count: rows given so far; virus: of these, called
     virus.
     """
 
@@ -60,15 +62,15 @@ class PairedCalls:
         self.count = self.virus = 0
         self._waiting: _Mate | None = None
 
-    def add(self, records: Sequence[Record], contigs: Contigs, judged: Judged) -> bytes:
+    def add(self, records: Records, contigs: Contigs, judged: Judged) -> bytes:
         """Rows of pairs.tsv that are known by now.
 
         judged: the verdicts on the r contigs.
         """
         called = judged.call
-        if self._waiting is None and not any(record.mate for record in records):
+        if self._waiting is None and not np.any(records.mate):
             virus = np.flatnonzero(called == Call.VIRUS).tolist()
-            self._names.add(_lines([records[i].name for i in virus]))
+            self._names.add(_lines([records.name[i] for i in virus]))
             return b""
         found: list[_Pair] = []
         sums = zip(
@@ -76,6 +78,7 @@ class PairedCalls:
             contigs.mean.tolist(),
             contigs.evidence.tolist(),
             contigs.called_nt.tolist(),
+            contigs.low.tolist(),
             strict=True,
         )
         for record, of_mate, call in zip(records, sums, called.tolist(), strict=True):
@@ -124,9 +127,10 @@ class PairedCalls:
             np.array([sum(getattr(m, name) for m in mates) for _, mates in found], np.float64)
             for name in ("evidence", "called_nt")
         )
+        low = np.array([all(m.low for m in mates if m.called_nt) for _, mates in found], np.bool_)
         score = self._judge.score(mean, evidence, called_nt)
         p_virus = self._judge.p_virus(score).tolist()
-        calls = self._judge.calls(score, called_nt).tolist()
+        calls = self._judge.calls(score, called_nt, low).tolist()
         viral = [
             mate.record.name
             for (_, mates), call in zip(found, calls, strict=True)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record, Scored
-from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings
+from virnucpro.blocks import Scored
+from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings, Scores
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.errors import SettingsError
+from virnucpro.records import Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
 from virnucpro.storage.atomic import OutputFile
@@ -143,6 +144,10 @@ CALLS_TYPES = {
     "max_p_virus": "float32",
     "max_p_others": "float32",
 }
+# Only where one bundle looked before another.
+SPEAKER_TYPES = {"bundle": "coded"}
+# Only where a genetic code was told of each record.
+CODE_TYPES = {"genetic_code": "int64"}
 CONTIGS_TYPES = {
     "sample": "string",
     "record": "int64",
@@ -161,6 +166,13 @@ CONTIGS_TYPES = {
     "origin": "string",
     "note": "string",
 }
+
+
+def speaker_of(scores: Scores) -> NDArray[np.uint8]:
+    """0 for each chunk that the bundle scored, 1 for each that one before it ended, (n,)."""
+    if scores.prescreened is None:  # a block that was given up
+        return np.zeros(len(scores), np.uint8)
+    return scores.prescreened.astype(np.uint8)
 
 
 def _texts(names: Iterable[str]) -> list[str]:
@@ -195,10 +207,20 @@ class _Written:
 class ParquetTables(_Written):
     """Both tables of a run, block by block. For `with`."""
 
-    def __init__(self, calls: OutputFile, contigs: OutputFile) -> None:
-        self._calls = ParquetTable(calls, CALLS_TYPES, GROUP_ROWS)
+    def __init__(
+        self,
+        calls: OutputFile,
+        contigs: OutputFile,
+        speakers: tuple[str, str] | None = None,
+        *,
+        codes: bool = False,
+    ) -> None:
+        self._speakers = speakers
+        last = SPEAKER_TYPES if speakers else {}
+        self._calls = ParquetTable(calls, CALLS_TYPES | last, GROUP_ROWS)
         try:
-            self._contigs = ParquetTable(contigs, CONTIGS_TYPES, GROUP_ROWS)
+            coded = CODE_TYPES if codes else {}
+            self._contigs = ParquetTable(contigs, CONTIGS_TYPES | coded, GROUP_ROWS)
         except BaseException:
             self._calls.abandon()
             raise
@@ -210,9 +232,9 @@ class ParquetTables(_Written):
         of = rows.record.tolist()
         self._calls.add(
             {
-                "sample": _texts(records[i].sample for i in of),
-                "record": [records[i].record for i in of],
-                "contig": _texts(records[i].name for i in of),
+                "sample": _texts(records.sample[i] for i in of),
+                "record": records.record[of],
+                "contig": _texts(records.name[i] for i in of),
                 "chunk": rows.number,
                 "start": rows.start,
                 "end": rows.end,
@@ -222,12 +244,13 @@ class ParquetTables(_Written):
                 "status": (scores.status, STATUS_NAMES),
                 "max_p_virus": scores.max_p_virus,
                 "max_p_others": scores.max_p_others,
+                "bundle": (speaker_of(scores), self._speakers),
             }
         )
 
     def add_contigs(
         self,
-        records: Sequence[Record],
+        records: Records,
         contigs: Contigs,
         judged: Judged,
         status: NDArray[np.uint8],
@@ -236,10 +259,10 @@ class ParquetTables(_Written):
         """The rows of contigs.parquet of r contigs; status, origins: as of rows.contigs_rows."""
         self._contigs.add(
             {
-                "sample": _texts(record.sample for record in records),
-                "record": [record.record for record in records],
-                "contig": _texts(record.name for record in records),
-                "length_nt": [record.length_nt for record in records],
+                "sample": _texts(records.sample),
+                "record": records.record,
+                "contig": _texts(records.name),
+                "length_nt": records.length_nt,
                 "chunks": contigs.chunks,
                 "called": contigs.called,
                 "virus_chunks": contigs.virus,
@@ -252,6 +275,7 @@ class ParquetTables(_Written):
                 "q_value": judged.q_value,
                 "origin": [origins[i] or None for i in judged.origin.tolist()],
                 "note": [NOTE_TEXTS[i] or None for i in judged.notes.tolist()],
+                "genetic_code": records.code,
             }
         )
 
@@ -279,9 +303,9 @@ class EmbeddingsTable(_Written):
         of = scored.rows.record[scores.frame_chunk].tolist()
         self._table.add(
             {
-                "sample": _texts(records[i].sample for i in of),
-                "record": [records[i].record for i in of],
-                "contig": _texts(records[i].name for i in of),
+                "sample": _texts(records.sample[i] for i in of),
+                "record": records.record[of],
+                "contig": _texts(records.name[i] for i in of),
                 "chunk": scored.rows.number[scores.frame_chunk],
                 "frame": (scores.frame, FRAME_NAMES),
                 "nucleotides": embeddings.nucleotides,

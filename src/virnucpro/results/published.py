@@ -25,9 +25,11 @@ def write_published(
     chunks_file = staging.open(files.chunk_scores, header(CHUNK_SCORES_COLUMNS))
     chunks = SortedLines(files.scratch, "chunks")
     for scored in finished.scored():
-        ids = _chunk_ids(scored, names.of(scored.records))
-        frames_file.write(_frame_rows(ids, scored.scores))
-        chunks.add(_chunk_rows(ids, scored.scores))
+        unique = names.of(scored.records)
+        if len(scored.scores.frame):  # else neither table has a row
+            ids = _chunk_ids(scored, unique)
+            frames_file.write(_frame_rows(ids, scored.scores))
+            chunks.add(_chunk_rows(ids, scored.scores))
     for piece in pieces_of(chunks.sorted()):
         chunks_file.write(piece.replace(b"\0\0", b"\t").replace(b"\0\xff", b"\0"))
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -138,20 +138,23 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
     opened = gzip.open if path.suffix == PACKED_SUFFIX else open
     with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
         header = file.readline().rstrip("\n").split("\t")
+        width = len(header)
         if missing := set(names) - set(header):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
         places = {name: header.index(name) for name in names}
 
         def columns(lines: Sequence[str]) -> Columns:
-            cells = [*zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)]
-            return {name: _READERS[name](cells[place]) for name, place in places.items()}
+            if any(line.count("\t") != width - 1 for line in lines):
+                raise ValueError("a row of other width")
+            cells = "".join(lines).removesuffix("\n").replace("\n", "\t").split("\t")
+            return {name: _READERS[name](cells[place::width]) for name, place in places.items()}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):
             try:
                 block = columns(lines)
             except (LookupError, ValueError) as error:
-                first = _first_damaged(lines, columns, len(header))
+                first = _first_damaged(lines, columns)
                 if first > 1:
                     yield columns(lines[: first - 1])
                 raise InputError(
@@ -161,31 +164,34 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
             before += len(lines)
 
 
-def _first_damaged(
-    lines: Sequence[str], columns: Callable[[Sequence[str]], Columns], width: int
-) -> int:
+def _first_damaged(lines: Sequence[str], columns: Callable[[Sequence[str]], Columns]) -> int:
     """Return the number, from 1, of the first line that does not fit."""
     for number, line in enumerate(lines, 1):
         try:
             columns([line])
         except (LookupError, ValueError):
             return number
-        if line.count("\t") + 1 != width:
-            return number
     raise AssertionError("lines that can be read one by one, but not together")
 
 
-def _integers(cells: Sequence[str]) -> Column:
-    return np.fromiter(map(int, cells), np.int64, len(cells))
+def _numbers(parse: Callable[[str], float], dtype: type[np.number[Any]]) -> Reader:
+    """Return what reads a column of numbers, fast where all cells are the same, as many are."""
+
+    def read(cells: Sequence[str]) -> Column:
+        first, middle, last = cells[0], cells[len(cells) // 2], cells[-1]
+        if first == middle == last and cells.count(first) == len(cells):
+            return np.full(len(cells), parse(first), dtype)
+        return np.fromiter(map(parse, cells), dtype, len(cells))
+
+    return read
 
 
-def _scores(cells: Sequence[str]) -> Column:
-    return np.fromiter((float(cell or "nan") for cell in cells), np.float64, len(cells))
+def _score(cell: str) -> float:
+    return float(cell) if cell else nan
 
 
 def _codes(names: Sequence[str]) -> Reader:
-    code = {name: i for i, name in enumerate(names)}
-    return lambda cells: np.fromiter((code[cell] for cell in cells), np.uint8, len(cells))
+    return _numbers({name: i for i, name in enumerate(names)}.__getitem__, np.uint8)
 
 
 _CODES: dict[str, Sequence[Any]] = {
@@ -195,10 +201,10 @@ _CODES: dict[str, Sequence[Any]] = {
 }
 _READERS: dict[str, Reader] = {
     **dict.fromkeys(("sample", "contig", "origin", "note"), tuple),
-    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _integers),
-    **dict.fromkeys(("chunks", "called", "virus_chunks"), _integers),
-    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _scores),
-    **dict.fromkeys(("log_odds", "probability", "q_value"), _scores),
+    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _numbers(int, np.int64)),
+    **dict.fromkeys(("chunks", "called", "virus_chunks"), _numbers(int, np.int64)),
+    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _numbers(_score, np.float64)),
+    **dict.fromkeys(("log_odds", "probability", "q_value"), _numbers(_score, np.float64)),
     "call": _codes(CALL_NAMES),
     "status": _codes(STATUS_NAMES),
     "frames": _codes(FRAME_SETS),

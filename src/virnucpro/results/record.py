@@ -94,6 +94,7 @@ class RunRecord:
     seconds by stage of the run. workers: shares of several workers. part: what a merge must know of
     a part. parts: of a merged run, with their hosts and times. worth: how many of the calls to
     expect to be wrong; None without a calibration. negatives: path and sha256 of --negatives.
+    prescreen: the bundle that looked first, its cuts, and how many chunks ended there.
     """
 
     status: str
@@ -121,6 +122,7 @@ class RunRecord:
     parts: Sequence[Mapping[str, Any]] = ()
     worth: Mapping[str, Any] | None = None
     negatives: Mapping[str, Any] | None = None
+    prescreen: Mapping[str, Any] | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -141,7 +143,7 @@ class RunRecord:
         """Put run.json into its place, whole or not at all. Raises VirnucproError."""
         document = {"schema_version": SCHEMA_VERSION, **asdict(self)}
         document["counts"] = None if self.counts is None else self.counts.as_dict()
-        for name in ("workers", "part", "parts"):
+        for name in ("workers", "part", "parts", "prescreen"):
             if not document[name]:
                 del document[name]
         write_json(path, document, scratch)

@@ -6,15 +6,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record, Scored
+from virnucpro.blocks import Scored
 from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.classifiers.screen import NOTE_TEXTS
+from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
-from virnucpro.results.parquet import CALLS_TYPES, CONTIGS_TYPES
+from virnucpro.results.parquet import (
+    CALLS_TYPES,
+    CODE_TYPES,
+    CONTIGS_TYPES,
+    SPEAKER_TYPES,
+    speaker_of,
+)
 from virnucpro.results.regions import Region
 
 CALLS_COLUMNS, CONTIGS_COLUMNS = tuple(CALLS_TYPES), tuple(CONTIGS_TYPES)
+SPEAKER_COLUMNS, CODE_COLUMNS = tuple(SPEAKER_TYPES), tuple(CODE_TYPES)
 FAILED_COLUMNS = ("sample", "record", "contig", "reason")
 REGIONS_COLUMNS = (
     "sample",
@@ -68,58 +76,81 @@ def _prefix(record: Record) -> str:
     return f"{record.sample}\t{record.record}\t{record.name}\t"
 
 
-def calls_rows(scored: Scored, calls: NDArray[np.uint8]) -> bytes:
-    """Rows of calls.tsv; calls: (n,)."""
+def _prefixes(records: Records) -> list[str]:
+    columns = zip(records.sample, records.record.tolist(), records.name, strict=True)
+    return [f"{sample}\t{record}\t{name}\t" for sample, record, name in columns]
+
+
+def calls_rows(
+    scored: Scored, calls: NDArray[np.uint8], speakers: tuple[str, str] | None = None
+) -> bytes:
+    """Rows of calls.tsv; calls: (n,). speakers: as of write.Wanted."""
     rows, scores = scored.rows, scored.scores
-    prefixes = [*map(_prefix, scored.records)]
-    tails = [f"\t{call}\t{status}\t" for call in CALL_NAMES for status in STATUS_NAMES]
-    tail = (calls.astype(np.int64) * len(STATUS_NAMES) + scores.status).tolist()
-    lines = [
-        f"{prefixes[i]}{k}\t{start}\t{end}\t{FRAME_SETS[bits]}\t{p}{tails[t]}{m1}\t{m0}\n"
-        for i, k, start, end, bits, p, t, m1, m0 in zip(
-            rows.record.tolist(),
-            rows.number.tolist(),
-            rows.start.tolist(),
-            rows.end.tolist(),
-            scores.frames.tolist(),
-            six_decimals(scores.p_virus),
-            tail,
-            six_decimals(scores.max_p_virus),
-            six_decimals(scores.max_p_others),
-            strict=True,
-        )
-    ]
-    return encoded(lines)
+    prefixes = _prefixes(scored.records)
+    columns: tuple[list[Any], ...] = (
+        rows.number.tolist(),
+        rows.start.tolist(),
+        rows.end.tolist(),
+        _named(scores.frames, FRAME_SETS),
+        six_decimals(scores.p_virus),
+        _named(calls, CALL_NAMES),
+        _named(scores.status, STATUS_NAMES),
+        six_decimals(scores.max_p_virus),
+        six_decimals(scores.max_p_others),
+    )
+    if speakers is not None:
+        columns = (*columns, _named(speaker_of(scores), speakers))
+    return _lines([prefixes[i] for i in rows.record.tolist()], columns)
 
 
 def contigs_rows(
-    records: Sequence[Record],
+    records: Records,
     contigs: Contigs,
     judged: Judged,
     status: NDArray[np.uint8],
     origins: Sequence[str],
+    *,
+    codes: bool = False,
 ) -> bytes:
-    """Rows of contigs.tsv; status: (r,); origins: names of those in judged."""
-    columns = (
-        [
-            f"{prefix}{r.length_nt}"
-            for prefix, r in zip(map(_prefix, records), records, strict=True)
-        ],
+    """Rows of contigs.tsv; status: (r,); origins: names of those in judged; codes: of Wanted."""
+    columns: tuple[list[Any], ...] = (
+        records.length_nt.tolist(),
         contigs.chunks.tolist(),
         contigs.called.tolist(),
         contigs.virus.tolist(),
         six_decimals(judged.p_virus),
         six_decimals(contigs.max_p_virus),
-        [CALL_NAMES[call] for call in judged.call.tolist()],
-        [STATUS_NAMES[state] for state in status.tolist()],
+        _named(judged.call, CALL_NAMES),
+        _named(status, STATUS_NAMES),
         six_decimals(judged.log_odds),
         six_decimals(judged.probability),
         significant(judged.q_value),
-        [origins[i] for i in judged.origin.tolist()],
-        [NOTE_TEXTS[i] for i in judged.notes.tolist()],
+        _named(judged.origin, origins),
+        _named(judged.notes, NOTE_TEXTS),
     )
-    row = "\t".join(["%s"] * len(columns)) + "\n"
-    return encoded([row % cells for cells in zip(*columns, strict=True)])
+    if codes:
+        columns = (*columns, records.code.tolist())
+    return _lines(_prefixes(records), columns)
+
+
+def _named(codes: NDArray[np.uint8], names: Sequence[str]) -> list[str]:
+    return [names[code] for code in codes.tolist()]
+
+
+def _lines(prefixes: list[str], columns: Sequence[list[Any]]) -> bytes:
+    """Lines of n prefixes and cells; a column of equal cells, as many are, is a part of the form.
+
+    columns: lists of n.
+    """
+    form, varying = [], [prefixes]
+    for cells in columns:
+        if cells and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells):
+            form.append(str(cells[0]).replace("%", "%%"))
+        else:
+            form.append("%s")
+            varying.append(cells)
+    row = "%s" + "\t".join(form) + "\n"
+    return encoded([row % line for line in zip(*varying, strict=True)])
 
 
 def regions_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
@@ -142,20 +173,18 @@ def bed_rows(records: Sequence[Record], regions: Sequence[Region]) -> bytes:
     return encoded(lines)
 
 
-def failed_rows(records: Sequence[Record], contigs: Contigs, reasons: dict[int, str]) -> bytes:
+def failed_rows(records: Records, contigs: Contigs, reasons: dict[int, str]) -> bytes:
     """Rows of failed.tsv.
 
     reasons: why the first chunk of a record failed, by ordinal; those of ended ones go.
     """
     lines = []
-    for record, failed, chunks in zip(
-        records, contigs.failed.tolist(), contigs.chunks.tolist(), strict=True
-    ):
-        if record.fault or failed:
-            why = reasons.pop(record.ordinal, "unknown")
-            reason = record.fault or f"{failed} of {chunks} chunks could not be scored: {why}"
-            line = " ".join(reason.split())
-            lines.append(f"{_prefix(record)}{line}\n")
+    for row in np.flatnonzero(records.faulty | (contigs.failed > 0)).tolist():
+        record, failed, chunks = records[row], contigs.failed[row], contigs.chunks[row]
+        why = reasons.pop(record.ordinal, "unknown")
+        reason = record.fault or f"{failed} of {chunks} chunks could not be scored: {why}"
+        line = " ".join(reason.split())
+        lines.append(f"{_prefix(record)}{line}\n")
     return encoded(lines)
 
 

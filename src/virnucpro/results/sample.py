@@ -144,9 +144,8 @@ def summed(finished: FinishedBlocks, rule: Rule) -> Iterator[Contigs]:
     contig_calls = ContigCalls()
     for scored in finished.scored():
         records, rows = scored.records, scored.rows
-        last_ends = not records or records[-1].ends
         calls = rule.chunks(scored.scores)
-        columns = (rows.record, rows.start, rows.end, scored.scores, calls, last_ends)
+        columns = (rows.record, rows.start, rows.end, scored.scores, calls, records.all_end)
         yield contig_calls.add(len(records), *columns)
 
 
@@ -263,13 +262,17 @@ def _shares(calibration: Calibration, sample: Sample) -> dict[str, float]:
     """Share of each group of hosts among the records, as their origins tell.
 
     Without origins every group may be there; a group that no origin names counts as there, too.
+    Records without an origin, which ended with the bundle that looked first, may be of any group.
     """
     names = calibration.negatives.names
     found = dict(zip(origins_of(calibration), sample.by_origin.tolist(), strict=True))
     told = sum(found.get(name, 0) for name in names)
     if not told:
         return dict.fromkeys(names, 1.0)
-    return {name: found[name] / sample.records if name in found else 1.0 for name in names}
+    any_group = int(sample.by_origin[0])
+    return {
+        name: (found[name] + any_group) / sample.records if name in found else 1.0 for name in names
+    }
 
 
 def _p_values(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record
+from virnucpro.records import Records
 from virnucpro.storage.sorting import SortedLines
 
 HASHES_AT_ONCE = 1 << 20
@@ -80,21 +80,21 @@ class UniqueNames:
         self._assigned = assigned
         self._next = next(assigned, None)
 
-    def of(self, records: Sequence[Record]) -> list[str]:
+    def of(self, records: Records) -> list[str]:
         """Unique names of a block's records, whose ordinals follow each other."""
-        names = [record.name for record in records]
-        while self._next is not None and records and self._next[0] <= records[-1].ordinal:
+        names, last = [*records.name], len(records) - 1
+        while self._next is not None and names and self._next[0] <= records.ordinal[last]:
             ordinal, number = self._next
-            row = ordinal - records[0].ordinal
+            row = ordinal - int(records.ordinal[0])
             names[row] = f"{names[row]}_{number}"
-            if not records[row].ends:  # the next block begins with the rest of it
+            if row == last and not records.all_end:  # the next block begins with the rest of it
                 break
             self._next = next(self._assigned, None)
         return names
 
 
 def unique_names(
-    blocks: Callable[[], Iterable[Sequence[Record]]], hashes: Path, scratch: Path
+    blocks: Callable[[], Iterable[Records]], hashes: Path, scratch: Path
 ) -> UniqueNames:
     """Resolves the names of a run.
 
@@ -106,24 +106,24 @@ def unique_names(
         return UniqueNames(iter(()))
     by_name = SortedLines(scratch, "names")
     for records in blocks():
-        begun = [record for record in records if record.begins]
-        by_name.add(_bearers(begun, suspects))
+        begun = records.begun
+        first = int(records.ordinal[-1]) + 1 - len(begun) if begun else 0
+        by_name.add(_bearers(begun, first, suspects))
         by_name.add(_takers(begun, suspects))
     by_ordinal = SortedLines(scratch, "ordinals")
     by_ordinal.add(_numbers(by_name.sorted()))
     return UniqueNames((int(line[:20]), int(line[20:])) for line in by_ordinal.sorted())
 
 
-def _bearers(records: Sequence[Record], suspects: NDArray[np.int64]) -> Iterator[bytes]:
-    """Lines for the records whose name may repeat: key, 1, ordinal."""
-    names = [record.name for record in records]
+def _bearers(names: Sequence[str], first: int, suspects: NDArray[np.int64]) -> Iterator[bytes]:
+    """Lines for the records whose name may repeat: key, 1, ordinal. first: of the ordinals."""
     for row in _suspected(names, suspects):
-        yield _bytes(f"{sort_key(names[row])}1{records[row].ordinal:020d}\n")
+        yield _bytes(f"{sort_key(names[row])}1{first + row:020d}\n")
 
 
-def _takers(records: Sequence[Record], suspects: NDArray[np.int64]) -> Iterator[bytes]:
+def _takers(names: Sequence[str], suspects: NDArray[np.int64]) -> Iterator[bytes]:
     """Lines for the records whose own name is such a name with a number: key, 0, number."""
-    found = [match for record in records if (match := _NUMBERED.fullmatch(record.name))]
+    found = [match for name in names if (match := _NUMBERED.fullmatch(name))]
     names = [match[1] for match in found]
     for row in _suspected(names, suspects):
         yield _bytes(f"{sort_key(names[row])}0{int(found[row][2]):020d}\n")

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.blocks import Record, Scored
+from virnucpro.blocks import Scored
 from virnucpro.calls import Call, Status
 from virnucpro.reads import Seen, Source
+from virnucpro.records import Records
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
@@ -26,9 +27,11 @@ from virnucpro.results.published import write_published
 from virnucpro.results.regions import Odds, Region, RegionFinder
 from virnucpro.results.rows import (
     CALLS_COLUMNS,
+    CODE_COLUMNS,
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
     REGIONS_COLUMNS,
+    SPEAKER_COLUMNS,
     bed_rows,
     calls_rows,
     contigs_rows,
@@ -51,7 +54,8 @@ class Wanted:
     compat_tables: the two in the published tool's format. odds: what finds regions; None finds
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
     contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
-    has them.
+    has them. speakers: names of the bundle and of the one that looked first, for the last column
+    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record.
     """
 
     compat_tables: bool = True
@@ -59,19 +63,23 @@ class Wanted:
     sequences: str = "viral"
     parquet: bool = False
     embeddings: tuple[int, int] | None = None
+    speakers: tuple[str, str] | None = None
+    codes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """The results of a run: counts of its tables, and sha256 and bytes of each file by name.
 
-    worth: how many of the calls to expect to be wrong; None where nobody can say.
+    worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
+    chunks whose score is of the bundle that looked first; None without one.
     """
 
     counts: Counts
     worth: Worth | None
     digests: Mapping[str, str]
     sizes: Mapping[str, int]
+    prescreened: int | None = None
 
 
 def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
@@ -108,7 +116,9 @@ def write_tables(
     with Staging(files) as staging:
         hashes = files.scratch / "names.hashes"
         with Marks(files.scratch) as marks:
-            counts, worth = _write_calls(files, staging, finished, judge, wanted, hashes, marks)
+            counts, worth, prescreened = _write_calls(
+                files, staging, finished, judge, wanted, hashes, marks
+            )
         if wanted.compat_tables:
             names = unique_names(lambda: _records(finished), hashes, files.scratch)
             write_published(files, staging, finished, names)
@@ -124,10 +134,11 @@ def write_tables(
             if others is not None or marks.virus or marks.excerpts:
                 copy_sequences(sources, before, marks, viral, others)
         staging.publish()
-        return Written(counts, worth, staging.digests, staging.sizes)
+        first = None if wanted.speakers is None else prescreened
+        return Written(counts, worth, staging.digests, staging.sizes, first)
 
 
-def _records(finished: FinishedBlocks) -> Iterator[tuple[Record, ...]]:
+def _records(finished: FinishedBlocks) -> Iterator[Records]:
     return (scored.records for scored in finished.scored())
 
 
@@ -135,12 +146,16 @@ def _in_order(blocks: Iterator[Scored]) -> Iterator[Scored]:
     """Passes blocks on; checks that every record and every chunk is there, once and in order."""
     ordinal, whole, chunk = -1, True, 0
     for scored in blocks:
-        for record in scored.records:
-            if record.begins != whole or record.ordinal != ordinal + record.begins:
-                raise AssertionError(
-                    f"block {scored.block_number}: record {record.ordinal} after {ordinal}"
-                )
-            ordinal, whole = record.ordinal, record.ends
+        records = scored.records
+        before = np.append(ordinal, records.ordinal)[: len(records)]
+        ended = np.append(whole, records.ends)[: len(records)]
+        wrong = (records.begins != ended) | (records.ordinal != before + records.begins)
+        for row in np.flatnonzero(wrong).tolist():
+            raise AssertionError(
+                f"block {scored.block_number}: record {records.ordinal[row]} after {before[row]}"
+            )
+        if len(records):
+            ordinal, whole = int(records.ordinal[-1]), records.all_end
         chunk = _checked_chunks(scored, chunk)
         yield scored
     if not whole:
@@ -153,12 +168,11 @@ def _checked_chunks(scored: Scored, before: int) -> int:
     Returns the number of the last chunk if the last record goes on, else 0.
     """
     rows, records = scored.rows, scored.records
-    if not records:
+    if not len(records):
         return before
     covered, last = (np.zeros(len(records), dtype=np.int64) for _ in range(2))
     covered[rows.record], last[rows.record] = rows.end, rows.number
-    whole = (r.length_nt if r.ends and not (r.fault or r.short) else -1 for r in records)
-    length = np.fromiter(whole, np.int64, len(records))
+    length = np.where(records.ends & ~records.faulty & ~records.short, records.length_nt, -1)
     expected = np.append(before, rows.number)[: len(rows)] + 1
     first = np.diff(rows.record, prepend=-1) != 0
     expected[first] = np.where(rows.record[first] == 0, before, 0) + 1
@@ -166,7 +180,7 @@ def _checked_chunks(scored: Scored, before: int) -> int:
         raise AssertionError(
             f"block {scored.block_number}: a record lacks a chunk or has one twice"
         )
-    return 0 if records[-1].ends else int(last[-1])
+    return 0 if records.all_end else int(last[-1])
 
 
 def _write_calls(
@@ -177,16 +191,22 @@ def _write_calls(
     wanted: Wanted,
     hashes: Path,
     marks: Marks,
-) -> tuple[Counts, Worth | None]:
-    """First pass: tables of calls, contigs, regions and failures, and what later passes need."""
-    calls_file = staging.open(files.calls, header(CALLS_COLUMNS))
-    contigs_file = staging.open(files.contigs, header(CONTIGS_COLUMNS))
+) -> tuple[Counts, Worth | None, int]:
+    """First pass: tables of calls, contigs, regions and failures, and what later passes need.
+
+    The last is the number of chunks that were prescreened.
+    """
+    speaker = SPEAKER_COLUMNS if wanted.speakers else ()
+    calls_file = staging.open(files.calls, header((*CALLS_COLUMNS, *speaker)))
+    coded = CODE_COLUMNS if wanted.codes else ()
+    contigs_file = staging.open(files.contigs, header((*CONTIGS_COLUMNS, *coded)))
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(judge, files.scratch)
     finder = None if wanted.odds is None else RegionFinder(wanted.odds, judge.stretch)
     mistakes = Mistakes(judge)
     reasons: dict[int, str] = {}
+    prescreened = 0
 
     def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
         """Write a table that is there only if it has a row."""
@@ -200,33 +220,35 @@ def _write_calls(
         parquet = None
         if wanted.parquet:
             both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-            parquet = ends.enter_context(ParquetTables(*both))
+            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers, codes=wanted.codes))
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
-            begun = [record.name for record in records if record.begins]
-            hash_file.write(name_hashes(begun).tobytes())
+            hash_file.write(name_hashes(records.begun).tobytes())
             calls = judge.rule.chunks(scores)
-            calls_file.write(calls_rows(scored, calls))
-            last_ends = not records or records[-1].ends
-            columns = (rows.record, rows.start, rows.end, scores, calls, last_ends)
+            calls_file.write(calls_rows(scored, calls, wanted.speakers))
+            if scores.prescreened is not None:
+                prescreened += int(scores.prescreened.sum())
+            columns = (rows.record, rows.start, rows.end, scores, calls, records.all_end)
             contigs = contig_calls.add(len(records), *columns)
             ended = records[: len(contigs)]
             status = _with_faults(ended, contigs.status)
             judged = judge.contigs(contigs)
             called = judged.call
             mistakes.add(judged)
-            contigs_file.write(contigs_rows(ended, contigs, judged, status, judge.origins))
+            contigs_file.write(
+                contigs_rows(ended, contigs, judged, status, judge.origins, codes=wanted.codes)
+            )
             if parquet is not None:
                 parquet.add_chunks(scored, calls)
                 parquet.add_contigs(ended, contigs, judged, status, judge.origins)
             for row, reason in scored.failures.items():
-                reasons.setdefault(records[rows.record[row]].ordinal, reason)
+                reasons.setdefault(int(records.ordinal[rows.record[row]]), reason)
             write_if_any(files.failed, FAILED_COLUMNS, failed_rows(ended, contigs, reasons))
             write_if_any(files.pairs, PAIRS_COLUMNS, pairs.add(ended, contigs, judged))
             regions: list[Region] = []
             if finder is not None:
                 spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
-                regions = finder.add(len(records), *spans, last_ends)
+                regions = finder.add(len(records), *spans, records.all_end)
             regions_file.write(regions_rows(ended, regions))
             bed_file.write(bed_rows(ended, regions))
             marks.add(called == Call.VIRUS, regions)
@@ -235,11 +257,9 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus), mistakes.worth()
+    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened
 
 
-def _with_faults(records: Sequence[Record], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    faulty = np.fromiter((record.fault != "" for record in records), bool, len(records))
-    short = np.fromiter((record.short for record in records), bool, len(records))
-    listed = np.where(short, Status.TOO_SHORT, status)
-    return np.where(faulty, Status.FAILED, listed).astype(np.uint8)
+def _with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    listed = np.where(records.short, Status.TOO_SHORT, status)
+    return np.where(records.faulty, Status.FAILED, listed).astype(np.uint8)

@@ -8,6 +8,7 @@ reads. This module turns values into bytes and back; it knows no run directory.
 import hashlib
 import json
 from dataclasses import fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,23 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from virnucpro.blocks import Record, Rows, Scored
+from virnucpro.blocks import Rows, Scored
 from virnucpro.calls import OPTIONAL, Embeddings, Scores
 from virnucpro.errors import BlockError
+from virnucpro.records import Records
 
 _ROWS = tuple(part.name for part in fields(Rows))
+_RECORDS = (
+    "ordinal",
+    "record",
+    "length_nt",
+    "begins",
+    "ends",
+    "letters_crc",
+    "mate",
+    "short",
+    "code",
+)
 _SCORES = tuple(part.name for part in fields(Scores) if part.name not in OPTIONAL)
 _IF_ANY = tuple(name for name in OPTIONAL if name != "embeddings")
 _DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
@@ -32,9 +45,9 @@ def to_bytes(scored: Scored, fingerprint: str) -> bytes:
         "block_number": scored.block_number,
         "digest": scored.digest,
         "fingerprint": fingerprint,
-        "names": [r.name for r in scored.records],
-        "samples": _runs([r.sample for r in scored.records]),
-        "faults": {str(i): r.fault for i, r in enumerate(scored.records) if r.fault},
+        "names": scored.records.name,
+        "samples": _runs(scored.records.sample),
+        "faults": {str(row): reason for row, reason in scored.records.faults.items()},
         "failures": {str(row): reason for row, reason in scored.failures.items()},
     }
     arrays: dict[str, NDArray[np.generic]] = {"texts": _json_array(texts)}
@@ -44,11 +57,8 @@ def to_bytes(scored: Scored, fingerprint: str) -> bytes:
     for name in _IF_ANY:
         if (values := getattr(scored.scores, name)) is not None:
             arrays[name] = np.ascontiguousarray(values)
-    columns = [
-        (r.ordinal, r.record, r.length_nt, r.begins, r.ends, r.letters_crc, r.mate, r.short)
-        for r in scored.records
-    ]
-    arrays["records"] = np.array(columns, dtype=np.int64).reshape(-1, 8)
+    columns = [getattr(scored.records, name) for name in _RECORDS]
+    arrays["records"] = np.stack(columns, axis=1, dtype=np.int64)
     return _sealed(arrays)
 
 
@@ -59,19 +69,20 @@ def from_bytes(data: bytes) -> tuple[Scored, str]:
     """
     arrays = load(_unsealed(data))
     texts = json.loads(arrays["texts"].tobytes())
-    number = len(texts["names"])
-    faults = [texts["faults"].get(str(i), "") for i in range(number)]
-    samples = [sample for sample, times in texts["samples"] for _ in range(times)]
-    columns = arrays["records"].T.tolist() or [[]] * 8
-    ordinal, record, length_nt, begins, ends, crc, mate, short = columns
-    begins, ends, short = (map(bool, column) for column in (begins, ends, short))
-    place = (ordinal, samples, record, texts["names"], length_nt, begins, ends)
+    columns = dict(zip(_RECORDS, np.ascontiguousarray(arrays["records"].T), strict=True))
+    columns |= {name: columns[name].astype(np.bool_) for name in ("begins", "ends", "short")}
+    records = Records(
+        sample=[sample for sample, times in texts["samples"] for _ in range(times)],
+        name=texts["names"],
+        faults={int(row): reason for row, reason in texts["faults"].items()},
+        **columns,
+    )
     columns_of_scores: dict[str, Any] = {name: arrays[name] for name in _SCORES}
     columns_of_scores |= {name: arrays.get(name) for name in _IF_ANY}
     scored = Scored(
         block_number=texts["block_number"],
         digest=texts["digest"],
-        records=tuple(map(Record, *place, faults, crc, mate, short)),
+        records=records,
         rows=Rows(**{name: arrays[name] for name in _ROWS}),
         scores=Scores(**columns_of_scores),
         failures={int(row): reason for row, reason in texts["failures"].items()},
@@ -150,10 +161,4 @@ def _unsealed(data: bytes) -> bytes:
 
 def _runs(samples: list[str]) -> list[tuple[str, int]]:
     """Return a run-length code: a sample's name would else stand in every record."""
-    runs: list[tuple[str, int]] = []
-    for sample in samples:
-        if runs and runs[-1][0] == sample:
-            runs[-1] = (sample, runs[-1][1] + 1)
-        else:
-            runs.append((sample, 1))
-    return runs
+    return [(sample, len([*rows])) for sample, rows in groupby(samples)]

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 from virnucpro import __version__, errors
 from virnucpro.blocks import Block, Rows, Telemetry
 from virnucpro.bundle import load
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.prescreen import Prescreen, Scoring
 from virnucpro.calls import Embeddings, Scores
+from virnucpro.classifiers.cascade import Cuts
 from virnucpro.classifiers.plan import Plan, plan_of
 from virnucpro.devices.choice import devices_for
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import cpu_count, cpu_name, device_name, use_threads
 from virnucpro.devices.memory import memory_of
+from virnucpro.records import Records
 from virnucpro.run.runners import Scorer, Work
 
 Answer = TypeVar("Answer")
@@ -33,6 +37,22 @@ Answer = TypeVar("Answer")
 _LETTERS = np.frombuffer(b"ACGT", np.uint8)
 _CODE = np.full(256, 4, np.uint8)
 _CODE[_LETTERS] = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The bundle that looks first, by a name that is known everywhere."""
+
+    bundle: str
+    sha256: str
+    cuts: Cuts
+
+
+def named_first(scoring: Scoring, prescreen: Prescreen | None) -> First | None:
+    """Return the bundle that looks first as workers need to know it."""
+    if prescreen is None or scoring.prescreen is None:
+        return None
+    return First(scoring.prescreen, prescreen.bundle.sha256, prescreen.cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,7 @@ class Task:
     compute: Compute
     workers_a_host: int
     embeddings: bool
+    first: First | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +105,7 @@ class PackedBlock:
 
     codes: four letters A, C, G, T a byte; letters: how many there are in all. Other letters are
     given by runs: place and length (k,), and the letter of each run. offset, length_nt: (n,) of the
-    chunks in the letters.
+    chunks in the letters. code: as of a block.
     """
 
     number: int
@@ -95,6 +116,7 @@ class PackedBlock:
     run_letter: bytes
     offset: NDArray[np.int64]
     length_nt: NDArray[np.int32]
+    code: NDArray[np.uint8] | None
 
     @classmethod
     def of(cls, block: Block) -> "PackedBlock":
@@ -119,6 +141,7 @@ class PackedBlock:
             run_letter=letters[first].tobytes(),
             offset=block.offset,
             length_nt=block.rows.length_nt.astype(np.int32),
+            code=block.code,
         )
 
     def block(self) -> Block:
@@ -133,7 +156,8 @@ class PackedBlock:
         length_nt = self.length_nt.astype(np.int64)
         zero = np.zeros(len(length_nt), np.int32)
         rows = Rows(zero, zero, np.zeros_like(length_nt), length_nt)
-        return Block(self.number, (), rows, self.offset, text.tobytes(), "")
+        letters = text.tobytes()
+        return Block(self.number, Records.of(), rows, self.offset, letters, "", self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,20 +189,30 @@ def _loaded(task: Task) -> tuple[Scorer, Identity]:
         return _scorers[task]
 
 
-def _load(task: Task) -> tuple[Scorer, Identity]:
-    bundle = load(task.bundle)
-    if bundle.sha256 != task.sha256:
+def _bundle(name: str, sha256: str) -> Bundle:
+    """Load a bundle. Raises WorkerError for another than the client has."""
+    found = load(name)
+    if found.sha256 != sha256:
         raise errors.WorkerError(
-            f"bundle {task.bundle} has sha256 {bundle.sha256[:12]}... here, not "
-            f"{task.sha256[:12]}... as at the client; install the same bundle on all hosts"
+            f"bundle {name} has sha256 {found.sha256[:12]}... here, not {sha256[:12]}... as at the "
+            "client; install the same bundle on all hosts"
         )
+    return found
+
+
+def _load(task: Task) -> tuple[Scorer, Identity]:
+    bundle, first = _bundle(task.bundle, task.sha256), task.first
     kmer = bundle.kind == "kmer"
     # A nanny sets OMP_NUM_THREADS to 1, which is not the wish of anybody.
     share = max(1, cpu_count() // task.workers_a_host)
     threads = 1 if kmer else use_threads(task.compute.threads or share)
     device = "cpu" if kmer else devices_for(task.compute.gpus)[0]
     plan = plan_of(bundle, device, task.compute.precision, task.compute.attention)
-    work = Work(bundle, plan, task.compute.on(device), 0, task.embeddings)
+    prescreen = None
+    if first is not None:
+        prescreen = Prescreen(_bundle(first.bundle, first.sha256), first.cuts)
+        plan = prescreen.plan(plan, task.compute.attention)
+    work = Work(bundle, plan, task.compute.on(device), 0, task.embeddings, prescreen)
     scorer = Scorer(work)
     scorer.__enter__()
     identity = Identity(

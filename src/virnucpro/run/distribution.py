@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virnucpro.bundle import load
+from virnucpro.bundle.prescreen import Prescreen
 from virnucpro.devices.choice import visible_devices
 from virnucpro.run.cluster import LocalWorkers, RunningCluster, check_installed
 from virnucpro.run.prepare import Job
@@ -21,7 +22,7 @@ def runner_for(job: Job, loaded: LoadedClassifiers | None) -> Runner:
         return SerialRunner(job.work, loaded)
     check_installed("--workers" if compute.workers else "--gpus with several")
     from virnucpro.run.dask_runner import DaskRunner
-    from virnucpro.run.dask_worker import Task
+    from virnucpro.run.dask_worker import Task, named_first
 
     on_cpu = job.device.kind == "cpu"
     visible = [""] * len(job.devices) if on_cpu else visible_devices(job.devices)
@@ -33,6 +34,7 @@ def runner_for(job: Job, loaded: LoadedClassifiers | None) -> Runner:
         ),
         workers_a_host=len(job.devices),
         embeddings=job.settings.outputs.save_embeddings,
+        first=named_first(job.settings.scoring, job.prescreen),
     )
     return DaskRunner(task, LocalWorkers(visible, job.device.threads))
 
@@ -41,15 +43,18 @@ def running_cluster(settings: Settings) -> "DaskRunner":
     """Return the runner on a running cluster, before it is known what its workers compute with."""
     check_installed("--scheduler")
     from virnucpro.run.dask_runner import DaskRunner
-    from virnucpro.run.dask_worker import Task
+    from virnucpro.run.dask_worker import Task, named_first
 
     settings.check()
     assert settings.compute.scheduler is not None
+    bundle = load(settings.bundle)
+    prescreen = Prescreen.of(bundle, settings.scoring, settings.chunk_threshold(bundle))
     task = Task(
         bundle=settings.bundle,
-        sha256=load(settings.bundle).sha256,
+        sha256=bundle.sha256,
         compute=replace(settings.compute, scheduler=None),
         workers_a_host=1,
         embeddings=settings.outputs.save_embeddings,
+        first=named_first(settings.scoring, prescreen),
     )
     return DaskRunner(task, RunningCluster(settings.compute.scheduler))

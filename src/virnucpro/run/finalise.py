@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from virnucpro.bundle.calibration import Calibration
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Rule
+from virnucpro.classifiers.genetic_code import AUTO
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Seen, Source
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
@@ -34,11 +36,16 @@ class ResultsPlan:
 
 
 def results_plan(
-    bundle: Bundle, outputs: Outputs, embedding_widths: tuple[int, int] | None
+    bundle: Bundle,
+    outputs: Outputs,
+    embedding_widths: tuple[int, int] | None,
+    prescreen: str | None = None,
+    genetic_code: str = str(STANDARD),
 ) -> ResultsPlan:
     """Return what the results of a bundle's scores are made by.
 
-    embedding_widths: of nucleotides and protein, if embeddings can be written. Raises BundleError.
+    embedding_widths: of nucleotides and protein, if embeddings can be written. prescreen: name of
+    the bundle that looked first. genetic_code: as of Scoring. Raises BundleError.
     """
     threshold = bundle.threshold if outputs.threshold is None else outputs.threshold
     odds = odds_of(bundle, threshold)
@@ -49,6 +56,8 @@ def results_plan(
         sequences=outputs.write,
         parquet=outputs.parquet,
         embeddings=embedding_widths if outputs.save_embeddings else None,
+        speakers=None if prescreen is None else (bundle.name, prescreen),
+        codes=genetic_code == AUTO,
     )
     return ResultsPlan(
         rule=Rule(bundle.kind, threshold),

@@ -10,15 +10,31 @@ from typing import Any
 
 from virnucpro import __version__
 from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.prescreen import Prescreen
 from virnucpro.classifiers.plan import Plan
 from virnucpro.errors import OtherRun
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Source
 from virnucpro.reads.files import Reading
 from virnucpro.results.files import RunFiles
 
+# Fields that are there only where a run has something else.
+_USUAL = {"part": "none", "prescreen": "none", "genetic_code": str(STANDARD)}
 
-def fingerprint_of(bundle: Bundle, plan: Plan, reading: Reading) -> dict[str, str]:
+
+def fingerprint_of(
+    bundle: Bundle,
+    plan: Plan,
+    reading: Reading,
+    prescreen: Prescreen | None = None,
+    genetic_code: str = str(STANDARD),
+) -> dict[str, str]:
     """Return the fingerprint of a run, as far as it is known before the inputs are read."""
+    unusual = {}
+    if genetic_code != str(STANDARD):
+        unusual["genetic_code"] = genetic_code
+    if prescreen is not None:
+        unusual["prescreen"] = f"sha256 {prescreen.bundle.sha256}, {prescreen.cuts}"
     return {
         "bundle": bundle.sha256,
         "precision": plan.precision,
@@ -31,6 +47,7 @@ def fingerprint_of(bundle: Bundle, plan: Plan, reading: Reading) -> dict[str, st
         "max_length": str(reading.max_length or "none"),
         "max_records": str(reading.max_records or "none"),
         "version": __version__,
+        **unusual,
     }
 
 
@@ -53,7 +70,7 @@ def refuse_other(
     option: names the folder of the earlier run; the folder of --journal holds blocks alone.
     """
     folder = files.run_dir if option == "-o" else files.kept.parent
-    earlier, fingerprint = ({"part": "none", **each} for each in (earlier, fingerprint))
+    earlier, fingerprint = ({**_USUAL, **each} for each in (earlier, fingerprint))
     for field in fingerprint:
         if earlier.get(field) == fingerprint[field]:
             continue

@@ -16,9 +16,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
-from virnucpro.blocks import Block, Record, Scored
+from virnucpro.blocks import Block, Scored
 from virnucpro.calls import Embeddings
 from virnucpro.errors import BlockError, OtherRun
+from virnucpro.records import Record
 from virnucpro.results.files import BLOCK, PROVISIONAL, RunFiles
 from virnucpro.results.record import BlockCounts
 from virnucpro.run.block_file import embeddings_to_bytes, read_block, read_embeddings, to_bytes

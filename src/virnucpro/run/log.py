@@ -15,10 +15,12 @@ from virnucpro.blocks import Batches, Share, Telemetry
 from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Status
+from virnucpro.classifiers.genetic_code import AUTO
 from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
+from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
@@ -126,6 +128,14 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
         f"chunks of {bundle.chunk_nt} nt, virus at {cut}; "
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
     )
+    if (code := settings.scoring.genetic_code) != str(STANDARD):
+        told = code == AUTO
+        yield (
+            "frames are open by the genetic code that makes those of a record much longer (column "
+            "genetic_code of contigs.tsv)"
+            if told
+            else f"frames are open by genetic code {code}"
+        ) + "; the published method has code 1"
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
         yield "as many threads as OMP_NUM_THREADS says; --threads overrules it"
     yield from settings.compute.without_effect(device.index, bundle.kind)
@@ -231,8 +241,10 @@ def disk_taken(
         yield f"warning: {sentence}"
 
 
-def closing(counts: Counts, files: RunFiles, worth: Worth | None) -> Iterator[str]:
-    """Yield sentences with the numbers of the tables."""
+def closing(
+    counts: Counts, files: RunFiles, worth: Worth | None, prescreened: int | None
+) -> Iterator[str]:
+    """Yield sentences with the numbers of the tables. prescreened: chunks not handed on."""
     yield (
         f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
         f"{counts.none:,} not called, {counts.failed:,} failed"
@@ -241,6 +253,11 @@ def closing(counts: Counts, files: RunFiles, worth: Worth | None) -> Iterator[st
         f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
         f"others{_not_ok(counts)}"
     )
+    if prescreened is not None:
+        yield (
+            f"{prescreened:,} of the chunks have the score of the bundle that looked first, and "
+            "were not handed on (column bundle of calls.tsv)"
+        )
     if worth is not None:
         yield worth.sentence
         if worth.notes:

@@ -40,7 +40,8 @@ _OF_PARTS = {
     *("gpus", "workers", "scheduler", "threads", "batch_tokens", "esm_batch_size"),
     *("dnabert_batch_size", "dataloader_workers", "pin_memory", "cuda_streams"),
     *("expandable_segments", "cache_clear_interval", "attention", "log_json", "prefix"),
-    *("negatives", "mates", "reference"),  # where they lie; what they hold has a digest
+    # Where they lie; what they hold has a digest.
+    *("negatives", "mates", "reference", "prescreen"),
 }
 
 
@@ -177,7 +178,11 @@ def merge(
         sha256 = (first.negatives or {}).get("sha256")
         negatives = None if sha256 is None else MergedBlocks(parts, tell, sha256)
         widths = (first.part or {}).get("embedding_widths")
-        plan = results_plan(bundle, outputs, tuple(widths) if widths else None)
+        looked_first = str(first.prescreen["name"]) if first.prescreen else None
+        plan = results_plan(
+            *(bundle, outputs, tuple(widths) if widths else None, looked_first),
+            genetic_code=str(first.settings["genetic_code"]),
+        )
         for note in plan.notes:
             log.line(note)
         record = _merged(parts, command, about_bundle(bundle), instant(started))
@@ -191,7 +196,7 @@ def merge(
             raise
         counts = written.counts
         status = "partial" if counts.incomplete else "complete"
-        for line in closing(counts, files, written.worth):
+        for line in closing(counts, files, written.worth, written.prescreened):
             log.line(line)
         seconds = perf_counter() - clock
         record = replace(
@@ -202,6 +207,7 @@ def merge(
             output_bytes=dict(written.sizes),
             counts=counts,
             worth=None if written.worth is None else written.worth.as_dict(),
+            prescreen=first.prescreen and {**first.prescreen, "chunks": written.prescreened},
             timings={**record.timings, "tables_s": round(seconds, 3)},
             finished=instant(now()),
         )

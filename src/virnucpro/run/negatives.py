@@ -13,7 +13,7 @@ from virnucpro.reads import Source, open_sources
 from virnucpro.reads.files import Reading
 from virnucpro.results.outputs import Outputs
 from virnucpro.run.journal import Journal
-from virnucpro.run.pipeline import compute, contigs_of, limited
+from virnucpro.run.pipeline import coded, compute, contigs_of, limited
 from virnucpro.run.runners import Runner
 
 
@@ -23,10 +23,11 @@ class Negatives:
 
     source: Source
     reading: Reading
+    genetic_code: str
     _digest: str = ""
 
     @classmethod
-    def of(cls, outputs: Outputs, reading: Reading) -> "Negatives | None":
+    def of(cls, outputs: Outputs, reading: Reading, genetic_code: str) -> "Negatives | None":
         """Return those that a user named; None for none.
 
         Raises InputError for a file that cannot be read, or that can be read once only.
@@ -41,7 +42,7 @@ class Negatives:
                 "to a file first",
                 outputs.negatives,
             )
-        return cls(source, lengths)
+        return cls(source, lengths, genetic_code)
 
     @property
     def sha256(self) -> str:
@@ -62,7 +63,7 @@ class Negatives:
         """
         broken: list[StreamBroken] = []
         watcher = _Watcher(line)
-        contigs = limited(contigs_of([self.source], broken), self.reading)
+        contigs = coded(limited(contigs_of([self.source], broken), self.reading), self.genetic_code)
         compute(contigs, broken, runner, journal, sizes, watcher)
         if broken:
             raise broken[0]
@@ -84,9 +85,9 @@ class _Watcher:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def advance(self, scored: Scored, *, new: bool) -> None:
-        self.records += sum(record.begins for record in scored.records)
+        self.records += len(scored.records.begun)
         if new:
             self.telemetry += scored.telemetry
 
     def skip(self, block: Block) -> None:
-        self.records += sum(record.begins for record in block.records)
+        self.records += len(block.records.begun)

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from virnucpro.blocks import blocks_of
+from virnucpro.classifiers.genetic_code import code_of
 from virnucpro.errors import StreamBroken
+from virnucpro.frames import STANDARD
 from virnucpro.reads import Contig, Source
 from virnucpro.reads.files import Reading
 from virnucpro.run.journal import Journal, Watcher
@@ -43,9 +45,24 @@ def contigs_of(sources: Sequence[Source], broken: list[StreamBroken]) -> Iterato
             broken.append(error)
 
 
-def limited(contigs: Iterable[Contig], reading: Reading) -> Iterator[Contig]:
+def coded(contigs: Iterator[Contig], choice: str) -> Iterator[Contig]:
+    """Say of each contig by which genetic code its frames are read. choice: of Scoring."""
+    if choice == str(STANDARD):
+        return contigs
+    return (contig._replace(code=code_of(contig.sequence, choice)) for contig in contigs)
+
+
+def limited(contigs: Iterator[Contig], reading: Reading) -> Iterator[Contig]:
     """Mark contigs longer than reading.max_length as faulty, shorter than min_length as short."""
     least_nt, most_nt = reading.min_length, reading.max_length
+    if least_nt is None and most_nt is None:
+        return contigs
+    return _marked(contigs, least_nt, most_nt)
+
+
+def _marked(
+    contigs: Iterator[Contig], least_nt: int | None, most_nt: int | None
+) -> Iterator[Contig]:
     for contig in contigs:
         if least_nt is not None and 0 < len(contig.sequence) < least_nt:
             contig = contig._replace(short=True)

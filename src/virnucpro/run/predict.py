@@ -49,7 +49,7 @@ from virnucpro.run.log import (
     overflows,
     shares,
 )
-from virnucpro.run.pipeline import compute, contigs_of, limited
+from virnucpro.run.pipeline import coded, compute, contigs_of, limited
 from virnucpro.run.prepare import Job, prepare
 from virnucpro.run.recording import record_of
 from virnucpro.run.resume import Outcome, as_before, finished_before, why_again
@@ -190,6 +190,9 @@ class _Run:
         lines = opening(job.settings, job.bundle, job.plan, job.device)
         log.line(next(lines))
         log.detail(f"bundle sha256 {job.bundle.sha256}")
+        if job.prescreen is not None:
+            log.line(job.prescreen.sentence)
+            log.detail(f"prescreen sha256 {job.prescreen.bundle.sha256}")
         for line in (*lines, *job.notes, *self.directory.notes):
             log.line(line)
         log.lines(*opening_lines(job.sources), NAMED)
@@ -231,16 +234,18 @@ class _Run:
         for stage, memory in runner.loaded.memory.items():
             log.memory(stage, memory, cuda=cuda)
         say = log.line if cuda else log.detail
-        prefetches = job.bundle.kind == "frames"
         for line in computing(
-            runner.loaded, job.device, job.compute, job.prefetch, prefetches=prefetches
+            runner.loaded, job.device, job.compute, job.prefetch, prefetches=job.prefetches
         ):
             say(line)
         self.watch.observe(runner.loaded)
         self.watch.show()
         with self._timed("blocks_s"):
             contigs = self.watch.counted(
-                limited(contigs_of(job.sources, self.broken), job.settings.reading)
+                coded(
+                    limited(contigs_of(job.sources, self.broken), job.settings.reading),
+                    job.settings.scoring.genetic_code,
+                )
             )
             journal = self.directory.journal
             compute(contigs, self.broken, runner, journal, job.sizes, self.watch)
@@ -261,7 +266,10 @@ class _Run:
 
     def _finalised(self) -> Written:
         job = self.job
-        plan = results_plan(job.bundle, job.settings.outputs, self.watch.telemetry.embedding_widths)
+        widths = self.watch.telemetry.embedding_widths
+        first = None if job.prescreen is None else job.prescreen.bundle.name
+        code = job.settings.scoring.genetic_code
+        plan = results_plan(job.bundle, job.settings.outputs, widths, first, code)
         for note in plan.notes:
             self.log.line(note)
         running = self._record(RUNNING, None, None, None)
@@ -287,7 +295,7 @@ class _Run:
             self.log.lines(lines, together, NAMED)
         if job.streamed:
             self._suggest(counts.records, counts.bases)
-        for line in closing(counts, job.files, written.worth):
+        for line in closing(counts, job.files, written.worth, written.prescreened):
             self.log.line(line)
         if error is not None:
             self.log.ended(status, error)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from virnucpro.bundle import load
 from virnucpro.bundle.card import about_bundle
 from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.prescreen import Prescreen
 from virnucpro.classifiers.plan import Plan, plan_of
 from virnucpro.classifiers.prefetch import workers_for
 from virnucpro.devices.choice import devices_for
@@ -43,7 +44,7 @@ class Job:
 
     devices: cpu or cuda:N, one a worker where there are several. compute: resolved for a device.
     prefetch: workers that prepare blocks ahead. notes: sentences on the inputs. negatives: the
-    user's own.
+    user's own. prescreen: the bundle that looks first.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class Job:
     fingerprint: dict[str, str]
     started: datetime
     negatives: Negatives | None = None
+    prescreen: Prescreen | None = None
 
     @property
     def threshold(self) -> float:
@@ -68,8 +70,7 @@ class Job:
     @property
     def chunk_threshold(self) -> float:
         """The p_virus at which chunks are cut."""
-        chosen = self.settings.outputs.threshold
-        return self.bundle.threshold if chosen is None else chosen
+        return self.settings.chunk_threshold(self.bundle)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -80,7 +81,12 @@ class Job:
     def work(self) -> Work:
         """The work, as a runner needs to know it."""
         embeddings = self.settings.outputs.save_embeddings
-        return Work(self.bundle, self.plan, self.compute, self.prefetch, embeddings)
+        return Work(self.bundle, self.plan, self.compute, self.prefetch, embeddings, self.prescreen)
+
+    @property
+    def prefetches(self) -> bool:
+        """Return whether blocks are prepared ahead of the device."""
+        return self.bundle.kind == "frames" and self.prescreen is None
 
     @property
     def streamed(self) -> bool:
@@ -102,12 +108,13 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
             f"{bundle.path}: its manifest or card cannot be used ({fault}); make the bundle again"
         )
     settings.check_for(bundle)
+    prescreen = Prescreen.of(bundle, settings.scoring, settings.chunk_threshold(bundle))
     reading, compute = settings.spooling, settings.compute
     sources, notes = open_inputs(
         settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in
     )
     files = settings.files
-    negatives = Negatives.of(settings.outputs, settings.reading)
+    negatives = Negatives.of(settings.outputs, settings.reading, settings.scoring.genetic_code)
     _refuse_inputs_as_results([*sources, *([negatives.source] if negatives else [])], files)
     if remote is not None:
         plan = remote.plan
@@ -117,8 +124,10 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         devices = _devices(bundle, compute)
         device = _device(bundle, devices, compute)
         plan = plan_of(bundle, device.index, compute.precision, compute.attention)
+        if prescreen is not None:
+            plan = prescreen.plan(plan, compute.attention)
     prefetch = 0
-    if bundle.kind == "frames":
+    if bundle.kind == "frames" and prescreen is None:
         gpus = gpu_count() if device.kind == "cuda" else 0
         prefetch = workers_for(device.kind, gpus, cpu_count(), compute.dataloader_workers)
     return Job(
@@ -132,9 +141,10 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         compute=compute.on(device.index),
         prefetch=prefetch,
         files=files,
-        fingerprint=fingerprint_of(bundle, plan, reading),
+        fingerprint=fingerprint_of(bundle, plan, reading, prescreen, settings.scoring.genetic_code),
         started=started,
         negatives=negatives,
+        prescreen=prescreen,
     )
 
 

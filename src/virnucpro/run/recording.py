@@ -6,6 +6,7 @@ from typing import Any
 
 from virnucpro.blocks import Telemetry
 from virnucpro.bundle.card import about_bundle
+from virnucpro.bundle.prescreen import Prescreen
 from virnucpro.devices.memory import peak_memory_bytes
 from virnucpro.results.record import (
     PART,
@@ -88,10 +89,16 @@ def record_of(
         ],
         part=_part_of(job, telemetry, negative_blocks) if status == PART else None,
         worth=None if written is None or written.worth is None else written.worth.as_dict(),
+        prescreen=None if job.prescreen is None else _first_of(job.prescreen, written),
         negatives=None
         if job.negatives is None
         else {"path": str(job.negatives.source.path), "sha256": job.negatives.sha256},
     )
+
+
+def _first_of(prescreen: Prescreen, written: Written | None) -> dict[str, Any]:
+    """Return the entry of the bundle that looked first, with what it ended."""
+    return {**prescreen.about(), "chunks": None if written is None else written.prescreened}
 
 
 def _part_of(job: Job, telemetry: Telemetry, negative_blocks: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ a block that fails. What it observes comes back in the telemetry of each block.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +19,10 @@ from typing import Protocol, Self
 import numpy as np
 
 from virnucpro.blocks import Batches, Block, Scored, Share, Telemetry, Texts
+from virnucpro.bundle.prescreen import Prescreen
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
+from virnucpro.classifiers.cascade import CascadeClassifier
 from virnucpro.classifiers.model import Model
 from virnucpro.classifiers.plan import Plan
 from virnucpro.classifiers.prefetch import Loaders
@@ -41,7 +43,7 @@ PROBE = (
 MOST_FAILURES = 8
 
 # Loaded classifiers by the sha256 of their model, what they compute in, and what they give back.
-LoadedClassifiers = dict[tuple[str, str, str, Compute, bool], Classifier]
+LoadedClassifiers = dict[tuple[object, ...], Classifier]
 
 
 class Loadable(Model, Protocol):
@@ -85,7 +87,8 @@ class Work:
     """The work, as a runner needs to know it.
 
     plan, compute: resolved for one device. workers: threads or processes that prefetch.
-    embeddings: whether the embeddings of each frame come back with the scores.
+    embeddings: whether the embeddings of each frame come back with the scores. prescreen: the
+    bundle that looks first.
     """
 
     model: Loadable
@@ -93,6 +96,15 @@ class Work:
     compute: Compute
     workers: int
     embeddings: bool = False
+    prescreen: Prescreen | None = None
+
+    def classifier(self) -> Classifier:
+        """Load the classifier, with the one that looks first."""
+        plan, compute = self.plan, self.compute
+        large = self.model.classifier(
+            plan.device, plan.precision, compute, embeddings=self.embeddings
+        )
+        return large if self.prescreen is None else self.prescreen.before(large, plan, compute)
 
 
 class Scorer:
@@ -121,17 +133,17 @@ class Scorer:
         work, device = self._work, self._work.plan.device
         start = memory_of(device)
         self._device_name = device_name(device)
-        key = (work.model.sha256, device, work.plan.precision, work.compute, work.embeddings)
+        first = work.prescreen and (work.prescreen.bundle.sha256, work.prescreen.cuts)
+        options = (work.compute, work.embeddings, first)
+        key = (work.model.sha256, device, work.plan.precision, *options)
         fresh = key not in self._cache
         if fresh:
-            self._cache[key] = work.model.classifier(
-                device, work.plan.precision, work.compute, embeddings=work.embeddings
-            )
+            self._cache[key] = work.classifier()
         self._classifier = classifier = self._cache[key]
         classifier.restore_budgets()
         # With pads and without: other kernels than planned are known before the first block.
         for chunks in (PROBE, PROBE[:1]) if fresh else ():
-            classifier.score(chunks)
+            self._probe(chunks)
         self._check_kernels()
         self._counted = dict(classifier.batches)
         cuda = device.startswith("cuda")
@@ -153,6 +165,13 @@ class Scorer:
     ) -> None:
         if isinstance(error, DeviceError):  # nothing more can be computed with it
             self._cache.clear()
+
+    def _probe(self, chunks: Sequence[str]) -> None:
+        """Score chunks by every network. Raises DeviceError where the device is gone."""
+        found = self._classifier
+        both = (found.small, found.large) if isinstance(found, CascadeClassifier) else (found,)
+        for each in both:
+            each.score(chunks)
 
     @property
     def preparation(self) -> FramePreparation | None:
@@ -264,7 +283,7 @@ class Scorer:
             self._failed_in_a_row += 1
             if not len(part.rows) or self._failed_in_a_row > MOST_FAILURES:
                 raise
-            self._classifier.score(PROBE)  # raises where the device is gone, whatever the chunk
+            self._probe(PROBE)  # raises where the device is gone, whatever the chunk
             failures[first] = str(error)
             return Scores.failed(1)
         self._failed_in_a_row = 0

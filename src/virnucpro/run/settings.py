@@ -1,4 +1,4 @@
-"""Settings of a run: four frozen groups, each declared by the room that they are for.
+"""Settings of a run: five frozen groups, each declared by the room that they are for.
 
 Importing this loads no torch.
 """
@@ -10,8 +10,10 @@ from typing import Any
 
 from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.prescreen import Scoring
 from virnucpro.devices.compute import Compute
 from virnucpro.errors import SettingsError
+from virnucpro.frames import STANDARD
 from virnucpro.reads.files import Reading
 from virnucpro.results import sample
 from virnucpro.results.files import RunFiles
@@ -59,7 +61,13 @@ class Restart:
     part: Part | None = None
 
 
-_GROUPS = {"reading": Reading, "compute": Compute, "outputs": Outputs, "restart": Restart}
+_GROUPS = {
+    "reading": Reading,
+    "scoring": Scoring,
+    "compute": Compute,
+    "outputs": Outputs,
+    "restart": Restart,
+}
 # Where pipes are spooled is up to the run, not to whoever starts it.
 _NO_OPTIONS = {"spool"}
 _PATHS = {"mates", "reference", "journal", "negatives"}
@@ -73,6 +81,7 @@ class Settings:
     out: Path
     bundle: str = DEFAULT_BUNDLE
     reading: Reading = field(default_factory=Reading)
+    scoring: Scoring = field(default_factory=Scoring)
     compute: Compute = field(default_factory=Compute)
     outputs: Outputs = field(default_factory=Outputs)
     restart: Restart = field(default_factory=Restart)
@@ -119,6 +128,7 @@ class Settings:
         if self.restart.rerun and not self.restart.resume:
             raise SettingsError("--rerun and --no-resume contradict each other; give one of them")
         self.reading.check(len(self.inputs))
+        self.scoring.check()
         self.compute.check()
         self.outputs.check()
 
@@ -129,12 +139,27 @@ class Settings:
                 f"--save-embeddings needs a bundle of kind frames, and {bundle.name} is of kind "
                 f"{bundle.kind}, which embeds no frame; leave it out, or choose another bundle"
             )
+        if self.scoring.genetic_code != str(STANDARD) and bundle.kind != "frames":
+            raise SettingsError(
+                f"--genetic-code is for bundles that read open frames, and {bundle.name} is of "
+                f"kind {bundle.kind}, which reads through every stop; leave it out"
+            )
+        if self.outputs.save_embeddings and self.scoring.prescreen is not None:
+            raise SettingsError(
+                "--save-embeddings and --prescreen contradict each other, since chunks that end "
+                "there are not embedded; give one of them"
+            )
         sample.check(bundle.calibration, self.outputs.question)
 
     def threshold(self, bundle: Bundle) -> float:
         """Return where p_virus of records is cut."""
         chosen = self.outputs.threshold
         return bundle.record_threshold if chosen is None else chosen
+
+    def chunk_threshold(self, bundle: Bundle) -> float:
+        """Return where p_virus of chunks is cut."""
+        chosen = self.outputs.threshold
+        return bundle.threshold if chosen is None else chosen
 
     @property
     def files(self) -> RunFiles:
@@ -157,7 +182,7 @@ class Settings:
         """Return the options by name as plain values, for run.json."""
         options = {
             f.name: getattr(group, f.name)
-            for group in (self.reading, self.compute, self.outputs, self.restart)
+            for group in (self.reading, self.scoring, self.compute, self.outputs, self.restart)
             for f in fields(group)
             if f.name not in _NO_OPTIONS
         }

@@ -58,7 +58,7 @@ class Watch:
         """Take a finished block."""
         if new:
             self.observe(scored.telemetry)
-        self.scored["records"] += sum(record.begins for record in scored.records)
+        self.scored["records"] += len(scored.records.begun)
         self.scored["chunks"] += len(scored.rows)
         self.scored["new chunks"] += len(scored.rows) if new else 0
         self.show()

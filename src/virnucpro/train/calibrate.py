@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
-from virnucpro.bundle.manifest import Bundle, read_manifest
-from virnucpro.bundle.write import write_bundle
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.write import write_copy
 from virnucpro.errors import InputError
 from virnucpro.train.calibration_fit import (
     ScoredRecords,
@@ -73,15 +73,6 @@ def calibrated_copy(
 
     data_sha256: of the files that it was fitted on. Raises BundleError.
     """
-    manifest = read_manifest(bundle.path)
-    files = {
-        file: bundle.file(file).read_bytes()
-        for file in manifest.pop("files")
-        if file != CALIBRATION
-    }
-    manifest.pop("format")
-    for encoder in manifest.get("encoders", {}).values():
-        encoder["path"] = str((bundle.path / encoder["path"]).resolve())
     part = {**calibration.part(), "data": dict(data_sha256)}
-    manifest |= {"name": name, "calibration": part}
-    return write_bundle(out, manifest, {**files, CALIBRATION: calibration.arrays()})
+    changes = {"name": name, "calibration": part}
+    return write_copy(bundle, out, changes, {CALIBRATION: calibration.arrays()})

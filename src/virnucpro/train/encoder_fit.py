@@ -2,14 +2,11 @@
 
 AdamW with warm-up and cosine by steps, on random fragments; what is kept is the best snapshot of
 a running average of the weights, judged on a slice of the contigs cut by unit. Where groups are
-named, a second head learns to tell them, which the network is the better for. A fit may begin at a
-network's weights, and learn from the answers of teachers besides labels. Everything random is drawn
-anew from (seed, step), so a run that was stopped goes on as if it had not been. This module knows
-no command line and writes nothing but its state.
+named, a second head learns to tell them, which the network is the better for. Everything random
+is drawn anew from (seed, step), so a run that was stopped goes on as if it had not been. This
+module knows no command line and writes nothing but its state.
 """
 
-import copy
-import hashlib
 import json
 import math
 import platform
@@ -31,14 +28,14 @@ from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.chunk_status import MIN_NT
 from virnucpro.classifiers.codon import CodonNetwork, frame_codons
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
-from virnucpro.errors import InputError, ResumeError
+from virnucpro.errors import ResumeError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.storage.atomic import disk_errors
 from virnucpro.train.checks import check_finite
 from virnucpro.train.encoder_settings import EncoderSettings, learning_rate_at
 from virnucpro.train.fragments import NO_CONTIG, FragmentPool, blurred
 from virnucpro.train.judge import Judge, autocast
-from virnucpro.train.losses import group_loss, possible_groups, soft_loss, tail_loss
+from virnucpro.train.losses import group_loss, possible_groups, tail_loss
 from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
 from virnucpro.train.state import (
     load_optimiser,
@@ -55,11 +52,6 @@ STATE = "training-state.safetensors"
 BLOCK_NT = 1_000_000
 SHORTEST_FOR_BATCH_NT = 200
 REPORT_EVERY_S = 1.0
-MADE_FROM = {
-    "contigs_sha256": "contigs",
-    "start_sha256": "weights at the start",
-    "teachers_sha256": "teachers",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +93,6 @@ def fit_encoder(
     workdir: Path = Path("training"),
     progress: Progress | None = None,
     *,
-    start: CodonNetwork | None = None,
-    teachers: Sequence[CodonNetwork] = (),
     data_sha256: Mapping[str, str] | None = None,
     max_minutes: float | None = None,
 ) -> FitResult:
@@ -110,12 +100,9 @@ def fit_encoder(
 
     On a CPU the same contigs, settings and number of threads give the same weights, however often
     the fit was stopped. progress is called at every evaluation, and after a step when it was not
-    for a second. max_minutes ends the fit after a step, or within an evaluation. start: a network
-    of the settings' shape whose weights come first, instead of random ones. teachers: networks that
-    name the same groups; the mean of their probabilities is what the fit learns from besides the
-    labels, see EncoderSettings.teacher_weight. data_sha256, file to hash, goes into the record.
-    Raises InputError when a side is missing or the networks do not fit, ResumeError when workdir
-    holds the state of another training, VirnucproError when it cannot be written to.
+    for a second. max_minutes ends the fit after a step, or within an evaluation. data_sha256, file
+    to hash, goes into the record. Raises InputError when a side is missing, ResumeError when
+    workdir holds the state of another training, VirnucproError when it cannot be written to.
     """
     settings = settings or EncoderSettings()
     device = torch.device(device)
@@ -124,7 +111,7 @@ def fit_encoder(
         workdir.mkdir(parents=True, exist_ok=True)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda, enabled=True), _fast_kernels(device):
-        fit = _Fit(contigs, settings, device, workdir / STATE, start, teachers)
+        fit = _Fit(contigs, settings, device, workdir / STATE)
         fit.resume()
         finished = fit.run(deadline, progress or (lambda _: None))
         network = fit.chosen()
@@ -171,18 +158,13 @@ class _Fit:
         settings: EncoderSettings,
         device: torch.device,
         state: Path,
-        start: CodonNetwork | None,
-        teachers: Sequence[CodonNetwork],
     ) -> None:
         self._settings, self._device, self._state = settings, device, state
-        seed = settings.slice_seed
-        held_out = judging_slice(contigs, settings.slice_fraction, seed, "the network")
+        held_out = judging_slice(contigs, settings.slice_fraction, settings.seed, "the network")
         fitting, judging = parted(contigs, held_out)
         self._identity = {
             "settings": _plain(asdict(settings)),
             "contigs_sha256": contigs_digest(contigs),
-            "start_sha256": _digest(start) if start else "",
-            "teachers_sha256": [_digest(teacher) for teacher in teachers],
         }
         self._described = {"fitting": described(fitting), "slice": described(judging)}
         weights = contig_weights(fitting, by_level=settings.by_level)
@@ -193,10 +175,6 @@ class _Fit:
         self._judge = Judge(judging, settings, device)
         torch.manual_seed(settings.seed)
         self._network = self._new_network()
-        _check_alike(self._network, start, teachers)
-        if start is not None:
-            self._network.load_state_dict(start.state_dict())
-        self._teachers = [copy.deepcopy(t).for_inference().to(device) for t in teachers]
         self._average = self._new_network()
         self._average.load_state_dict(self._network.state_dict())
         self._best = {k: v.clone() for k, v in self._average.state_dict().items()}
@@ -272,50 +250,30 @@ class _Fit:
         codes_BL, length_B, contig_B = self._pool.draw(
             count, length_nt, self._generator, settings.augmentation
         )
-        clear_B6T = frame_codons(codes_BL, length_B)
-        codons_B6T = blurred(clear_B6T, settings.augmentation, self._generator)
+        codons_B6T = blurred(
+            frame_codons(codes_BL, length_B), settings.augmentation, self._generator
+        )
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate_at(settings, self._step)
         self._network.train()
         with autocast(self._device):
             logits_B2, group_BG = self._network.both(codons_B6T)
-        logits_B2, group_BG = logits_B2.float(), group_BG.float()
-        loss = self._against_labels(logits_B2, group_BG, contig_B)
-        if self._teachers:
-            taught = self._against_teachers(logits_B2, group_BG, clear_B6T)
-            loss = loss.lerp(taught, settings.teacher_weight)
+        made_B = contig_B == NO_CONTIG
+        label_B = self._label[contig_B].masked_fill(made_B, 0)
+        logits_B2 = logits_B2.float()
+        loss = F.cross_entropy(logits_B2, label_B, label_smoothing=settings.label_smoothing)
+        if settings.groups:
+            possible_BG = self._possible[contig_B] | made_B[:, None]
+            loss = loss + settings.group_weight * group_loss(group_BG.float(), possible_BG)
+        if settings.tail_weight:
+            tail = tail_loss(logits_B2, label_B, settings.tail_share)
+            loss = loss + settings.tail_weight * tail
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), settings.gradient_norm)
         self._optimiser.step()
         self._follow()
         return loss.detach()
-
-    def _against_labels(self, logits_B2: Tensor, group_BG: Tensor, contig_B: Tensor) -> Tensor:
-        settings = self._settings
-        made_B = contig_B == NO_CONTIG
-        label_B = self._label[contig_B].masked_fill(made_B, 0)
-        loss = F.cross_entropy(logits_B2, label_B, label_smoothing=settings.label_smoothing)
-        if settings.groups:
-            possible_BG = self._possible[contig_B] | made_B[:, None]
-            loss = loss + settings.group_weight * group_loss(group_BG, possible_BG)
-        if settings.tail_weight:
-            tail = tail_loss(logits_B2, label_B, settings.tail_share)
-            loss = loss + settings.tail_weight * tail
-        return loss
-
-    def _against_teachers(self, logits_B2: Tensor, group_BG: Tensor, clear_B6T: Tensor) -> Tensor:
-        """Cross entropy with the mean of the teachers, who see every codon."""
-        with torch.no_grad(), autocast(self._device):
-            answers = [teacher.both(clear_B6T) for teacher in self._teachers]
-        target_B2, target_BG = (
-            torch.stack([logits.float().softmax(1) for logits in of_head]).mean(0)
-            for of_head in zip(*answers, strict=True)
-        )
-        loss = soft_loss(logits_B2, target_B2)
-        if self._settings.groups:
-            loss = loss + self._settings.group_weight * soft_loss(group_BG, target_BG)
-        return loss
 
     def _follow(self) -> None:
         """Move the average towards the network, faster in the first steps."""
@@ -358,7 +316,7 @@ class _Fit:
         device = self._device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return {
-            "method": "codon network and head, end to end",
+            "method": "codon network and head, end to end, from random weights",
             **self._identity,
             **self._described,
             "data": dict(data_sha256),
@@ -409,9 +367,8 @@ class _Fit:
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         told = "choose another folder, or delete that file to begin anew"
-        for key, what in MADE_FROM.items():
-            if identity.get(key) != self._identity[key]:
-                raise ResumeError(f"{self._state}: made from other {what}; {told}")
+        if identity["contigs_sha256"] != self._identity["contigs_sha256"]:
+            raise ResumeError(f"{self._state}: made from other contigs; {told}")
         saved, wanted = identity["settings"], _plain(asdict(self._settings))
         for name in sorted({*saved, *wanted}):
             if saved.get(name) != wanted.get(name):
@@ -425,29 +382,6 @@ def _fast_kernels(device: torch.device) -> AbstractContextManager[Any]:
     if device.type == "cuda":
         return torch.backends.cudnn.flags(enabled=True, benchmark=True)
     return nullcontext()
-
-
-def _check_alike(
-    network: CodonNetwork, start: CodonNetwork | None, teachers: Sequence[CodonNetwork]
-) -> None:
-    """Raise InputError for another shape at the start, or teachers of other groups."""
-    if start is not None and start.part() != network.part():
-        raise InputError(f"the network to begin at is {start.part()}, not {network.part()}")
-    for teacher in teachers:
-        if teacher.groups != network.groups:
-            raise InputError(
-                f"a teacher must name the groups {', '.join(network.groups) or '(none)'}, but "
-                f"this one names {', '.join(teacher.groups) or 'none'}"
-            )
-
-
-def _digest(network: CodonNetwork) -> str:
-    """sha256 over the names and weights of a network."""
-    digest = hashlib.sha256()
-    for name, values in sorted(network.arrays().items()):
-        digest.update(name.encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
 
 
 def _mean(losses: list[Tensor]) -> float:

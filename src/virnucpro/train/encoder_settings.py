@@ -23,10 +23,8 @@ class EncoderSettings:
     groups: what the second head tells apart; unresolved: groups of contigs that stand for several
     of these, each with which; group_weight: of that head's loss. tail_weight: of a loss that ranks
     viral fragments above the tail_share of the others that score highest, in a batch.
-    teacher_weight: share of the loss that is measured against the answers of teachers, if any.
     by_level: contigs are weighed by level within a group too, see contig_weights.
-    slice_fraction: of the bases of each label and group held out, by unit and slice_seed, for
-    choosing;
+    slice_fraction: of the bases of each label and group held out, by unit, for choosing;
     slice_fragments: of each label, at each of slice_lengths_nt. The fit stops early after patience
     evaluations without a better one; 0 means never.
     """
@@ -48,10 +46,8 @@ class EncoderSettings:
     group_weight: float = 0.3
     tail_weight: float = 0.0
     tail_share: float = 0.1
-    teacher_weight: float = 0.7
     by_level: bool = False
     slice_fraction: float = 0.05
-    slice_seed: int = 0
     slice_fragments: int = 2000
     slice_lengths_nt: tuple[int, ...] = (300, 500)
     evaluate_every: int = 250
@@ -64,8 +60,7 @@ class EncoderSettings:
         check_least(self, weight_decay=0, warm_up=0, gradient_norm=0, average_decay=0)
         check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1, save_every=1)
         check_least(self, label_smoothing=0, patience=0, seed=0)
-        check_least(self, group_weight=0, tail_weight=0, tail_share=0, slice_seed=0)
-        check_least(self, teacher_weight=0)
+        check_least(self, group_weight=0, tail_weight=0, tail_share=0)
 
 
 def learning_rate_at(settings: EncoderSettings, step: int) -> float:

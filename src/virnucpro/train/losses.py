@@ -1,6 +1,6 @@
-"""The losses of a small encoder: the sides, the groups, the tail of the others, and teachers.
+"""The losses of a small encoder: the sides, the groups, and the tail of the others.
 
-Shapes: B fragments, C classes of a head, G groups, K of the tail.
+Shapes: B fragments, G groups, K of the tail.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,11 +42,6 @@ def group_loss(logits_BG: Tensor, possible_BG: Tensor) -> Tensor:
     """Mean -log P(the possible groups together): cross entropy where one alone is possible."""
     right_B = logits_BG.masked_fill(~possible_BG, -torch.inf).logsumexp(1)
     return (logits_BG.logsumexp(1) - right_B).mean()
-
-
-def soft_loss(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
-    """Mean cross entropy with the probabilities that teachers gave the classes (Hinton 2015)."""
-    return -(target_BC * logits_BC.log_softmax(1)).sum(1).mean()
 
 
 def tail_loss(logits_B2: Tensor, label_B: Tensor, share: float) -> Tensor:

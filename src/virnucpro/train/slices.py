@@ -49,10 +49,10 @@ def described(contigs: Sequence[LabelledContig]) -> dict[str, int]:
 
 
 def contigs_digest(contigs: Sequence[LabelledContig]) -> str:
-    """sha256 over label, name, group, unit and letters of every contig, in order."""
+    """sha256 over label, name, group, unit, stated frames and letters of every contig, in order."""
     digest = hashlib.sha256()
     for c in contigs:
-        head = f"{c.label}\t{c.name}\t{c.group}\t{c.unit}\t{len(c.sequence)}\n"
-        digest.update(head.encode())
+        head = f"{c.label}\t{c.name}\t{c.group}\t{c.unit}\t{len(c.sequence)}"
+        digest.update(f"{head}\t{c.frames}\n".encode() if c.frames else f"{head}\n".encode())
         digest.update(c.sequence)
     return digest.hexdigest()

@@ -6,7 +6,7 @@ genome. Size is in bases everywhere. This module knows nothing of files or model
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 
 Stratum = tuple[int, str]
+SizesByUnit = dict[str, dict[Stratum, int]]
 CALIBRATION_FRACTION = 0.03
 # Another than the seeds that cut slices to choose by, so that the two do not take the same units.
 CALIBRATION_SEED = 1_500
@@ -31,10 +32,22 @@ def held_out_slice(contigs: Sequence[LabelledContig], fraction: float, seed: int
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction is {fraction}, but must lie between 0 and 1")
-    taken: set[str] = set()
-    for sizes in _units_by_stratum(contigs).values():
-        taken |= _take(sizes, fraction, seed)
+    parts: SizesByUnit = defaultdict(lambda: defaultdict(int))
+    for contig in contigs:
+        parts[contig.unit][(contig.label, contig.group)] += len(contig.sequence)
+    taken = held_out_units(parts, fraction, seed)
     return np.fromiter((c.unit in taken for c in contigs), dtype=np.bool_, count=len(contigs))
+
+
+def held_out_units(
+    sizes_by_unit: Mapping[str, Mapping[Stratum, int]], fraction: float, seed: int
+) -> set[str]:
+    """Return the units of such a slice. sizes_by_unit: of each unit by label and group."""
+    strata: dict[Stratum, dict[str, int]] = defaultdict(dict)
+    for unit, sizes in sizes_by_unit.items():
+        main = min(sizes, key=lambda stratum: (-sizes[stratum], stratum))
+        strata[main][unit] = sum(sizes.values())
+    return set().union(*(_take(sizes, fraction, seed) for sizes in strata.values()))
 
 
 def calibration_units(contigs: Sequence[LabelledContig]) -> set[str]:
@@ -67,18 +80,6 @@ def contig_weights(contigs: Sequence[LabelledContig], *, by_level: bool = False)
     weight *= _root_shares(size, group, label)
     weight /= len(np.unique(label[size > 0]))
     return weight
-
-
-def _units_by_stratum(contigs: Sequence[LabelledContig]) -> dict[Stratum, dict[str, int]]:
-    """Size of every unit, under the label and group that hold most of it."""
-    parts: dict[str, dict[Stratum, int]] = defaultdict(lambda: defaultdict(int))
-    for contig in contigs:
-        parts[contig.unit][(contig.label, contig.group)] += len(contig.sequence)
-    strata: dict[Stratum, dict[str, int]] = defaultdict(dict)
-    for unit, sizes in parts.items():
-        main = min(sizes, key=lambda stratum: (-sizes[stratum], stratum))
-        strata[main][unit] = sum(sizes.values())
-    return strata
 
 
 def _take(sizes: dict[str, int], fraction: float, seed: int) -> set[str]:

@@ -1,0 +1,52 @@
+"""Measures how the k-mer bundles do before the embedded networks, and keeps it in the latter.
+
+Fitted on the units that no network was fitted on, as calibrations are; val is never read.
+
+    python recipes/prescreen.py src/virnucpro/bundles --data DATA
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import calibrate
+from virnucpro.bundle.manifest import read_bundle, read_manifest
+from virnucpro.bundle.write import write_manifest
+from virnucpro.train.prescreen_fit import choices_of, entry_of, look, table_of, with_entry
+
+PAIRS = (("kmer-500-v1", "mini-500-v2"), ("kmer-300-v1", "mini-300-v2"))
+MEASURED_ON = "units of train and more that no network was fitted on or chosen by"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundles", type=Path, help="folder of both bundles of each pair")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train, more")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--per-side", type=int, default=2000)
+    options = parser.parse_args(arguments)
+    contigs = calibrate.calibration_side(options.data)
+    for first, second in PAIRS:
+        small, large = (read_bundle(options.bundles / name) for name in (first, second))
+        looked = look(
+            small,
+            large,
+            contigs,
+            precision="fp32",
+            device=options.device,
+            per_side=options.per_side,
+            progress=lambda length_nt: print(f"{length_nt} nt", flush=True),
+        )
+        choices = choices_of(looked, large.threshold)
+        entry = entry_of(small, choices, MEASURED_ON, options.per_side)
+        manifest = read_manifest(large.path)
+        sums = manifest.pop("files")
+        made = write_manifest(large.path, {**manifest, **with_entry(large, entry)}, sums)
+        for row in table_of(choices):
+            print(" | ".join(row))
+        print(f"{made.name}: {made.sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
