@@ -1,6 +1,9 @@
 """Ways to read our tables that keep a name what it is."""
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,28 @@ def test_polars_keeps_names_as_the_docs_say(run_dir, name):
     assert {*table["sample"]} == {"NA"}
     assert table["p_virus"].dtype == polars.Float64
     assert table["p_virus"].null_count() == len(table) - len(NAMES)
+
+
+@pytest.mark.parametrize(("name", "column"), [("contigs", "contig"), ("pairs", "template")])
+def test_r_keeps_names_as_the_docs_say(tmp_path, monkeypatch, name, column):
+    if shutil.which("Rscript") is None:
+        pytest.skip("Rscript is not installed (r-base-core)")
+    monkeypatch.chdir(tmp_path)
+    names = [*NAMES, "\u00e9"]
+    mates = [(each, dna(300, i)) for i, each in enumerate(names) for _ in range(2)]
+    Path("NA.fa").write_bytes(fasta(mates))
+    bundle = made_bundle(tmp_path / "km").path
+    assert predict("NA.fa", bundle, "run", pairs="interleaved").exit_code == 0
+    (snippet,) = re.findall(r"```r\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    snippet = snippet.replace("contigs.tsv", f"{name}.tsv").replace("contig =", f"{column} =")
+    told = f'cat(table$sample, table${column}, table$p_virus < 2, sep = "\\n", file = "told")'
+    same = f'stopifnot(any(table${column} == "\\u00e9"))'
+    Path("read.R").write_text(f"{snippet}\n{told}\n{same}\n", "utf-8")
+    command, locale = ["Rscript", "--vanilla", "read.R"], {"LC_ALL": "C"}
+    done = subprocess.run(
+        command, env=os.environ | locale, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = names if name == "pairs" else [each for each in names for _ in range(2)]
+    found = Path("told").read_text("utf-8").replace("<U+00E9>", "\u00e9").splitlines()
+    assert found == ["NA"] * len(expected) + expected + ["TRUE"] * len(expected)
