@@ -83,7 +83,8 @@ def block_of(text: str, spans: list[tuple[int, int]]) -> Block:
 
 def same(a: Scores, b: Scores) -> bool:
     names = a.__slots__
-    return all(np.array_equal(getattr(a, n), getattr(b, n), equal_nan=n[0] in "pm") for n in names)
+    scores = ("p_virus", "max_p_virus", "max_p_others")
+    return all(np.array_equal(getattr(a, n), getattr(b, n), equal_nan=n in scores) for n in names)
 
 
 def random_text(size: int, unknown: float, seed: int) -> str:

@@ -160,7 +160,10 @@ def test_there_are_texts_to_leave_empty():
 
 @pytest.mark.parametrize(("command", "parameter"), TAKE_A_TEXT)
 def test_an_empty_path_or_name_is_refused(command, parameter):
-    words = [""] if parameter.param_type_name == "argument" else [parameter.opts[0], ""]
+    words = [parameter.opts[0], ""]
+    if parameter.param_type_name == "argument":
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        words = [*["a"] * arguments.index(parameter), ""]
     with pytest.raises(click.BadParameter, match="it is empty; is a shell variable unset\\?") as no:
         command.make_context(command.name, words)
     assert (no.value.param, no.value.exit_code) == (parameter, 2)

@@ -225,7 +225,8 @@ def test_embedded_bundles_call_every_chunk_and_threads_do_not_show(name, tmp_pat
         assert virnucpro(*arguments, "--threads", threads).code == 0
         jsonschema.validate(run_json(out), schema())
         of_kmers = run_json(out)["bundle"]["kind"] == "kmer"
-        kernel = "PyTorch CPU flash" if name.endswith("-v1") else "batched products"
+        in_products = name.endswith("-v2") and run_json(out)["settings"]["precision"] == "bf16"
+        kernel = "batched products" if in_products else "PyTorch CPU flash"
         assert run_json(out)["attention"] == ({} if of_kmers else {"codon": kernel})
         named = "" if of_kmers else f"codon {kernel}"
         assert run_json(out)["fingerprint"]["attention"] == named
@@ -270,6 +271,7 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
         "description": "random weights, for tests",
         "provenance": "other",
         "accuracy": None,
+        "of_records": [],
     }
     assert document["command"][1:] == ["predict", *map(str, arguments)]
     assert document["device"]["precision"] == document["settings"]["precision"] == "fp64"
