@@ -101,6 +101,6 @@ def test_an_estimate_is_widened_by_what_the_number_of_calls_allows():
     assert (found.low, found.used, found.high) == pytest.approx((0.1, 0.3, 0.5))
     assert found.how == "estimated"
     nothing_sure = widened(sure, 0.1, 0.1, 0.2)
-    assert (nothing_sure.low, nothing_sure.used, nothing_sure.high) == pytest.approx((0, 0.5, 0.5))
+    assert (nothing_sure.low, nothing_sure.used, nothing_sure.high) == pytest.approx((0, 0.4, 0.5))
     assert nothing_sure.how == "upper end"
     assert widened(sure, 0.1, 1.0, 0.0).high == 1.0  # nothing is known of either side

@@ -192,15 +192,15 @@ def test_pseudogenes_and_other_features_confirm_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("organism", "lineage", "unit"),
     [
-        ("T4", "Viruses; Uroviricota; Straboviridae; Tequatrovirus", "fam:Straboviridae"),
-        ("phage", "Viruses; Uroviricota; Caudoviricetes; Xvirus", "gen:Xvirus"),
-        ("phage", "Viruses; Caudoviricetes; unclassified Caudoviricetes", "gen:Caudoviricetes"),
-        ("Odd virus", "Viruses", "gen:Odd virus"),
-        ("Escherichia coli K-12", "Bacteria; Enterobacteriaceae; Escherichia", "gen:Escherichia"),
-        ("Solanum lycopersicum", "Eukaryota; Solanum; Solanum subgen. Lyco", "gen:Solanum"),
-        ("[Clostridium] scindens", "Bacteria; Lachnospiraceae", "gen:Lachnospiraceae"),
-        ("Candidatus P. ubique", "Bacteria; Candidatus P.", "gen:Candidatus P."),
-        ("uncultured x", "Bacteria; environmental samples", "gen:Bacteria"),
+        ("T4", "Viruses; Uroviricota; Straboviridae; Tequatrovirus", "Straboviridae"),
+        ("phage", "Viruses; Uroviricota; Caudoviricetes; Xvirus", "Xvirus"),
+        ("phage", "Viruses; Caudoviricetes; unclassified Caudoviricetes", "Caudoviricetes"),
+        ("Odd virus", "Viruses", "Odd virus"),
+        ("Escherichia coli K-12", "Bacteria; Enterobacteriaceae; Escherichia", "Escherichia"),
+        ("Solanum lycopersicum", "Eukaryota; Solanum; Solanum subgen. Lyco", "Solanum"),
+        ("[Clostridium] scindens", "Bacteria; Lachnospiraceae", "Lachnospiraceae"),
+        ("Candidatus P. ubique", "Bacteria; Candidatus P.", "Candidatus P."),
+        ("uncultured x", "Bacteria; environmental samples", "Bacteria"),
         ("construct", "", ""),
     ],
 )
@@ -252,7 +252,7 @@ def gff(made):
     return "\n".join(rows) + "\n"
 
 
-def fasta_pair(folder, made, units="id\tunit\n*\tgen:Escherichia\n", name="e"):
+def fasta_pair(folder, made, units="id\tunit\n*\tEscherichia\n", name="e"):
     folder.mkdir(exist_ok=True)
     text = "".join(f">{each.id} about\n{each.seq}\n" for each in made)
     (folder / f"{name}.fna").write_text(text)
@@ -331,6 +331,6 @@ def test_genbank_of_any_name_is_known_by_its_content(tmp_path):
     release.write_text(f"GBVRL1.SEQ   Genetic Sequence Data Bank\n\n{path.read_text()}")
     assert read(release)[0].name == "NC_000001.1"
     (found,) = read(path)
-    assert found.unit == "fam:Aviridae"
+    assert found.unit == "Aviridae"
     assert CLOSED.encode() in found.sequence
     assert simple([(0, 3, 1)])[0].location.start == 0

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter, defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from virnucpro.storage.digests import file_sha256
 from virnucpro.train import near as near_module
 from virnucpro.train.annotated_files import AnnotatedFile
 from virnucpro.train.near import SCREEN, near_proteins
+from virnucpro.train.release import RECORD, fetched
 from virnucpro.train.training_set import MANIFEST, SetSettings, make_set, shared_out
 
 SETTINGS = SetSettings(chunks=60, held_out=0.3, search=SCREEN)
@@ -73,7 +75,7 @@ def test_what_train_and_evaluate_read_is_written(made):
             assert (
                 contig.group == "viral" if contig.label else contig.group in ("bacteria", "fungi")
             )
-            assert contig.unit.startswith("fam:Family" if contig.label else "gen:")
+            assert contig.unit.startswith("Family") is bool(contig.label)
 
 
 def test_every_chunk_and_frame_is_where_the_table_says(made, genomes):
@@ -127,7 +129,7 @@ def test_the_manifest_holds_counts_and_digests(made, genomes):
     for name, digest in manifest["files_sha256"].items():
         assert file_sha256(out / name) == digest
     for name, digest in manifest["inputs_sha256"].items():
-        assert file_sha256(genomes / name) == digest
+        assert file_sha256(Path(name.partition("/")[2])) == digest
     assert len(manifest["inputs_sha256"]) == 4
     assert manifest["settings"]["seed"] == 0
     assert manifest["settings"]["overlap_nt"] == 150
@@ -195,7 +197,7 @@ def test_near_duplicates_go_from_val_and_only_they(tmp_path):
         chosen = SetSettings(held_out=0.3, search=SCREEN, seed=seed)
         manifest = make_set(inputs(folder), chosen, out, Told())
         units = [{r["unit"] for r in rows(out / p / "viral.tsv.gz")} for p in ("train", "val")]
-        pair = {"fam:F0viridae", "fam:F1viridae"}
+        pair = {"F0viridae", "F1viridae"}
         gone = manifest["near_duplicates"]["removed_from_val"]
         assert gone["nonviral"] == 0
         both = units[0] | units[1]
@@ -405,3 +407,23 @@ def test_inputs_that_are_not_enough(words, why, tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert why in " ".join(done.output.replace("│", " ").split())
     assert not list(pairwise(tmp_path.iterdir()))
+
+
+def test_a_folder_that_was_fetched_gives_the_files_of_its_record_alone(tmp_path):
+    (tmp_path / "viral").mkdir()
+    for name in ("a.gbff.gz", "of_an_older_release.gbff.gz", "b.gbff.gz.part"):
+        (tmp_path / "viral" / name).write_bytes(b"")
+    with pytest.raises(InputError, match="stopped before it was whole"):
+        fetched(tmp_path)
+    record = tmp_path / RECORD
+    record.write_text(json.dumps({"files": {"viral/a.gbff.gz": {}}}))
+    assert fetched(tmp_path) == {"viral": [tmp_path / "viral" / "a.gbff.gz"]}
+    record.write_text(json.dumps({"files": {"viral/c.gbff.gz": {}}}))
+    with pytest.raises(InputError, match="is missing; run `virnucpro train fetch` again"):
+        fetched(tmp_path)
+    record.write_text("[]")
+    with pytest.raises(InputError, match="not as the download left it"):
+        fetched(tmp_path)
+    record.unlink()
+    (tmp_path / "viral" / "b.gbff.gz.part").unlink()
+    assert fetched(tmp_path) == {}

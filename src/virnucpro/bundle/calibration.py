@@ -286,9 +286,9 @@ class Calibration:
                 float(origin["scale"]),
                 float(origin["threshold"]),
             ),
-            bounds=Bounds(
-                *(arrays[f"bound_{name}"] for name in ("score", "share", "bin", "group"))
-            ),
+            bounds=Bounds(*(arrays[f"bound_{name}"] for name in ("score", "share", "bin", "group")))
+            if "bound_score" in arrays
+            else Bounds.none(),
             measured={name: part[name] for name in part.keys() - _FIELDS},
         )
         found.check()
@@ -310,8 +310,11 @@ class Calibration:
         ):
             raise ValueError("a negative is of an unknown group or length")
         bounds = self.bounds
-        if len({a.shape for a in (bounds.score, bounds.share, bounds.length_bin)}) != 1:
+        columns = (bounds.score, bounds.share, bounds.length_bin, bounds.group)
+        if len({column.shape for column in columns}) != 1:
             raise ValueError("its bounds differ in length")
+        if not np.all((bounds.share >= 0) & (bounds.share <= 1)):
+            raise ValueError("a bound is no share")
         for group in range(len(negatives.names) + 2):
             for length_bin in range(self.bins):
                 score, share = bounds.of(group, length_bin)

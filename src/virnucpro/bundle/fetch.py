@@ -104,7 +104,7 @@ def size_of(url: str) -> int | None:
     try:
         with _asked(Request(url, headers=_HEADERS, method="HEAD")) as answer:
             return _length(answer)
-    except (HTTPError, http.client.HTTPException, TimeoutError):
+    except (HTTPError, http.client.HTTPException, TimeoutError, ConnectionError):
         return None
     except URLError as error:
         raise NoNetwork(f"{url} cannot be reached ({error.reason})") from error

@@ -201,6 +201,7 @@ def make(
     virnucpro train make refseq -o set-300
     virnucpro train make --viral phages.gbff --group bacteria=hosts/ -o set-500 --chunk 500
     """
+    from virnucpro.train.release import fetched
     from virnucpro.train.training_set import SetSettings, make_set
 
     inputs: dict[str, list[Path]] = {}
@@ -209,7 +210,8 @@ def make(
             raise click.UsageError(
                 f"{folder} is not a folder; give a folder of groups, or --viral and --group."
             )
-        for path in sorted(folder.iterdir()):
+        inputs = fetched(folder)
+        for path in sorted(folder.iterdir()) if not inputs else ():
             if path.is_dir() and not path.name.startswith("."):
                 inputs[path.name] = [path]
     for group, path in (*((VIRAL, path) for path in viral), *cellular):

@@ -139,12 +139,13 @@ def widened(prior: Prior, called: float, others_most: float, viral_least: float)
 
     called: share of the records above the threshold; others_most: of other records of a few units
     no more are; viral_least: of viral ones no fewer. Where hosts score unlike those of the
-    calibration, the likelihood alone is too sure.
+    calibration, the likelihood alone is too sure. What is used stays that of the likelihood: its
+    estimate, or its upper end where there may be no virus at all.
     """
     low = min(prior.low, max(0.0, (called - others_most) / max(1 - others_most, 1e-9)))
     high = max(prior.high, min(1.0, called / viral_least if viral_least > 0 else 1.0))
     if low == 0.0:
-        return replace(prior, low=0.0, used=high, high=high, how="upper end")
+        return replace(prior, low=0.0, used=prior.high, high=high, how="upper end")
     return replace(prior, low=low, high=high)
 
 

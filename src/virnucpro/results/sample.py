@@ -238,9 +238,9 @@ def _calibrated_judge(
         p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
     else:
         hosts = _hosts(calibration, question, sample)
-        p_values = bounded(
-            _p_values(steps, hosts, question, sample, calibration), steps, hosts, bounds
-        )
+        shares = _shares(calibration, sample) if question.host == MIXTURE else None
+        p_values = _p_values(steps, hosts, shares)
+        p_values = bounded(p_values, steps, hosts, bounds, shares)
         name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
     return CalibratedJudge(
         rule,
@@ -285,16 +285,12 @@ def _shares(calibration: Calibration, sample: Sample) -> dict[str, float]:
 
 
 def _p_values(
-    steps: Steps,
-    hosts: Mapping[str, Null],
-    question: Question,
-    sample: Sample,
-    calibration: Calibration,
+    steps: Steps, hosts: Mapping[str, Null], shares: Mapping[str, float] | None
 ) -> list[Float64]:
-    if question.host == WORST:
+    """p of the worst of hosts, which may be one, or of their mixture by shares."""
+    if shares is None:
         return worst_of_groups(steps, hosts)
     p_values = {name: steps.p_values(null) for name, null in hosts.items()}
-    shares = _shares(calibration, sample)
     return mixture(p_values, {name: shares[name] for name in hosts})
 
 
@@ -312,13 +308,22 @@ def bounded(
     steps: Steps,
     hosts: Mapping[str, Null],
     bounds: Mapping[str, Bound],
+    shares: Mapping[str, float] | None = None,
 ) -> list[Float64]:
     """p of hosts, by length bin and step, raised to the bounds of these groups and of all.
 
-    A group of fewer than FEWEST negatives has no bound of its own.
+    A group of fewer than FEWEST negatives in a length bin has no bound of its own there. shares: of
+    a mixture, whose bound is that of the groups' bounds.
     """
-    names = [name for name, null in hosts.items() if len(null) >= FEWEST]
-    return worst([[*p_values], *(steps.p_values(bounds[name]) for name in (*names, ALL))])
+    of_group = {name: steps.p_values(bounds[name]) for name in hosts}
+    for name, least in of_group.items():
+        for b, negatives in enumerate(hosts[name].by_bin):
+            if len(negatives) < FEWEST:
+                least[b] = np.zeros_like(least[b])
+    of_hosts = [*of_group.values()]
+    if shares is not None:
+        of_hosts = [mixture(of_group, {name: shares[name] for name in hosts})]
+    return worst([[*p_values], *of_hosts, steps.p_values(bounds[ALL])])
 
 
 def _named(host: str, hosts: Mapping[str, Null]) -> str:

@@ -34,7 +34,9 @@ def fingerprint_of(
     if genetic_code != str(STANDARD):
         unusual["genetic_code"] = genetic_code
     if prescreen is not None:
-        unusual["prescreen"] = f"sha256 {prescreen.bundle.sha256}, {prescreen.cuts}"
+        cuts = prescreen.cuts
+        exact = dict(zip(cuts.lengths_nt, cuts.p_virus, strict=True))
+        unusual["prescreen"] = f"sha256 {prescreen.bundle.sha256}, cuts by length {exact}"
     return {
         "bundle": bundle.sha256,
         "precision": plan.precision,

@@ -14,6 +14,7 @@ from virnucpro.bundle.card import about_bundle
 from virnucpro.bundle.manifest import Bundle, read_bundle
 from virnucpro.calls import Embeddings
 from virnucpro.errors import BlockError, InputError, ResumeError, SettingsError, ending
+from virnucpro.frames import STANDARD
 from virnucpro.progress import Position, Progress, Silent
 from virnucpro.reads import Seen, Source, open_sources
 from virnucpro.reads.files import Reading
@@ -181,7 +182,7 @@ def merge(
         looked_first = str(first.prescreen["name"]) if first.prescreen else None
         plan = results_plan(
             *(bundle, outputs, tuple(widths) if widths else None, looked_first),
-            genetic_code=str(first.settings["genetic_code"]),
+            genetic_code=str(first.settings.get("genetic_code", STANDARD)),
         )
         for note in plan.notes:
             log.line(note)

@@ -137,7 +137,10 @@ def _coding(line: bytes, lines: _Lines) -> list[Exon]:
         if text == "/pseudo" or text.startswith("/pseudogene="):
             return []
         if text.startswith("/codon_start="):
-            first = int(text.partition("=")[2].strip('"'))
+            given = text.partition("=")[2].strip('"')
+            if given not in ("1", "2", "3"):
+                return []
+            first = int(given)
     return exons_of("".join(location), first - 1)
 
 
@@ -149,7 +152,7 @@ def exons_of(location: str, skipped: int) -> list[Exon]:
     """
     try:
         spans = _spans("".join(location.split()), reverse=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     found = []
     for remote, start, end, reverse in spans:
@@ -197,10 +200,10 @@ def unit_of(organism: str, lineage: list[str]) -> str:
     if lineage and lineage[0] == _VIRUSES:
         family = next((rank for rank in reversed(ranks) if rank.endswith("viridae")), "")
         if family:
-            return f"fam:{family}"
-        return f"gen:{ranks[-1] if len(ranks) > 1 else organism}"
+            return family
+        return ranks[-1] if len(ranks) > 1 else organism
     words = organism.replace("[", "").replace("]", "").replace("'", "").split()
     genus = " ".join(words[: 2 if words[:1] == ["Candidatus"] else 1])
     if genus in ranks:
-        return f"gen:{genus}"
-    return f"gen:{ranks[-1]}" if ranks else ""
+        return genus
+    return ranks[-1] if ranks else ""

@@ -115,7 +115,7 @@ def _sharing(proteins: Path, others: Path, share: float) -> Iterator[str]:
 
 
 def _read(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="ascii") as file:
+    with path.open(encoding="utf-8") as file:
         for header in file:
             yield header[1:].rstrip("\n"), next(file).rstrip("\n")
 

@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 
 from virnucpro.bundle.calibration import LENGTH_EDGES, Bounds, Negatives, RecordRule, probability
 from virnucpro.results.false_discovery import FEWEST
-from virnucpro.train.scored_records import ScoredRecords
+from virnucpro.train.scored_records import UNNAMED, ScoredRecords
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-UNNAMED = "others"
 # Shares of others are bounded for hosts of so few units, with this probability.
 FEW_UNITS, SURE, UNIT_DRAWS = 5, 0.95, 1000
 

@@ -5,6 +5,7 @@ read by its index pages, and its files are checked by their size alone. This mod
 """
 
 import hashlib
+import json
 import re
 import shutil
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from virnucpro.bundle.fetch import PART, NotServed, fetch, size_of
-from virnucpro.errors import BundleError, SettingsError
+from virnucpro.errors import BundleError, InputError, SettingsError
 from virnucpro.progress import Position, Progress
 from virnucpro.storage.atomic import disk_errors, write_json
 from virnucpro.storage.lock import Lock
@@ -126,7 +127,8 @@ class _Catalogue:
         return part.read_text("utf-8", "replace")
 
     def number(self) -> str:
-        self._number = self._text("RELEASE_NUMBER").strip()
+        given = self._text("RELEASE_NUMBER").strip()
+        self._number = given if given.isdecimal() else ""
         return self._number
 
     def sums(self) -> dict[str, str | None]:
@@ -179,6 +181,30 @@ def download_release(release: Release, out: Path, pause_s: float, stages: Progre
         write_json(out / RECORD, _record(release, out))
     finally:
         lock.remove()
+
+
+def fetched(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a finished download by group; none for a folder that it did not make.
+
+    Raises InputError for a download that was stopped, or that lacks one of its files.
+    """
+    again = "run `virnucpro train fetch` again"
+    record = folder / RECORD
+    if not record.exists():
+        if any(folder.glob(f"*/*{PART}")):
+            raise InputError(f"this download was stopped before it was whole; {again}", folder)
+        return {}
+    try:
+        places = [*json.loads(record.read_text("utf-8"))["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not as the download left it ({error}); {again}", record) from error
+    found: dict[str, list[Path]] = {}
+    for place in map(str, places):
+        path = folder / place
+        if not path.is_file():
+            raise InputError(f"this file of the download is missing; {again}", path)
+        found.setdefault(path.parent.name, []).append(path)
+    return found
 
 
 def _bring(file: ReleaseFile, url: str, target: Path, progress: "_Bytes") -> None:

@@ -20,6 +20,7 @@ Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
+UNNAMED = "others"
 _SHORTEST_NT, _LONGEST_CHUNKS = 60, 60.0
 _MOST_UNKNOWN = 0.05
 _TRIES = 20
@@ -58,8 +59,8 @@ class ScoredRecords:
         )
 
     def by_host(self, hosts: Mapping[str, str]) -> "ScoredRecords":
-        """The same records with the groups of others named as hosts."""
-        names = [hosts.get(name, name) for name in self.group_names]
+        """The same records with the groups of others named as hosts; UNNAMED without a name."""
+        names = [hosts.get(name, name) or UNNAMED for name in self.group_names]
         known = tuple(sorted(set(names)))
         place = np.array([known.index(name) for name in names], np.int64)
         return replace(self, group=place[self.group], group_names=known)

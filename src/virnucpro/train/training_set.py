@@ -162,7 +162,7 @@ def _counted(
         )
         census.groups[group]["files"] = len(group_files)
         for file in group_files:
-            census.sha256 |= {f"{group}/{p.name}": digest for p, digest in file.sha256.items()}
+            census.sha256 |= {f"{group}/{p}": digest for p, digest in file.sha256.items()}
     for label, side in enumerate(SIDES):
         if not any(counts for counts in _chunks_of(census, label).values()):
             raise InputError(
