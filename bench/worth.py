@@ -70,7 +70,9 @@ def p_values_of(
 ) -> list[NDArray[np.float64]]:
     names = calibration.negatives.names if null == WORST else (null,)
     hosts = {name: null_of(calibration, name) for name in names}
-    p_values = worst_of_groups(steps, hosts) if null == WORST else steps.p_values(hosts[null])
+    found = calibration.negatives
+    everything = Null.of(found.log_odds, found.length_bin, calibration.bins)
+    p_values = worst_of_groups(steps, hosts, everything)
     return bounded(p_values, steps, hosts, bounds)
 
 

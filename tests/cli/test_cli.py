@@ -156,7 +156,7 @@ def test_an_option_of_the_published_programs_is_answered(here, option, value, ca
 def test_an_option_of_the_published_programs_as_a_user_sees_it(here):
     done = virnucpro("predict", "in.fa", "--model-type", "500")
     assert done.code == 2
-    assert "choose a bundle, as --bundle mini-300 or mini-500" in done.err
+    assert "choose a bundle, as --bundle virnucpro-500 (published) or mini-500" in done.err
 
 
 def in_process(*arguments: object) -> int:

@@ -106,14 +106,16 @@ class Page:
 
     @property
     def requests(self) -> list[str]:
+        """What was asked for, but by the browser's own first tab."""
         messages = [
             json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")
         ]
-        return [
+        asked = [
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
+        return [url for url in asked if not url.startswith("chrome:")]
 
     @property
     def errors(self) -> list[str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # Options of the published programs, and what answers to them here.
 ELSEWHERE = {
-    "--model-type": "choose a bundle, as --bundle mini-300 or mini-500; it knows its chunk length",
+    "--model-type": "choose a bundle, as --bundle virnucpro-500 (published) or mini-500; it knows "
+    "its chunk length",
     "--model-path": "give the directory of a bundle to --bundle",
     "--output-dir": "name the run directory with -o",
     "--parallel": "all processors are used; --threads N takes fewer",

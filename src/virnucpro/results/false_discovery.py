@@ -120,13 +120,20 @@ def worst(p_values: Sequence[list[Float64]]) -> list[Float64]:
     return [np.max(parts, axis=0) for parts in zip(*p_values, strict=True)]
 
 
-def worst_of_groups(steps: Steps, groups: Mapping[str, Null]) -> list[Float64]:
+def worst_of_groups(
+    steps: Steps, groups: Mapping[str, Null], everything: Null | None = None
+) -> list[Float64]:
     """The largest p under any group, by length bin and step.
 
     A group of fewer than FEWEST negatives in a length bin stands there for nothing by itself: all
-    groups together are a null like any other.
+    groups together are a null like any other, and where these are too few as well, everything is.
     """
-    found = steps.p_values(Null.joined([*groups.values()]))
+    together = Null.joined([*groups.values()])
+    found = steps.p_values(together)
+    if everything is not None:
+        of_all = steps.p_values(everything)
+        few = [len(negatives) < FEWEST for negatives in together.by_bin]
+        found = [a if too_few else p for p, a, too_few in zip(found, of_all, few, strict=True)]
     for null in groups.values():
         of_group = steps.p_values(null)
         for b, negatives in enumerate(null.by_bin):

@@ -239,7 +239,7 @@ def _calibrated_judge(
     else:
         hosts = _hosts(calibration, question, sample)
         shares = _shares(calibration, sample) if question.host == MIXTURE else None
-        p_values = _p_values(steps, hosts, shares)
+        p_values = _p_values(steps, hosts, everything, shares)
         p_values = bounded(p_values, steps, hosts, bounds, shares)
         name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
     return CalibratedJudge(
@@ -285,11 +285,17 @@ def _shares(calibration: Calibration, sample: Sample) -> dict[str, float]:
 
 
 def _p_values(
-    steps: Steps, hosts: Mapping[str, Null], shares: Mapping[str, float] | None
+    steps: Steps,
+    hosts: Mapping[str, Null],
+    everything: Null,
+    shares: Mapping[str, float] | None,
 ) -> list[Float64]:
-    """p of the worst of hosts, which may be one, or of their mixture by shares."""
+    """p of the worst of hosts, which may be one, or of their mixture by shares.
+
+    everything: the negatives of all groups, for lengths of which the hosts have too few.
+    """
     if shares is None:
-        return worst_of_groups(steps, hosts)
+        return worst_of_groups(steps, hosts, everything)
     p_values = {name: steps.p_values(null) for name, null in hosts.items()}
     return mixture(p_values, {name: shares[name] for name in hosts})
 

@@ -72,7 +72,8 @@ class Written:
     """The results of a run: counts of its tables, and sha256 and bytes of each file by name.
 
     worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
-    chunks whose score is of the bundle that looked first; None without one.
+    chunks whose score is of the bundle that looked first; None without one. refusal: why a rate of
+    false discoveries calls nothing; empty where it does, or none was asked for.
     """
 
     counts: Counts
@@ -80,6 +81,7 @@ class Written:
     digests: Mapping[str, str]
     sizes: Mapping[str, int]
     prescreened: int | None = None
+    refusal: str = ""
 
 
 def planned(files: RunFiles, wanted: Wanted) -> list[Path]:

@@ -1,7 +1,7 @@
 """Finished blocks and inputs -> the results of a run. Knows nothing of how blocks were scored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virnucpro.bundle.calibration import Calibration
 from virnucpro.bundle.manifest import Bundle
@@ -97,4 +97,5 @@ def finalise(
     records = sum(seen.records for seen in before)
     if written.counts.records != records:
         raise AssertionError(f"{records} records read, {written.counts.records} in the tables")
-    return written
+    refusal = judge.discovery.refusal if judge.discovery is not None else ""
+    return replace(written, refusal=refusal)

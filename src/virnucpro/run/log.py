@@ -26,7 +26,7 @@ from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
 from virnucpro.results.files import RunFiles
 from virnucpro.results.outputs import Outputs
-from virnucpro.results.worth import Worth
+from virnucpro.results.write import Written
 from virnucpro.run.settings import Settings
 from virnucpro.storage.atomic import disk_errors
 
@@ -124,8 +124,11 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
             f", at which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and "
             "fewer of others are called virus"
         )
+    chunk_cut = settings.chunk_threshold(bundle)
+    if outputs.fdr is not None or chunk_cut != settings.threshold(bundle):
+        cut = f"{cut}; chunks and regions at p_virus >= {chunk_cut:g}"
     yield (
-        f"chunks of {bundle.chunk_nt} nt, virus at {cut}; "
+        f"chunks of {bundle.chunk_nt} nt, records virus at {cut}; "
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
     )
     if (code := settings.scoring.genetic_code) != str(STANDARD):
@@ -241,10 +244,9 @@ def disk_taken(
         yield f"warning: {sentence}"
 
 
-def closing(
-    counts: Counts, files: RunFiles, worth: Worth | None, prescreened: int | None
-) -> Iterator[str]:
-    """Yield sentences with the numbers of the tables. prescreened: chunks not handed on."""
+def closing(written: Written, files: RunFiles) -> Iterator[str]:
+    """Yield sentences with the numbers of the tables."""
+    counts, worth, prescreened = written.counts, written.worth, written.prescreened
     yield (
         f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
         f"{counts.none:,} not called, {counts.failed:,} failed"
@@ -258,6 +260,8 @@ def closing(
             f"{prescreened:,} of the chunks have the score of the bundle that looked first, and "
             "were not handed on (column bundle of calls.tsv)"
         )
+    if worth is None and written.refusal:
+        yield written.refusal
     if worth is not None:
         yield worth.sentence
         if worth.notes:

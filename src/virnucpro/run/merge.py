@@ -197,7 +197,7 @@ def merge(
             raise
         counts = written.counts
         status = "partial" if counts.incomplete else "complete"
-        for line in closing(counts, files, written.worth, written.prescreened):
+        for line in closing(written, files):
             log.line(line)
         seconds = perf_counter() - clock
         record = replace(

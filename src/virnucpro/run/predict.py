@@ -295,7 +295,7 @@ class _Run:
             self.log.lines(lines, together, NAMED)
         if job.streamed:
             self._suggest(counts.records, counts.bases)
-        for line in closing(counts, job.files, written.worth, written.prescreened):
+        for line in closing(written, job.files):
             self.log.line(line)
         if error is not None:
             self.log.ended(status, error)
