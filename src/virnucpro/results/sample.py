@@ -55,6 +55,8 @@ UInt8 = NDArray[np.uint8]
 # A group of hosts counts for the worst null where so much of the sample seems to be of it.
 LEAST_SHARE = 0.05
 ALL = "all groups"
+# Of fewer units it cannot be told what five of them stay below.
+BOUNDED = 20
 _NAMED = 4  # more groups are counted in a sentence
 
 
@@ -318,13 +320,13 @@ def bounded(
 ) -> list[Float64]:
     """p of hosts, by length bin and step, raised to the bounds of these groups and of all.
 
-    A group of fewer than FEWEST negatives in a length bin has no bound of its own there. shares: of
-    a mixture, whose bound is that of the groups' bounds.
+    A group of fewer than BOUNDED negatives in a length bin has no bound of its own there. shares:
+    of a mixture, whose bound is that of the groups' bounds.
     """
     of_group = {name: steps.p_values(bounds[name]) for name in hosts}
     for name, least in of_group.items():
         for b, negatives in enumerate(hosts[name].by_bin):
-            if len(negatives) < FEWEST:
+            if len(negatives) < BOUNDED:
                 least[b] = np.zeros_like(least[b])
     of_hosts = [*of_group.values()]
     if shares is not None:
