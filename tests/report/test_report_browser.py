@@ -73,6 +73,7 @@ class Page:
 
     def __init__(self, browser, path: Path) -> None:
         self.browser = browser
+        browser.get("about:blank")  # its first tab asks for files of its own
         for kind in ("browser", "performance"):
             browser.get_log(kind)
         browser.set_window_size(*WINDOW)
@@ -115,7 +116,7 @@ class Page:
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
-        return [url for url in asked if not url.startswith("chrome:")]
+        return [url for url in asked if not url.startswith("chrome")]
 
     @property
     def errors(self) -> list[str]:
