@@ -16,6 +16,7 @@ from virnucpro.report import remake
 from virnucpro.run.predict import predict
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+wait = pytest.importorskip("selenium.webdriver.support.wait", reason="selenium is not installed")
 By, Keys = (pytest.importorskip(f"selenium.webdriver.common.{name}") for name in ("by", "keys"))
 By, Keys = By.By, Keys.Keys
 
@@ -78,6 +79,8 @@ class Page:
             browser.get_log(kind)
         browser.set_window_size(*WINDOW)
         browser.get(path.as_uri())
+        script = "return document.readyState === 'complete' && location.protocol === 'file:'"
+        wait.WebDriverWait(browser, 10).until(lambda opened: opened.execute_script(script))
 
     def all(self, selector: str) -> list:
         """The elements that can be seen."""
