@@ -1,4 +1,4 @@
-"""What is lost and saved where a small bundle looks before a large one, on val.
+"""Measures what is lost and saved where a small bundle looks before a large one, on val.
 
     python bench/cascade.py mini-500 kmer-500 --data DATA
 

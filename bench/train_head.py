@@ -82,7 +82,7 @@ def no_features(contigs: Sequence[LabelledContig], *others: object) -> embedding
 
 
 def made_encoder(width: int) -> SimpleNamespace:
-    """What is asked of an encoder beside its embeddings."""
+    """The attributes of an encoder that are read beside its embeddings."""
     return SimpleNamespace(
         name=f"made-{width}",
         width=width,

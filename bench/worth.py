@@ -25,8 +25,8 @@ from virnucpro.results.false_discovery import (
     q_values,
     worst_of_groups,
 )
-from virnucpro.results.prior import Cells, estimated_prior, widened
-from virnucpro.results.sample import background_of, bounded, bounds_by_group
+from virnucpro.results.prior import Cells, estimated_prior
+from virnucpro.results.sample import background_of, bounded, bounds_by_group, with_calls
 from virnucpro.train.calibration_fit import reliability_of
 from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
 
@@ -184,11 +184,8 @@ def priors(records: ScoredRecords, calibration: Calibration) -> Iterator[str]:
             cells.add(score[drawn], calibration.rule.size(records.called_nt[drawn]))
             by_bin = np.bincount(records.length_bin[drawn], minlength=calibration.bins)
             prior = estimated_prior(cells, calibration, background_of(nulls, by_bin))
-            above = np.mean(probability(score[drawn]) >= calibration.threshold)
-            most, least = (
-                float(by_bin @ share / RECORDS) for share in calibration.few_units_at_threshold()
-            )
-            prior = widened(prior, float(above), most, least)
+            above = int(np.sum(probability(score[drawn]) >= calibration.threshold))
+            prior = with_calls(prior, calibration, above, by_bin)
             missed = "" if prior.low <= share <= prior.high else " (missed)"
             held, tried = held + (not missed), tried + 1
             yield f"{host} | {100 * share:g} % | {prior.sentence}{missed}"

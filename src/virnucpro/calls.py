@@ -182,7 +182,7 @@ def _groups_of(parts: Sequence[Scores]) -> NDArray[np.float16] | None:
 
 
 def _prescreened_of(parts: Sequence[Scores]) -> NDArray[np.bool_] | None:
-    """Whether each chunk was prescreened; a part that failed was not."""
+    """Return whether each chunk was prescreened; a part that failed was not."""
     if all(part.prescreened is None for part in parts):
         return None
     none = [np.zeros(len(part), np.bool_) for part in parts]

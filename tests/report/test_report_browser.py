@@ -110,7 +110,7 @@ class Page:
 
     @property
     def requests(self) -> list[str]:
-        """What was asked for, but by the browser's own first tab."""
+        """Addresses asked for, but by the browser's own first tab."""
         messages = [
             json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")
         ]

@@ -94,7 +94,7 @@ class CascadeClassifier:
 
 
 def with_first(of_small: Mapping[str, Value]) -> dict[str, Value]:
-    """What belongs to encoders of the classifier that looks first, under names that say so."""
+    """Values of the encoders of the classifier that looks first, under names that say so."""
     return {FIRST + name: value for name, value in of_small.items()}
 
 

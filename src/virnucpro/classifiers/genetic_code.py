@@ -67,7 +67,7 @@ def _codons(codes: UInt8) -> UInt8:
 
 
 def _stops(code: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether a codon ends a frame of the forward strand, and of the reverse one, (65,) each."""
+    """Return which codons end a frame of the forward strand, and of the reverse one, (65,) each."""
     amino_acid_of = AMINO_ACID_OF | CODES[code]
     forward = [amino == STOP for amino in amino_acid_of.values()]
     reverse = [amino_acid_of[codon.translate(COMPLEMENT)[::-1]] == STOP for codon in amino_acid_of]

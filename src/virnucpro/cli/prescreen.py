@@ -100,4 +100,5 @@ def prescreen(
             made = write_copy(large, out, changes)
             screen.line(f"wrote {made.path}, sha256 {made.sha256}")
     header = ["kept of viral calls", "threshold", "others handed on"]
-    paper().print(*tables_in_parts(header, table_of(choices), paper().width))
+    console = paper()
+    console.print(*tables_in_parts(header, table_of(choices), console.width))

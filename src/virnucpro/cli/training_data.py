@@ -210,10 +210,11 @@ def make(
             raise click.UsageError(
                 f"{folder} is not a folder; give a folder of groups, or --viral and --group."
             )
-        inputs = fetched(folder)
-        for path in sorted(folder.iterdir()) if not inputs else ():
-            if path.is_dir() and not path.name.startswith("."):
-                inputs[path.name] = [path]
+        inputs = fetched(folder) or {
+            path.name: [path]
+            for path in sorted(folder.iterdir())
+            if path.is_dir() and not path.name.startswith(".")
+        }
     for group, path in (*((VIRAL, path) for path in viral), *cellular):
         inputs.setdefault(group, []).append(path)
     if VIRAL not in inputs or len(inputs) < 2:

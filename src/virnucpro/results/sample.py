@@ -226,7 +226,7 @@ def _calibrated_judge(
     scale = _CalibratedScale(rule, calibration)
     everything = Null.of(held_out.log_odds, held_out.length_bin, bins)
     own = None if negatives is None else _own(negatives, scale, bins)
-    bounds = bounds_by_group(calibration)
+    bounds = bounds_by_group(calibration) if own is None else {}
     steps = Steps.of([everything, *bounds.values()] if own is None else [own])
     sample = Sample(steps, bins, len(origins_of(calibration)))
     for contigs in summed(finished, rule):
@@ -351,12 +351,18 @@ def _prior(
         return Prior.fixed(float(question.prior), "given")
     background = background_of([*hosts.values()], sample.by_bin)
     prior = estimated_prior(sample.cells, calibration, background)
-    if not sample.records or not len(calibration.bounds.score):
+    return with_calls(prior, calibration, sample.above, sample.by_bin)
+
+
+def with_calls(prior: Prior, calibration: Calibration, above: int, records_by_bin: Int64) -> Prior:
+    """Return an estimate with all that calls allow. above: records above the threshold."""
+    records = int(records_by_bin.sum())
+    if not records or not len(calibration.bounds.score):
         return prior
-    weight = sample.by_bin / sample.records
-    others_most, viral_least = calibration.few_units_at_threshold()
-    called = sample.above / sample.records
-    return widened(prior, called, float(weight @ others_most), float(weight @ viral_least))
+    others_most, viral_least = (
+        float(records_by_bin @ share) / records for share in calibration.few_units_at_threshold()
+    )
+    return widened(prior, above / records, others_most, viral_least)
 
 
 def background_of(nulls: Sequence[Null], records_by_bin: Int64) -> float:

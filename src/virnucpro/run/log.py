@@ -132,11 +132,10 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
     )
     if (code := settings.scoring.genetic_code) != str(STANDARD):
-        told = code == AUTO
         yield (
             "frames are open by the genetic code that makes those of a record much longer (column "
             "genetic_code of contigs.tsv)"
-            if told
+            if code == AUTO
             else f"frames are open by genetic code {code}"
         ) + "; the published method has code 1"
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():

@@ -1,4 +1,4 @@
-"""What others score: negatives one a unit, bounds for hosts of a few units, and the threshold."""
+"""Scores of others: negatives one a unit, bounds for hosts of a few units, and the threshold."""
 
 from collections.abc import Sequence
 

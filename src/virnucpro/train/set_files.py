@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from virnucpro.storage.atomic import OutputFile, disk_errors
@@ -90,13 +89,8 @@ class SetFiles:
                 self._files[part, label] = self._begun(*paths)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
             for file in (*self._proteins.values(), *sum(self._files.values(), ())):
                 file.abandon()
 
