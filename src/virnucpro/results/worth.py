@@ -96,13 +96,15 @@ class Worth:
             return f"{calls} ({self.prior.sentence}; {self.null})"
         if self.fdr is not None:
             most = _whole(self.fdr * self.called)
+            at_most = most if most == _FEW else f"at most {most}"
             return (
-                f"{calls}; of these at most {most} ({100 * self.fdr:g} %) are expected to be wrong "
+                f"{calls}; of these {at_most} ({100 * self.fdr:g} %) are expected to be wrong "
                 f"({self.null}, {self.negatives:,} negatives)"
             )
         low, high = _whole(self.fewest_wrong), _whole(self.most_wrong)
         about = "" if high == _FEW else "about "
-        number = f"{about}{high}" if low == high else f"{low} to {high}"
+        several = f"up to {high}" if low == _FEW else f"{low} to {high}"
+        number = f"{about}{high}" if low == high else several
         return f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
 
 
