@@ -77,7 +77,8 @@ def no_features(contigs: Sequence[LabelledContig], *others: object) -> embedding
     place, path = np.arange(len(contigs)), folder / embedding.FEATURES
     with path.open("wb") as file:
         file.truncate(4 * sum(WIDTHS) * len(contigs))
-    rows = embedding.FeatureRows(path, len(contigs), sum(WIDTHS))
+    with path.open("rb") as file:
+        rows = embedding.FeatureRows(file, len(contigs), sum(WIDTHS))
     return embedding.Embedded(rows, place, place, np.zeros_like(place), np.ones_like(place))
 
 

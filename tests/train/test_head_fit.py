@@ -431,7 +431,9 @@ def test_numbers_that_overflow_are_refused(encoders, tmp_path, monkeypatch):
 
 def test_rows_are_read_in_any_order(undisturbed):
     rows = np.fromfile(undisturbed[1] / FEATURES, "<f4").reshape(-1, 96 + 80)
-    with closing(FeatureRows(undisturbed[1] / FEATURES, *rows.shape)) as features:
+    with (undisturbed[1] / FEATURES).open("rb") as file:
+        read = FeatureRows(file, *rows.shape)
+    with closing(read) as features:
         random = np.random.default_rng(0)
         for asked in (
             random.permutation(len(rows)),
@@ -444,8 +446,13 @@ def test_rows_are_read_in_any_order(undisturbed):
             features[np.array([len(rows)])]
 
 
-def test_one_training_a_folder(encoders, tmp_path):
-    def second(_note):
+@pytest.mark.parametrize("at", ["embedded", "slice AUROC"])
+def test_one_training_a_folder(encoders, tmp_path, at):
+    """While contigs are embedded and while the head is fitted."""
+
+    def second(note):
+        if at not in note:
+            return
         with pytest.raises(ResumeError, match="another training"):
             fit_head(CONTIGS, SETTINGS, *encoders, tmp_path, Told())
         raise Stopped

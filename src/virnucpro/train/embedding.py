@@ -61,12 +61,13 @@ class Embedded:
 class FeatureRows:
     """Rows (m, F) of a file of float32, read when they are asked for.
 
-    Not through a memory map: its pages would count as memory of the process.
+    Not through a memory map: its pages would count as memory of the process. A lock on the file
+    that is given is held until this is closed, too.
     """
 
-    def __init__(self, path: Path, rows: int, width: int) -> None:
+    def __init__(self, file: BinaryIO, rows: int, width: int) -> None:
         self.shape = (rows, width)
-        self._file = path.open("rb", buffering=0)
+        self._file = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
         if hasattr(os, "posix_fadvise"):  # rows come in random order
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
 
@@ -114,10 +115,11 @@ def embed_contigs(
     """Embed every open frame of every chunk into files of folder.
 
     encoders: the same pair on one device or several, which take blocks in turn. sums: the sha256 of
-    the encoders' files. Raises ResumeError if another process works there.
+    the encoders' files. The folder is locked until the features are closed. Raises ResumeError if
+    another process works there.
     """
     chunks = np.array([len(span_arrays(len(c.sequence), chunk_nt)[0]) for c in contigs], np.int64)
-    base, width = _base_key(encoders[0], sums, chunk_nt), encoders[0].width
+    base, width = base_key(encoders[0], sums, chunk_nt), encoders[0].width
     block_nt = CUDA_BLOCK_NT if encoders[0].esm2.device.type == "cuda" else BLOCK_NT
     contig_parts, chunk_parts, frame_parts = ([np.empty(0, np.int64)] for _ in range(3))
     done, frames = 0, 0
@@ -133,8 +135,8 @@ def embed_contigs(
             stages.advance(Position(done, int(chunks.sum()), note))
         if file.reused:
             stages.line(f"{file.reused:,} embedded blocks were there already, and were used")
+        rows = file.rows(frames)
     contig, chunk, frame = map(np.concatenate, (contig_parts, chunk_parts, frame_parts))
-    rows = FeatureRows(folder / FEATURES, len(chunk), width)
     return Embedded(rows, contig, chunk, frame, chunks)
 
 
@@ -183,8 +185,8 @@ def _computed(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _base_key(encoders: FrameEncoders, sums: Mapping[str, Mapping[str, str]], chunk_nt: int) -> str:
-    """Return a digest of all that a row depends on but its chunk: first half of a part's key."""
+def base_key(encoders: FrameEncoders, sums: Mapping[str, Mapping[str, str]], chunk_nt: int) -> str:
+    """Return a digest of all that a row depends on but its chunk; a part's key begins with it."""
     dnabert_s, esm2 = encoders.dnabert_s, encoders.esm2
     computed = [[e.precision, e.device.type, e.attention] for e in (dnabert_s, esm2)]
     known = json.dumps([chunk_nt, {k: dict(v) for k, v in sums.items()}, computed], sort_keys=True)
@@ -262,6 +264,10 @@ class _FeatureFile:
             self._index.truncate(self._index_end)
             self._data.truncate(self._data_end)
             self._appending = True
+
+    def rows(self, count: int) -> FeatureRows:
+        """Return the first rows, to be read."""
+        return FeatureRows(self._data, count, self._width)
 
     def add(self, key: str, features: Float32, chunk: Int64, frame: Int64) -> tuple[Int64, Int64]:
         """Append a part, on the disk when this returns; return chunk and frame."""

@@ -38,7 +38,7 @@ from virnucpro.measure.labels import LabelledContig
 from virnucpro.progress import Progress
 from virnucpro.storage.atomic import disk_errors
 from virnucpro.train.checks import check_finite
-from virnucpro.train.embedding import Embedded, embed_contigs
+from virnucpro.train.embedding import Embedded, base_key, embed_contigs
 from virnucpro.train.head_settings import HeadSettings
 from virnucpro.train.head_training import FramesToFit, HeadTraining
 from virnucpro.train.slices import contigs_digest, judging_slice
@@ -199,8 +199,8 @@ def _key(
     contigs: Sequence[LabelledContig], settings: HeadSettings, encoders: FrameEncoders, sums: Sums
 ) -> str:
     """Digest of all that the weights depend on."""
-    computed = [encoders.esm2.precision, encoders.dnabert_s.precision, encoders.esm2.device.type]
-    known = [contigs_digest(contigs), asdict(settings), computed, sums, _versions()]
+    rows = base_key(encoders, sums, settings.chunk_nt)
+    known = [contigs_digest(contigs), asdict(settings), rows, _versions()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
