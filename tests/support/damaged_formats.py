@@ -24,6 +24,7 @@ from damaged_fasta import (
     FILLER,
     MARK,
     Plain,
+    after_header,
     check_text,
     control,
     damaged_text,
@@ -39,6 +40,7 @@ from virnucpro.reads.sample_sheet import read_sheet
 
 BASES = "=ACMGRSVTWYHKDBN"
 COMPLEMENT = str.maketrans("ACGTRYKMBVDH", "TGCAYRMKVBHD")
+NUMBERED = str.maketrans("0123", "ACGT")  # as htslib reads these
 LEFT_OUT = 0xF00
 END_MARK = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 LETTERS = dna(20_000, "alignments")
@@ -95,16 +97,19 @@ def plain_bam(data: bytes) -> Alignments:
     """What a BAM holds."""
     text, whole = bytearray(), data.endswith(END_MARK)
     while data:
-        unpack = zlib.decompressobj(31)
+        body, unpack, part = after_header(data), zlib.decompressobj(-zlib.MAX_WBITS), b""
         try:
-            text += unpack.decompress(data)
+            part = unpack.decompress(body or b"")
         except zlib.error:
+            body = None
+        if not body or not unpack.eof:
             whole = False
             break
-        if not unpack.eof:
+        text, data = text + part, unpack.unused_data
+        if data[:4] != struct.pack("<I", zlib.crc32(part)):
             whole = False
             break
-        data = unpack.unused_data
+        data = data[8:]  # the length of the text, which htslib does not look at
     records: list[Record] = []
     try:
         at = 8 + struct.unpack_from("<i", text, 4)[0]
@@ -144,7 +149,8 @@ def plain_sam(text: bytes) -> Alignments:
             return Alignments(records, whole=False)
         flag, letters = int(fields[1]), fields[9].decode("latin-1").upper().replace("U", "T")
         if not flag & LEFT_OUT:
-            sequence = "" if letters == "*" else re.sub(f"[^{BASES}]", "N", letters)
+            sequence = "" if letters == "*" else letters.translate(NUMBERED)
+            sequence = re.sub(f"[^{BASES}]", "N", sequence)
             records.append((printed(fields[0]), sequenced(sequence, flag)))
     return Alignments(records, whole=ended or not header)
 
@@ -301,7 +307,7 @@ def check_bytes(data: bytes, form: str, folder: Path, *, read_groups: bool) -> N
     if error is None:
         assert len(got) == len(expected.records), "records were lost without a word"
         assert expected.whole or source.warnings, "damage without a word"
-    elif expected.whole and not faults:
+    elif expected.whole and not faults and "no IUPAC" not in str(error):  # '=' is none
         by_itself = plain_htslib(path)
         assert not by_itself.whole or len(by_itself.records) == len(got), error
 
