@@ -4,18 +4,20 @@ Tables are read in blocks of columns: a million rows in seconds, and in bounded 
 """
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from math import isnan, nan
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
+from virnucpro.results.cells import Cells, cells_of
 from virnucpro.results.files import RunFiles
 from virnucpro.storage.atomic import PACKED_SUFFIX
 from virnucpro.storage.lock import holder_of
@@ -25,7 +27,7 @@ BLOCK_ROWS = 10_000
 Row = TypeVar("Row", bound=NamedTuple)
 Column: TypeAlias = Any  # a tuple of texts, or an array of one dimension
 Columns: TypeAlias = Mapping[str, Column]
-Reader: TypeAlias = Callable[[Sequence[str]], Column]
+Reader: TypeAlias = Callable[[Cells], Column]
 
 
 class ChunkRow(NamedTuple):
@@ -135,19 +137,16 @@ def blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
 
 
 def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
-    opened = gzip.open if path.suffix == PACKED_SUFFIX else open
-    with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
-        header = file.readline().rstrip("\n").split("\t")
-        width = len(header)
+    with _opened(path) as file:
+        header = file.readline().decode("utf-8", "replace").rstrip("\n").split("\t")
         if missing := set(names) - set(header):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
         places = {name: header.index(name) for name in names}
 
-        def columns(lines: Sequence[str]) -> Columns:
-            if any(line.count("\t") != width - 1 for line in lines):
-                raise ValueError("a row of other width")
-            cells = "".join(lines).removesuffix("\n").replace("\n", "\t").split("\t")
-            return {name: _READERS[name](cells[place::width]) for name, place in places.items()}
+        def columns(lines: Sequence[bytes]) -> Columns:
+            data = b"".join(lines)
+            cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
+            return {name: _READERS[name](cells[place]) for name, place in places.items()}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):
@@ -164,7 +163,13 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
             before += len(lines)
 
 
-def _first_damaged(lines: Sequence[str], columns: Callable[[Sequence[str]], Columns]) -> int:
+def _opened(path: Path) -> io.BufferedReader:
+    if path.suffix == PACKED_SUFFIX:
+        return io.BufferedReader(cast("io.RawIOBase", gzip.open(path)))
+    return path.open("rb")
+
+
+def _first_damaged(lines: Sequence[bytes], columns: Callable[[Sequence[bytes]], Columns]) -> int:
     """Return the number, from 1, of the first line that does not fit."""
     for number, line in enumerate(lines, 1):
         try:
@@ -174,14 +179,20 @@ def _first_damaged(lines: Sequence[str], columns: Callable[[Sequence[str]], Colu
     raise AssertionError("lines that can be read one by one, but not together")
 
 
-def _numbers(parse: Callable[[str], float], dtype: type[np.number[Any]]) -> Reader:
+def _texts(cells: Cells) -> Column:
+    same = cells.same()
+    return tuple(cells.texts()) if same is None else (same,) * len(cells)
+
+
+def _numbers(parse: Callable[[str], float], all_of: Callable[[Cells], Column]) -> Reader:
     """Return what reads a column of numbers, fast where all cells are the same, as many are."""
 
-    def read(cells: Sequence[str]) -> Column:
-        first, middle, last = cells[0], cells[len(cells) // 2], cells[-1]
-        if first == middle == last and cells.count(first) == len(cells):
-            return np.full(len(cells), parse(first), dtype)
-        return np.fromiter(map(parse, cells), dtype, len(cells))
+    def read(cells: Cells) -> Column:
+        same = cells.same()
+        if same is None:
+            return all_of(cells)
+        one = parse(same)
+        return np.full(len(cells), one, np.int64 if isinstance(one, int) else np.float64)
 
     return read
 
@@ -191,20 +202,29 @@ def _score(cell: str) -> float:
 
 
 def _codes(names: Sequence[str]) -> Reader:
-    return _numbers({name: i for i, name in enumerate(names)}.__getitem__, np.uint8)
+    codes = {name: i for i, name in enumerate(names)}
+
+    def read(cells: Cells) -> Column:
+        same = cells.same()
+        if same is not None:
+            return np.full(len(cells), codes[same], np.uint8)
+        return np.fromiter(map(codes.__getitem__, cells.texts()), np.uint8, len(cells))
+
+    return read
 
 
+_INT, _FLOAT = _numbers(int, Cells.whole_numbers), _numbers(_score, Cells.decimals)
 _CODES: dict[str, Sequence[Any]] = {
     "call": CALL_NAMES,
     "status": STATUS_NAMES,
     "frames": [tuple(filter(None, names.split(","))) for names in FRAME_SETS],
 }
 _READERS: dict[str, Reader] = {
-    **dict.fromkeys(("sample", "contig", "origin", "note"), tuple),
-    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _numbers(int, np.int64)),
-    **dict.fromkeys(("chunks", "called", "virus_chunks"), _numbers(int, np.int64)),
-    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _numbers(_score, np.float64)),
-    **dict.fromkeys(("log_odds", "probability", "q_value"), _numbers(_score, np.float64)),
+    **dict.fromkeys(("sample", "contig", "origin", "note"), _texts),
+    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _INT),
+    **dict.fromkeys(("chunks", "called", "virus_chunks"), _INT),
+    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _FLOAT),
+    **dict.fromkeys(("log_odds", "probability", "q_value"), _FLOAT),
     "call": _codes(CALL_NAMES),
     "status": _codes(STATUS_NAMES),
     "frames": _codes(FRAME_SETS),
