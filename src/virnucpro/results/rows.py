@@ -134,6 +134,8 @@ def contigs_rows(
 
 
 def _named(codes: NDArray[np.uint8], names: Sequence[str]) -> list[str]:
+    if len(codes) and np.all(codes == codes[0]):
+        return [names[codes[0]]] * len(codes)
     return [names[code] for code in codes.tolist()]
 
 
