@@ -198,6 +198,6 @@ def test_too_few_units_are_refused_before_anything_is_scored(tmp_path):
             calibrated(*contigs)
         assert not scored
     unknown = [replace(each, sequence=each.sequence[:59] + b"NNN") for each in others]
-    with pytest.raises(InputError, match="of other sequences .*, and there are 0"):
+    with pytest.raises(InputError, match=r"of other sequences .*, and there are 0"):
         calibrated(*viral, *unknown)
     assert scored
