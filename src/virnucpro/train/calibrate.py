@@ -62,8 +62,8 @@ def _check_number(units: int, name: str) -> None:
     if units < FEWEST_UNITS:
         raise InputError(
             f"a calibration needs {FEWEST_UNITS} units or more of {name} sequences that can be "
-            f"scored, and there are {units}; give more (each is a unit of its own, unless the table "
-            "beside them has a column unit)"
+            f"scored, and there are {units}; give more (each is a unit of its own, unless the "
+            "table beside them has a column unit)"
         )
 
 
