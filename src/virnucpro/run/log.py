@@ -270,7 +270,13 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
     if counts.regions:
-        yield f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+        held = (
+            f"{files.viral_fasta.name} holds the {written.excerpts:,} of records not called virus"
+        )
+        yield (
+            f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+            + (f"; {held}" if written.excerpts else "")
+        )
     if counts.incomplete:
         yield f"records that could not be processed are listed in {files.failed}"
 
