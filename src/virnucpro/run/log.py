@@ -15,7 +15,7 @@ from virnucpro.blocks import Batches, Share, Telemetry
 from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Status
-from virnucpro.classifiers.genetic_code import AUTO
+from virnucpro.classifiers.genetic_code import AUTO as AUTO_CODE
 from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
@@ -24,7 +24,9 @@ from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
+from virnucpro.results.false_discovery import WORST
 from virnucpro.results.files import RunFiles
+from virnucpro.results.judge import AUTO as AUTO_PRIOR
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.write import Written
 from virnucpro.run.settings import Settings
@@ -131,11 +133,18 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
         f"chunks of {bundle.chunk_nt} nt, records virus at {cut}; "
         f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
     )
+    if outputs.fdr is None and (outputs.negatives or outputs.host != WORST):
+        null = "--negatives" if outputs.negatives else f"--host {outputs.host}"
+        prior = " and the prior that is estimated" if outputs.prior == AUTO_PRIOR else ""
+        yield (
+            f"{null} changes the column q_value{prior}; calls go by the threshold, as without it "
+            "(--fdr calls by q_value)"
+        )
     if (code := settings.scoring.genetic_code) != str(STANDARD):
         yield (
             "frames are open by the genetic code that makes those of a record much longer (column "
             "genetic_code of contigs.tsv)"
-            if code == AUTO
+            if code == AUTO_CODE
             else f"frames are open by genetic code {code}"
         ) + "; the published method has code 1"
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
