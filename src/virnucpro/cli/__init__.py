@@ -111,6 +111,8 @@ def _run(command: click.Command = program) -> int:
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption):
             error = suggesting(error)
+        elif isinstance(error, click.MissingParameter):
+            error.message = error.message or getattr(error.param, "help", None) or ""
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:
