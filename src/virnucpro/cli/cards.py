@@ -161,6 +161,8 @@ def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     title = f"records called virus at p_virus >= {found['threshold']:g}, by length"
     yield from _rows(title, rows, width)
     yield Text(
+        "records: windows of sequences, up to 25 of a unit, so that a few sequences that look "
+        "viral may count often.\n"
         "right_at_N_percent: share of the calls that are right where N % of the records are viral."
     )
 
