@@ -78,7 +78,8 @@ class Written:
 
     worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
     chunks whose score is of the bundle that looked first; None without one. refusal: why a rate of
-    false discoveries calls nothing; empty where it does, or none was asked for.
+    false discoveries calls nothing; empty where it does, or none was asked for. excerpts: regions
+    in viral.fasta, of records that are not called virus.
     """
 
     counts: Counts
@@ -87,6 +88,7 @@ class Written:
     sizes: Mapping[str, int]
     prescreened: int | None = None
     refusal: str = ""
+    excerpts: int = 0
 
 
 def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
@@ -142,7 +144,8 @@ def write_tables(
                 copy_sequences(sources, before, marks, viral, others)
         staging.publish()
         first = None if wanted.speakers is None else prescreened
-        return Written(counts, worth, staging.digests, staging.sizes, first)
+        excerpts = 0 if wanted.sequences == "none" else marks.excerpts
+        return Written(counts, worth, staging.digests, staging.sizes, first, excerpts=excerpts)
 
 
 def _records(finished: FinishedBlocks) -> Iterator[Records]:

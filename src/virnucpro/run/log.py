@@ -15,7 +15,7 @@ from virnucpro.blocks import Batches, Share, Telemetry
 from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Status
-from virnucpro.classifiers.genetic_code import AUTO
+from virnucpro.classifiers.genetic_code import AUTO as AUTO_CODE
 from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
@@ -24,7 +24,9 @@ from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
+from virnucpro.results.false_discovery import WORST
 from virnucpro.results.files import RunFiles
+from virnucpro.results.judge import AUTO as AUTO_PRIOR
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.write import Written
 from virnucpro.run.settings import Settings
@@ -120,11 +122,19 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
         f"chunks of {bundle.chunk_nt} nt, {plan.precision} on {device.name}, {device.threads} "
         f"thread{'s' * (device.threads > 1)}"
     )
+    outputs = settings.outputs
+    if outputs.fdr is None and (outputs.negatives or outputs.host != WORST):
+        null = "--negatives" if outputs.negatives else f"--host {outputs.host}"
+        prior = " and the prior that is estimated" if outputs.prior == AUTO_PRIOR else ""
+        yield (
+            f"{null} changes the column q_value{prior}; calls go by the threshold, as without it "
+            "(--fdr calls by q_value)"
+        )
     if (code := settings.scoring.genetic_code) != str(STANDARD):
         yield (
             "the genetic code of each record is the one that makes its open frames much longer "
             "(column genetic_code of contigs.tsv)"
-            if code == AUTO
+            if code == AUTO_CODE
             else f"frames are open by genetic code {code}"
         ) + "; the published method has code 1"
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
@@ -275,7 +285,13 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
     if counts.regions:
-        yield f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+        held = (
+            f"{files.viral_fasta.name} holds the {written.excerpts:,} of records not called virus"
+        )
+        yield (
+            f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+            + (f"; {held}" if written.excerpts else "")
+        )
     if counts.incomplete:
         yield f"records that could not be processed are listed in {files.failed}"
 
