@@ -202,7 +202,7 @@ def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
 def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
     chosen, regions = Chosen(share), _Regions(run.files.regions)
-    for block in blocks(run.files.contigs, ShownRow._fields):
+    for block in blocks(run.files.contigs, ShownRow._fields, ShownRow._field_defaults):
         _count(run, block)
         chosen.add(block, regions.of(block))
     if regions.left:

@@ -16,6 +16,7 @@ from virnucpro.blocks import Scored
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, FRAME_SETS, STATUS_NAMES, Embeddings, Scores
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.errors import SettingsError
+from virnucpro.reads import MATE_TEXTS
 from virnucpro.records import Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
@@ -148,6 +149,8 @@ CALLS_TYPES = {
 SPEAKER_TYPES = {"bundle": "coded"}
 # Only where a genetic code was told of each record.
 CODE_TYPES = {"genetic_code": "int64"}
+# Only where the input has mates.
+MATE_TYPES = {"mate": "string"}
 CONTIGS_TYPES = {
     "sample": "string",
     "record": "int64",
@@ -214,13 +217,14 @@ class ParquetTables(_Written):
         speakers: tuple[str, str] | None = None,
         *,
         codes: bool = False,
+        mates: bool = False,
     ) -> None:
         self._speakers = speakers
         last = SPEAKER_TYPES if speakers else {}
         self._calls = ParquetTable(calls, CALLS_TYPES | last, GROUP_ROWS)
         try:
-            coded = CODE_TYPES if codes else {}
-            self._contigs = ParquetTable(contigs, CONTIGS_TYPES | coded, GROUP_ROWS)
+            more = (CODE_TYPES if codes else {}) | (MATE_TYPES if mates else {})
+            self._contigs = ParquetTable(contigs, CONTIGS_TYPES | more, GROUP_ROWS)
         except BaseException:
             self._calls.abandon()
             raise
@@ -276,6 +280,7 @@ class ParquetTables(_Written):
                 "origin": [origins[i] or None for i in judged.origin.tolist()],
                 "note": [NOTE_TEXTS[i] or None for i in judged.notes.tolist()],
                 "genetic_code": records.code,
+                "mate": [MATE_TEXTS[i] or None for i in records.mate.tolist()],
             }
         )
 

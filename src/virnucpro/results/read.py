@@ -6,7 +6,7 @@ Tables are read in blocks of columns: a million rows in seconds, and in bounded 
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from math import isnan, nan
@@ -123,30 +123,34 @@ def _values(name: str, column: Column) -> Sequence[Any]:
     return values
 
 
-def blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
+def blocks(path: Path, names: Sequence[str], optional: Collection[str] = ()) -> Iterator[Columns]:
     """Yield the named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
+
+    optional: those of texts that a table may lack; they are empty then.
 
     Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
     none, and texts. Later versions may have more columns. What stands before a damaged row comes
     first. Raises InputError for what is damaged.
     """
     try:
-        yield from _blocks(path, names)
+        yield from _blocks(path, names, optional)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError("this file is damaged; run predict again", path) from error
 
 
-def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
+def _blocks(path: Path, names: Sequence[str], optional: Collection[str]) -> Iterator[Columns]:
     with _opened(path) as file:
         header = file.readline().decode("utf-8", "replace").rstrip("\n").split("\t")
-        if missing := set(names) - set(header):
+        lacking = set(names) - set(header)
+        if missing := lacking - set(optional):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
-        places = {name: header.index(name) for name in names}
+        places = {name: header.index(name) for name in names if name not in lacking}
 
         def columns(lines: Sequence[bytes]) -> Columns:
             data = b"".join(lines)
             cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
-            return {name: _READERS[name](cells[place]) for name, place in places.items()}
+            found = {name: _READERS[name](cells[place]) for name, place in places.items()}
+            return found | {name: ("",) * len(cells[0]) for name in lacking}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):
@@ -220,7 +224,7 @@ _CODES: dict[str, Sequence[Any]] = {
     "frames": [tuple(filter(None, names.split(","))) for names in FRAME_SETS],
 }
 _READERS: dict[str, Reader] = {
-    **dict.fromkeys(("sample", "contig", "origin", "note"), _texts),
+    **dict.fromkeys(("sample", "contig", "origin", "note", "mate"), _texts),
     **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _INT),
     **dict.fromkeys(("chunks", "called", "virus_chunks"), _INT),
     **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _FLOAT),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from virnucpro.blocks import Scored
 from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.classifiers.screen import NOTE_TEXTS
+from virnucpro.reads import MATE_TEXTS
 from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
@@ -16,6 +17,7 @@ from virnucpro.results.parquet import (
     CALLS_TYPES,
     CODE_TYPES,
     CONTIGS_TYPES,
+    MATE_TYPES,
     SPEAKER_TYPES,
     speaker_of,
 )
@@ -23,6 +25,7 @@ from virnucpro.results.regions import Region
 
 CALLS_COLUMNS, CONTIGS_COLUMNS = tuple(CALLS_TYPES), tuple(CONTIGS_TYPES)
 SPEAKER_COLUMNS, CODE_COLUMNS = tuple(SPEAKER_TYPES), tuple(CODE_TYPES)
+MATE_COLUMNS = tuple(MATE_TYPES)
 FAILED_COLUMNS = ("sample", "record", "contig", "reason")
 REGIONS_COLUMNS = (
     "sample",
@@ -111,8 +114,12 @@ def contigs_rows(
     origins: Sequence[str],
     *,
     codes: bool = False,
+    mates: bool = False,
 ) -> bytes:
-    """Rows of contigs.tsv; status: (r,); origins: names of those in judged; codes: of Wanted."""
+    """Rows of contigs.tsv; status: (r,); origins: names of those in judged.
+
+    codes, mates: as of write.Wanted.
+    """
     columns: tuple[list[Any], ...] = (
         records.length_nt.tolist(),
         contigs.chunks.tolist(),
@@ -130,10 +137,12 @@ def contigs_rows(
     )
     if codes:
         columns = (*columns, records.code.tolist())
+    if mates:
+        columns = (*columns, _named(records.mate, MATE_TEXTS))
     return _lines(_prefixes(records), columns)
 
 
-def _named(codes: NDArray[np.uint8], names: Sequence[str]) -> list[str]:
+def _named(codes: NDArray[np.integer[Any]], names: Sequence[str]) -> list[str]:
     if len(codes) and np.all(codes == codes[0]):
         return [names[codes[0]]] * len(codes)
     return [names[code] for code in codes.tolist()]

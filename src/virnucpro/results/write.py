@@ -30,6 +30,7 @@ from virnucpro.results.rows import (
     CODE_COLUMNS,
     CONTIGS_COLUMNS,
     FAILED_COLUMNS,
+    MATE_COLUMNS,
     REGIONS_COLUMNS,
     SPEAKER_COLUMNS,
     bed_rows,
@@ -55,7 +56,8 @@ class Wanted:
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
     contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
     has them. speakers: names of the bundle and of the one that looked first, for the last column
-    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record.
+    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record;
+    mates: whether it says which mate of a pair each is.
     """
 
     compat_tables: bool = True
@@ -65,6 +67,7 @@ class Wanted:
     embeddings: tuple[int, int] | None = None
     speakers: tuple[str, str] | None = None
     codes: bool = False
+    mates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,9 @@ def _write_calls(
     """
     speaker = SPEAKER_COLUMNS if wanted.speakers else ()
     calls_file = staging.open(files.calls, header((*CALLS_COLUMNS, *speaker)))
-    coded = CODE_COLUMNS if wanted.codes else ()
-    contigs_file = staging.open(files.contigs, header((*CONTIGS_COLUMNS, *coded)))
+    codes, mates = wanted.codes, wanted.mates
+    more = (CODE_COLUMNS if codes else ()) + (MATE_COLUMNS if mates else ())
+    contigs_file = staging.open(files.contigs, header((*CONTIGS_COLUMNS, *more)))
     regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(judge, files.scratch)
@@ -222,7 +226,9 @@ def _write_calls(
         parquet = None
         if wanted.parquet:
             both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers, codes=wanted.codes))
+            parquet = ends.enter_context(
+                ParquetTables(*both, wanted.speakers, codes=codes, mates=mates)
+            )
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             hash_file.write(name_hashes(records.begun).tobytes())
@@ -238,7 +244,9 @@ def _write_calls(
             called = judged.call
             mistakes.add(judged)
             contigs_file.write(
-                contigs_rows(ended, contigs, judged, status, judge.origins, codes=wanted.codes)
+                contigs_rows(
+                    ended, contigs, judged, status, judge.origins, codes=codes, mates=mates
+                )
             )
             if parquet is not None:
                 parquet.add_chunks(scored, calls)
