@@ -175,7 +175,6 @@ def merge(
             progress.advance(Position(done, total, f"{done:,} of {total:,} blocks"))
 
         blocks = MergedBlocks(parts, tell)
-        before = _seen(parts[0], mates=_has_mates(first, blocks))
         sha256 = (first.negatives or {}).get("sha256")
         negatives = None if sha256 is None else MergedBlocks(parts, tell, sha256)
         widths = (first.part or {}).get("embedding_widths")
@@ -190,6 +189,7 @@ def merge(
         running = replace(record, status=RUNNING, exit_code=None, finished=None)
         directory.begin_results(running, planned(files, plan.wanted))
         try:
+            before = _seen(parts[0], mates=_has_mates(first, blocks))
             written = finalise(blocks, sources, before, plan, files, negatives)
         except BaseException as error:
             status, code, sentence = ending(error)
