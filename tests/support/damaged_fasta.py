@@ -191,7 +191,7 @@ def after_header(data: bytes) -> bytes | None:
 
 
 def name_of(header: bytes) -> str:
-    """The first word; one that is no UTF-8 is Latin-1; control letters are replaced."""
+    """The first word; one that is not UTF-8 is Latin-1; control letters are replaced."""
     word = next(iter(header.split()), b"")
     try:
         text = word.decode("utf-8")

@@ -6,70 +6,26 @@ Tables are read in blocks of columns: a million rows in seconds, and in bounded 
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from math import isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-import numpy as np
-
-from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
-from virnucpro.results.cells import Cells, cells_of
+from virnucpro.results.cells import cells_of
 from virnucpro.results.files import RunFiles
+from virnucpro.results.kinds import Column
+from virnucpro.results.schema import ChunkRow as ChunkRow  # a name of this module, too
+from virnucpro.results.schema import ContigRow as ContigRow
+from virnucpro.results.schema import kinds_of
 from virnucpro.storage.atomic import PACKED_SUFFIX
 from virnucpro.storage.lock import holder_of
 
 BLOCK_ROWS = 10_000
 
 Row = TypeVar("Row", bound=NamedTuple)
-Column: TypeAlias = Any  # a tuple of texts, or an array of one dimension
 Columns: TypeAlias = Mapping[str, Column]
-Reader: TypeAlias = Callable[[Cells], Column]
-
-
-class ChunkRow(NamedTuple):
-    """A row of calls.tsv, as in docs/outputs.md.
-
-    start, end: nt on the contig, 0-based half-open; frames: the scored ones, as F1 or R3;
-    the probabilities, 0 to 1, are None where there is none.
-    """
-
-    sample: str
-    record: int
-    contig: str
-    chunk: int
-    start: int
-    end: int
-    frames: tuple[str, ...]
-    p_virus: float | None
-    call: str
-    status: str
-    max_p_virus: float | None
-    max_p_others: float | None
-
-
-class ContigRow(NamedTuple):
-    """A row of contigs.tsv, as in docs/outputs.md; numbers are None, texts empty without one."""
-
-    sample: str
-    record: int
-    contig: str
-    length_nt: int
-    chunks: int
-    called: int
-    virus_chunks: int
-    p_virus: float | None
-    max_p_virus: float | None
-    call: str
-    status: str
-    log_odds: float | None
-    probability: float | None
-    q_value: float | None
-    origin: str
-    note: str
 
 
 def calls(run_dir: Path | str, prefix: str | None = None) -> Iterator[ChunkRow]:
@@ -104,52 +60,55 @@ def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
         path.open("rb").close()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); run predict again", path) from error
-    read = blocks(path, kind._fields)
-    return map(kind._make, chain.from_iterable(map(_transposed, read)))
+    kinds = kinds_of(kind)
+
+    def transposed(block: Columns) -> Iterator[tuple[Any, ...]]:
+        return zip(*(kinds[name].values(column) for name, column in block.items()), strict=True)
+
+    read = blocks(path, kind, kind._fields)
+    return map(kind._make, chain.from_iterable(map(transposed, read)))
 
 
-def _transposed(block: Columns) -> Iterator[tuple[Any, ...]]:
-    return zip(*(_values(name, column) for name, column in block.items()), strict=True)
-
-
-def _values(name: str, column: Column) -> Sequence[Any]:
-    if isinstance(column, tuple):
-        return column
-    if name in _CODES:
-        return [_CODES[name][code] for code in column.tolist()]
-    if column.dtype == np.float64:
-        return [None if isnan(score) else score for score in column.tolist()]
-    values: list[int] = column.tolist()
-    return values
-
-
-def blocks(path: Path, names: Sequence[str], optional: Collection[str] = ()) -> Iterator[Columns]:
+def blocks(
+    path: Path,
+    table: type[NamedTuple],
+    names: Sequence[str],
+    optional: type[NamedTuple] | None = None,
+) -> Iterator[Columns]:
     """Yield the named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
 
-    optional: those of texts that a table may lack; they are empty then.
+    optional: columns of texts that some runs have, empty where the file lacks them.
 
     Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
     none, and texts. Later versions may have more columns. What stands before a damaged row comes
     first. Raises InputError for what is damaged.
     """
     try:
-        yield from _blocks(path, names, optional)
+        yield from _blocks(path, table, names, optional)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError("this file is damaged; run predict again", path) from error
 
 
-def _blocks(path: Path, names: Sequence[str], optional: Collection[str]) -> Iterator[Columns]:
+def _blocks(
+    path: Path,
+    table: type[NamedTuple],
+    names: Sequence[str],
+    optional: type[NamedTuple] | None,
+) -> Iterator[Columns]:
+    perhaps = {} if optional is None else kinds_of(optional)
+    kinds = {**kinds_of(table), **perhaps}
     with _opened(path) as file:
         header = file.readline().decode("utf-8", "replace").rstrip("\n").split("\t")
-        lacking = set(names) - set(header)
-        if missing := lacking - set(optional):
+        if missing := set(names) - set(header):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
-        places = {name: header.index(name) for name in names if name not in lacking}
+        places = {name: header.index(name) for name in names}
+        lacking = perhaps.keys() - set(header)
+        places |= {name: header.index(name) for name in perhaps if name in header}
 
         def columns(lines: Sequence[bytes]) -> Columns:
             data = b"".join(lines)
             cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
-            found = {name: _READERS[name](cells[place]) for name, place in places.items()}
+            found = {name: kinds[name].read(cells[place]) for name, place in places.items()}
             return found | {name: ("",) * len(cells[0]) for name in lacking}
 
         before = 1
@@ -181,58 +140,6 @@ def _first_damaged(lines: Sequence[bytes], columns: Callable[[Sequence[bytes]], 
         except (LookupError, ValueError):
             return number
     raise AssertionError("lines that can be read one by one, but not together")
-
-
-def _texts(cells: Cells) -> Column:
-    same = cells.same()
-    return tuple(cells.texts()) if same is None else (same,) * len(cells)
-
-
-def _numbers(parse: Callable[[str], float], all_of: Callable[[Cells], Column]) -> Reader:
-    """Return what reads a column of numbers, fast where all cells are the same, as many are."""
-
-    def read(cells: Cells) -> Column:
-        same = cells.same()
-        if same is None:
-            return all_of(cells)
-        one = parse(same)
-        return np.full(len(cells), one, np.int64 if isinstance(one, int) else np.float64)
-
-    return read
-
-
-def _score(cell: str) -> float:
-    return float(cell) if cell else nan
-
-
-def _codes(names: Sequence[str]) -> Reader:
-    codes = {name: i for i, name in enumerate(names)}
-
-    def read(cells: Cells) -> Column:
-        same = cells.same()
-        if same is not None:
-            return np.full(len(cells), codes[same], np.uint8)
-        return np.fromiter(map(codes.__getitem__, cells.texts()), np.uint8, len(cells))
-
-    return read
-
-
-_INT, _FLOAT = _numbers(int, Cells.whole_numbers), _numbers(_score, Cells.decimals)
-_CODES: dict[str, Sequence[Any]] = {
-    "call": CALL_NAMES,
-    "status": STATUS_NAMES,
-    "frames": [tuple(filter(None, names.split(","))) for names in FRAME_SETS],
-}
-_READERS: dict[str, Reader] = {
-    **dict.fromkeys(("sample", "contig", "origin", "note", "mate"), _texts),
-    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _INT),
-    **dict.fromkeys(("chunks", "called", "virus_chunks"), _INT),
-    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _FLOAT),
-    **dict.fromkeys(("log_odds", "probability", "q_value"), _FLOAT),
-    "call": _codes(CALL_NAMES),
-    "status": _codes(STATUS_NAMES),
-    "frames": _codes(FRAME_SETS),
-}
 
 
 def run_files(folder: Path) -> list[RunFiles]:
