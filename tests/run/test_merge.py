@@ -78,6 +78,25 @@ def test_merged_parts_are_the_undivided_run(here, expected, tmp_path, count):
     assert not (tmp_path / "run" / ".virnucpro").exists()
 
 
+def test_parts_without_a_block_are_merged_like_others(here, tmp_path):
+    (tmp_path / "small.fa").write_bytes(fasta([("one", dna(700)), ("two", dna(800))]))
+
+    def done(out: str, part: str | None) -> list[str]:
+        lines = Lines()
+        run(Settings.of(tmp_path / "small.fa", tmp_path / out, here / "km", part=part), lines)
+        return lines.lines
+
+    done("whole", None)
+    for k in (1, 2, 3):
+        last = done(f"p{k}", f"{k}/3")[-1]
+        assert last.startswith(f"part {k}/3 of 1 block is finished")
+        assert ("and holds none, as there are fewer blocks than parts" in last) == (k > 1)
+    lines = Lines()
+    merge([tmp_path / f"p{k}" for k in (3, 1, 2)], tmp_path / "run", progress=lines)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    assert lines.lines[0] == "merging 3 parts of 1 block"
+
+
 def test_a_part_has_no_tables_and_is_left_as_it_is(here, thirds):
     document = run_json(thirds[1])
     assert (document["status"], document["exit_code"]) == ("part", 0)

@@ -282,6 +282,10 @@ def test_the_command_lists_and_downloads(tmp_path):
         ([], "give either -o DIR, or --list"),
         (["-o", "x", "--list"], "give either -o DIR, or --list"),
         (["--list", "--group", "algae"], "--group algae is unknown"),
+        (
+            ["--list", "--group", "fungus"],
+            "is unknown (did you mean fungi?); choose",
+        ),
     ],
 )
 def test_a_command_that_says_not_what_to_do(words, why):

@@ -168,7 +168,8 @@ def merge(
         RunDirectory.take(files, fingerprint, Restart(force=force), again=True) as directory,
         open_log(files, progress) as log,
     ):
-        log.line(f"merging {len(parts)} parts of {first.blocks.total:,} blocks")
+        total = f"{first.blocks.total:,} block{'s' * (first.blocks.total != 1)}"
+        log.line(f"merging {len(parts)} part{'s' * (len(parts) > 1)} of {total}")
         for note in directory.notes:
             log.line(note)
 
