@@ -202,8 +202,13 @@ def running(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "code",
-    ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
-    + ["".join(running(command, "--help") for command in program.commands)],
+    [
+        "import virnucpro",
+        "import virnucpro.cli",
+        running("--help"),
+        running("--version"),
+        "".join(running(command, "--help") for command in program.commands),
+    ],
     ids=["import", "import cli", "help", "version", "help of each command"],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):
