@@ -16,26 +16,28 @@ from virnucpro.reads import open_sources
 from virnucpro.results.counts import Counts
 from virnucpro.results.files import RunFiles
 from virnucpro.results.judge import MeanJudge
-from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
+from virnucpro.results.kinds import Floats, Integers, shortest
 from virnucpro.results.record import SCHEMA_VERSION
 from virnucpro.results.regions import Odds
-from virnucpro.results.rows import (
-    CALLS_COLUMNS,
-    CONTIGS_COLUMNS,
-    FAILED_COLUMNS,
-    REGIONS_COLUMNS,
-    shortest,
+from virnucpro.results.schema import (
+    CallsTable,
+    ChunkScoresTable,
+    ContigsTable,
+    FailedTable,
+    FrameScoresTable,
+    RegionsTable,
+    kinds_of,
 )
 from virnucpro.results.write import Wanted, write_tables
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "outputs.md"
-COLUMNS = {
-    "contigs.tsv": CONTIGS_COLUMNS,
-    "calls.tsv": CALLS_COLUMNS,
-    "prediction_results.txt": FRAME_SCORES_COLUMNS,
-    "prediction_results_highestscore.csv": CHUNK_SCORES_COLUMNS,
-    "failed.tsv": FAILED_COLUMNS,
-    "regions.tsv": REGIONS_COLUMNS,
+TABLES = {
+    "contigs.tsv": ContigsTable,
+    "calls.tsv": CallsTable,
+    "prediction_results.txt": FrameScoresTable,
+    "prediction_results_highestscore.csv": ChunkScoresTable,
+    "failed.tsv": FailedTable,
+    "regions.tsv": RegionsTable,
 }
 
 
@@ -74,15 +76,21 @@ def run_dir(tmp_path_factory) -> Path:
     return folder / "out"
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("name", TABLES)
 def test_columns_are_documented_as_they_are(run_dir, name):
     """TRAP N14."""
-    documented = [words(row[0])[0] for row in rows(sections()[name], "column | type")]
-    assert documented == list(COLUMNS[name])
+    table = rows(sections()[name], "column | type")
+    documented = [words(row[0])[0] for row in table]
+    assert documented == list(TABLES[name]._fields)
+    types = [
+        {Integers: "int", Floats: "float"}.get(type(kind), "text")
+        for kind in kinds_of(TABLES[name]).values()
+    ]
+    assert [row[1] for row in table] == types
     assert (run_dir / name).read_text().split("\n")[0].split("\t") == documented
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("name", TABLES)
 def test_values_have_the_documented_type(run_dir, name):
     kinds = [row[1] for row in rows(sections()[name], "column | type")]
     examples = [words(row[3])[0] for row in rows(sections()[name], "column | type")]

@@ -25,8 +25,9 @@ from virnucpro.records import Records
 from virnucpro.results import pairs as pairs_module
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.judge import MeanJudge, Question
-from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
+from virnucpro.results.pairs import PairedCalls
 from virnucpro.results.sample import judge_of, summed
+from virnucpro.results.schema import PAIR_STATUSES, PairsTable
 from virnucpro.run.predict import predict
 
 PAIRED = [(f"t{i // 2}", dna(90 + i % 40, i)) for i in range(120)]
@@ -316,7 +317,7 @@ def test_a_pair_is_called_as_one_contig_of_both(tmp_path_factory, run, cuts):
         i += 1 + pair
     assert [(row[1], row[7]) for row in rows] == [(name, call) for name, _, call in expected]
     for row, (_, mean, _) in zip(rows, expected, strict=True):
-        assert len(row) == len(PAIRS_COLUMNS)
+        assert len(row) == len(PairsTable._fields)
         assert (row[6] == "") == (mean is None)
         assert mean is None or float(row[6]) == pytest.approx(mean, abs=1e-6)
     assert names == sorted(viral)
@@ -388,7 +389,7 @@ def test_states_of_a_pair(tmp_path, bundle):
     assert predict(tmp_path / "x.fa", bundle, tmp_path / "run", pairs="interleaved").exit_code == 0
     rows = table(tmp_path / "run" / "pairs.tsv")
     assert [row["status"] for row in rows] == ["one_called", "not_called", "ok"]
-    assert {row["status"] for row in rows} < {*pairs_module.PAIR_STATUSES}
+    assert {row["status"] for row in rows} < {*PAIR_STATUSES}
     assert rows[0]["p_virus"] == rows[0]["p_virus_1"] == rows[2]["p_virus"] != ""
     assert (rows[0]["p_virus_2"], rows[1]["p_virus"], rows[1]["call"]) == ("", "", "none")
 
@@ -396,12 +397,12 @@ def test_states_of_a_pair(tmp_path, bundle):
 def test_columns_and_states_are_documented_as_they_are(tmp_path, bundle):
     """TRAP N14."""
     documented = documented_rows(sections()["pairs.tsv"], "column | type")
-    assert [words(row[0])[0] for row in documented] == list(PAIRS_COLUMNS)
-    assert {*words(documented[-1][2])} == {*pairs_module.PAIR_STATUSES}
+    assert [words(row[0])[0] for row in documented] == list(PairsTable._fields)
+    assert {*words(documented[-1][2])} == {*PAIR_STATUSES}
     (tmp_path / "x.fa").write_bytes(fasta(PAIRED))
     assert predict(tmp_path / "x.fa", bundle, tmp_path / "run", pairs="interleaved").exit_code == 0
     header, *lines = (tmp_path / "run" / "pairs.tsv").read_text().splitlines()
-    assert header.split("\t") == list(PAIRS_COLUMNS)
+    assert header.split("\t") == list(PairsTable._fields)
     kinds = [{"int": int, "float": float, "text": str}[row[1]] for row in documented]
     for line in [*(line.split("\t") for line in lines), [words(row[3])[0] for row in documented]]:
         for kind, value in zip(kinds, line, strict=True):

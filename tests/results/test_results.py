@@ -12,7 +12,7 @@ from command import dna, fasta, made_bundle
 from conftest import REPOSITORY
 from virnucpro.errors import InputError
 from virnucpro.results import read as results
-from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.results.schema import CallsTable, ContigsTable
 
 INPUT = fasta(
     [("a", dna(1200, 1)), ("short", "ACGT"), ("a", dna(500, 2)), ("none", ""), ('"q', dna(90))]
@@ -56,8 +56,8 @@ def test_rows_are_those_of_the_table(runs, name):
 
 
 def test_fields_are_the_columns():
-    assert results.ChunkRow._fields == CALLS_COLUMNS
-    assert results.ContigRow._fields == CONTIGS_COLUMNS
+    assert results.ChunkRow._fields == CallsTable._fields
+    assert results.ContigRow._fields == ContigsTable._fields
 
 
 def test_types(runs):

@@ -25,16 +25,16 @@ from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts
 from virnucpro.results.judge import MeanJudge
-from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
+from virnucpro.results.kinds import shortest, six_decimals
 from virnucpro.results.regions import MOST_EXPECTED, Odds
-from virnucpro.results.rows import (
-    CALLS_COLUMNS,
-    CONTIGS_COLUMNS,
-    FAILED_COLUMNS,
-    REGIONS_COLUMNS,
-    header,
-    shortest,
-    six_decimals,
+from virnucpro.results.rows import header
+from virnucpro.results.schema import (
+    CallsTable,
+    ChunkScoresTable,
+    ContigsTable,
+    FailedTable,
+    FrameScoresTable,
+    RegionsTable,
 )
 from virnucpro.results.unique_names import name_hashes, repeated_hashes, unique_names
 from virnucpro.results.write import Wanted, write_tables
@@ -136,11 +136,11 @@ def naive_compatible(contigs: Sequence[MadeContig]) -> tuple[bytes, bytes]:
                 frames.append(row)
                 if chunk.status.called:
                     called.append(row)
-    one = header(FRAME_SCORES_COLUMNS).decode()
+    one = header(FrameScoresTable).decode()
     for frame_id, p0, p1 in frames:
         label = "virus" if p1 > p0 else "others"
         one += f"{frame_id}\t{label}\t{np.float32(p0)!s}\t{np.float32(p1)!s}\n"
-    two = header(CHUNK_SCORES_COLUMNS).decode()
+    two = header(ChunkScoresTable).decode()
     for chunk_id, virus, m0, m1 in chunk_calls(called):
         two += f"{chunk_id}\t{virus}\t{np.float32(m0)!s}\t{np.float32(m1)!s}\n"
     return one.encode(), two.encode()
@@ -312,7 +312,7 @@ def check_failed(contigs, data, counts):
         reason = contig.fault.replace("\t", " ") or reason
         if reason:
             values = ("in", str(i), contig.name, reason)
-            expected.append(dict(zip(FAILED_COLUMNS, values, strict=True)))
+            expected.append(dict(zip(FailedTable._fields, values, strict=True)))
     assert counts.incomplete == bool(expected) == (data is not None)
     assert counts.failed + counts.partly_failed == len(expected)
     if data is not None:
@@ -363,11 +363,11 @@ def test_an_empty_input_gives_every_table_with_its_header(tmp_path):
     """TRAP D7, R13."""
     counts, files = run_of(tmp_path / "a", [])
     assert files == {
-        "calls.tsv": header(CALLS_COLUMNS),
-        "contigs.tsv": header(CONTIGS_COLUMNS),
-        "prediction_results.txt": header(FRAME_SCORES_COLUMNS),
-        "prediction_results_highestscore.csv": header(CHUNK_SCORES_COLUMNS),
-        "regions.tsv": header(REGIONS_COLUMNS),
+        "calls.tsv": header(CallsTable),
+        "contigs.tsv": header(ContigsTable),
+        "prediction_results.txt": header(FrameScoresTable),
+        "prediction_results_highestscore.csv": header(ChunkScoresTable),
+        "regions.tsv": header(RegionsTable),
         "regions.bed": b"",
         "viral.fasta": b"",
         "viral_names.txt": b"",

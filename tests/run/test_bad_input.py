@@ -26,15 +26,19 @@ from command import (
 )
 from made_reads import ubam
 from virnucpro.reads.streams import PIECE_BYTES
-from virnucpro.results.published import CHUNK_SCORES_COLUMNS, FRAME_SCORES_COLUMNS
-from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.results.schema import (
+    CallsTable,
+    ChunkScoresTable,
+    ContigsTable,
+    FrameScoresTable,
+)
 from virnucpro.storage.lock import NAME as LOCK
 
 HEADERS = {
-    "calls.tsv": CALLS_COLUMNS,
-    "contigs.tsv": CONTIGS_COLUMNS,
-    "prediction_results.txt": FRAME_SCORES_COLUMNS,
-    "prediction_results_highestscore.csv": CHUNK_SCORES_COLUMNS,
+    "calls.tsv": CallsTable._fields,
+    "contigs.tsv": ContigsTable._fields,
+    "prediction_results.txt": FrameScoresTable._fields,
+    "prediction_results_highestscore.csv": ChunkScoresTable._fields,
 }
 GOOD = fasta((f"s{i}", dna(600, i)) for i in range(1, 151))
 

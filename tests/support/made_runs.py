@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from test_outputs_doc import a_run_json
 
@@ -12,7 +13,7 @@ from virnucpro.bundle import load
 from virnucpro.bundle.card import about_bundle
 from virnucpro.calls import Status
 from virnucpro.results.files import RunFiles
-from virnucpro.results.rows import CALLS_COLUMNS, CONTIGS_COLUMNS
+from virnucpro.results.schema import CallsTable, ContigsTable
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,26 @@ def made_run(
     fields = {"bundle": about, "counts": counts_of(made)}
     files.run_json.write_text(json.dumps(a_run_json() | fields | changes))
     with files.contigs.open("w") as contigs_file, files.calls.open("w") as calls_file:
-        contigs_file.write("\t".join(CONTIGS_COLUMNS) + "\n")
-        calls_file.write("\t".join(CALLS_COLUMNS) + "\n")
+        contigs_file.write("\t".join(ContigsTable._fields) + "\n")
+        calls_file.write("\t".join(CallsTable._fields) + "\n")
         for record, (name, chunks) in enumerate(made, 1):
-            row = "\t".join(map(str, contig_row(record, name, chunks)))
-            contigs_file.write(row + "\n")
+            contigs_file.write(line(ContigsTable, contig_row(record, name, chunks)))
             start = 0
             for number, chunk in enumerate(chunks, 1):
                 end = start + chunk.length_nt
-                cells = ("lake", record, name, number, start, end, chunk.frames)
-                tail = (text(chunk.p_virus), call(chunk.p_virus), chunk.status, "", "")
-                calls_file.write("\t".join(map(str, (*cells, *tail))) + "\n")
+                row = {
+                    "sample": "lake",
+                    "record": record,
+                    "contig": name,
+                    "chunk": number,
+                    "start": start,
+                    "end": end,
+                    "frames": chunk.frames,
+                    "p_virus": text(chunk.p_virus),
+                    "call": call(chunk.p_virus),
+                    "status": chunk.status,
+                }
+                calls_file.write(line(CallsTable, row))
                 start = end
     return files
 
@@ -60,17 +70,17 @@ def counts_of(contigs: list[tuple[str, list[Chunk]]]) -> dict[str, object]:
     """The counts of run.json for such tables."""
     rows = [contig_row(record, name, chunks) for record, (name, chunks) in enumerate(contigs, 1)]
     chunks = [chunk for _, of_contig in contigs for chunk in of_contig]
-    calls = Counter(row[9] for row in rows)
+    calls = Counter(row["call"] for row in rows)
     of_chunks = Counter(call(chunk.p_virus) for chunk in chunks)
     status = Counter(chunk.status for chunk in chunks)
-    failed = sum(row[10] == "failed" for row in rows)
+    failed = sum(row["status"] == "failed" for row in rows)
     return {
         "records": len(rows),
         "called": calls["virus"] + calls["others"],
         "none": calls["none"] - failed,
         "failed": failed,
         "partly_failed": sum(
-            row[10] == "ok" and any(chunk.status == "failed" for chunk in of_contig)
+            row["status"] == "ok" and any(chunk.status == "failed" for chunk in of_contig)
             for row, (_, of_contig) in zip(rows, contigs, strict=True)
         ),
         "virus": calls["virus"],
@@ -85,15 +95,30 @@ def counts_of(contigs: list[tuple[str, list[Chunk]]]) -> dict[str, object]:
     }
 
 
-def contig_row(record: int, name: str, chunks: list[Chunk]) -> tuple[object, ...]:
+def contig_row(record: int, name: str, chunks: list[Chunk]) -> dict[str, object]:
     scores = [chunk.p_virus for chunk in chunks if chunk.p_virus is not None]
     mean = sum(scores) / len(scores) if scores else None
     length_nt = sum(chunk.length_nt for chunk in chunks)
     virus = sum(call(p) == "virus" for p in scores)
     status = "ok" if scores else chunks[-1].status if chunks else "empty"
-    counts = (length_nt, len(chunks), len(scores), virus)
-    tail = (text(mean), text(max(scores, default=None)), call(mean), status, *[""] * 5)
-    return ("lake", record, name, *counts, *tail)
+    return {
+        "sample": "lake",
+        "record": record,
+        "contig": name,
+        "length_nt": length_nt,
+        "chunks": len(chunks),
+        "called": len(scores),
+        "virus_chunks": virus,
+        "p_virus": text(mean),
+        "max_p_virus": text(max(scores, default=None)),
+        "call": call(mean),
+        "status": status,
+    }
+
+
+def line(table: type[NamedTuple], row: dict[str, object]) -> str:
+    """A line of a table; columns that the row does not name are empty."""
+    return "\t".join(str(row.get(name, "")) for name in table._fields) + "\n"
 
 
 def text(p_virus: float | None) -> str:

@@ -112,7 +112,8 @@ def _run(command: click.Command = program) -> int:
         if isinstance(error, click.NoSuchOption):
             error = suggesting(error)
         elif isinstance(error, click.MissingParameter):
-            error.message = error.message or getattr(error.param, "help", None) or ""
+            text = error.message or getattr(error.param, "help", None) or ""
+            error = click.MissingParameter(text, error.ctx, error.param)
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:

@@ -22,6 +22,7 @@ from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
 from virnucpro.results.read import Columns, blocks
 from virnucpro.results.run_schema import checked_document
+from virnucpro.results.schema import CallsTable, ContigsTable, RegionsTable
 
 BINS = 50
 # Of a longer record of viral.fasta no more is looked at for low complexity.
@@ -193,7 +194,7 @@ class _Regions:
 
 
 def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
-    for block in blocks(path, ("sample", "record", *RegionRow._fields)):
+    for block in blocks(path, RegionsTable, ("sample", "record", *RegionRow._fields)):
         numbers = (block[name].tolist() for name in ("record", *RegionRow._fields))
         for sample, record, *region in zip(block["sample"], *numbers, strict=True):
             yield (sample, record), RegionRow(*region)
@@ -202,7 +203,7 @@ def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
 def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
     chosen, regions = Chosen(share), _Regions(run.files.regions)
-    for block in blocks(run.files.contigs, ShownRow._fields):
+    for block in blocks(run.files.contigs, ContigsTable, ShownRow._fields):
         _count(run, block)
         chosen.add(block, regions.of(block))
     if regions.left:
@@ -310,7 +311,7 @@ def _read_calls(run: Run) -> None:
     """Counts calls.tsv, and gathers the chunks of what is drawn."""
     tracks = {(t.shown.row.sample, t.shown.row.record): t for t in run.tracks}
     records = np.array([record for _, record in tracks], np.int64)
-    for block in blocks(run.files.calls, _OF_CHUNKS):
+    for block in blocks(run.files.calls, CallsTable, _OF_CHUNKS):
         for call in Call:
             run.chunks[CALL_NAMES[call]] += int((block["call"] == call).sum())
         for status in Status:

@@ -7,30 +7,20 @@ on the disk. This module knows no encoder and no format of reads.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import isnan
+from math import nan
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from virnucpro.calls import CALL_NAMES, Call
+from virnucpro.calls import Call
 from virnucpro.reads import template_of
 from virnucpro.records import Record, Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judge, Judged
+from virnucpro.results.rows import text_of
+from virnucpro.results.schema import PAIR_STATUSES, PairsColumns, PairsTable
 from virnucpro.storage.sorting import SortedLines
-
-PAIRS_COLUMNS = (
-    "sample",
-    "template",
-    "record_1",
-    "record_2",
-    "p_virus_1",
-    "p_virus_2",
-    "p_virus",
-    "call",
-    "status",
-)
-PAIR_STATUSES = ("ok", "one_called", "not_called", "mate_missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,43 +119,54 @@ class PairedCalls:
         )
         low = np.array([all(m.low for m in mates if m.called_nt) for _, mates in found], np.bool_)
         score = self._judge.score(mean, evidence, called_nt)
-        p_virus = self._judge.p_virus(score).tolist()
-        calls = self._judge.calls(score, called_nt, low).tolist()
+        called = self._judge.calls(score, called_nt, low)
         viral = [
             mate.record.name
-            for (_, mates), call in zip(found, calls, strict=True)
+            for (_, mates), call in zip(found, called.tolist(), strict=True)
             if call == Call.VIRUS
             for mate in mates
         ]
         self._names.add(_lines(viral))
         self.count += len(found)
-        self.virus += calls.count(Call.VIRUS)
-        lines = map(_row, found, p_virus, calls)
-        return "".join(lines).encode("utf-8", "surrogateescape")
+        self.virus += int(np.sum(called == Call.VIRUS))
+        return text_of(_columns(found, self._judge.p_virus(score), called)) if found else b""
 
 
 # A template, and its mates in the order of the input.
 _Pair = tuple[str, tuple[_Mate, ...]]
 
 
-def _row(pair: _Pair, p_virus: float, call: int) -> str:
-    template, mates = pair
-    first, second = sorted(mates, key=_number) if len(mates) > 1 else _apart(mates[0])
-    called = sum(mate.called_nt > 0 for mate in mates)
-    status = PAIR_STATUSES[2 - called if len(mates) > 1 else 3]
-    return (
-        f"{mates[0].record.sample}\t{template}\t{first.record.record if first else ''}\t"
-        f"{second.record.record if second else ''}\t{_score(first)}\t{_score(second)}\t"
-        f"{_decimals(p_virus)}\t{CALL_NAMES[call]}\t{status}\n"
+def _columns(
+    found: "Sequence[_Pair]", p_virus: NDArray[np.float64], called: NDArray[np.uint8]
+) -> PairsColumns:
+    """Return the columns of pairs; p_virus, called: (n,) of each."""
+    mates = [{mate.record.mate: mate for mate in mates} for _, mates in found]
+
+    def numbers(which: int) -> NDArray[np.int64]:
+        each = (of.get(which) for of in mates)
+        return np.array([mate.record.record if mate else 0 for mate in each], np.int64)
+
+    def scores(which: int) -> NDArray[np.float64]:
+        each = (of.get(which) for of in mates)
+        return np.array([mate.p_virus if mate else nan for mate in each], np.float64)
+
+    return PairsTable(
+        sample=[mates[0].record.sample for _, mates in found],
+        template=[template for template, _ in found],
+        record_1=numbers(1),
+        record_2=numbers(2),
+        p_virus_1=scores(1),
+        p_virus_2=scores(2),
+        p_virus=p_virus,
+        call=called,
+        status=np.array([_status(mates) for _, mates in found], np.uint8),
     )
 
 
-def _number(mate: _Mate) -> int:
-    return mate.record.mate
-
-
-def _apart(mate: _Mate) -> tuple[_Mate | None, _Mate | None]:
-    return (mate, None) if mate.record.mate == 1 else (None, mate)
+def _status(mates: tuple[_Mate, ...]) -> int:
+    if len(mates) < 2:
+        return PAIR_STATUSES.index("mate_missing")
+    return 2 - sum(mate.called_nt > 0 for mate in mates)
 
 
 def _mean(mates: Sequence[_Mate]) -> float:
@@ -177,14 +178,6 @@ def _mean(mates: Sequence[_Mate]) -> float:
     weight = sum(mate.called_nt for mate in called)
     mean = sum(mate.mean * mate.called_nt for mate in called) / weight
     return min(max(mean, min(scores)), max(scores))  # rounding must not carry it past its terms
-
-
-def _score(mate: _Mate | None) -> str:
-    return "" if mate is None else _decimals(mate.p_virus)
-
-
-def _decimals(p_virus: float) -> str:
-    return "" if isnan(p_virus) else f"{p_virus:.6f}"
 
 
 def _lines(names: Sequence[str]) -> Iterator[bytes]:

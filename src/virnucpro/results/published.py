@@ -6,32 +6,34 @@ from virnucpro.blocks import Scored
 from virnucpro.calls import FRAME_NAMES, Scores, consensus
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
-from virnucpro.results.rows import encoded, header, shortest
+from virnucpro.results.rows import header, lines_of, text_of
+from virnucpro.results.schema import (
+    ChunkScoresColumns,
+    ChunkScoresTable,
+    FrameScoresColumns,
+    FrameScoresTable,
+)
 from virnucpro.results.staging import Staging
 from virnucpro.results.unique_names import UniqueNames, sort_key
 from virnucpro.storage.sorting import SortedLines, pieces_of
-
-FRAME_SCORES_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
-CHUNK_SCORES_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")
-_TRUTH = ("False", "True")
-_LABELS = ("others", "virus")
 
 
 def write_published(
     files: RunFiles, staging: Staging, finished: FinishedBlocks, names: UniqueNames
 ) -> None:
     """A pass over the blocks of its own."""
-    frames_file = staging.open(files.frame_scores, header(FRAME_SCORES_COLUMNS))
-    chunks_file = staging.open(files.chunk_scores, header(CHUNK_SCORES_COLUMNS))
+    frames_file = staging.open(files.frame_scores, header(FrameScoresTable))
+    chunks_file = staging.open(files.chunk_scores, header(ChunkScoresTable))
     chunks = SortedLines(files.scratch, "chunks")
     for scored in finished.scored():
         unique = names.of(scored.records)
         if len(scored.scores.frame):  # else neither table has a row
             ids = _chunk_ids(scored, unique)
-            frames_file.write(_frame_rows(ids, scored.scores))
-            chunks.add(_chunk_rows(ids, scored.scores))
+            frames_file.write(text_of(_frames(ids, scored.scores)))
+            lines = lines_of(_chunks([*map(sort_key, ids)], scored.scores))
+            chunks.add(line.encode("utf-8", "surrogateescape") for line in lines)
     for piece in pieces_of(chunks.sorted()):
-        chunks_file.write(piece.replace(b"\0\0", b"\t").replace(b"\0\xff", b"\0"))
+        chunks_file.write(piece.replace(b"\0\0", b"").replace(b"\0\xff", b"\0"))
 
 
 def _chunk_ids(scored: Scored, names: list[str]) -> list[str]:
@@ -40,33 +42,27 @@ def _chunk_ids(scored: Scored, names: list[str]) -> list[str]:
     return [f"{names[i]}_chunk_{k}" for i, k in zip(records, numbers, strict=True)]
 
 
-def _frame_rows(ids: list[str], scores: Scores) -> bytes:
-    """Rows of prediction_results.txt; a tie is others."""
-    labels = (scores.frame_p_virus > scores.frame_p_others).tolist()
-    lines = [
-        f"{ids[i]}{FRAME_NAMES[f]}\t{_LABELS[label]}\t{p0}\t{p1}\n"
-        for i, f, label, p0, p1 in zip(
-            scores.frame_chunk.tolist(),
-            scores.frame.tolist(),
-            labels,
-            shortest(scores.frame_p_others),
-            shortest(scores.frame_p_virus),
-            strict=True,
-        )
-    ]
-    return encoded(lines)
+def _frames(ids: list[str], scores: Scores) -> FrameScoresColumns:
+    """Return the columns of prediction_results.txt; a tie is others."""
+    frames = zip(scores.frame_chunk.tolist(), scores.frame.tolist(), strict=True)
+    return FrameScoresTable(
+        Sequence_ID=[f"{ids[i]}{FRAME_NAMES[f]}" for i, f in frames],
+        Prediction=(scores.frame_p_virus > scores.frame_p_others).astype(np.uint8),
+        score1=scores.frame_p_others,
+        score2=scores.frame_p_virus,
+    )
 
 
-def _chunk_rows(ids: list[str], scores: Scores) -> list[bytes]:
-    """Lines of prediction_results_highestscore.csv with a sort key for their first column."""
+def _chunks(ids: list[str], scores: Scores) -> ChunkScoresColumns:
+    """Return the columns of prediction_results_highestscore.csv."""
     kept = scores.called[scores.frame_chunk]
     p_others, p_virus = scores.frame_p_others[kept], scores.frame_p_virus[kept]
     found = consensus(scores.frame_chunk[kept], p_others, p_virus)
     if len(found.chunk) != np.sum(scores.called):
         raise AssertionError("a called chunk has no scored frame")
-    m0, m1 = shortest(found.max_p_others), shortest(found.max_p_virus)
-    lines = [
-        f"{sort_key(ids[i])}{_TRUTH[virus]}\t{p0}\t{p1}\n"
-        for i, virus, p0, p1 in zip(found.chunk.tolist(), found.virus.tolist(), m0, m1, strict=True)
-    ]
-    return [line.encode("utf-8", "surrogateescape") for line in lines]
+    return ChunkScoresTable(
+        Modified_ID=[ids[i] for i in found.chunk.tolist()],
+        Is_Virus=found.virus.astype(np.uint8),
+        max_score_0=found.max_p_others,
+        max_score_1=found.max_p_virus,
+    )

@@ -4,70 +4,28 @@ Tables are read in blocks of columns: a million rows in seconds, and in bounded 
 """
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from math import isnan, nan
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-import numpy as np
-
-from virnucpro.calls import CALL_NAMES, FRAME_SETS, STATUS_NAMES
 from virnucpro.errors import InputError
+from virnucpro.results.cells import cells_of
 from virnucpro.results.files import RunFiles
+from virnucpro.results.kinds import Column
+from virnucpro.results.schema import ChunkRow as ChunkRow  # a name of this module, too
+from virnucpro.results.schema import ContigRow as ContigRow
+from virnucpro.results.schema import kinds_of
 from virnucpro.storage.atomic import PACKED_SUFFIX
 from virnucpro.storage.lock import holder_of
 
 BLOCK_ROWS = 10_000
 
 Row = TypeVar("Row", bound=NamedTuple)
-Column: TypeAlias = Any  # a tuple of texts, or an array of one dimension
 Columns: TypeAlias = Mapping[str, Column]
-Reader: TypeAlias = Callable[[Sequence[str]], Column]
-
-
-class ChunkRow(NamedTuple):
-    """A row of calls.tsv, as in docs/outputs.md.
-
-    start, end: nt on the contig, 0-based half-open; frames: the scored ones, as F1 or R3;
-    the probabilities, 0 to 1, are None where there is none.
-    """
-
-    sample: str
-    record: int
-    contig: str
-    chunk: int
-    start: int
-    end: int
-    frames: tuple[str, ...]
-    p_virus: float | None
-    call: str
-    status: str
-    max_p_virus: float | None
-    max_p_others: float | None
-
-
-class ContigRow(NamedTuple):
-    """A row of contigs.tsv, as in docs/outputs.md; numbers are None, texts empty without one."""
-
-    sample: str
-    record: int
-    contig: str
-    length_nt: int
-    chunks: int
-    called: int
-    virus_chunks: int
-    p_virus: float | None
-    max_p_virus: float | None
-    call: str
-    status: str
-    log_odds: float | None
-    probability: float | None
-    q_value: float | None
-    origin: str
-    note: str
 
 
 def calls(run_dir: Path | str, prefix: str | None = None) -> Iterator[ChunkRow]:
@@ -102,26 +60,16 @@ def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
         path.open("rb").close()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); run predict again", path) from error
-    read = blocks(path, kind._fields)
-    return map(kind._make, chain.from_iterable(map(_transposed, read)))
+    kinds = kinds_of(kind)
+
+    def transposed(block: Columns) -> Iterator[tuple[Any, ...]]:
+        return zip(*(kinds[name].values(column) for name, column in block.items()), strict=True)
+
+    read = blocks(path, kind, kind._fields)
+    return map(kind._make, chain.from_iterable(map(transposed, read)))
 
 
-def _transposed(block: Columns) -> Iterator[tuple[Any, ...]]:
-    return zip(*(_values(name, column) for name, column in block.items()), strict=True)
-
-
-def _values(name: str, column: Column) -> Sequence[Any]:
-    if isinstance(column, tuple):
-        return column
-    if name in _CODES:
-        return [_CODES[name][code] for code in column.tolist()]
-    if column.dtype == np.float64:
-        return [None if isnan(score) else score for score in column.tolist()]
-    values: list[int] = column.tolist()
-    return values
-
-
-def blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
+def blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterator[Columns]:
     """Yield the named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
 
     Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
@@ -129,25 +77,23 @@ def blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
     first. Raises InputError for what is damaged.
     """
     try:
-        yield from _blocks(path, names)
+        yield from _blocks(path, table, names)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError("this file is damaged; run predict again", path) from error
 
 
-def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
-    opened = gzip.open if path.suffix == PACKED_SUFFIX else open
-    with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
-        header = file.readline().rstrip("\n").split("\t")
-        width = len(header)
+def _blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterator[Columns]:
+    kinds = kinds_of(table)
+    with _opened(path) as file:
+        header = file.readline().decode("utf-8", "replace").rstrip("\n").split("\t")
         if missing := set(names) - set(header):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
         places = {name: header.index(name) for name in names}
 
-        def columns(lines: Sequence[str]) -> Columns:
-            if any(line.count("\t") != width - 1 for line in lines):
-                raise ValueError("a row of other width")
-            cells = "".join(lines).removesuffix("\n").replace("\n", "\t").split("\t")
-            return {name: _READERS[name](cells[place::width]) for name, place in places.items()}
+        def columns(lines: Sequence[bytes]) -> Columns:
+            data = b"".join(lines)
+            cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
+            return {name: kinds[name].read(cells[place]) for name, place in places.items()}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):
@@ -164,7 +110,13 @@ def _blocks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
             before += len(lines)
 
 
-def _first_damaged(lines: Sequence[str], columns: Callable[[Sequence[str]], Columns]) -> int:
+def _opened(path: Path) -> io.BufferedReader:
+    if path.suffix == PACKED_SUFFIX:
+        return io.BufferedReader(cast("io.RawIOBase", gzip.open(path)))
+    return path.open("rb")
+
+
+def _first_damaged(lines: Sequence[bytes], columns: Callable[[Sequence[bytes]], Columns]) -> int:
     """Return the number, from 1, of the first line that does not fit."""
     for number, line in enumerate(lines, 1):
         try:
@@ -172,43 +124,6 @@ def _first_damaged(lines: Sequence[str], columns: Callable[[Sequence[str]], Colu
         except (LookupError, ValueError):
             return number
     raise AssertionError("lines that can be read one by one, but not together")
-
-
-def _numbers(parse: Callable[[str], float], dtype: type[np.number[Any]]) -> Reader:
-    """Return what reads a column of numbers, fast where all cells are the same, as many are."""
-
-    def read(cells: Sequence[str]) -> Column:
-        first, middle, last = cells[0], cells[len(cells) // 2], cells[-1]
-        if first == middle == last and cells.count(first) == len(cells):
-            return np.full(len(cells), parse(first), dtype)
-        return np.fromiter(map(parse, cells), dtype, len(cells))
-
-    return read
-
-
-def _score(cell: str) -> float:
-    return float(cell) if cell else nan
-
-
-def _codes(names: Sequence[str]) -> Reader:
-    return _numbers({name: i for i, name in enumerate(names)}.__getitem__, np.uint8)
-
-
-_CODES: dict[str, Sequence[Any]] = {
-    "call": CALL_NAMES,
-    "status": STATUS_NAMES,
-    "frames": [tuple(filter(None, names.split(","))) for names in FRAME_SETS],
-}
-_READERS: dict[str, Reader] = {
-    **dict.fromkeys(("sample", "contig", "origin", "note"), tuple),
-    **dict.fromkeys(("record", "length_nt", "chunk", "start", "end"), _numbers(int, np.int64)),
-    **dict.fromkeys(("chunks", "called", "virus_chunks"), _numbers(int, np.int64)),
-    **dict.fromkeys(("p_virus", "max_p_virus", "max_p_others"), _numbers(_score, np.float64)),
-    **dict.fromkeys(("log_odds", "probability", "q_value"), _numbers(_score, np.float64)),
-    "call": _codes(CALL_NAMES),
-    "status": _codes(STATUS_NAMES),
-    "frames": _codes(FRAME_SETS),
-}
 
 
 def run_files(folder: Path) -> list[RunFiles]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +17,32 @@ from virnucpro.blocks import Scored
 from virnucpro.calls import Call, Status
 from virnucpro.reads import Seen, Source
 from virnucpro.records import Records
+from virnucpro.results.columns import (
+    calls_columns,
+    contigs_columns,
+    embeddings_columns,
+    failed_columns,
+    regions_columns,
+)
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
 from virnucpro.results.judge import CalibratedJudge, MeanJudge
-from virnucpro.results.pairs import PAIRS_COLUMNS, PairedCalls
-from virnucpro.results.parquet import EmbeddingsTable, ParquetTables
+from virnucpro.results.pairs import PairedCalls
+from virnucpro.results.parquet import ParquetTable
 from virnucpro.results.published import write_published
 from virnucpro.results.regions import Odds, Region, RegionFinder
-from virnucpro.results.rows import (
-    CALLS_COLUMNS,
-    CODE_COLUMNS,
-    CONTIGS_COLUMNS,
-    FAILED_COLUMNS,
-    REGIONS_COLUMNS,
-    SPEAKER_COLUMNS,
-    bed_rows,
-    calls_rows,
-    contigs_rows,
-    failed_rows,
-    header,
-    regions_rows,
+from virnucpro.results.rows import bed_rows, header, text_of
+from virnucpro.results.schema import (
+    CallsPrescreened,
+    CallsTable,
+    ContigsRecoded,
+    ContigsTable,
+    EmbeddingsTable,
+    FailedTable,
+    PairsTable,
+    RegionsTable,
 )
 from virnucpro.results.sequences import Marks, copy_sequences
 from virnucpro.results.staging import Staging
@@ -128,10 +133,10 @@ def write_tables(
             write_published(files, staging, finished, names)
         if wanted.embeddings is not None:
             file = staging.open(files.embeddings)
-            with EmbeddingsTable(file, wanted.embeddings) as table:
+            with ParquetTable(file, EmbeddingsTable, widths=wanted.embeddings) as table:
                 for scored in finished.scored():
                     if (embeddings := finished.embeddings(scored)) is not None:
-                        table.add(scored, embeddings)
+                        table.add(embeddings_columns(scored, embeddings))
         if wanted.sequences != "none":
             viral = staging.open(files.viral_fasta)
             others = staging.open(files.others_fasta) if wanted.sequences == "all" else None
@@ -201,11 +206,11 @@ def _write_calls(
 
     The last is the number of chunks that were prescreened.
     """
-    speaker = SPEAKER_COLUMNS if wanted.speakers else ()
-    calls_file = staging.open(files.calls, header((*CALLS_COLUMNS, *speaker)))
-    coded = CODE_COLUMNS if wanted.codes else ()
-    contigs_file = staging.open(files.contigs, header((*CONTIGS_COLUMNS, *coded)))
-    regions_file = staging.open(files.regions, header(REGIONS_COLUMNS))
+    calls_table = (CallsTable, CallsPrescreened) if wanted.speakers else (CallsTable,)
+    contigs_table = (ContigsTable, ContigsRecoded) if wanted.codes else (ContigsTable,)
+    calls_file = staging.open(files.calls, header(*calls_table))
+    contigs_file = staging.open(files.contigs, header(*contigs_table))
+    regions_file = staging.open(files.regions, header(RegionsTable))
     bed_file = staging.open(files.regions_bed)
     contig_calls, tally, pairs = ContigCalls(), Tally(), PairedCalls(judge, files.scratch)
     finder = None if wanted.odds is None else RegionFinder(wanted.odds, judge.stretch)
@@ -213,10 +218,10 @@ def _write_calls(
     reasons: dict[int, str] = {}
     prescreened = 0
 
-    def write_if_any(path: Path, columns: tuple[str, ...], lines: bytes) -> None:
+    def write_if_any(path: Path, table: type[NamedTuple], lines: bytes) -> None:
         """Write a table that is there only if it has a row."""
         if lines:
-            staging.open(path, header(columns)).write(lines)
+            staging.open(path, header(table)).write(lines)
 
     with (
         OutputFile(hashes, durable=False) as hash_file,
@@ -224,13 +229,19 @@ def _write_calls(
     ):
         parquet = None
         if wanted.parquet:
-            both = staging.open(files.calls_parquet), staging.open(files.contigs_parquet)
-            parquet = ends.enter_context(ParquetTables(*both, wanted.speakers, codes=wanted.codes))
+            parquet = tuple(
+                ends.enter_context(ParquetTable(staging.open(path), *table))
+                for path, table in (
+                    (files.calls_parquet, calls_table),
+                    (files.contigs_parquet, contigs_table),
+                )
+            )
         for scored in _in_order(finished.scored()):
             records, rows, scores = scored.records, scored.rows, scored.scores
             hash_file.write(name_hashes(records.begun).tobytes())
             calls = judge.rule.chunks(scores)
-            calls_file.write(calls_rows(scored, calls, wanted.speakers))
+            of_chunks = calls_columns(scored, calls, wanted.speakers)
+            calls_file.write(text_of(*of_chunks))
             if scores.prescreened is not None:
                 prescreened += int(scores.prescreened.sum())
             columns = (rows.record, rows.start, rows.end, scores, calls, records.all_end)
@@ -240,25 +251,28 @@ def _write_calls(
             judged = judge.contigs(contigs)
             called = judged.call
             mistakes.add(judged)
-            contigs_file.write(
-                contigs_rows(ended, contigs, judged, status, judge.origins, codes=wanted.codes)
+            of_contigs = contigs_columns(
+                ended, contigs, judged, status, judge.origins, codes=wanted.codes
             )
+            contigs_file.write(text_of(*of_contigs))
             if parquet is not None:
-                parquet.add_chunks(scored, calls)
-                parquet.add_contigs(ended, contigs, judged, status, judge.origins)
+                parquet[0].add(*of_chunks)
+                parquet[1].add(*of_contigs)
             for row, reason in scored.failures.items():
                 reasons.setdefault(int(records.ordinal[rows.record[row]]), reason)
-            write_if_any(files.failed, FAILED_COLUMNS, failed_rows(ended, contigs, reasons))
-            write_if_any(files.pairs, PAIRS_COLUMNS, pairs.add(ended, contigs, judged))
+            failed = failed_columns(ended, contigs, reasons)
+            write_if_any(files.failed, FailedTable, text_of(failed))
+            write_if_any(files.pairs, PairsTable, pairs.add(ended, contigs, judged))
             regions: list[Region] = []
             if finder is not None:
                 spans = (rows.record, rows.start, rows.end, scores.p_virus, calls)
                 regions = finder.add(len(records), *spans, records.all_end)
-            regions_file.write(regions_rows(ended, regions))
-            bed_file.write(bed_rows(ended, regions))
+            if regions:
+                regions_file.write(text_of(regions_columns(ended, regions)))
+                bed_file.write(bed_rows(ended, regions))
             marks.add(called == Call.VIRUS, regions)
             tally.add(ended, contigs, called, status, scores, calls, regions)
-    write_if_any(files.pairs, PAIRS_COLUMNS, pairs.rest())
+    write_if_any(files.pairs, PairsTable, pairs.rest())
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
