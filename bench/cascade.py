@@ -24,7 +24,7 @@ from virnucpro.bundle.prescreen import DEFAULT_RECALL, choice_of
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.cascade import CascadeClassifier, Cuts
-from virnucpro.measure.accuracy import fragments_at
+from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.train.prescreen_fit import RECALLS
 from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of

@@ -219,10 +219,11 @@ def _accuracy(manifest: Row, intervals: Intervals) -> Iterator[str]:
     rows = [(row["group"], row) for row in card["by_origin"]]
     yield from found.of("by_origin", "group", rows, ("right",), units=True)
     calibration = manifest["calibration"]
+    measured = "" if intervals.rows("records") else " (intervals were not measured)"
     yield ""
     yield (
         "Whole records of val, windows of all lengths, called virus at a calibrated `p_virus` of "
-        f"{calibration['threshold']:g} and more:"
+        f"{calibration['threshold']:g} and more{measured}:"
     )
     yield ""
     rows = [(row["length"], row) for row in calibration["by_length"]]
@@ -275,8 +276,16 @@ def _failures(manifest: Row, intervals: Intervals) -> Iterator[str]:
         "- **Few species**: plants, vertebrates and protozoa of val are one unit each, and human "
         "and invertebrates three; their numbers say little of other species."
     )
-    if (never := intervals.rows("never_fitted_on")) and "prophages" in never[-1]:
-        said = intervals.text("never_fitted_on", never[-1], "false_positive_rate")
+    never = intervals.rows("never_fitted_on")
+    if len(never) > FEW:
+        metric = "false_positive_rate"
+        rates = {
+            row: float(intervals.lines["never_fitted_on", row, metric]["value"]) for row in never
+        }
+        worst = sorted(never[:-1], key=lambda row: -rates[row])[:FEW]
+        said = "; ".join(f"{row} {intervals.text('never_fitted_on', row, metric)}" for row in worst)
+        yield f"- **Others that it was not fitted on**, by group and level (chunks), worst: {said}."
+        said = intervals.text("never_fitted_on", never[-1], metric)
         yield (
             f"- **Prophages**: {said} of the chunks of what was cut out as prophages are called "
             "virus. The first version chose these stretches, since it scored them high."

@@ -32,13 +32,13 @@ from virnucpro.classifiers.codon import CodonConfig, codon_network
 from virnucpro.classifiers.whole_chunks import ChunkClassifier
 from virnucpro.measure.accuracy import (
     PREVALENCES,
-    Performance,
     evaluate,
     performance_by_length,
     score_contigs,
 )
 from virnucpro.measure.labels import Labelled, LabelledContig, read_two_sided
 from virnucpro.measure.metrics import confusion, expected_precision
+from virnucpro.measure.performance import Performance
 from virnucpro.train.encoder_fit import FitProgress, FitResult, fit_encoder, write_chunk_bundle
 from virnucpro.train.encoder_settings import EncoderSettings
 from virnucpro.train.fragments import Augmentation

@@ -1,5 +1,4 @@
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,14 +11,10 @@ from virnucpro.calls import Scores, Status
 from virnucpro.chunks import chunk_spans
 from virnucpro.classifiers.chunk_status import whole_chunk_scores
 from virnucpro.measure import accuracy
-from virnucpro.measure.accuracy import (
-    evaluate,
-    fragments_at,
-    performance_by_length,
-    table_row,
-)
+from virnucpro.measure.accuracy import evaluate, performance_by_length
 from virnucpro.measure.labels import LabelledContig, read_with_labels
 from virnucpro.measure.metrics import auroc
+from virnucpro.measure.performance import table_row
 
 
 class ShareOfA:
@@ -188,50 +183,6 @@ def test_contig_p_is_the_mean_weighted_by_added_bases(texts: list[str], chunk_nt
                 total += text[start:end].count("A") / (end - start) * added
                 covered, bases = end, bases + added
         assert found == pytest.approx(total / bases if bases else np.nan, nan_ok=True)
-
-
-def reverse_complement(text: bytes) -> bytes:
-    return text.translate(bytes.maketrans(b"ACGT", b"TGCA"))[::-1]
-
-
-def test_fragments_share_groups_and_go_round_the_units() -> None:
-    rng = np.random.default_rng(1)
-
-    def random(size: int) -> str:
-        return "".join(rng.choice(list("ACGT"), size=size))
-
-    contigs = [contig(random(3000), 1, "a", f"u{i}") for i in range(4)]
-    contigs += [contig(random(20_000), 1, "b", "big"), contig(random(500), 1, "b", "small")]
-    contigs += [contig(random(90), 1, "c", "short"), contig(random(5000), 0, "d", "d")]
-    fragments = fragments_at(contigs, 100, 60, seed=5)
-    assert Counter(f.group for f in fragments) == {"a": 30, "b": 30, "d": 60}
-    assert Counter(f.unit for f in fragments if f.group == "b") == {"big": 15, "small": 15}
-    assert {n for u, n in Counter(f.unit for f in fragments).items() if u[0] == "u"} == {7, 8}
-    assert len({f.name for f in fragments}) == len(fragments)
-    source = {c.unit: c for c in contigs}
-    flipped = 0
-    for f in fragments:
-        assert len(f.sequence) == 100
-        text = source[f.unit].sequence
-        forward = f.sequence in text
-        assert forward or reverse_complement(f.sequence) in text
-        assert f.label == source[f.unit].label
-        flipped += not forward
-    assert 40 < flipped < 80
-    assert fragments == fragments_at(contigs, 100, 60, seed=5)
-    assert fragments != fragments_at(contigs, 100, 60, seed=6)
-
-
-def test_fragments_are_never_repeated_nor_mostly_unknown() -> None:
-    tiny = [contig("ACGTTGCAACGT", 1, "a", "u"), contig("N" * 300 + "ACGT" * 30, 0, "b", "v")]
-    fragments = fragments_at(tiny, 10, 50)
-    viral = [f.sequence for f in fragments if f.label == 1]
-    starts = ("ACGTTGCAAC", "CGTTGCAACG", "GTTGCAACGT")
-    assert sorted(min(v, reverse_complement(v)) for v in viral) == sorted(
-        min(s.encode(), reverse_complement(s.encode())) for s in starts
-    )
-    assert all(f.sequence.count(b"N") == 0 for f in fragments)
-    assert any(f.label == 0 for f in fragments)
 
 
 class ShareOfAT(ShareOfA):

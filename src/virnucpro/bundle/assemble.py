@@ -22,7 +22,7 @@ from virnucpro.bundle.write import Arrays, being_made, check_free, write_manifes
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.open_frames import BLOCK_NT, DNABERT_S, HEAD
 from virnucpro.encoders.dnabert_s import dnabert_s_config
-from virnucpro.encoders.esm2 import MAX_RESIDUES, esm2_config
+from virnucpro.encoders.esm2 import check_chunk, esm2_config
 from virnucpro.errors import BundleError
 from virnucpro.storage.atomic import disk_errors, replace_file
 
@@ -193,10 +193,7 @@ def import_head(
     are copied into it. Raises BundleError for a file that is not a head, for a published head with
     another chunk length than its own, and for encoders that do not fit.
     """
-    if not 3 <= chunk_nt <= 3 * MAX_RESIDUES:
-        raise BundleError(
-            f"chunks of {chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}"
-        )
+    check_chunk(chunk_nt, BundleError)
     head = read_head(path)
     data = path.read_bytes()
     blob = git_blob_id(data)

@@ -8,7 +8,6 @@ from io import FileIO, TextIOWrapper
 from textwrap import fill
 from threading import Event, Thread
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 import rich_click as click
@@ -211,12 +210,7 @@ class Screen:
             self._lines.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         if self._progress is not None:
             self._progress.stop()

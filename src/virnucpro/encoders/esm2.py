@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from virnucpro.encoders.attention import Mask, attention, mask_of
 from virnucpro.encoders.precision import WideLayerNorm, wide
 from virnucpro.encoders.weights.load import field_of
-from virnucpro.errors import BundleError
+from virnucpro.errors import BundleError, VirnucproError
 from virnucpro.tokens import (
     PROTEIN_ALPHABET,
     PROTEIN_CLS,
@@ -209,6 +209,14 @@ class Esm2(nn.Module):
         residue_BT = (ids_BT != PROTEIN_CLS) & (ids_BT != PROTEIN_PAD) & (ids_BT != PROTEIN_EOS)
         residue_BT1 = residue_BT[..., None]
         return (hidden_BTC * residue_BT1).sum(1) / residue_BT1.sum(1)
+
+
+def check_chunk(chunk_nt: int, refusal: type[VirnucproError]) -> None:
+    """Raise a refusal for a chunk whose frames are no codon or too long for ESM-2."""
+    if not 3 <= chunk_nt <= 3 * MAX_RESIDUES:
+        raise refusal(
+            f"chunks of {chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}"
+        )
 
 
 def check_length(tokens: int) -> None:

@@ -8,7 +8,8 @@ from virnucpro.bundle import embedded_bundles
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
 from virnucpro.errors import BundleError
-from virnucpro.measure.accuracy import Evaluation, Performance
+from virnucpro.measure.accuracy import Evaluation
+from virnucpro.measure.performance import Performance
 
 _NUMBERS = (
     "viral",

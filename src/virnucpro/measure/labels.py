@@ -9,7 +9,7 @@ model.
 import gzip
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from sys import intern
@@ -162,13 +162,7 @@ def with_novelty(contigs: Sequence[LabelledContig], path: Path) -> list[Labelled
     if missing := {"id", "novelty"} - set(header):
         raise InputError(f"the first line names no column {min(missing)}", path, 1)
     novelty: dict[str, str] = {}
-    for number, values in enumerate(lines, start=2):
-        if len(values) != len(header):
-            message = f"{len(values)} columns, but the header has {len(header)}"
-            raise InputError(message, path, number)
-        row = dict(zip(header, values, strict=True))
-        if row["id"] in novelty:
-            raise InputError(f"the id {row['id']} occurs a second time", path, number)
+    for _, row in _rows(lines, header, novelty, path):
         novelty[row["id"]] = row["novelty"]
     table = Table(dict.fromkeys(novelty, (None, ())), True, str(path))
     rows = [table.row_of(contig.name) for contig in contigs]
@@ -203,25 +197,28 @@ def read_table(paths: Sequence[Path], sha256: dict[str, str]) -> Table:
         if "id" not in header:
             raise InputError("the first line names no column id", path, 1)
         described = described or any(column in header for column in DESCRIPTIONS)
-        for number, values in enumerate(lines, start=2):
-            _add_row(rows, header, values, path, number)
+        for line, row in _rows(lines, header, rows, path):
+            rows[row["id"]] = _description(row, path, line)
         _keep(sha256, path, hashlib.sha256(path.read_bytes()).hexdigest())
     return Table(rows, described, _names(paths))
 
 
-def _add_row(
-    rows: dict[str, tuple[int | None, tuple[str, ...]]],
-    header: list[str],
-    values: list[str],
-    path: Path,
-    line: int,
-) -> None:
-    if len(values) != len(header):
-        message = f"{len(values)} columns, but the header has {len(header)}"
-        raise InputError(message, path, line)
-    row = dict(zip(header, values, strict=True))
-    if row["id"] in rows:
-        raise InputError(f"the id {row['id']} occurs a second time", path, line)
+def _rows(
+    lines: Iterator[list[str]], header: list[str], before: Container[str], path: Path
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows behind a header with their line numbers. before: the ids of rows before each."""
+    for line, values in enumerate(lines, start=2):
+        if len(values) != len(header):
+            message = f"{len(values)} columns, but the header has {len(header)}"
+            raise InputError(message, path, line)
+        row = dict(zip(header, values, strict=True))
+        if row["id"] in before:
+            raise InputError(f"the id {row['id']} occurs a second time", path, line)
+        yield line, row
+
+
+def _description(row: dict[str, str], path: Path, line: int) -> tuple[int | None, tuple[str, ...]]:
+    """The label of a row, None without that column, and its values of DESCRIPTIONS and FRAMES."""
     label = None
     if "label" in row:
         if row["label"] not in LABELS:
@@ -236,7 +233,7 @@ def _add_row(
         )
     # Few different values, each in memory once.
     values = [intern(row.get(column, "")) for column in (*DESCRIPTIONS, FRAMES)]
-    rows[row["id"]] = (label, tuple(values))
+    return label, tuple(values)
 
 
 def _lines(path: Path) -> Iterator[list[str]]:

@@ -69,31 +69,47 @@ def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     return map(kind._make, chain.from_iterable(map(transposed, read)))
 
 
-def blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterator[Columns]:
+def blocks(
+    path: Path,
+    table: type[NamedTuple],
+    names: Sequence[str],
+    optional: type[NamedTuple] | None = None,
+) -> Iterator[Columns]:
     """Yield the named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
+
+    optional: columns of texts that some runs have, empty where the file lacks them.
 
     Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
     none, and texts. Later versions may have more columns. What stands before a damaged row comes
     first. Raises InputError for what is damaged.
     """
     try:
-        yield from _blocks(path, table, names)
+        yield from _blocks(path, table, names, optional)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError("this file is damaged; run predict again", path) from error
 
 
-def _blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterator[Columns]:
-    kinds = kinds_of(table)
+def _blocks(
+    path: Path,
+    table: type[NamedTuple],
+    names: Sequence[str],
+    optional: type[NamedTuple] | None,
+) -> Iterator[Columns]:
+    perhaps = {} if optional is None else kinds_of(optional)
+    kinds = {**kinds_of(table), **perhaps}
     with _opened(path) as file:
         header = file.readline().decode("utf-8", "replace").rstrip("\n").split("\t")
         if missing := set(names) - set(header):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
         places = {name: header.index(name) for name in names}
+        lacking = perhaps.keys() - set(header)
+        places |= {name: header.index(name) for name in perhaps if name in header}
 
         def columns(lines: Sequence[bytes]) -> Columns:
             data = b"".join(lines)
             cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
-            return {name: kinds[name].read(cells[place]) for name, place in places.items()}
+            found = {name: kinds[name].read(cells[place]) for name, place in places.items()}
+            return found | {name: ("",) * len(cells[0]) for name in lacking}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):

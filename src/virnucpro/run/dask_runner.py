@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from statistics import median
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from virnucpro import __version__
@@ -30,6 +29,7 @@ from virnucpro.run.dask_worker import (
     identify,
     score,
 )
+from virnucpro.run.runners import Raised
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -82,13 +82,8 @@ class DaskRunner:
             self._ends = ends.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ends.__exit__(kind, error, trace)
+    def __exit__(self, *raised: *Raised) -> None:
+        self._ends.__exit__(*raised)
 
     def _identify(self) -> None:
         """Load the classifier on every worker. Raises WorkerError if one differs from the first."""

@@ -7,14 +7,14 @@ a block that fails. What it observes comes back in the telemetry of each block.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from platform import node
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
@@ -44,6 +44,8 @@ MOST_FAILURES = 8
 
 # Loaded classifiers by the sha256 of their model, what they compute in, and what they give back.
 LoadedClassifiers = dict[tuple[object, ...], Classifier]
+# The arguments of __exit__.
+Raised: TypeAlias = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
 class Loadable(Model, Protocol):
@@ -59,7 +61,7 @@ class Loadable(Model, Protocol):
         """Load the classifier."""
 
 
-class Runner(Protocol):
+class Runner(AbstractContextManager["Runner", None], Protocol):
     """Scores blocks, for `with`.
 
     loaded: telemetry of loading, known on entry; it adds to the telemetry of the blocks.
@@ -71,15 +73,6 @@ class Runner(Protocol):
 
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
         """Yield every block once, scored, in any order."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +150,7 @@ class Scorer:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, *_: object) -> None:
         if isinstance(error, DeviceError):  # nothing more can be computed with it
             self._cache.clear()
 
@@ -350,13 +338,8 @@ class SerialRunner:
             self._ends = ends.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ends.__exit__(kind, error, trace)
+    def __exit__(self, *raised: *Raised) -> None:
+        self._ends.__exit__(*raised)
 
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
         """Yield every block once, in their order."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from virnucpro.encoders.esm2 import MAX_RESIDUES
+from virnucpro.encoders.esm2 import check_chunk
 from virnucpro.errors import SettingsError
 from virnucpro.train.checks import check_least
 
@@ -35,10 +35,7 @@ class HeadSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 3 <= self.chunk_nt <= 3 * MAX_RESIDUES:
-            raise SettingsError(
-                f"chunks of {self.chunk_nt} nt cannot be used; ESM-2 takes 3 to {3 * MAX_RESIDUES}"
-            )
+        check_chunk(self.chunk_nt, SettingsError)
         if self.optimiser not in OPTIMISERS:
             raise SettingsError(f"optimiser must be one of {', '.join(OPTIMISERS)}")
         check_least(self, hidden=1, batch_frames=2, epochs=1, patience=1, learning_rate=0, seed=0)

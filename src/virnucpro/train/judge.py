@@ -13,7 +13,7 @@ from torch import Tensor
 from virnucpro.classifiers.codon import CodonNetwork, frame_codons, padded_codons
 from virnucpro.errors import InputError
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
-from virnucpro.measure.accuracy import fragments_at
+from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.measure.metrics import auroc, recall_at_false_positive_rate
 from virnucpro.train.encoder_settings import EncoderSettings

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from virnucpro.errors import VirnucproError
 
 DIAMOND, MMSEQS, SCREEN = "diamond", "mmseqs", "9-mers"
-SEARCHES = ("auto", DIAMOND, MMSEQS, SCREEN)
 # Of a protein that an alignment covers; the screen has no alignment.
 COVER = 0.5
 K = 9

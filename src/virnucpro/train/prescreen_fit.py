@@ -17,7 +17,7 @@ from virnucpro.bundle.manifest import Bundle
 from virnucpro.bundle.prescreen import PART, Choice
 from virnucpro.classifiers.cascade import Cuts
 from virnucpro.errors import InputError
-from virnucpro.measure.accuracy import fragments_at
+from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
 
 Float64 = NDArray[np.float64]

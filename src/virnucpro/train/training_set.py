@@ -45,7 +45,7 @@ class SetSettings:
 
     overlap: share of chunk_nt that a frame has in common with a CDS of its strand and phase;
     chunks: most chunks of each side; held_out: share of units for val; identity: of proteins that
-    count as near duplicates; search: see near.SEARCHES.
+    count as near duplicates; search: see near.chosen_search.
     """
 
     chunk_nt: int = 300
