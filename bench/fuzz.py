@@ -1,12 +1,14 @@
 """Damaged FASTA against the readers and `virnucpro predict`, for as long as one likes.
 
-    python bench/fuzz.py [--minutes 20] [--seed 0] [--only reader|predict|command] [--guided]
+    python bench/fuzz.py [--minutes 20] [--seed 0] [--only KIND] [--guided]
 
 Each input is a function of its seed (tests/support/damaged_fasta.py): FASTA of a few or of more
 than a hundred records, plain or gzipped, with up to eight damages. Nineteen of twenty go through
 the reader alone, the others through a whole run, one in a hundred of these as a process of its own.
 What comes out is compared with a plain parser: every record is there, or one sentence says why
-not; no traceback, and no input takes longer than the limit. --guided lets atheris (pip install
+not; no traceback, and no input takes longer than the limit. --only alignments tries BAM, SAM and
+CRAM, packed BGZF, bzip2, xz and zstd, header the headers of alignments, sheet sample sheets
+(tests/support/damaged_formats.py). --guided lets atheris (pip install
 atheris; Linux) look for bytes that reach new code of the reader instead. Ends with 1 and the seeds
 where something is wrong; `--seed N --count 1 --only reader` runs one of them again.
 """
@@ -30,6 +32,7 @@ CHUNK_NT = 80
 BLOCK_NT = 2_000
 LIMIT_S = 20
 KINDS = ("reader", "predict", "command")
+FORMATS = ("alignments", "packed", "header", "sheet")
 SAY_EVERY_S = 60
 
 
@@ -38,10 +41,15 @@ def kind_of(number: int) -> str:
     return KINDS[0] if number % 20 else KINDS[1] if number % 2_000 else KINDS[2]
 
 
-def check(kind: str, data: bytes, folder: Path, bundle: Path) -> None:
+def check(kind: str, seed: int, folder: Path, bundle: Path) -> None:
     """One input in an empty folder; raises AssertionError, or whatever the program raised."""
-    from damaged_fasta import check_predict, check_reader
+    import damaged_formats
+    from damaged_fasta import check_predict, check_reader, damaged
 
+    if kind in FORMATS:
+        getattr(damaged_formats, f"check_{kind}")(seed, folder)
+        return
+    data = damaged(seed)
     if kind == "reader":
         check_reader(data, folder / "in.fa")
     elif kind == "predict":
@@ -60,7 +68,7 @@ def check_command(data: bytes, folder: Path, bundle: Path) -> None:
     said = done.stderr.decode()
     if done.returncode not in (0, 1, 2) or "Traceback" in said or done.stdout:
         raise AssertionError(f"ended with {done.returncode}: {said}")
-    lines = said.splitlines()
+    lines = [line for line in said.splitlines() if not line.startswith("warning: ")]
     if len(lines) != (done.returncode == 1) or not all(x.startswith("virnucpro: ") for x in lines):
         raise AssertionError(f"exit code {done.returncode}, but said {said!r}")
 
@@ -68,7 +76,6 @@ def check_command(data: bytes, folder: Path, bundle: Path) -> None:
 def fuzz(minutes: float, first: int, count: int | None, only: str | None) -> int:
     """Seeds from first on until the time is over or so many are done; the number that failed."""
     from command import made_bundle
-    from damaged_fasta import damaged
 
     os.fsync = lambda _: None  # the disk is not what is tried here
     ended, failed, began = Counter[str](), list[str](), time.monotonic()
@@ -79,9 +86,9 @@ def fuzz(minutes: float, first: int, count: int | None, only: str | None) -> int
         while time.monotonic() - began < minutes * 60 and (count is None or seed < first + count):
             kind = only or kind_of(seed)
             faulthandler.dump_traceback_later(LIMIT_S, exit=True)
-            with tempfile.TemporaryDirectory(dir=place) as folder:
+            with tempfile.TemporaryDirectory(prefix=f"{seed}-", dir=place) as folder:
                 try:
-                    check(kind, damaged(seed), Path(folder), bundle)
+                    check(kind, seed, Path(folder), bundle)
                 except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
                     failed.append(f"--only {kind} --seed {seed} --count 1")
                     print(f"\n{failed[-1]}\n{traceback.format_exc()}", flush=True)
@@ -128,7 +135,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int)
-    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--only", choices=(*KINDS, *FORMATS))
     parser.add_argument("--guided", action="store_true", help="with atheris, the reader only")
     chosen = parser.parse_args()
     if chosen.guided:

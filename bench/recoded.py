@@ -1,11 +1,14 @@
-"""Genomes of val recoded to codes 4 and 15: what --genetic-code auto tells, what mini loses.
+"""Recoded genomes: what --genetic-code auto tells, and what they cost a bundle of whole chunks.
 
     python bench/recoded.py mini-500 --data DATA
 
-Real viral records are recoded within their longest frames that are open by the standard code (100
-codons or more, where two overlap the longer): every TGG becomes TGA for code 4; for code 15 half of
-the CAG and CAA become TAG. First, which code is told of records as they are and recoded, by length;
-then the bundle's AUROC and recall on fragments of the same places, against the same others.
+First real ones: which code is told of all genomes of viruses of more, and the share of fragments
+called virus of phages that are recoded by their open frames, and of others (a bundle that was
+trained on more knows them), and what is told of stretches of viruses rich in G and C. Then viral
+records of val, recoded within their longest frames that are open by the standard code (100 codons
+or more, where two overlap the longer): every TGG becomes TGA for code 4; for code 15 half of the
+CAG and CAA become TAG. Which code is told of records as they are and recoded, by length; and the
+bundle's AUROC and recall on fragments of the same places, against the same others.
 """
 
 import argparse
@@ -17,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from virnucpro.bundle import load
-from virnucpro.classifiers.genetic_code import told_code
-from virnucpro.frames import COMPLEMENT
+from virnucpro.classifiers.genetic_code import TOLD, codons_of, mean_open, told_code
+from virnucpro.frames import COMPLEMENT, STANDARD, letter_codes
 from virnucpro.measure.accuracy import ScoresChunks
 from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.measure.metrics import auroc, recall_at_false_positive_rate
@@ -29,6 +32,10 @@ FEWEST_CODONS = 100
 MOST_SHARED = 0.1
 LENGTHS_NT = (1000, 2000, 5000, 10_000)
 EACH = 60
+# Of a genome of this length, by the standard code so short, and by another so many times as long.
+GENOME_NT, SHORT_CODONS, LONGER = 5000, 200, 2.0
+A_GENOME = 100
+RICH = 0.6
 
 
 def long_frames(text: str) -> Iterator[tuple[int, int, int]]:
@@ -112,15 +119,71 @@ def lost(
         yield f"code {code} | {auroc(label, known):.4f} | {100 * (recall or 0):.1f} %"
 
 
+def real(
+    classifier: ScoresChunks, genomes: Sequence[LabelledContig], chunk_nt: int, threshold: float
+) -> Iterator[str]:
+    """Genomes of viruses, each of GENOME_NT or more."""
+    rng = np.random.default_rng(2)
+    codes = np.array([told_code(genome.sequence) for genome in genomes])
+    yield f"{len(genomes):,} genomes, told: " + ", ".join(
+        f"{code}: {int((codes == code).sum()):,}" for code in TOLD
+    )
+    others: list[str] = []
+    yield "genome | codons by 1, 4, 15 | told | fragments | called virus | median p_virus"
+    for genome, told_ in zip(genomes, codes, strict=True):
+        codons = codons_of(letter_codes(genome.sequence))
+        opened = {code: mean_open(codons, code) for code in TOLD}
+        usual, longest = opened[STANDARD], max(opened.values())
+        if usual > SHORT_CODONS or longest < LONGER * usual:
+            if genome.group == "phage":
+                others += _pieces(genome, chunk_nt, 1, rng)
+            continue
+        lengths = ", ".join(f"{length:.0f}" for length in opened.values())
+        name = genome.name.split("|")[-1]
+        pieces = _pieces(genome, chunk_nt, A_GENOME, rng)
+        yield f"{name} | {lengths} | {told_} | {_called(classifier, pieces, threshold)}"
+    yield f"other phages | | | {_called(classifier, others, threshold)}"
+
+
+def _gc(sequence: bytes) -> float:
+    return (sequence.count(b"G") + sequence.count(b"C")) / len(sequence)
+
+
+def _pieces(
+    genome: LabelledContig, chunk_nt: int, count: int, rng: np.random.Generator
+) -> list[str]:
+    most = len(genome.sequence) - chunk_nt + 1
+    starts = rng.choice(most, min(count, most // chunk_nt), replace=False).tolist()
+    return [genome.sequence[at : at + chunk_nt].decode("ascii") for at in starts]
+
+
+def _called(classifier: ScoresChunks, texts: Sequence[str], threshold: float) -> str:
+    score = classifier.score(texts).p_virus
+    called = np.mean(score >= threshold)
+    return f"{len(texts)} | {100 * called:.0f} % | {np.nanmedian(score):.2f}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
-    parser.add_argument("--data", type=Path, required=True, help="folder with val")
+    parser.add_argument("--data", type=Path, required=True, help="folder with val, more")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--real", action="store_true", help="real genomes of more alone")
     parser.add_argument("--count", type=int, default=1000, help="fragments of each kind")
     options = parser.parse_args()
     bundle, folder = load(options.bundle), options.data / "val"
-    val = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"]).contigs
+    classifier = bundle.classifier(options.device, "fp32")
+    others_of_val = [folder / "nonviral.fasta.gz"]
+    more = read_two_sided([options.data / "more" / "viral.fasta.gz"], others_of_val).contigs
+    genomes = [c for c in more if c.label and len(c.sequence) >= GENOME_NT]
+    for line in real(classifier, genomes, bundle.chunk_nt, bundle.threshold):
+        print(line, flush=True)
+    rich = [replace(c, group="rich in G and C") for c in genomes if _gc(c.sequence) > RICH]
+    for line in told(rich, np.random.default_rng(3)):
+        print(line, flush=True)
+    if options.real:
+        return 0
+    val = read_two_sided([folder / "viral.fasta.gz"], others_of_val).contigs
     rng = np.random.default_rng(0)
     standard = [contig for contig in val if contig.label]
     others = [contig for contig in val if not contig.label]
@@ -132,7 +195,6 @@ def main() -> int:
     }
     for line in told([*val, *viral["4"], *viral["15"]], rng):
         print(line, flush=True)
-    classifier = bundle.classifier(options.device, "fp32")
     for length_nt in (bundle.chunk_nt, 150):
         for line in lost(classifier, viral, others, length_nt, options.count):
             print(line, flush=True)

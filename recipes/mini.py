@@ -2,7 +2,9 @@
 
 Parts, in order: train (one candidate; goes on where it stopped), kmer (the baseline), bundle (the
 directories), card (what val says of them, written into bundle.toml), robustness (what errors of
-sequencing cost, likewise). Each runs alone with --only.
+sequencing cost, likewise), calibration, prescreen (how the baseline does before a network), and
+compare (exit code 1 unless the AUROC is that of the embedded bundles to within noise). Each runs
+alone with --only.
 """
 
 import argparse
@@ -10,7 +12,7 @@ import csv
 import gzip
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,8 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 PROPHAGES = Path(__file__).with_name("prophages.tsv")
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
 CHOSEN = "plain"
+# Of AUROC on the fixed fragments: about what networks of other seeds and sizes differ by.
+NOISE = 0.01
 STEPS = 30_000
 GROUPS = (
     *("rna_virus", "dna_virus", "phage"),
@@ -140,8 +144,12 @@ def without_stretches(
     return found
 
 
-def train(options: argparse.Namespace, name: str, settings: EncoderSettings) -> None:
+def train(options: argparse.Namespace) -> None:
     """Fits one candidate and writes its weights, with the record in their metadata."""
+    name = options.candidate
+    settings = CANDIDATES[name]
+    if options.steps:
+        settings = replace(settings, steps=options.steps)
     labelled = train_side(options.data)
     contigs = fitting_side(labelled.contigs)
 
@@ -252,6 +260,35 @@ def measure_robustness(options: argparse.Namespace) -> None:
     for chunk_nt in CHUNKS_NT:
         bundle = load(options.out / f"mini-{chunk_nt}-v2")
         robustness.keep(bundle, options.data, options.device, options.per_side)
+
+
+def calibrated(options: argparse.Namespace) -> None:
+    """Fits the calibration of each bundle."""
+    import calibrate
+
+    paths = [str(options.out / f"mini-{chunk_nt}-v2") for chunk_nt in CHUNKS_NT]
+    calibrate.main([*paths, "--data", str(options.data), "--device", options.device])
+
+
+def prescreened(options: argparse.Namespace) -> None:
+    """Measures how the baseline does before each bundle."""
+    import prescreen
+
+    prescreen.main([str(options.out), "--data", str(options.data), "--device", options.device])
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Compares the cards with those of the embedded bundles."""
+    apart = []
+    for chunk_nt in CHUNKS_NT:
+        name = f"mini-{chunk_nt}-v2"
+        own, theirs = (load(b).card["fixed_fragments"] for b in (options.out / name, name))
+        for metric in ("auroc", "recall_at_1pct_fpr"):
+            print(f"{name}: {metric} {own.get(metric)}, of the embedded one {theirs[metric]}")
+        if abs(own["auroc"] - theirs["auroc"]) > NOISE:
+            apart.append(name)
+    if apart:
+        raise SystemExit(f"further than {NOISE:g} from the embedded one: {', '.join(apart)}")
 
 
 def _measured(
@@ -472,6 +509,18 @@ def _licences(readme: str) -> dict[str, str]:
     return {row[0]: row[2] for row in rows[2:]}
 
 
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "kmer": write_kmer,
+    "bundle": write,
+    "card": measure,
+    "robustness": measure_robustness,
+    "calibration": calibrated,
+    "prescreen": prescreened,
+    "compare": compare,
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the parts that --only names, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -481,23 +530,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where weights and bundles go")
     parser.add_argument("--work", type=Path, help="state of the training (default: OUT/training)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0")
-    parser.add_argument("--only", choices=("train", "kmer", "bundle", "card", "robustness"))
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--candidate", choices=CANDIDATES, default=CHOSEN)
+    parser.add_argument("--steps", type=int, help="fewer than the recipe has, to try it out")
     parser.add_argument("--max-minutes", type=float, help="stop then; the same command goes on")
     parser.add_argument("--per-side", type=int, default=1000, help="fragments at each length")
     options = parser.parse_args(arguments)
     options.work = options.work or options.out / "training"
     options.kmer = KmerSettings()
-    parts = {
-        "train": lambda: train(options, options.candidate, CANDIDATES[options.candidate]),
-        "kmer": lambda: write_kmer(options),
-        "bundle": lambda: write(options),
-        "card": lambda: measure(options),
-        "robustness": lambda: measure_robustness(options),
-    }
-    for name, part in parts.items():
+    for name, part in PARTS.items():
         if options.only in (None, name):
-            part()
+            part(options)
     return 0
 
 

@@ -51,14 +51,19 @@ def sampled(given: Fragments, per_side: int, seed: int = 0) -> list[LabelledCont
     return found
 
 
+def changes_of(chunk_nt: int) -> dict[str, Callable[[Fragments], list[LabelledContig]]]:
+    """The changes, the first of which changes nothing, and cuts to reads of less than chunk_nt."""
+    changes = dict(CHANGES)
+    for nt in READS_NT:
+        if nt < chunk_nt:
+            changes[f"reads of {nt} nt"] = lambda whole, nt=nt: fragments.cut(whole, nt)
+    return changes
+
+
 def measured(bundle: Bundle, classifier: Classifier, given: Fragments) -> Iterator[dict[str, Any]]:
     """Rows of a card. given: fragments of the chunk length."""
     usual: dict[str, float] = {}
-    changes = dict(CHANGES)
-    for nt in READS_NT:
-        if nt < bundle.chunk_nt:
-            changes[f"reads of {nt} nt"] = lambda whole, nt=nt: fragments.cut(whole, nt)
-    for name, change in changes.items():
+    for name, change in changes_of(bundle.chunk_nt).items():
         changed = change(given)
         score = score_contigs(classifier, changed, bundle.chunk_nt).contig
         label = np.array([fragment.label == 1 for fragment in changed])

@@ -44,7 +44,7 @@ def test_consensus_is_the_published_one(golden: Path):
 
 
 def test_ids_are_data():
-    """TRAP D13. They are sorted by their bytes: one that is no UTF-8 is less than any letter."""
+    """TRAP D13. They are sorted by their bytes: one that is not UTF-8 is less than any letter."""
     ids = ["F1_chunk_1F1", "a b.F2_chunk_1R3", "é_chunk_10F3", "é_chunk_2F3", "z_chunk_1F3"]
     ids.append("\udc80_chunk_1F1")
     expected = ["F1_chunk_1", "a b.F2_chunk_1", "z_chunk_1", "\udc80_chunk_1"]

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -296,7 +296,7 @@ def blocks_of(
                 draft = _Draft(draft.number + 1, chunk_nt, ordinal + (last == chunks))
                 full_nt = min(2 * full_nt, block_nt)
             first = last
-    if draft.contigs:
+    if draft.weight_nt:
         yield draft.finished()
 
 
@@ -306,7 +306,8 @@ class _Draft:
     def __init__(self, number: int, chunk_nt: int, ordinal: int) -> None:
         self.number = number
         self.weight_nt = 0
-        self.contigs: list[Contig] = []
+        # The fields of contigs, one after the other: an object for each would cost more than them.
+        self._fields: list[Any] = []
         self._chunk_nt = chunk_nt
         self._ordinal = ordinal
         # Chunks of the first contig that lie in earlier blocks, and of the last one up to here.
@@ -315,7 +316,7 @@ class _Draft:
 
     def add(self, contig: Contig, letters_nt: int) -> None:
         """Take in a contig as a whole. letters_nt: that its chunks span."""
-        self.contigs.append(contig)
+        self._fields.extend(contig)
         self.weight_nt += letters_nt + RECORD_NT
 
     def add_part(self, contig: Contig, part: bytes, first: int, last: int | None) -> None:
@@ -324,7 +325,8 @@ class _Draft:
         self._first, self._last = first or self._first, last
 
     def finished(self) -> Block:
-        columns = zip(*self.contigs, strict=True)
+        width = len(Contig._fields)
+        columns = (self._fields[place::width] for place in range(width))
         sample, record, name, sequence, fault, _, mate, short, whole_nt, codes = columns
         has_nt = np.fromiter(map(len, sequence), np.int64, len(sequence))
         length_nt = np.where(whole_nt, whole_nt, has_nt)
@@ -350,8 +352,8 @@ class _Draft:
         for row in np.flatnonzero(is_short).tolist():
             letters_crc[row] = zlib.crc32(letters(sequence[row]))
         records = Records(
-            sample=[*sample],
-            name=[*name],
+            sample=sample,
+            name=name,
             ordinal=np.arange(self._ordinal, self._ordinal + len(count), dtype=np.int64),
             record=np.array(record, np.int64),
             length_nt=length_nt,

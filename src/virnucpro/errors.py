@@ -4,7 +4,8 @@ A message is one sentence that names the file, line or record and says what to d
 knows nothing of files, devices or the command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
@@ -83,6 +84,12 @@ class Terminated(BaseException):
     """
 
     exit_code: ClassVar[int] = 143
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return a question, in brackets, for the known name nearest to this one; empty if none is."""
+    found = get_close_matches(name.lower(), [*known], n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def ending(error: BaseException) -> tuple[str, int, str]:

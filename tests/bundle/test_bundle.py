@@ -54,6 +54,17 @@ def test_an_unknown_name_lists_those_there_are(embedded):
     assert "mini-300, mini-300-v1, mini-500, mini-500-v1," in str(caught.value)
 
 
+def test_the_nearest_name_is_suggested(embedded):
+    for name, nearest in (("mini500", "mini-500"), ("MINI-300", "mini-300")):
+        with pytest.raises(BundleError, match=rf"{name}: .* \(did you mean {nearest}\?\); give"):
+            load(name)
+    with pytest.raises(BundleError, match=r"\(did you mean virnucpro-500\?\); give"):
+        load("virnucpro500")  # which says then how to fetch it
+    with pytest.raises(BundleError) as caught:
+        load("results/lake")
+    assert "did you mean" not in str(caught.value)
+
+
 def test_a_directory_is_a_name_too(tmp_path):
     made = made_bundle(tmp_path / "mine")
     assert load(tmp_path / "mine") == load(str(tmp_path / "mine")) == made

@@ -9,9 +9,10 @@ from command import dna
 from virnucpro.classifiers.genetic_code import (
     CHOICES,
     LOOKED_AT_NT,
+    MARGIN,
     SHORTEST_NT,
-    _codons,
     code_of,
+    codons_of,
     mean_open,
     told_code,
 )
@@ -58,6 +59,17 @@ def test_short_records_and_records_without_letters_have_the_standard_code():
         assert told_code(sequence.encode()) == 1
 
 
+def test_genes_that_end_in_tga_have_the_standard_code():
+    """Of a genome rich in G and C, as those of mycobacteriophages, where TAA and TAG are rare."""
+    random = np.random.default_rng(3)
+    weight = np.array([2.3 ** sum(letter in "GC" for letter in codon) for codon in SENSE])
+    genes = (random.choice(SENSE, 500, p=weight / weight.sum()) for _ in range(20))
+    text = "".join("ATG" + "".join(gene) + "TGA" for gene in genes).encode()
+    codons = codons_of(letter_codes(text))
+    assert mean_open(codons, 4) > MARGIN * mean_open(codons, 1)
+    assert told_code(text) == 1
+
+
 def test_the_beginning_of_a_long_record_tells():
     filler = dna(LOOKED_AT_NT, 1).encode()
     rest = genome(4, codons=600, seed=4).encode() * 400
@@ -85,7 +97,7 @@ def test_mean_open_is_that_of_the_longest_frame_over_each_letter():
                         for nt in range(first, min(first + 3, len(longest))):
                             longest[nt] = max(longest[nt], len(run))
                     run = []
-        assert mean_open(_codons(letter_codes(text.encode())), code) == pytest.approx(
+        assert mean_open(codons_of(letter_codes(text.encode())), code) == pytest.approx(
             longest.mean()
         )
 

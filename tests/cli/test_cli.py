@@ -194,9 +194,9 @@ def test_stdout_stays_empty_and_the_log_is_what_was_said(here, made):
     assert said[0].startswith(
         f"virnucpro {__version__}, bundle km, not the published VirNucPro model: "
     )
-    assert said[3].startswith("this may take up to")
-    assert said[4].startswith("no regions are looked for: the card of km has no")
-    assert said[5] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
+    assert said[4].startswith("this may need up to")
+    assert said[5].startswith("no regions are looked for: the card of km has no")
+    assert said[6] == "12 records: 3 virus, 8 others, 1 not called, 0 failed"
 
 
 def test_the_first_line_says_that_the_default_is_not_the_published_model(here):

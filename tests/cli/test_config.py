@@ -96,7 +96,7 @@ def test_a_run_from_a_file_alone(tmp_path, monkeypatch):
 
 
 WRONG = {
-    "treshold = 1": "unknown option 'treshold'; `virnucpro config` writes a file with all options",
+    "treshold = 1": "unknown option 'treshold' (did you mean threshold?); `virnucpro config`",
     "config = 'x'": "unknown option 'config'",
     "model-type = 500": "unknown option 'model-type'",
     "threshold = 'high'": "threshold: 'high' is not a number from 0 to 1, such as 0.5",

@@ -31,6 +31,14 @@ def test_the_option_that_is_meant_is_suggested(option, meant):
     assert f"'{meant}'" in said("predict", "x.fa", option, "4").partition("id you mean")[2]
 
 
+def test_what_resembles_no_option_suggests_none():
+    assert "Did you mean" not in said("predict", "x.fa", "--fast", "4")  # click: --mates, --part
+
+
+def test_a_missing_option_says_what_it_is():
+    assert "Missing option '-o' / '--out'. Run directory;" in said("predict", "x.fa")
+
+
 def test_inputs_need_no_option():
     for option in ("--input", "-i", "--reads"):
         text = said("predict", option, "x.fa", "-o", "run")

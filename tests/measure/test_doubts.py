@@ -8,7 +8,9 @@ import pytest
 from command import dna, fasta, made_bundle, virnucpro
 from virnucpro.bundle import load
 from virnucpro.bundle.card import about_bundle
+from virnucpro.bundle.manifest import read_manifest
 from virnucpro.bundle.sketch import add_sketch
+from virnucpro.cli.cards import essentials
 
 
 @pytest.fixture
@@ -95,3 +97,19 @@ def test_training_writes_a_sketch(here):
     assert virnucpro(*words).code == 0
     assert any("new was trained on sequences such as these" in x for x in warnings("new", *SIDES))
     assert virnucpro("bundles", "verify", "new").code == 0
+
+
+def test_an_own_bundle_shows_what_its_training_held_out_and_doubts_of_its_card(here):
+    words = ("train", "kmer", *SIDES, "-o", "new", "--chunk", "500", "--fragments", "1000", "-q")
+    assert virnucpro(*words).code == 0
+    manifest = read_manifest(load("new").path)
+    area = manifest["training"]["slice_auroc"]
+    held_out = f"AUROC on what its training held out: {area:.4g}."
+    assert held_out in virnucpro("bundles", "show", "new").out
+    by_length = manifest | {"training": {"slice_auroc": {"300": 0.9, "500": 0.95}}}
+    (*_, sentence, _) = essentials(by_length, 80)
+    assert "held out: 0.9 at 300 nt, 0.95 at 500 nt. Nothing else" in str(sentence)
+    assert virnucpro("evaluate", "new", *SIDES, "--into", "new", "-q").code == 0
+    shown = " ".join(virnucpro("bundles", "show", "new").out.split())
+    assert "warning: new was trained on sequences such as these" in shown
+    assert held_out not in shown

@@ -37,7 +37,7 @@ def test_from_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("case", ["esm2", "esm2:ours", "esm3:ours:fp32", "esm2:theirs:fp32"])
 def test_a_case_that_is_none(case):
-    with pytest.raises(click.BadParameter, match="is no ENCODER:BY:PRECISION"):
+    with pytest.raises(click.BadParameter, match="is not ENCODER:BY:PRECISION"):
         _case(case)
 
 
@@ -104,5 +104,5 @@ def test_json_takes_no_place_of_another_file(tmp_path):
     sequences.write_text(">a\nACGT\n")
     done = virnucpro("bench", "--esm", "tiny", "--json", str(sequences))
     assert done.code == 2
-    assert "a file that is no JSON is there, and is not replaced" in done.error
+    assert "a file that is not JSON is there, and is not replaced" in done.error
     assert sequences.read_text() == ">a\nACGT\n"

@@ -305,3 +305,17 @@ def test_a_run_keeps_what_comes_before_other_bytes(tmp_path, bundle):
     assert done.code == 1
     assert "the 5 bytes behind the end of the gzip stream are not part of it" in done.error
     assert [row["contig"] for row in table(out / "contigs.tsv")] == [name for name, _ in READS]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 14, 20])
+def test_a_sam_that_ends_within_its_header_was_cut_off(tmp_path, cut):
+    header = b"@HD\tVN:1.6\n@RG\tID:a\tSM:lake\n"
+    assert read(source_of(tmp_path / "whole.sam", header)) == ([], None)
+    got, error = read(source_of(tmp_path / "cut.sam", header[:-cut]))
+    assert got == []
+    assert isinstance(error, StreamBroken)
+    assert "is cut off or damaged before its first record was complete" in str(error)
+
+
+def test_the_last_record_of_a_sam_needs_no_line_end(tmp_path):
+    assert read(source_of(tmp_path / "x.sam", sam(READS)[:-1])) == (READS, None)

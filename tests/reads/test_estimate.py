@@ -104,7 +104,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_start(tmp_path, monkeypatch
     assert shortage([(tmp_path, 1_000_000_000), (tmp_path / "a", 1_000_000_000)]) is None
     sentence = shortage([(tmp_path, 1_000_000_000), (tmp_path / "a", 1_100_000_000)])
     assert sentence is not None
-    assert f"{tmp_path}: this run may take up to 2.1 GB, but 2.0 GB are free" in sentence
+    assert f"{tmp_path}: this run may need up to 2.1 GB, but 2.0 GB are free" in sentence
 
 
 def test_a_run_that_will_fill_its_disk_begins_with_a_warning(bundle, tmp_path, monkeypatch):
@@ -113,8 +113,8 @@ def test_a_run_that_will_fill_its_disk_begins_with_a_warning(bundle, tmp_path, m
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 200_000))
     predict(tmp_path / "in.fa", bundle, tmp_path / "run", journal=tmp_path / "journal")
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert re.search(r"this may take up to \d\.\d MB of disk\n", log)
-    assert re.search(r"warning: .*: this run may take up to .* MB are free; free some space", log)
+    assert re.search(r"this may need up to \d\.\d MB of disk\n", log)
+    assert re.search(r"warning: .*: this run may need up to .* MB are free; free some space", log)
     assert log.index("warning: ") < log.index("3,000 records")
 
 

@@ -1,4 +1,4 @@
-"""The short form of bench/fuzz.py: damaged FASTA of fixed seeds, and any bytes at all."""
+"""The short form of bench/fuzz.py: damaged inputs of fixed seeds, and any bytes at all."""
 
 import tempfile
 from pathlib import Path
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from command import made_bundle
 from damaged_fasta import TOKENS, check_predict, check_reader, damaged
+from damaged_formats import check_alignments, check_header, check_packed, check_sheet
 
 CHUNK_NT = 80
 
@@ -43,6 +44,16 @@ def test_no_record_of_damaged_fasta_is_lost_on_the_way(bundle, tmp_path, monkeyp
         folder.mkdir()
         try:
             check_predict(damaged(seed), folder, bundle, CHUNK_NT)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+@pytest.mark.parametrize("check", [check_alignments, check_packed, check_header, check_sheet])
+def test_no_record_of_another_damaged_format_is_lost_without_a_word(tmp_path, check):
+    for seed in range(100):
+        try:
+            check(seed, tmp_path)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise

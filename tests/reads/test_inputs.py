@@ -173,6 +173,7 @@ def test_tables_are_the_same_whatever_the_form(tmp_path, bundle):
     ("data", "line", "words"),
     [
         ("@a\nACGT\nIIII\n@b\n", 3, "the third line of a record must begin with '+'"),
+        ("@a\nACGT\n\nIIII", 3, "the third line of a record must begin with '+'"),
         ("@a\nAC\nGT\n+\nII\nII\n", 3, "FASTQ whose sequences go over several lines"),
         ("@a\nACGT\n", 3, "the file ends within a record"),
         ("\n\n@a\nAC\n+\nII\n\n@b\nAXC\n+\nIII\n", 9, "record 2 (b) holds the letter 'X'"),

@@ -50,7 +50,7 @@ def test_unicode_text_of_a_spreadsheet(here, encoding):
 
 
 def test_text_in_the_encoding_of_a_country_is_refused(here):
-    with pytest.raises(InputError, match="the sheet is no UTF-8 text; export it as UTF-8"):
+    with pytest.raises(InputError, match="the sheet is not UTF-8 text; export it as UTF-8"):
         sheet(PLAIN.replace("lake", "s\u00e9e").encode("latin-1"))
 
 

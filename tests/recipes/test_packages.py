@@ -8,13 +8,15 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from jinja2 import Environment, StrictUndefined
 
 from conftest import REPOSITORY
 from virnucpro import __version__
 
 RECIPES = REPOSITORY / "recipes"
 BIOCONDA = RECIPES / "bioconda" / "meta.yaml"
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +28,50 @@ def release():
     return module
 
 
-def test_the_recipe_has_what_bioconda_asks_for(release):
+@pytest.fixture(scope="module")
+def meta(release) -> dict:
+    """The recipe as conda-build reads it: a template of Jinja, then YAML."""
     yaml = pytest.importorskip("yaml")
     text = BIOCONDA.read_text("utf-8")
-    assert f'version = "{__version__}"' in text
     filled = release.recipe(text, "ab" * 32, "https://example.org/v/", "someone")
     assert "@" not in re.sub(r"^#.*$", "", filled, flags=re.MULTILINE)
-    plain = re.sub(r"^\{%.*$", "", filled, flags=re.MULTILINE)
-    plain = plain.replace("{{ name }}", "virnucpro").replace("{{ version }}", __version__)
-    found = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "x", plain))
-    assert found["source"]["sha256"] == "ab" * 32
-    assert found["source"]["url"].endswith(f"/virnucpro-{__version__}.tar.gz")
-    assert found["extra"] == {
+    template = Environment(undefined=StrictUndefined).from_string(filled)
+    rendered = template.render(
+        PYTHON="python", pin_subpackage=lambda name, max_pin: f"{name} pinned to {max_pin}"
+    )
+    return yaml.safe_load(rendered)
+
+
+def test_the_recipe_has_what_bioconda_asks_for(meta):
+    assert meta["package"] == {"name": "virnucpro", "version": __version__}
+    assert meta["source"]["sha256"] == "ab" * 32
+    assert meta["source"]["url"].endswith(f"/virnucpro-{__version__}.tar.gz")
+    assert meta["extra"] == {
         "recipe-maintainers": ["someone"],
         "identifiers": ["doi:10.1093/bib/bbaf224"],
     }
-    assert found["about"]["dev_url"] == "https://example.org/v"
-    entries = dict(entry.split(" = ") for entry in found["build"]["entry_points"])
+    assert meta["about"]["dev_url"] == "https://example.org/v"
+    assert meta["about"]["license"] == PROJECT["license"]
+    assert meta["about"]["license_file"] == PROJECT["license-files"]
+    assert all((REPOSITORY / name).exists() for name in PROJECT["license-files"])
+    entries = dict(entry.split(" = ") for entry in meta["build"]["entry_points"])
     assert entries == PROJECT["scripts"]
-    assert found["build"]["noarch"] == "python"
-    assert not any("torch" in name for name in found["requirements"]["host"])
-    assert {"virnucpro doctor", "virnucpro --version"} <= {*found["test"]["commands"]}
+    assert meta["build"]["noarch"] == "python"
+    assert meta["build"]["run_exports"] == ["virnucpro pinned to x.x"]
+    assert {"virnucpro doctor", "virnucpro --version"} <= {*meta["test"]["commands"]}
+
+
+def test_the_recipe_needs_what_the_package_needs(meta):
+    python = f"python{PROJECT['requires-python']}"
+    assert as_conda([python, *PROJECT["dependencies"]]) == meta["requirements"]["run"]
+    assert as_conda([python, "pip", *BUILD["requires"]]) == meta["requirements"]["host"]
+
+
+def as_conda(requirements: list[str]) -> list[str]:
+    """Requirements in conda's form, under conda's names."""
+    names = {"torch": "pytorch"}
+    parts = (re.fullmatch(r"([\w.-]+)([^;]*)(?:;.*)?", each).groups() for each in requirements)
+    return [f"{names.get(name, name)} {version.strip()}".strip() for name, version in parts]
 
 
 def test_a_recipe_without_a_place_for_the_sum_is_an_error(release):
@@ -82,17 +107,3 @@ def test_the_first_command_is_that_of_the_readme(release):
     assert release.first_command(readme).startswith("virnucpro predict examples/")
     with pytest.raises(ValueError, match="no line"):
         release.first_command("pip install virnucpro")
-
-
-def test_the_conda_recipe_needs_what_the_package_needs():
-    text = BIOCONDA.read_text()
-    run = text[text.index("  run:\n") : text.index("\ntest:")]
-    listed = {
-        tuple(words.split(" ", 1)) for words in re.findall(r"^    - (.*)$", run, re.MULTILINE)
-    }
-    for wanted in [f"python{PROJECT['requires-python']}", *PROJECT["dependencies"]]:
-        name, version = re.fullmatch(r"([\w.-]+)([^;]*)(?:;.*)?", wanted).groups()
-        assert ("pytorch" if name == "torch" else name, version.strip()) in listed
-    assert f"  license: {PROJECT['license']}\n" in text
-    assert all((REPOSITORY / name).exists() for name in PROJECT["license-files"])
-    assert all(f"    - {name}\n" in text for name in PROJECT["license-files"])

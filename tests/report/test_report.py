@@ -1,5 +1,6 @@
 """report.html as text: its numbers, its words, names as data, and bounds. A browser comes later."""
 
+import gc
 import hashlib
 import json
 import random
@@ -673,6 +674,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
     peaks = []
     for place, number in enumerate((6_000, 750, 6_000)):  # the first fills caches
         files = made_run(tmp_path / str(place), many(number))
+        gc.collect()
         tracemalloc.start()
         read_run(files)
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -230,6 +230,7 @@ def test_records_that_ended_before_the_network_may_be_of_any_host():
         (None, Question(fdr=0.1), "--fdr needs negatives"),
         (None, Question(host="human"), "--host needs a bundle with a calibration"),
         (a_calibration(), Question(host="plant"), "choose --host from worst, mixture, bacteria"),
+        (a_calibration(), Question(host="bactria"), r"bactria \(did you mean bacteria\?\); choose"),
         (a_calibration(), Question(host="bacteria", negatives=True), "both name the null"),
     ],
 )

@@ -22,12 +22,13 @@ from virnucpro.errors import InputError, SettingsError, StreamBroken
 from virnucpro.reads import Reading, open_sources, template_of
 from virnucpro.reads.mates import REMEMBERED, side_by_side
 from virnucpro.records import Records
+from virnucpro.results import contigs
 from virnucpro.results import pairs as pairs_module
 from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.judge import MeanJudge, Question
 from virnucpro.results.pairs import PairedCalls
 from virnucpro.results.sample import judge_of, summed
-from virnucpro.results.schema import PAIR_STATUSES, PairsTable
+from virnucpro.results.schema import PAIR_STATUSES, ContigsTable, PairsTable
 from virnucpro.run.predict import predict
 
 PAIRED = [(f"t{i // 2}", dna(90 + i % 40, i)) for i in range(120)]
@@ -72,7 +73,41 @@ def test_every_way_to_give_pairs_gives_the_same(tmp_path, bundle):
     unpaired = predict(tmp_path / "x.bam", bundle, tmp_path / "none", pairs="none")
     assert unpaired.exit_code == 0
     assert not unpaired.files.pairs.exists()
-    assert (tmp_path / "none" / "contigs.tsv").read_bytes() == found["bam"]["contigs.tsv"]
+    with_mates = found["bam"]["contigs.tsv"].decode().splitlines()
+    without, mates = zip(*(line.rsplit("\t", 1) for line in with_mates), strict=True)
+    assert (tmp_path / "none" / "contigs.tsv").read_text().splitlines() == [*without]
+    assert mates == ("mate", *("/1", "/2") * 60)
+    assert [r["contig"] for r in table(tmp_path / "bam" / "contigs.tsv")] == [n for n, _ in PAIRED]
+
+
+def test_a_mate_is_told_beside_its_name_whatever_that_is(tmp_path, bundle):
+    (tmp_path / "x_1.fq").write_bytes(fastq(marked(FIRST[:3], "/1")))
+    (tmp_path / "x_2.fq").write_bytes(fastq(marked(SECOND[:3], "/2")))
+    mates = tmp_path / "x_2.fq"
+    assert predict(tmp_path / "x_1.fq", bundle, tmp_path / "two", mates=mates).exit_code == 0
+    found = [(r["contig"], r["mate"]) for r in table(tmp_path / "two" / "contigs.tsv")]
+    assert found == [(f"t{i}/{mate}", f"/{mate}") for i in range(3) for mate in (1, 2)]
+    with pysam.AlignmentFile(tmp_path / "x.bam", "wb", header={"HD": {"VN": "1.6"}}) as file:
+        for name, flag in [("s.1", 4), ("r.1", 0x8D), ("r.1", 0x4D), ("lone", 0x4D), ("s.2", 4)]:
+            file.write(alignment(file.header, name, dna(90, f"{name}{flag}"), flag))
+    outcome = predict(tmp_path / "x.bam", bundle, tmp_path / "bam", threshold=0)
+    rows = table(tmp_path / "bam" / "contigs.tsv")
+    wanted = [("s.1", ""), ("r.1", "/2"), ("r.1", "/1"), ("lone", "/1"), ("s.2", "")]
+    assert [(r["contig"], r["mate"]) for r in rows] == wanted
+    page = outcome.files.report.read_text()
+    assert all(f'"{name}"' in page for name in ("s.1", "r.1/2", "r.1/1", "lone/1", "s.2"))
+    assert "t1/1/1" not in (tmp_path / "two" / "report.html").read_text()
+    assert [c.contig for c in contigs(tmp_path / "bam")] == [name for name, _ in wanted]
+    ids = table(tmp_path / "bam" / "prediction_results_highestscore.csv")
+    assert "r.1_1_chunk_1" in {row["Modified_ID"] for row in ids}
+
+
+def test_records_without_mates_have_no_column_of_mates(tmp_path, bundle):
+    (tmp_path / "x.fq").write_bytes(fastq(marked(PAIRED, "/1")))
+    for path in (tmp_path / "x.fq", ubam(tmp_path / "x.bam", PAIRED)):
+        outcome = predict(path, bundle, tmp_path / f"run{path.suffix}")
+        header = outcome.files.contigs.read_text().splitlines()[0]
+        assert header.split("\t") == [*ContigsTable._fields]
 
 
 def test_records_of_two_files_count_by_turns(tmp_path):

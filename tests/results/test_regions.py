@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command import dna, fasta, made_bundle, run_json, table, virnucpro
+from conftest import REPOSITORY
 from virnucpro.bundle import embedded_bundles, load
 from virnucpro.calls import Call
 from virnucpro.chunks import span_arrays
@@ -251,6 +252,22 @@ def test_a_bundle_without_rates_has_no_regions_and_the_log_says_why(tmp_path):
     assert why in (tmp_path / "run" / "log.txt").read_text()
     assert len((tmp_path / "run" / "regions.tsv").read_text().splitlines()) == 1
     assert (tmp_path / "run" / "regions.bed").read_bytes() == b""
+
+
+def test_regions_stay_where_fdr_calls_nothing_and_log_and_report_say_so(tmp_path):
+    run, sample = tmp_path / "run", REPOSITORY / "examples" / "sample.fasta"
+    done = virnucpro("predict", sample, "-o", run, "--fdr", 0)
+    assert done.code == 0, done.err
+    assert {row["call"] for row in table(run / "contigs.tsv")} == {"others"}
+    rows = table(run / "regions.tsv")
+    headers = [x[1:] for x in (run / "viral.fasta").read_text().splitlines() if x[0] == ">"]
+    assert headers == [f"{r['contig']}:{int(r['start']) + 1}-{r['end']}" for r in rows] != []
+    held = f"; viral.fasta holds the {len(rows)} of records not called virus"
+    assert held in (run / "log.txt").read_text()
+    assert "viral.fasta holds the records called virus" in (run / "report.html").read_text()
+    assert virnucpro("predict", sample, "-o", run, "--fdr", 0, "--write", "none").code == 0
+    assert (run / "log.txt").read_text().count(held) == 1
+    assert "viral.fasta holds" not in (run / "report.html").read_text()
 
 
 # Real DNA

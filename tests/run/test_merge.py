@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from command import PROGRAM, dna, fasta, made_bundle, results, run_json, virnucpro
+from made_reads import ubam
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.progress import Silent
 from virnucpro.run.merge import merge
@@ -76,6 +77,44 @@ def test_merged_parts_are_the_undivided_run(here, expected, tmp_path, count):
     assert all(part["host"] and part["timings"]["blocks_s"] >= 0 for part in merged["parts"])
     assert (tmp_path / "run" / "report.html").exists()
     assert not (tmp_path / "run" / ".virnucpro").exists()
+
+
+def test_parts_without_a_block_are_merged_like_others(here, tmp_path):
+    (tmp_path / "small.fa").write_bytes(fasta([("one", dna(700)), ("two", dna(800))]))
+
+    def done(out: str, part: str | None) -> list[str]:
+        lines = Lines()
+        run(Settings.of(tmp_path / "small.fa", tmp_path / out, here / "km", part=part), lines)
+        return lines.lines
+
+    done("whole", None)
+    for k in (1, 2, 3):
+        last = done(f"p{k}", f"{k}/3")[-1]
+        assert last.startswith(f"part {k}/3 of 1 block is finished")
+        assert ("and holds none, as there are fewer blocks than parts" in last) == (k > 1)
+    lines = Lines()
+    merge([tmp_path / f"p{k}" for k in (3, 1, 2)], tmp_path / "run", progress=lines)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    assert lines.lines[0] == "merging 3 parts of 1 block"
+
+
+@pytest.mark.parametrize("name", ["pairs.fa", "pairs.bam", "singles.bam"])
+def test_merged_parts_tell_mates_as_the_undivided_run_does(here, tmp_path, name):
+    reads = [(f"t{k // 2}", dna(150, k)) for k in range(200)]
+    (tmp_path / "pairs.fa").write_bytes(fasta(reads))
+    ubam(tmp_path / "pairs.bam", reads, paired=True)
+    ubam(tmp_path / "singles.bam", reads)
+    options = {"pairs": "interleaved"} if name == "pairs.fa" else {}
+
+    def of(out: Path, part: str | None) -> Path:
+        run(Settings.of([tmp_path / name], out, here / "km", part=part, parquet=True, **options))
+        return out
+
+    whole = results(of(tmp_path / "whole", None))
+    merge([of(tmp_path / f"p{k}", f"{k}/2") for k in (1, 2)], tmp_path / "run")
+    assert results(tmp_path / "run") == whole
+    header = whole["contigs.tsv"].partition(b"\n")[0]
+    assert header.endswith(b"\tmate") == (name != "singles.bam")
 
 
 def test_a_part_has_no_tables_and_is_left_as_it_is(here, thirds):

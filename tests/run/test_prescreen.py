@@ -74,7 +74,7 @@ def test_a_chunk_has_the_score_of_the_bundle_that_spoke(here, whole):
     assert document["prescreen"]["sha256"] == load(here / "small").sha256
     log = (whole / "log.txt").read_text()
     assert f"small looks first, and ends chunks of p_virus below {CUT}" in log
-    assert f"{spoke.count('small'):,} of the chunks have the score of the bundle" in log
+    assert f"{spoke.count('small'):,} of the chunks were ruled out by the first bundle" in log
 
 
 def test_without_it_there_is_no_such_column(here, whole, tmp_path):

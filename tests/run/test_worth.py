@@ -80,7 +80,31 @@ def test_run_json_says_what_the_calls_are_worth(whole):
     assert worth["wrong"] == pytest.approx(expected, abs=0.051)
     log = (whole / "log.txt").read_text()
     assert worth["sentence"] in log
-    assert "at which 5 % of held-out bacteria and fewer of others are called virus" in log
+    assert "which 5 % of held-out bacteria and fewer of other hosts reach" in log
+
+
+def test_a_null_without_a_rate_says_what_it_changes(tmp_path, reads, bundle, whole):
+    blank = tmp_path / "blank.fa"
+    blank.write_bytes(fasta((f"n{i}", dna(500, f"n{i}")) for i in range(40)))
+    says = "changes the column q_value"
+    assert says not in (whole / "log.txt").read_text()
+    for number, (options, sentence) in enumerate(
+        (
+            (("--host", "human"), f"--host human {says}; calls go by the threshold"),
+            (("--negatives", blank), f"--negatives {says}; calls go by the threshold"),
+            (("--host", "human", "--prior", "auto"), f"{says} and the prior that is estimated;"),
+            (("--host", "human", "--fdr", 0.3), None),
+        )
+    ):
+        run = tmp_path / str(number)
+        prior = () if "--prior" in options else ("--prior", 0.1)
+        assert predict(reads, run, bundle, *options, *prior).code == 0
+        assert (sentence or "") in (run / "log.txt").read_text()
+        assert (says in (run / "log.txt").read_text()) == (sentence is not None)
+        if sentence is not None and not number:  # and it is true
+            same, other = table(whole / "contigs.tsv"), table(run / "contigs.tsv")
+            changed = {n for a, b in zip(same, other, strict=True) for n in a if a[n] != b[n]}
+            assert changed == {"q_value"}
 
 
 def test_the_two_published_tables_do_not_change(tmp_path, reads, bundle, whole):

@@ -15,7 +15,8 @@ class Manners:
     """files: path to content. ranges: whether the server knows them. drop_after: bytes of a body
     after which the connection is closed, the first `drops` times. answers: codes to send first, by
     path; an empty list stands for as ever. seen: paths and ranges that were asked for with GET;
-    agents: how the clients called themselves; retry_after: header of errors."""
+    agents: how the clients called themselves; retry_after: header of errors. versions: path to
+    ETag; if_range: whether the server knows If-Range."""
 
     files: dict[str, bytes]
     ranges: bool = True
@@ -30,6 +31,8 @@ class Manners:
     seen: list[tuple[str, str]] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
     retry_after: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    if_range: bool = True
 
     def sent(self, ending: str) -> list[str]:
         """The ranges that were asked for, of requests for paths with that ending."""
@@ -72,7 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start, match = 0, _RANGE.fullmatch(self.headers.get("Range", ""))
-        if match and manners.ranges:
+        version = manners.versions.get(self.path, "")
+        changed = manners.if_range and self.headers.get("If-Range", version) != version
+        if match and manners.ranges and not changed:
             start = int(match[1]) - manners.shifted
             if start >= len(data):
                 self.send_error(416)
@@ -80,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if version:
+            self.send_header("ETag", version)
         body = data[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

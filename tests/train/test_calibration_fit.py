@@ -10,6 +10,7 @@ from virnucpro.bundle.calibration import probability
 from virnucpro.bundle.manifest import read_bundle
 from virnucpro.errors import InputError
 from virnucpro.measure.labels import LabelledContig
+from virnucpro.train.calibrate import calibration_of
 from virnucpro.train.calibration_fit import fit_calibration, reliability_of
 from virnucpro.train.null_fit import nulls_of, threshold_for
 from virnucpro.train.scored_records import ScoredRecords, windows_of
@@ -183,3 +184,20 @@ def test_the_command_makes_a_bundle_that_predict_takes(tmp_path):
         "calibrate", plain.path, *sides[:3], tmp_path / "few.fa", "-o", tmp_path / "other"
     )
     assert "needs 10 units or more of other sequences" in few.error
+
+
+def test_too_few_units_are_refused_before_anything_is_scored(tmp_path):
+    bundle, scored = made_bundle(tmp_path / "km"), list[int]()
+    viral, others = labelled(12, 600, "v", 1), labelled(12, 600, "o")
+
+    def calibrated(*contigs: LabelledContig):
+        return calibration_of(bundle, windows_of(contigs, CHUNK_NT), progress=scored.append)
+
+    for contigs, name in (((*viral, *others[:9]), "other"), ((*viral[:9], *others), "viral")):
+        with pytest.raises(InputError, match=f"of {name} sequences .*, and there are 9"):
+            calibrated(*contigs)
+        assert not scored
+    unknown = [replace(each, sequence=each.sequence[:59] + b"NNN") for each in others]
+    with pytest.raises(InputError, match=r"of other sequences .*, and there are 0"):
+        calibrated(*viral, *unknown)
+    assert scored

@@ -113,6 +113,10 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
     monkeypatch.setattr(recipe, "KmerSettings", lambda: quick)
+    asked = []
+    for name in ("calibrate", "prescreen"):  # more data than is here
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, "main", asked.append)
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "30"]
     with pytest.raises(SystemExit, match="only train first"):
@@ -120,7 +124,11 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
     with pytest.raises(SystemExit, match="stopped"):
         recipe.main([*arguments, "--only", "bundle"])
-    recipe.main(arguments)
+    with pytest.raises(SystemExit, match=r"further than 0\.01 .* mini-500-v2, mini-300-v2"):
+        recipe.main(arguments)
+    assert [given[0] for given in asked] == [str(out / "mini-500-v2"), str(out)]
+    monkeypatch.setattr(recipe, "NOISE", 1.0)
+    recipe.main([*arguments, "--only", "compare"])
     for chunk_nt in (500, 300):
         bundle = load(out / f"mini-{chunk_nt}-v2")
         assert (bundle.kind, bundle.chunk_nt, bundle.validated_nt) == ("chunks", chunk_nt, 75)

@@ -1,5 +1,6 @@
 """Genomes of a RefSeq release: listed, downloaded politely, checked; from a local server."""
 
+import gzip
 import hashlib
 import json
 import random
@@ -18,8 +19,15 @@ from virnucpro.train.release import GROUPS, RECORD, download_release, read_relea
 
 RANDOM = random.Random(1)
 FOLDERS = [folder for folders in GROUPS.values() for folder in folders]
+
+
+def packed() -> bytes:
+    """40,000 bytes of gzip."""
+    return gzip.compress(RANDOM.randbytes(40_000 - 23), 0, mtime=0)
+
+
 GENOMES = {
-    f"/r/{folder}/{folder}.{number}.genomic.gbff.gz": RANDOM.randbytes(40_000)
+    f"/r/{folder}/{folder}.{number}.genomic.gbff.gz": packed()
     for folder in FOLDERS
     for number in (1, 2, 10)
 }
@@ -140,8 +148,67 @@ def test_a_mirror_without_sums_is_read_by_its_pages_and_checked_by_size(tmp_path
         download_release(release, tmp_path, 0, told)
     assert release.number == ""
     assert [file.md5 for file in release.files] == [None] * 3
-    assert [line for line in told.lines if "checked by their size alone" in line]
+    assert [line for line in told.lines if "checked by their size and as gzip" in line]
     assert short.read_bytes() == GENOMES["/r/viral/viral.1.genomic.gbff.gz"]
+
+
+FIRST = "/r/viral/viral.1.genomic.gbff.gz"
+
+
+def stopped_at_a_mirror(folder, manners):
+    """A download of one file, of which 30,000 bytes have come; no list of MD5 sums."""
+    manners.cuts = {FIRST: 30_000}
+    with serving(manners) as address:
+        release = read_release(f"{address}/r", ["viral"], 1, 0, Told())
+        with pytest.raises(BundleError, match="broke off"):
+            download_release(release, folder, 0, Told())
+    part = folder / "viral" / "viral.1.genomic.gbff.gz.part"
+    assert part.read_bytes() == manners.files[FIRST][:30_000]
+    return part
+
+
+def finished_at_a_mirror(folder, manners):
+    with serving(manners) as address:
+        release = read_release(f"{address}/r", ["viral"], 1, 0, Told())
+        download_release(release, folder, 0, Told())
+    assert (folder / "viral" / "viral.1.genomic.gbff.gz").read_bytes() == manners.files[FIRST]
+    assert len([*(folder / "viral").iterdir()]) == 1
+    return manners.sent("viral.1.genomic.gbff.gz")
+
+
+@pytest.mark.parametrize(
+    ("version", "ranges"), [('"one"', ["bytes=30000-"]), ("", [""]), ('W/"weak"', [""])]
+)
+def test_a_mirror_without_sums_goes_on_where_its_file_has_a_version(tmp_path, version, ranges):
+    files, versions = {**GENOMES, **INDEX}, {FIRST: version}
+    stopped_at_a_mirror(tmp_path, Manners(files, versions=versions))
+    assert finished_at_a_mirror(tmp_path, Manners(files, versions=versions)) == ranges
+
+
+@pytest.mark.parametrize(("if_range", "asked"), [(True, 1), (False, 2)])
+def test_another_release_at_a_mirror_without_sums_is_begun_anew(tmp_path, if_range, asked):
+    files = {**GENOMES, **INDEX}
+    stopped_at_a_mirror(tmp_path, Manners(files, versions={FIRST: '"one"'}))
+    manners = Manners({**files, FIRST: packed()}, versions={FIRST: '"two"'}, if_range=if_range)
+    assert len(finished_at_a_mirror(tmp_path, manners)) == asked
+
+
+def test_a_part_of_unknown_origin_is_begun_anew_at_a_mirror_without_sums(tmp_path):
+    files, versions = {**GENOMES, **INDEX}, {FIRST: '"one"'}
+    part = stopped_at_a_mirror(tmp_path, Manners(files, versions=versions))
+    part.with_name(part.name + downloads.VERSION).unlink()
+    assert finished_at_a_mirror(tmp_path, Manners(files, versions=versions)) == [""]
+
+
+def test_a_file_that_cannot_be_unpacked_is_not_kept(tmp_path):
+    """Halves of two releases, of the right size."""
+    mixed = GENOMES[FIRST][:20_000] + packed()[20_000:]
+    manners = Manners({**GENOMES, **INDEX, FIRST: mixed})
+    with serving(manners) as address:
+        release = read_release(f"{address}/r", ["viral"], 1, 0, Told())
+        with pytest.raises(BundleError, match=r"viral\.1\..* cannot be unpacked .*not kept"):
+            download_release(release, tmp_path, 0, Told())
+    assert not [*(tmp_path / "viral").iterdir()]
 
 
 def test_sums_of_an_older_kind_are_not_taken_for_md5():
@@ -215,6 +282,10 @@ def test_the_command_lists_and_downloads(tmp_path):
         ([], "give either -o DIR, or --list"),
         (["-o", "x", "--list"], "give either -o DIR, or --list"),
         (["--list", "--group", "algae"], "--group algae is unknown"),
+        (
+            ["--list", "--group", "fungus"],
+            "is unknown (did you mean fungi?); choose",
+        ),
     ],
 )
 def test_a_command_that_says_not_what_to_do(words, why):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from virnucpro.bundle.catalogue import newest, read_catalogue
 from virnucpro.bundle.manifest import MANIFEST, Bundle, read_bundle
-from virnucpro.errors import BundleError
+from virnucpro.errors import BundleError, meant
 from virnucpro.storage.digests import VARIABLE, cache_path, warn_once
 
 DEFAULT_BUNDLE = "mini-500"
@@ -33,10 +33,11 @@ def load(name_or_path: str | Path) -> Bundle:
             f"{name}: {known.description}, of {known.size_bytes / 1e9:.1f} GB, is not on this "
             f"machine yet; fetch it with `virnucpro bundles download {name}`"
         )
-    names = ", ".join(sorted({*_embedded(), *_downloaded()})) or "none"
+    here = sorted({*_embedded(), *_downloaded()})
+    nearest = meant(name, [*here, *read_catalogue().names])
     raise BundleError(
-        f"{name_or_path}: no bundle of this name and no directory with a {MANIFEST}; give a "
-        f"bundle's directory, or one of the bundles that are here: {names}"
+        f"{name}: no bundle of this name and no directory with a {MANIFEST}{nearest}; give a "
+        f"bundle's directory, or one of the bundles that are here: {', '.join(here) or 'none'}"
     )
 
 

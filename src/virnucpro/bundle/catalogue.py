@@ -91,6 +91,12 @@ class Catalogue:
 
     bundles: tuple[Known, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """All names and aliases."""
+        names = [known.name for known in self.bundles]
+        return [*names, *newest(names)]
+
     def find(self, name: str) -> Known | None:
         """The model of a name or an alias."""
         by_name = {known.name: known for known in self.bundles}

@@ -26,6 +26,8 @@ from virnucpro.bundle.catalogue import KnownEncoder
 from virnucpro.errors import BundleError
 
 PART = ".part"
+# Beside a part whose digest nobody knows: which version of the server's file it began with.
+VERSION = ".version"
 _TIMEOUT_S = 30
 _PIECE_BYTES = 2**20
 # Of a file whose size is not known: heads and tables of contents.
@@ -78,20 +80,33 @@ def hub_is_chosen() -> bool:
 
 
 def fetch(
-    url: str, part: Path, size_bytes: int | None, progress: Progress, advice: str = _CHECK
+    url: str,
+    part: Path,
+    size_bytes: int | None,
+    progress: Progress,
+    advice: str = _CHECK,
+    *,
+    checked: bool = True,
 ) -> None:
     """Downloads a file to part, after what lies there already; progress is told of new bytes.
 
     A connection that breaks is taken up again; a server that names a time to wait is given it.
-    advice: what a user should do where the server has another file or none. Raises NoNetwork where
+    advice: what a user should do where the server has another file or none. checked: the caller
+    compares the digest of the whole; else a part goes on only while the server has the version that
+    it began with (ETag or Last-Modified), and is begun anew otherwise. Raises NoNetwork where
     nothing can be reached, NotServed where the server has no such file, and BundleError with what
     is wrong otherwise; what has arrived stays.
     """
     if offline():
         raise NoNetwork("HF_HUB_OFFLINE is set")
     part.parent.mkdir(parents=True, exist_ok=True)
+    stamp = None if checked else part.with_name(part.name + VERSION)
     with part.open("ab", buffering=0) as file:
-        _fill(url, file, size_bytes, progress, advice)
+        if stamp is not None and not stamp.exists():
+            file.truncate(0)
+        _fill(url, file, size_bytes, progress, advice, stamp)
+    if stamp is not None:
+        stamp.unlink(missing_ok=True)
 
 
 def size_of(url: str) -> int | None:
@@ -129,7 +144,14 @@ class _Stop(NamedTuple):
     wait_s: float = 0.0
 
 
-def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress, advice: str) -> None:
+def _fill(
+    url: str,
+    file: FileIO,
+    size_bytes: int | None,
+    progress: Progress,
+    advice: str,
+    stamp: Path | None,
+) -> None:
     """Request after request, until all is there.
 
     A server that was there and is gone may be back in a second.
@@ -138,7 +160,7 @@ def _fill(url: str, file: FileIO, size_bytes: int | None, progress: Progress, ad
     while not _whole(file, size_bytes):
         before = file.tell()
         try:
-            stop = _more(url, file, size_bytes, progress, advice)
+            stop = _more(url, file, size_bytes, progress, advice, stamp)
         except NoNetwork as error:
             if not tries:
                 raise
@@ -165,14 +187,21 @@ def _whole(file: FileIO, size_bytes: int | None) -> bool:
 
 
 def _more(
-    url: str, file: FileIO, size_bytes: int | None, progress: Progress, advice: str
+    url: str,
+    file: FileIO,
+    size_bytes: int | None,
+    progress: Progress,
+    advice: str,
+    stamp: Path | None,
 ) -> _Stop | None:
     """One request for the rest of a file; None when all has come, else why it has not."""
     have = file.seek(0, os.SEEK_END)
-    headers = {**_HEADERS, "Range": f"bytes={have}-"} if have else _HEADERS
+    headers = {**_HEADERS, "Range": f"bytes={have}-"} if have else {**_HEADERS}
+    if have and stamp is not None and stamp.exists():
+        headers["If-Range"] = stamp.read_text("utf-8")
     try:
         with _asked(Request(url, headers=headers)) as answer:
-            total = _begin(answer, file, have)
+            total = _begin(answer, file, have, stamp)
             if None not in (total, size_bytes) and total != size_bytes:
                 raise BundleError(
                     f"{url}: the server has a file of {total:,} bytes there instead of "
@@ -230,16 +259,33 @@ def _pieces(answer: http.client.HTTPResponse) -> Iterator[bytes]:
         raise http.client.HTTPException(error.strerror or str(error)) from error
 
 
-def _begin(answer: http.client.HTTPResponse, file: FileIO, have: int) -> int | None:
+def _begin(
+    answer: http.client.HTTPResponse, file: FileIO, have: int, stamp: Path | None
+) -> int | None:
     """Puts the file to where the answer begins; the size of the whole, where the server tells."""
+    version = _version(answer)
     if answer.status == http.client.PARTIAL_CONTENT:
+        if stamp is not None and stamp.exists() and version not in ("", stamp.read_text("utf-8")):
+            file.truncate(0)  # this server knows no If-Range
+            raise http.client.HTTPException("another version than before")
         range_ = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if range_ and int(range_[1]) == have:
             return None if range_[2] == "*" else int(range_[2])
         raise http.client.HTTPException("another range than was asked for")
-    file.truncate(0)  # the server knows no ranges, and sends the whole
+    file.truncate(0)  # the server knows no ranges, or has another version, and sends the whole
     file.seek(0)
+    if stamp is not None and version:
+        stamp.write_text(version, "utf-8")
+    elif stamp is not None:
+        stamp.unlink(missing_ok=True)
     return _length(answer)
+
+
+def _version(answer: http.client.HTTPResponse) -> str:
+    """Return what names the version of a file, for If-Range; empty where the server does not."""
+    tag = answer.headers.get("ETag", "")
+    strong = tag if tag.startswith('"') else ""
+    return strong or answer.headers.get("Last-Modified", "")
 
 
 def _length(answer: http.client.HTTPResponse) -> int | None:

@@ -42,10 +42,10 @@ class Provenance(StrEnum):
 
     PUBLISHED = "the published VirNucPro model"
     PUBLISHED_HEAD = (
-        "the published VirNucPro head, but not on the encoders that it was published with: cuts "
-        "made for those may not apply"
+        "the published VirNucPro head, but not on the encoders that it was published with: "
+        "thresholds made for those may not apply"
     )
-    OTHER = "not the published VirNucPro model: cuts made for that one do not apply"
+    OTHER = "not the published VirNucPro model: thresholds made for that one do not apply"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ TOLD = (STANDARD, 4, 15)
 # have so many letters: chosen on records of val, see bench/recoded.py.
 MARGIN = 3.5
 FEWEST_CODONS = 200
+# By the standard code recoded genomes have shorter frames (177 codons at most, of those at hand);
+# where most stops are TGA, as in phages rich in G and C, reading it through joins whole genes.
+MOST_CODONS_BY_STANDARD = 200
 SHORTEST_NT = 1000
 # Of a longer record its beginning tells.
 LOOKED_AT_NT = 1_000_000
@@ -40,8 +43,10 @@ def told_code(sequence: bytes) -> int:
     """Return the code of a record by its open frames; the standard one where they do not tell."""
     if len(sequence) < SHORTEST_NT:
         return STANDARD
-    codons = _codons(letter_codes(letters(sequence[:LOOKED_AT_NT])))
+    codons = codons_of(letter_codes(letters(sequence[:LOOKED_AT_NT])))
     lengths = {code: mean_open(codons, code) for code in TOLD}
+    if lengths[STANDARD] > MOST_CODONS_BY_STANDARD:
+        return STANDARD
     best = max(TOLD, key=lambda code: lengths[code])
     enough = max(FEWEST_CODONS, MARGIN * lengths[STANDARD])
     return best if lengths[best] >= enough else STANDARD
@@ -59,8 +64,8 @@ def mean_open(codons: UInt8, code: int) -> float:
     return float(longest.mean()) if len(longest) else 0.0
 
 
-def _codons(codes: UInt8) -> UInt8:
-    """The codon that begins at each letter, 16a + 4b + c, or 64 with a letter other than ACGT."""
+def codons_of(codes: UInt8) -> UInt8:
+    """Return the codon that begins at each letter, 16a + 4b + c; 64 with another than ACGT."""
     first, second, third = codes[:-2], codes[1:-1], codes[2:]
     known = (first < 4) & (second < 4) & (third < 4)
     return np.where(known, 16 * first + 4 * second + third, _CODON).astype(np.uint8)

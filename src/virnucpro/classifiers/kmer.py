@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.blocks import Batches, Block, Texts
-from virnucpro.calls import Scores
+from virnucpro.calls import Scores, is_called
 from virnucpro.classifiers.chunk_status import MIN_NT, chunk_status, whole_chunk_scores
 from virnucpro.classifiers.model import Model
 from virnucpro.errors import BundleError
@@ -149,6 +149,8 @@ class KmerClassifier:
     def _score(self, texts: Texts) -> Scores:
         codes = letter_codes(texts.text)
         status = chunk_status(codes, texts, self.min_nt, self.validated_nt)
+        if not is_called(status).any():
+            return whole_chunk_scores(status, np.full(len(texts), np.nan))
         logit = self._logits(codes, texts.offset, texts.length_nt)
         return whole_chunk_scores(status, logistic(logit))
 

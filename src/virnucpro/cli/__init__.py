@@ -111,6 +111,9 @@ def _run(command: click.Command = program) -> int:
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption):
             error = suggesting(error)
+        elif isinstance(error, click.MissingParameter):
+            text = error.message or getattr(error.param, "help", None) or ""
+            error = click.MissingParameter(text, error.ctx, error.param)
         error.show()
         return error.exit_code
     except (click.Abort, Terminated) as error:

@@ -113,7 +113,7 @@ def _case(text: str) -> "Case":
     encoder, by, precision, *attention = [*text.split(":"), "", ""][:4]
     if encoder not in ("esm2", "dnabert_s") or by not in CASES.split(", ") or not precision:
         raise click.BadParameter(
-            f"{text!r} is no ENCODER:BY:PRECISION[:ATTENTION]", param_hint="--case"
+            f"{text!r} is not ENCODER:BY:PRECISION[:ATTENTION]", param_hint="--case"
         )
     return Case(encoder, by, precision, attention[0] or "auto")
 

@@ -193,14 +193,15 @@ def _is_embedded(name: str) -> bool:
 
 def _known(name: str) -> "Known":
     from virnucpro.bundle.catalogue import read_catalogue
-    from virnucpro.errors import BundleError
+    from virnucpro.errors import BundleError, meant
 
     listed = read_catalogue()
     known = listed.find(name)
     if known is None:
         names = ", ".join(model.name for model in listed.bundles)
         raise BundleError(
-            f"{name}: no bundle of this name can be downloaded; those that can are {names}"
+            f"{name}: no bundle of this name can be downloaded{meant(name, listed.names)}; "
+            f"those that can are {names}"
         )
     return known
 

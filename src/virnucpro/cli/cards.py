@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro.cli.terminal import tables_in_parts
-from virnucpro.progress import escaped
+from virnucpro.progress import WARNING, escaped
 
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
@@ -110,7 +110,7 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
         yield from card_tables(short, width)
         yield from _calibrated(manifest, width)
         if "accuracy" not in manifest:  # of one that can be fetched it is said there
-            yield Text("Nothing was measured of it; `virnucpro evaluate` does that on your data.")
+            yield Text(escaped(_unmeasured(manifest)))
         if any(name in manifest for name in LAST):
             yield Text("How it was trained: --all, or --json for programs.")
         return
@@ -126,8 +126,25 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
             rows = [row for row in rows if row["length_nt"] == manifest["chunk_nt"]]
         short |= {name: [{n: row[n] for n in columns if n in row} for row in rows]} if rows else {}
     yield from _part("card", short, width)
+    warnings = [WARNING + escaped(str(sentence)) for sentence in card.get("warnings", ())]
     last = "Sources, training and files: --all, or --json for programs."
-    yield Text("\n".join([*_two_draws(card, "calibration" in manifest), last]))
+    yield Text("\n".join([*warnings, *_two_draws(card, "calibration" in manifest), last]))
+
+
+def _unmeasured(manifest: Manifest) -> str:
+    """Say what is known of a bundle without a measurement: how it did on its training's slice."""
+    measure = "`virnucpro evaluate` does that on your data"
+    training = manifest.get("training")
+    held_out = training.get("slice_auroc") if isinstance(training, Mapping) else None
+    if not held_out:
+        return f"Nothing was measured of it; {measure}."
+    if isinstance(held_out, Mapping):
+        by_length = [f"{in_line(area)} at {length} nt" for length, area in held_out.items()]
+        held_out = ", ".join(by_length)
+    return (
+        f"AUROC on what its training held out: {in_line(held_out)}. Nothing else was measured of "
+        f"it; {measure}."
+    )
 
 
 def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
@@ -144,6 +161,8 @@ def _calibrated(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     title = f"records called virus at p_virus >= {found['threshold']:g}, by length"
     yield from _rows(title, rows, width)
     yield Text(
+        "records: windows of sequences, up to 25 of a unit, so that a few sequences that look "
+        "viral may count often.\n"
         "right_at_N_percent: share of the calls that are right where N % of the records are viral."
     )
 

@@ -46,7 +46,6 @@ def _here() -> list[str]:
 
 
 def _published() -> list[str]:
-    from virnucpro.bundle.catalogue import newest, read_catalogue
+    from virnucpro.bundle.catalogue import read_catalogue
 
-    names = [known.name for known in read_catalogue().bundles]
-    return [*names, *newest(names)]
+    return read_catalogue().names

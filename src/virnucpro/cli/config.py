@@ -11,7 +11,7 @@ from typing import Any
 
 import rich_click as click
 
-from virnucpro.errors import InputError
+from virnucpro.errors import InputError, meant
 
 HELP = """Print the options of {name} as TOML, with the values that they would have.
 
@@ -56,8 +56,8 @@ def read_config(context: click.Context, option: click.Parameter, path: Path | No
     for key, value in values.items():
         if key not in known:
             raise click.UsageError(
-                f"{path}: unknown option {key!r}; `virnucpro config` writes a file with all "
-                "options of this command."
+                f"{path}: unknown option {key!r}{meant(key, known)}; `virnucpro config` writes "
+                "a file with all options of this command."
             )
         _check(context, path, key, value, known[key])
         inverted = value if not _takes_away(known[key]) else not value

@@ -19,7 +19,7 @@ def check_json_file(path: Path) -> None:
         raise SettingsError(f"{path}: no file can be written here; name another with --json")
     if path.exists() and not _is_json(path):
         raise SettingsError(
-            f"{path}: a file that is no JSON is there, and is not replaced; name another with "
+            f"{path}: a file that is not JSON is there, and is not replaced; name another with "
             "--json"
         )
 

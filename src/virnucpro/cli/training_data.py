@@ -7,6 +7,7 @@ import rich_click as click
 
 from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
+from virnucpro.errors import meant
 
 VIRAL = "viral"
 
@@ -86,7 +87,10 @@ def fetch(
     if (out is None) != only_list:
         raise click.UsageError("give either -o DIR, or --list to see what would be downloaded.")
     if unknown := [group for group in groups if group not in GROUPS]:
-        raise click.UsageError(f"--group {unknown[0]} is unknown; choose of {', '.join(GROUPS)}.")
+        nearest = meant(unknown[0], GROUPS)
+        raise click.UsageError(
+            f"--group {unknown[0]} is unknown{nearest}; choose of {', '.join(GROUPS)}."
+        )
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         chosen = [group for group in GROUPS if group in groups] or list(GROUPS)
         release = read_release(address or RELEASE, chosen, files, pause, screen)

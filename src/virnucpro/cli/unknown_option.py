@@ -1,5 +1,7 @@
 """The option that may be meant by one that no command has."""
 
+from difflib import get_close_matches
+
 import rich_click as click
 
 # Names that programs of this field give to what is called otherwise here.
@@ -22,7 +24,9 @@ def suggesting(error: click.NoSuchOption) -> click.NoSuchOption:
     options = [p for p in (command.params if command else ()) if isinstance(p, click.Option)]
     shown = {name for option in options if not option.hidden for name in option.opts}
     meant = [name for name, others in MEANT.items() if error.option_name in others]
-    possible = [name for name in error.possibilities or () if name in shown]
+    # Not by click's own choice: dashes are alike in all names.
+    near = get_close_matches(error.option_name.strip("-"), [name.strip("-") for name in shown])
+    possible = [f"--{name}" for name in near if f"--{name}" in shown]
     possible = [name for name in meant if name in shown] or possible
     message = error.message
     takes_inputs = any(isinstance(p, click.Argument) for p in (command.params if command else ()))

@@ -1,7 +1,7 @@
 """Input files -> a stream of contigs, whatever their format and compression."""
 
 from virnucpro.reads.compression import GZIP_ERRORS, GZIP_MAGIC
-from virnucpro.reads.contig import Contig, Seen, letters, template_of
+from virnucpro.reads.contig import MATE_TEXTS, Contig, Seen, letters, template_of
 from virnucpro.reads.files import PAIRS, Reading
 from virnucpro.reads.mates import are_pair
 from virnucpro.reads.names import FASTA_SUFFIXES, GZIP_SUFFIXES, decoded, sample_name
@@ -13,6 +13,7 @@ __all__ = [
     "GZIP_ERRORS",
     "GZIP_MAGIC",
     "GZIP_SUFFIXES",
+    "MATE_TEXTS",
     "PAIRS",
     "STDIN",
     "TRIAL_RECORDS",

@@ -121,7 +121,7 @@ def entries(
             pump.drain(pipe)
             _explain(error, end, form, number, path)
         pump.drain(pipe)
-        end.check(raw)
+        end.check(raw, number)
 
 
 def _explain(error: Exception, end: "_End", form: str, number: int, path: Path) -> NoReturn:
@@ -213,9 +213,13 @@ class _End:
             return _CRAM_END in self._tail
         return self._tail.endswith(_BGZF_END) if self._bgzf else self._line_ended
 
-    def check(self, raw: Hashed) -> None:
-        """Raise EOFError where the end is missing, and tell raw what lies behind it."""
-        if (self._bgzf or self._form == "CRAM") and not self.whole:
+    def check(self, raw: Hashed, records: int) -> None:
+        """Raise EOFError where the end is missing, and tell raw what lies behind it.
+
+        records: how many were read; the last line of a SAM needs no end, unless it is of a header.
+        """
+        marked = self._bgzf or self._form == "CRAM" or (self._form == "SAM" and not records)
+        if marked and not self.whole:
             raise EOFError
         if self._behind:
             told = behind(self._behind, f"{self._form} file")

@@ -1,7 +1,7 @@
 """Contigs, which every reader delivers, with names and letters as they stand in the input."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 IUPAC = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv"
@@ -9,6 +9,8 @@ IUPAC = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv"
 PROTEIN_ONLY = "EFILPQ"
 # What names of mates may end in where the two differ; the first is the usual one.
 MATE_MARKS = ("/", ".", "_")
+# How a table tells the mate that a record is: as its name ends in most files; by Contig.mate.
+MATE_TEXTS = ("", "/1", "/2")
 
 _TO_LETTERS = bytes.maketrans(b"acgtunryswkmbdhvU", b"ACGTTNRYSWKMBDHVT")
 # Control letters, and what else ends a line for some reader.
@@ -55,12 +57,13 @@ class Seen:
     """The records that a pass over an input has delivered so far.
 
     records: how many; crc: CRC-32 over their headers and letters; sha256: hex digest of the whole
-    input, empty unless the pass reached its end.
+    input, empty unless the pass reached its end. mates: whether there was one of a pair.
     """
 
     records: int = 0
     crc: int = 0
     sha256: str = ""
+    mates: bool = field(default=False, compare=False)
 
 
 # A record as its format gives it: name, header and sequence; mate and sample where the format knows

@@ -119,7 +119,7 @@ def shortage(needs: Sequence[tuple[Path, int]]) -> str | None:
         free = shutil.disk_usage(folder).free
         if needed > free:
             return (
-                f"{folder}: this run may take up to {_size(needed)}, but {_size(free)} "
+                f"{folder}: this run may need up to {_size(needed)}, but {_size(free)} "
                 "are free; free some space, or write less with --tables gz or --no-compat-tables"
             )
     return None

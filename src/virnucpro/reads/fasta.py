@@ -35,13 +35,33 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
             raise InputError(_WRONG + _do(first_line(head)), path, lines + line)
         else:
             lines += block.count(b"\n")
-        for record in records:
-            if header is not None:
-                yield _entry(header, parts)
-            header, _, letters = record.partition(b"\n")
+        if records and header is not None:
+            yield _entry(header, parts)
+        make = _plain_entry if _is_plain(block) else _whole_entry
+        yield from map(make, records[:-1])
+        if records:
+            header, _, letters = records[-1].partition(b"\n")
             parts = [letters]
     if header is not None:
         yield _entry(header, parts)
+
+
+def _is_plain(block: bytes) -> bool:
+    """Return whether nothing but line ends in a block has to be looked at."""
+    if not block.isascii() or any(byte in block for byte in b"# "):
+        return False
+    return block.replace(b"\n", b"").decode("ascii").isprintable()
+
+
+def _plain_entry(record: bytes) -> Entry:
+    header, _, letters = record.partition(b"\n")
+    name = header.decode("ascii")
+    return name, name, letters.replace(b"\n", b""), 0, ""
+
+
+def _whole_entry(record: bytes) -> Entry:
+    header, _, letters = record.partition(b"\n")
+    return _entry(header, [letters])
 
 
 def _entry(header: bytes, parts: list[bytes]) -> Entry:

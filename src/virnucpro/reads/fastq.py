@@ -56,7 +56,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
     header, letters, plus, qualities = [*lines, b"", b"", b""][:4]
     if header[:1] != b"@":
         raise _malformed(_BEGIN, path, line, record, name)
-    if len(lines) > 2 and plus and plus[:1] != b"+":
+    if (len(lines) > 3 or plus) and plus[:1] != b"+":
         raise _malformed(_PLUS, path, line + 2, record, name)
     letters = letters.strip()
     if len(lines) < 4 or (letters and not qualities):

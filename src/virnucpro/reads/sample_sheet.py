@@ -37,7 +37,7 @@ def read_sheet(path: Path) -> list[SheetRow]:
         raise InputError(f"cannot be read ({error.strerror}); check the path", path) from error
     except UnicodeDecodeError as error:
         raise InputError(
-            "the sheet is no UTF-8 text; export it as UTF-8 (or Unicode) text with tabs between "
+            "the sheet is not UTF-8 text; export it as UTF-8 (or Unicode) text with tabs between "
             "its columns",
             path,
         ) from error

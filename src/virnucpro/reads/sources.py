@@ -121,6 +121,7 @@ class Source:
             file.begin()
         self.rna = False
         self.whole = True
+        self._mates = False
         self._records = self._crc = self._letters = 0
         self._sha256 = ""
         self._text = hashlib.sha256()
@@ -169,7 +170,7 @@ class Source:
     @property
     def seen(self) -> Seen:
         """The records that contigs has delivered; the digest only when it has come to the end."""
-        return Seen(self._records, self._crc, self._sha256)
+        return Seen(self._records, self._crc, self._sha256, self._mates)
 
     @property
     def warnings(self) -> list[tuple[Path, str]]:
@@ -219,6 +220,8 @@ class Source:
             self._crc = zlib.crc32(sequence, zlib.crc32(line, self._crc))
             self._records = contig.record
             self._letters += len(header) + len(sequence)
+            if contig.mate:
+                self._mates = True
             del line, header, sequence
             yield contig
             del contig  # its letters; the next is read meanwhile

@@ -34,7 +34,7 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
         [
             sample[s.row.sample],
             s.row.record,
-            short(s.row.contig),
+            short(s.row.name),
             s.row.length_nt,
             s.row.chunks,
             s.row.virus_chunks,
@@ -71,7 +71,7 @@ def _fitting(shown: Sequence[Shown], most_bytes: int) -> list[Shown]:
     for s in sorted(
         shown, key=lambda s: (-s.row.p_virus if s.row.p_virus >= 0 else 1.0, s.ordinal)
     ):
-        size += len(json.dumps(short(s.row.contig))) + 64
+        size += len(json.dumps(short(s.row.name))) + 64
         if size > most_bytes:
             break
         kept.append(s)
@@ -98,7 +98,7 @@ def _track(track: Track) -> dict[str, Any]:
         low = [_hundredths(seen.low_share(start, end)) for start, end in spans]
     single = track.group == 1
     return {
-        "name": short(row.contig),
+        "name": short(row.name),
         "record": row.record,
         "sample": short(row.sample),
         "length": row.length_nt,

@@ -24,7 +24,7 @@ _PROVENANCE = {
     "published": "",
     "published_head": "Its head is the published one, but not on the encoders that it was "
     "published with. Cuts that pipelines make on its scores may not apply.",
-    "other": "Cuts that pipelines make on scores of the published model do not apply.",
+    "other": "Thresholds that pipelines use for the published model do not apply.",
 }
 
 

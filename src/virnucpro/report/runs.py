@@ -22,13 +22,14 @@ from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
 from virnucpro.results.read import Columns, blocks
 from virnucpro.results.run_schema import checked_document
-from virnucpro.results.schema import CallsTable, ContigsTable, RegionsTable
+from virnucpro.results.schema import CallsTable, ContigsPaired, ContigsTable, RegionsTable
 
 BINS = 50
 # Of a longer record of viral.fasta no more is looked at for low complexity.
 LONGEST_NT = 4_000_000
 LOW_SHARE = 0.5
 _AT_ONCE_NT = 1_000_000
+_OF_CONTIGS = tuple(name for name in ShownRow._fields if name != "mate")
 _OF_CHUNKS = ("sample", "record", "start", "end", "frames", "p_virus", "call", "status")
 
 
@@ -203,7 +204,7 @@ def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
 def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
     chosen, regions = Chosen(share), _Regions(run.files.regions)
-    for block in blocks(run.files.contigs, ContigsTable, ShownRow._fields):
+    for block in blocks(run.files.contigs, ContigsTable, _OF_CONTIGS, ContigsPaired):
         _count(run, block)
         chosen.add(block, regions.of(block))
     if regions.left:

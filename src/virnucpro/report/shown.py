@@ -39,6 +39,12 @@ class ShownRow(NamedTuple):
     max_p_virus: float
     call: Call
     status: Status
+    mate: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the record, with its mate where it does not end so by itself."""
+        return self.contig.removesuffix(self.mate) + self.mate
 
 
 class RegionRow(NamedTuple):
@@ -162,4 +168,5 @@ def _contig_row(block: Columns, i: int) -> ShownRow:
         max_p_virus=float(block["max_p_virus"][i]),
         call=Call(block["call"][i]),
         status=Status(block["status"][i]),
+        mate=block["mate"][i],
     )

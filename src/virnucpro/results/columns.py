@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from virnucpro.blocks import Scored
 from virnucpro.calls import Embeddings
 from virnucpro.classifiers.screen import NOTE_TEXTS
+from virnucpro.reads import MATE_TEXTS
 from virnucpro.records import Records
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judged
@@ -19,6 +20,7 @@ from virnucpro.results.schema import (
     CallsPrescreened,
     CallsTable,
     ContigsColumns,
+    ContigsPaired,
     ContigsRecoded,
     ContigsTable,
     EmbeddingsColumns,
@@ -68,10 +70,11 @@ def contigs_columns(
     origins: Sequence[str],
     *,
     codes: bool = False,
+    mates: bool = False,
 ) -> Parts:
     """Return the columns of r contigs.
 
-    status: (r,); origins: names of those in judged; codes: as of write.Wanted.
+    status: (r,); origins: names of those in judged; codes, mates: as of write.Wanted.
     """
     columns: ContigsColumns = ContigsTable(
         sample=records.sample,
@@ -91,7 +94,10 @@ def contigs_columns(
         origin=Words(judged.origin, origins),
         note=Words(judged.notes, NOTE_TEXTS),
     )
-    return (columns, ContigsRecoded(records.code)) if codes else (columns,)
+    parts: Parts = (columns, ContigsRecoded(records.code)) if codes else (columns,)
+    if mates:
+        parts = (*parts, ContigsPaired(Words(records.mate.astype(np.uint8), MATE_TEXTS)))
+    return parts
 
 
 def regions_columns(records: Records, regions: Sequence[Region]) -> RegionsColumns:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro.results.cells import Cells
+
 Column: TypeAlias = Any  # a sequence of texts, an array, or Words
-Cells: TypeAlias = Sequence[str]
 
 
 class Words(NamedTuple):
@@ -37,7 +38,8 @@ class Kind:
 
     def read(self, cells: Cells) -> Column:
         """Return the column of cells. Raises ValueError or LookupError for damaged ones."""
-        return (*cells,)
+        same = cells.same()
+        return (*cells.texts(),) if same is None else (same,) * len(cells)
 
     def values(self, column: Column) -> Sequence[Any]:
         """Return the values that rows hold of a column that was read."""
@@ -68,7 +70,8 @@ class Integers(Kind):
 
     def read(self, cells: Cells) -> Column:
         """Return int64."""
-        return _numbers(int, np.int64, cells)
+        same = cells.same()
+        return cells.whole_numbers() if same is None else np.full(len(cells), int(same), np.int64)
 
     values = cells
 
@@ -96,7 +99,10 @@ class Floats(Kind):
 
     def read(self, cells: Cells) -> Column:
         """Return float64."""
-        return _numbers(_float, np.float64, cells)
+        same = cells.same()
+        if same is None:
+            return cells.decimals()
+        return np.full(len(cells), float(same) if same else nan)
 
     def values(self, column: Column) -> Sequence[Any]:
         """Return floats."""
@@ -119,7 +125,7 @@ class Coded(Kind):
 
     def cells(self, column: Column) -> list[Any]:
         """Return their names."""
-        return [self._names[code] for code in column.tolist()]
+        return _named(column, self._names)
 
     def stored(self, column: Column) -> Column:
         """Return codes with their names, or the names alone where these are texts."""
@@ -127,7 +133,10 @@ class Coded(Kind):
 
     def read(self, cells: Cells) -> Column:
         """Return the codes, uint8."""
-        return _numbers(self._codes.__getitem__, np.uint8, cells)
+        same = cells.same()
+        if same is not None:
+            return np.full(len(cells), self._codes[same], np.uint8)
+        return np.fromiter(map(self._codes.__getitem__, cells.texts()), np.uint8, len(cells))
 
     def values(self, column: Column) -> Sequence[Any]:
         """Return what rows hold of each."""
@@ -139,23 +148,18 @@ class Named(Kind):
 
     def cells(self, column: Column) -> list[Any]:
         """Return the words."""
-        return [column.words[code] for code in column.codes.tolist()]
+        return _named(column.codes, column.words)
 
     def stored(self, column: Column) -> Column:
         """Return codes with the words, or the words alone where these are texts."""
         return column if self.parquet == "coded" else [word or None for word in self.cells(column)]
 
 
-def _float(cell: str) -> float:
-    return float(cell) if cell else nan
-
-
-def _numbers(parse: Callable[[str], float], dtype: type[np.number[Any]], cells: Cells) -> Column:
-    """Parse cells, fast where all of them are the same, as many are."""
-    first, middle, last = cells[0], cells[len(cells) // 2], cells[-1]
-    if first == middle == last and cells.count(first) == len(cells):
-        return np.full(len(cells), parse(first), dtype)
-    return np.fromiter(map(parse, cells), dtype, len(cells))
+def _named(codes: NDArray[np.uint8], names: Sequence[str]) -> list[Any]:
+    """Return the name of each code, fast where all are the same, as many are."""
+    if len(codes) and np.all(codes == codes[0]):
+        return [names[codes[0]]] * len(codes)
+    return [names[code] for code in codes.tolist()]
 
 
 def six_decimals(values: NDArray[np.floating[Any]]) -> list[str]:

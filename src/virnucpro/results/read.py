@@ -4,14 +4,16 @@ Tables are read in blocks of columns: a million rows in seconds, and in bounded 
 """
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from virnucpro.errors import InputError
+from virnucpro.results.cells import cells_of
 from virnucpro.results.files import RunFiles
 from virnucpro.results.kinds import Column
 from virnucpro.results.schema import ChunkRow as ChunkRow  # a name of this module, too
@@ -67,34 +69,47 @@ def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
     return map(kind._make, chain.from_iterable(map(transposed, read)))
 
 
-def blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterator[Columns]:
+def blocks(
+    path: Path,
+    table: type[NamedTuple],
+    names: Sequence[str],
+    optional: type[NamedTuple] | None = None,
+) -> Iterator[Columns]:
     """Yield the named columns of a table, plain or gzipped, BLOCK_ROWS rows at a time.
+
+    optional: columns of texts that some runs have, empty where the file lacks them.
 
     Whole numbers, codes (calls, statuses, frames as bits), probabilities with nan where there is
     none, and texts. Later versions may have more columns. What stands before a damaged row comes
     first. Raises InputError for what is damaged.
     """
     try:
-        yield from _blocks(path, table, names)
+        yield from _blocks(path, table, names, optional)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError("this file is damaged; run predict again", path) from error
 
 
-def _blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterator[Columns]:
-    kinds = kinds_of(table)
-    opened = gzip.open if path.suffix == PACKED_SUFFIX else open
-    with opened(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
-        header = file.readline().rstrip("\n").split("\t")
-        width = len(header)
+def _blocks(
+    path: Path,
+    table: type[NamedTuple],
+    names: Sequence[str],
+    optional: type[NamedTuple] | None,
+) -> Iterator[Columns]:
+    perhaps = {} if optional is None else kinds_of(optional)
+    kinds = {**kinds_of(table), **perhaps}
+    with _opened(path) as file:
+        header = file.readline().decode("utf-8", "replace").rstrip("\n").split("\t")
         if missing := set(names) - set(header):
             raise InputError(f"the column {min(missing)} is missing; run predict again", path, 1)
         places = {name: header.index(name) for name in names}
+        lacking = perhaps.keys() - set(header)
+        places |= {name: header.index(name) for name in perhaps if name in header}
 
-        def columns(lines: Sequence[str]) -> Columns:
-            if any(line.count("\t") != width - 1 for line in lines):
-                raise ValueError("a row of other width")
-            cells = "".join(lines).removesuffix("\n").replace("\n", "\t").split("\t")
-            return {name: kinds[name].read(cells[place::width]) for name, place in places.items()}
+        def columns(lines: Sequence[bytes]) -> Columns:
+            data = b"".join(lines)
+            cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
+            found = {name: kinds[name].read(cells[place]) for name, place in places.items()}
+            return found | {name: ("",) * len(cells[0]) for name in lacking}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):
@@ -111,7 +126,13 @@ def _blocks(path: Path, table: type[NamedTuple], names: Sequence[str]) -> Iterat
             before += len(lines)
 
 
-def _first_damaged(lines: Sequence[str], columns: Callable[[Sequence[str]], Columns]) -> int:
+def _opened(path: Path) -> io.BufferedReader:
+    if path.suffix == PACKED_SUFFIX:
+        return io.BufferedReader(cast("io.RawIOBase", gzip.open(path)))
+    return path.open("rb")
+
+
+def _first_damaged(lines: Sequence[bytes], columns: Callable[[Sequence[bytes]], Columns]) -> int:
     """Return the number, from 1, of the first line that does not fit."""
     for number, line in enumerate(lines, 1):
         try:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration, probability
 from virnucpro.calls import Rule
-from virnucpro.errors import SettingsError
+from virnucpro.errors import SettingsError, meant
 from virnucpro.results.contig_calls import ContigCalls, Contigs
 from virnucpro.results.false_discovery import (
     FEWEST,
@@ -141,8 +141,9 @@ def check(calibration: Calibration | None, question: Question) -> None:
     known = (WORST, MIXTURE, *calibration.negatives.names)
     if question.host not in known:
         raise SettingsError(
-            f"this bundle's calibration has no negatives of {question.host}; choose --host from "
-            f"{', '.join(known)}, or give --negatives"
+            f"this bundle's calibration has no negatives of {question.host}"
+            f"{meant(question.host, known)}; choose --host from {', '.join(known)}, or give "
+            "--negatives"
         )
 
 

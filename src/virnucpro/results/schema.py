@@ -102,6 +102,12 @@ class ContigsRecoded(NamedTuple, Generic[Whole]):
     genetic_code: Whole
 
 
+class ContigsPaired(NamedTuple, Generic[Word]):
+    """The last column of the contigs where the input has mates."""
+
+    mate: Word
+
+
 class PairsTable(NamedTuple, Generic[Text, Whole, Real, Code]):
     """pairs.tsv."""
 

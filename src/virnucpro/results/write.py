@@ -37,6 +37,7 @@ from virnucpro.results.rows import bed_rows, header, text_of
 from virnucpro.results.schema import (
     CallsPrescreened,
     CallsTable,
+    ContigsPaired,
     ContigsRecoded,
     ContigsTable,
     EmbeddingsTable,
@@ -60,7 +61,8 @@ class Wanted:
     none. sequences: "none", "viral" (viral.fasta) or "all" (others.fasta, too). parquet: calls and
     contigs in that format. embeddings: None, or the widths of the ones to be written, as parquet
     has them. speakers: names of the bundle and of the one that looked first, for the last column
-    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record.
+    of the calls; None without one. codes: whether contigs.tsv has the genetic code of each record;
+    mates: whether it says which mate of a pair each is.
     """
 
     compat_tables: bool = True
@@ -70,6 +72,7 @@ class Wanted:
     embeddings: tuple[int, int] | None = None
     speakers: tuple[str, str] | None = None
     codes: bool = False
+    mates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Written:
 
     worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
     chunks whose score is of the bundle that looked first; None without one. refusal: why a rate of
-    false discoveries calls nothing; empty where it does, or none was asked for.
+    false discoveries calls nothing; empty where it does, or none was asked for. excerpts: regions
+    in viral.fasta, of records that are not called virus.
     """
 
     counts: Counts
@@ -87,6 +91,7 @@ class Written:
     sizes: Mapping[str, int]
     prescreened: int | None = None
     refusal: str = ""
+    excerpts: int = 0
 
 
 def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
@@ -142,7 +147,8 @@ def write_tables(
                 copy_sequences(sources, before, marks, viral, others)
         staging.publish()
         first = None if wanted.speakers is None else prescreened
-        return Written(counts, worth, staging.digests, staging.sizes, first)
+        excerpts = 0 if wanted.sequences == "none" else marks.excerpts
+        return Written(counts, worth, staging.digests, staging.sizes, first, excerpts=excerpts)
 
 
 def _records(finished: FinishedBlocks) -> Iterator[Records]:
@@ -204,7 +210,9 @@ def _write_calls(
     The last is the number of chunks that were prescreened.
     """
     calls_table = (CallsTable, CallsPrescreened) if wanted.speakers else (CallsTable,)
-    contigs_table = (ContigsTable, ContigsRecoded) if wanted.codes else (ContigsTable,)
+    contigs_table: tuple[type[NamedTuple], ...] = (ContigsTable,)
+    contigs_table += (ContigsRecoded,) if wanted.codes else ()
+    contigs_table += (ContigsPaired,) if wanted.mates else ()
     calls_file = staging.open(files.calls, header(*calls_table))
     contigs_file = staging.open(files.contigs, header(*contigs_table))
     regions_file = staging.open(files.regions, header(RegionsTable))
@@ -249,7 +257,9 @@ def _write_calls(
             called = judged.call
             mistakes.add(judged)
             of_contigs = contigs_columns(
-                ended, contigs, judged, status, judge.origins, codes=wanted.codes
+                *(ended, contigs, judged, status, judge.origins),
+                codes=wanted.codes,
+                mates=wanted.mates,
             )
             contigs_file.write(text_of(*of_contigs))
             if parquet is not None:

@@ -93,7 +93,8 @@ def finalise(
         plan.threshold,
         negatives,
     )
-    written = write_tables(files, finished, judge, sources, before, plan.wanted)
+    wanted = replace(plan.wanted, mates=any(seen.mates for seen in before))
+    written = write_tables(files, finished, judge, sources, before, wanted)
     records = sum(seen.records for seen in before)
     if written.counts.records != records:
         raise AssertionError(f"{records} records read, {written.counts.records} in the tables")

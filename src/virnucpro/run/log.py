@@ -15,7 +15,7 @@ from virnucpro.blocks import Batches, Share, Telemetry
 from virnucpro.bundle import DEFAULT_BUNDLE
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Status
-from virnucpro.classifiers.genetic_code import AUTO
+from virnucpro.classifiers.genetic_code import AUTO as AUTO_CODE
 from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
@@ -24,7 +24,9 @@ from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
+from virnucpro.results.false_discovery import WORST
 from virnucpro.results.files import RunFiles
+from virnucpro.results.judge import AUTO as AUTO_PRIOR
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.write import Written
 from virnucpro.run.settings import Settings
@@ -115,32 +117,45 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
     name = f"{bundle.name} (the default)" if default else bundle.name
     fetch = f"; {FETCH_PUBLISHED}" if default else ""
     yield f"virnucpro {__version__}, bundle {name}, {bundle.provenance}{fetch}"
-    outputs, cut = settings.outputs, f"p_virus >= {settings.threshold(bundle):g}"
-    if outputs.fdr is not None:
-        cut = f"q_value <= {outputs.fdr:g}"
-    elif "calibration" in bundle.parts and outputs.threshold is None:
-        found = bundle.part("calibration")
-        cut += (
-            f", at which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and "
-            "fewer of others are called virus"
-        )
-    chunk_cut = settings.chunk_threshold(bundle)
-    if outputs.fdr is not None or chunk_cut != settings.threshold(bundle):
-        cut = f"{cut}; chunks and regions at p_virus >= {chunk_cut:g}"
+    yield f"records are called virus at {_cuts(settings, bundle)}"
     yield (
-        f"chunks of {bundle.chunk_nt} nt, records virus at {cut}; "
-        f"{plan.precision} on {device.name}, {device.threads} thread{'s' * (device.threads > 1)}"
+        f"chunks of {bundle.chunk_nt} nt, {plan.precision} on {device.name}, {device.threads} "
+        f"thread{'s' * (device.threads > 1)}"
     )
+    outputs = settings.outputs
+    if outputs.fdr is None and (outputs.negatives or outputs.host != WORST):
+        null = "--negatives" if outputs.negatives else f"--host {outputs.host}"
+        prior = " and the prior that is estimated" if outputs.prior == AUTO_PRIOR else ""
+        yield (
+            f"{null} changes the column q_value{prior}; calls go by the threshold, as without it "
+            "(--fdr calls by q_value)"
+        )
     if (code := settings.scoring.genetic_code) != str(STANDARD):
         yield (
-            "frames are open by the genetic code that makes those of a record much longer (column "
-            "genetic_code of contigs.tsv)"
-            if code == AUTO
+            "the genetic code of each record is the one that makes its open frames much longer "
+            "(column genetic_code of contigs.tsv)"
+            if code == AUTO_CODE
             else f"frames are open by genetic code {code}"
         ) + "; the published method has code 1"
     if bundle.kind != "kmer" and not settings.compute.threads and threads_by_environment():
-        yield "as many threads as OMP_NUM_THREADS says; --threads overrules it"
+        yield "threads are those of OMP_NUM_THREADS; --threads overrides it"
     yield from settings.compute.without_effect(device.index, bundle.kind)
+
+
+def _cuts(settings: Settings, bundle: Bundle) -> str:
+    """Return what decides the calls of records and, if that differs, of chunks."""
+    outputs, threshold = settings.outputs, settings.threshold(bundle)
+    cut = f"p_virus >= {threshold:g}" if outputs.fdr is None else f"q_value <= {outputs.fdr:g}"
+    if "calibration" in bundle.parts and outputs.fdr is None and outputs.threshold is None:
+        found = bundle.part("calibration")
+        cut += (
+            f", which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and fewer "
+            "of other hosts reach"
+        )
+    chunk_threshold = settings.chunk_threshold(bundle)
+    if outputs.fdr is not None or chunk_threshold != threshold:
+        cut += f"; chunks and regions at p_virus >= {chunk_threshold:g}"
+    return cut
 
 
 def computing(
@@ -167,7 +182,7 @@ def computing(
         yield f"page-locked buffers: {_on(compute.pin_memory)}"
         yield f"copies on streams of their own: {_on(compute.cuda_streams)}"
         segments = loaded.expandable_segments
-        yield f"expandable segments, as the allocator has them: {_on(segments)}"
+        yield f"expandable segments of the allocator: {_on(segments)}"
         interval = compute.cache_clear_interval
         yield f"the CUDA cache is emptied {f'every {interval} batches' if interval else 'never'}"
     for name, batches in loaded.batches.items():
@@ -238,7 +253,7 @@ def disk_taken(
     )
     finished = sum(path.stat().st_size for path in files.blocks.iterdir())
     blocks = max(0, need.blocks - finished)
-    yield f"this may take up to {max((blocks + need.tables) / 1e6, 0.1):,.1f} MB of disk"
+    yield f"this may need up to {max((blocks + need.tables) / 1e6, 0.1):,.1f} MB of disk"
     if sentence := shortage([(files.blocks, blocks), (files.hidden, need.tables)]):
         yield f"warning: {sentence}"
 
@@ -256,8 +271,8 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
     )
     if prescreened is not None:
         yield (
-            f"{prescreened:,} of the chunks have the score of the bundle that looked first, and "
-            "were not handed on (column bundle of calls.tsv)"
+            f"{prescreened:,} of the chunks were ruled out by the first bundle and keep its score "
+            "(column bundle of calls.tsv)"
         )
     if worth is None and written.refusal:
         yield written.refusal
@@ -265,12 +280,18 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
         yield worth.sentence
         if worth.notes:
             noted = ", ".join(f"{number:,} {name}" for name, number in worth.notes.items())
-            yield f"noted, and not left out: {noted} (column note)"
+            yield f"noted (column note), but kept: {noted}"
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
     if counts.regions:
-        yield f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+        held = (
+            f"{files.viral_fasta.name} holds the {written.excerpts:,} of records not called virus"
+        )
+        yield (
+            f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
+            + (f"; {held}" if written.excerpts else "")
+        )
     if counts.incomplete:
         yield f"records that could not be processed are listed in {files.failed}"
 

@@ -161,14 +161,14 @@ def merge(
         raise ResumeError(f"{out}: is one of the parts; choose another folder with -o")
     fingerprint = {k: v for k, v in parts[0].fingerprint.items() if k != "inputs"}
     sources = _sources(first, inputs) if outputs.write != "none" else []
-    before = _seen(parts[0])
     if not force and (earlier := _finished(files, parts)) is not None:
         return as_before(files, earlier, outputs, progress)
     with (
         RunDirectory.take(files, fingerprint, Restart(force=force), again=True) as directory,
         open_log(files, progress) as log,
     ):
-        log.line(f"merging {len(parts)} parts of {first.blocks.total:,} blocks")
+        total = f"{first.blocks.total:,} block{'s' * (first.blocks.total != 1)}"
+        log.line(f"merging {len(parts)} part{'s' * (len(parts) > 1)} of {total}")
         for note in directory.notes:
             log.line(note)
 
@@ -190,6 +190,7 @@ def merge(
         running = replace(record, status=RUNNING, exit_code=None, finished=None)
         directory.begin_results(running, planned(files, plan.wanted))
         try:
+            before = _seen(parts[0], mates=_has_mates(first, blocks))
             written = finalise(blocks, sources, before, plan, files, negatives)
         except BaseException as error:
             status, code, sentence = ending(error)
@@ -309,11 +310,19 @@ def _sources(record: RunRecord, inputs: Sequence[Path]) -> list[Source]:
     return sources
 
 
-def _seen(part: FinishedPart) -> list[Seen]:
-    """Return what the parts have seen of each input."""
+def _has_mates(record: RunRecord, blocks: MergedBlocks) -> bool:
+    """Return whether a record is the mate of a pair; asks the blocks where that may be."""
+    pairs = record.settings.get("mates") or record.settings.get("pairs") == "interleaved"
+    if pairs or any(entry.format.startswith(("BAM", "CRAM", "SAM")) for entry in record.inputs):
+        return any(scored.records.mate.any() for scored in blocks.scored())
+    return False
+
+
+def _seen(part: FinishedPart, *, mates: bool) -> list[Seen]:
+    """Return what the parts have seen of each input; mates: as of all of them."""
     sums = (part.record.part or {}).get("crc") or []
     return [
-        Seen(entry.records, crc, entry.sha256 or "")
+        Seen(entry.records, crc, entry.sha256 or "", mates)
         for entry, crc in zip(part.record.inputs, sums, strict=True)
     ]
 

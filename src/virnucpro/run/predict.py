@@ -316,8 +316,10 @@ class _Run:
         self.directory.keep_manifest(job.bundle.path)
         self.directory.write(self._record(status, code, error, None))
         self.on_record = True
+        empty = " and holds none, as there are fewer blocks than parts"
         self.log.line(
-            f"part {part} of {blocks.total:,} blocks is finished; `virnucpro merge` of all "
+            f"part {part} of {blocks.total:,} block{'s' * (blocks.total != 1)} is finished"
+            f"{empty if part.number > blocks.total else ''}; `virnucpro merge` of all "
             f"{part.of} parts makes the results"
         )
         return Outcome(job.files, status, code, error, None)

@@ -29,8 +29,12 @@ def calibration_of(
     """Fit a calibration of a bundle.
 
     A fifth of the units, by turns, measures one that was fitted on the others; the one that is
-    returned was fitted on all. Raises InputError for too few sequences with a score.
+    returned was fitted on all. Raises InputError for too few units, before anything is scored, and
+    for too few that have a score.
     """
+    for label, name in ((1, "viral"), (0, "other")):
+        units = {window.contig.unit for window in windows if window.contig.label == label}
+        _check_number(len(units), name)
     classifier = bundle.classifier(precision=precision)
     records = score_records(classifier, windows, bundle.chunk_nt, progress)
     measured = _measured_units(records, seed)
@@ -48,13 +52,19 @@ def _measured_units(records: ScoredRecords, seed: int) -> "np.typing.NDArray[np.
     chosen: list[int] = []
     for side, name in ((records.viral, "viral"), (~records.viral, "other")):
         units = np.unique(records.unit[side])
-        if len(units) < FEWEST_UNITS:
-            raise InputError(
-                f"a calibration needs {FEWEST_UNITS} units or more of {name} sequences that have a "
-                f"score, and there are {len(units)}; give more sequences"
-            )
+        _check_number(len(units), name)
         chosen += rng.permutation(units)[: max(1, round(MEASURED_SHARE * len(units)))].tolist()
     return np.isin(records.unit, chosen)
+
+
+def _check_number(units: int, name: str) -> None:
+    """Raise InputError for too few units."""
+    if units < FEWEST_UNITS:
+        raise InputError(
+            f"a calibration needs {FEWEST_UNITS} units or more of {name} sequences that can be "
+            f"scored, and there are {units}; give more (each is a unit of its own, unless the "
+            "table beside them has a column unit)"
+        )
 
 
 def calibrated_copy(

@@ -1,9 +1,11 @@
 """Files of a RefSeq release: listed, chosen, and downloaded one after the other, checked.
 
 The release lists its files with their MD5 sums in release-catalog; a mirror without that list is
-read by its index pages, and its files are checked by their size alone. This module knows no genome.
+read by its index pages, and its files are checked by their size and by the sums that gzip keeps.
+This module knows no genome.
 """
 
+import gzip
 import hashlib
 import json
 import re
@@ -17,6 +19,7 @@ from tempfile import TemporaryDirectory
 from virnucpro.bundle.fetch import PART, NotServed, fetch, size_of
 from virnucpro.errors import BundleError, InputError, SettingsError
 from virnucpro.progress import Position, Progress
+from virnucpro.reads import GZIP_ERRORS
 from virnucpro.storage.atomic import disk_errors, write_json
 from virnucpro.storage.lock import Lock
 
@@ -38,6 +41,7 @@ _GENOMES = re.compile(r"(\w+)\.([\d.]+)\.genomic\.gbff\.gz")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LINK = re.compile(r'href="([^"/]+)"')
 _MARGIN_BYTES = 50_000_000
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,9 @@ def read_release(
                     )
                 chosen += spread(sorted(files, key=_order), most_files)
     if not sums:
-        stages.line("this server has no list of MD5 sums; files are checked by their size alone")
+        stages.line(
+            "this server has no list of MD5 sums; files are checked by their size and as gzip"
+        )
     sized = []
     for done, file in enumerate(chosen):
         stages.advance(Position(done, len(chosen), f"asking for the size of {file.name}"))
@@ -210,16 +216,27 @@ def fetched(folder: Path) -> dict[str, list[Path]]:
 def _bring(file: ReleaseFile, url: str, target: Path, progress: "_Bytes") -> None:
     part = target.with_name(target.name + PART)
     for resumed in (part.exists(), False):
-        fetch(url, part, file.size_bytes, progress, ADVICE)
-        if file.md5 is None or (found := _md5(part)) == file.md5:
+        fetch(url, part, file.size_bytes, progress, ADVICE, checked=file.md5 is not None)
+        if (fault := _fault(part, file.md5)) is None:
             part.replace(target)
             return
         part.unlink()
         if not resumed:  # else it may have begun in another release
-            raise BundleError(
-                f"{url}: its MD5 sum is {found} instead of {file.md5}; it was not kept: run the "
-                "same command again"
-            )
+            raise BundleError(f"{url}: {fault}; it was not kept: run the same command again")
+
+
+def _fault(path: Path, md5: str | None) -> str | None:
+    """Return what is wrong with a file that has come; without an MD5 sum, by what gzip keeps."""
+    if md5 is not None:
+        found = _md5(path)
+        return None if found == md5 else f"its MD5 sum is {found} instead of {md5}"
+    try:
+        with gzip.open(path, "rb") as opened:
+            while opened.read(_PIECE_BYTES):
+                pass
+    except GZIP_ERRORS as error:
+        return f"it cannot be unpacked ({error})"
+    return None
 
 
 class _Bytes:
