@@ -258,6 +258,12 @@ def test_a_part_that_is_no_part(here, expected, thirds, tmp_path):
     assert str(tmp_path / "missing") in sentence
 
 
+def test_a_part_does_not_go_where_a_whole_run_is_finished(here, expected):
+    with pytest.raises(ResumeError, match=r"holds a finished run, which a part would replace"):
+        predicted(here, here / "whole", "1/2")
+    assert results(here / "whole") == expected
+
+
 @pytest.mark.parametrize("how", ["cut", "altered", "deleted", "exchanged"])
 def test_a_damaged_part_is_named_and_can_be_made_again(here, expected, thirds, tmp_path, how):
     parts = copies(thirds, tmp_path)

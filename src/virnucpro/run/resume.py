@@ -49,12 +49,17 @@ class Outcome:
 def finished_before(job: "Job") -> RunRecord | None:
     """Return the record of a finished run of the same inputs and fingerprint in this folder.
 
-    Raises OtherRun if it is a finished run of others.
+    Raises OtherRun if it is a finished run of others, or a whole one where a part is asked for.
     """
     files, sources = job.files, job.sources
     record = RunRecord.read(files.run_json, ResumeError)
     if record is None or not record.is_finished:
         return None
+    if job.settings.restart.part is not None:
+        raise OtherRun(
+            f"{files.run_dir}: this folder holds a finished run, which a part would replace; choose "
+            "another with -o, or replace it with --rerun"
+        )
     refuse_other(record.fingerprint, job.fingerprint, files)
     if len(record.inputs) != len(sources):
         raise OtherRun(
