@@ -4,12 +4,14 @@ import ast
 import subprocess
 import sys
 import time
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import virnucpro
+from virnucpro.cli import program
 
 PACKAGE = Path(virnucpro.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -47,6 +49,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
@@ -199,22 +202,14 @@ def running(*arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "code",
-    ["import virnucpro", "import virnucpro.cli", running("--help"), running("--version")]
-    + [
-        running(c, "--help")
-        for c in (
-            "predict",
-            "validate",
-            "config",
-            "report",
-            "cite",
-            "evaluate",
-            "bundles",
-            "train",
-            "bench",
-            "doctor",
-        )
+    [
+        "import virnucpro",
+        "import virnucpro.cli",
+        running("--help"),
+        running("--version"),
+        "".join(running(command, "--help") for command in program.commands),
     ],
+    ids=["import", "import cli", "help", "version", "help of each command"],
 )
 def test_help_and_import_load_neither_torch_nor_numpy(code):
     loaded = modules_after(code)

@@ -70,9 +70,8 @@ def snakemake(sample: str) -> str:
     )
 
 
-@pytest.mark.parametrize("sample", ["lake", "a lake's $1 & more", "lake.1"])
-def test_snakemake_runs_again_when_an_input_has_changed(here, sample):
-    for records in (3, 2):
+def test_snakemake_runs_again_when_an_input_has_changed(here):
+    for sample, records in (("a lake's $1 & more", 3), ("lake.1", 3), ("lake.1", 2)):
         put(f"reads/{sample}.fastq.gz", records)
         ran(snakemake(sample))
         found = Path("results") / sample / f"{sample}.contigs.tsv"
@@ -80,21 +79,18 @@ def test_snakemake_runs_again_when_an_input_has_changed(here, sample):
         found.unlink()  # as Snakemake does before it runs a rule again
 
 
-@pytest.mark.parametrize("reads", ["./in.fa", "../up/in put.fastq.gz", "a.b/s.1.fq.gz"])
-def test_the_array_job_takes_paths_with_dots_and_blanks(here, reads, monkeypatch):
+def test_the_array_job_takes_paths_with_dots_and_blanks(here, monkeypatch):
     (here / "work").mkdir()
     monkeypatch.chdir(here / "work")
-    Path("files.txt").write_text(f"{reads}\n")
-    environment = {
-        "SLURM_ARRAY_TASK_ID": "1",
-        "SLURM_ARRAY_JOB_ID": "7",
-        "SLURM_CPUS_PER_TASK": "1",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    sample = {"./in.fa": "in", "../up/in put.fastq.gz": "in put", "a.b/s.1.fq.gz": "s.1"}[reads]
-    for records in (3, 2):
-        put(reads, records)
+    program = here / "bin" / "virnucpro"  # the default bundle needs torch, which takes its time
+    program.write_text(program.read_text().replace('"$@"', f'"$@" --bundle "{here / "km"}"'))
+    samples = {"in": "./in.fa", "in put": "../up/in put.fastq.gz", "s.1": "a.b/s.1.fq.gz"}
+    Path("files.txt").write_text("".join(f"{reads}\n" for reads in samples.values()))
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    for sample, records in (("in", 3), ("in put", 3), ("s.1", 3), ("s.1", 2)):
+        put(samples[sample], records)
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(1 + list(samples).index(sample)))
         ran(f"bash {shlex.quote(str(WORKFLOWS / 'virnucpro.slurm'))}")
         assert len(table(Path("results") / sample / f"{sample}.contigs.tsv")) == records
 

@@ -241,6 +241,16 @@ def test_mates_that_are_not_side_by_side_are_refused(tmp_path, bundle):
     assert scores[0] == scores[1]
 
 
+def test_mates_in_two_inputs_are_no_pair(tmp_path, bundle):
+    for sample, flag in (("a", 0x4D), ("b", 0x8D)):
+        path = tmp_path / f"{sample}.bam"
+        with pysam.AlignmentFile(path, "wb", header={"HD": {"VN": "1.6"}}) as file:
+            file.write(alignment(file.header, "t", dna(90), flag))
+    predict([tmp_path / "a.bam", tmp_path / "b.bam"], bundle, tmp_path / "run")
+    pairs = [(row["sample"], row["status"]) for row in table(tmp_path / "run" / "pairs.tsv")]
+    assert pairs == [("a", "mate_missing"), ("b", "mate_missing")]
+
+
 def test_a_mate_that_is_left_out_or_missing_leaves_the_other(tmp_path, bundle):
     path = tmp_path / "x.bam"
     with pysam.AlignmentFile(path, "wb", header={"HD": {"VN": "1.6"}}) as file:

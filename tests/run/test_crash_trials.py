@@ -22,12 +22,14 @@ def crash_trials():
 
 # Of the first 18 these have among them every kind of moment, signal, end and damage.
 SEEDS = (1, 3, 5, 9, 10, 11, 14, 15)
+KMER = ("kmer two inputs", "kmer journal")
 
 
 @pytest.mark.parametrize(
     ("names", "seeds", "scale"),
     [
-        pytest.param(("kmer two inputs", "kmer journal"), SEEDS, 0.5, id="kmer"),
+        pytest.param(KMER, SEEDS[:3], 0.1, id="kmer"),
+        pytest.param(KMER, SEEDS, 0.5, id="kmer, all", marks=pytest.mark.slow),
         pytest.param(("mini",), (0, 1), 0.3, id="mini", marks=pytest.mark.slow),
     ],
 )

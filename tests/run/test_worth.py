@@ -120,10 +120,10 @@ def test_parts_merged_are_the_whole_run(tmp_path, reads, bundle):
     for options in (("--prior", "auto"), ("--fdr", 0.2), ("--negatives", own, "--fdr", 0.5)):
         folder = tmp_path / "_".join(str(o) for o in options if not isinstance(o, Path))
         assert predict(reads, folder / "whole", bundle, *options).code == 0
-        for part in ("1/3", "2/3", "3/3"):
+        for part in ("1/2", "2/2"):
             done = predict(reads, folder / part[0], bundle, *options, "--part", part)
             assert done.code == 0, done.err
-        merged = virnucpro("merge", *(folder / n for n in "123"), "-o", folder / "merged")
+        merged = virnucpro("merge", *(folder / n for n in "12"), "-o", folder / "merged")
         assert merged.code == 0, merged.err
         assert results(folder / "merged") == results(folder / "whole")
         worths = [run_json(folder / name)["worth"] for name in ("merged", "whole")]

@@ -70,11 +70,11 @@ def virnucpro(*arguments: object, through: Sequence[str] = (), **options) -> Fin
     through: a command that runs commands, put in front; options are those of subprocess.run.
     """
     words = [os.fspath(a) if isinstance(a, Path) else str(a) for a in arguments]
-    if through or options.keys() - {"cwd"}:
+    if through or options.keys() - {"cwd", "input"}:
         command = [*through, *PROGRAM, *words]
         done = subprocess.run(command, capture_output=True, check=False, timeout=120, **options)
     else:
-        done = forks.run("virnucpro", words, **options)
+        done = forks.run("virnucpro", words, options.get("cwd"), options.get("input"))
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

@@ -99,7 +99,7 @@ def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> N
     # With --force the folder holds another run before.
     before = folder / "before"
     if "--force" in options:
-        assert run(folder, before, ["--max-length", "100"], how, -1) in (0, 2)
+        assert run(folder, before, ["--max-length", "400"], how, -1) in (0, 2)
     assert run(folder, folder / "clean", options, how, -1) == 0
     expected = results(folder / "clean")
     count = int((folder / "steps.txt").read_text())
@@ -119,7 +119,7 @@ def main(folder: Path, how: signal.Signals, every: int, options: list[str]) -> N
         if step % 2 == 0:  # killed twice, at another step
             assert run(folder, out, options, signal.SIGKILL, second) in (0, -9), (step, second)
         code = run(folder, out, again, how, -1)
-        if code == 3 and run_json(out)["settings"]["max_length"] == 100:  # the one before stays
+        if code == 3 and run_json(out)["settings"]["max_length"] == 400:  # the one before stays
             assert before.exists()
             continue
         assert code == 0, (step, second, code)

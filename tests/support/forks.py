@@ -1,7 +1,8 @@
 """Python programs in processes that begin at once: one process has loaded virnucpro, and forks.
 
-To load what a run needs takes longer than most runs of tests. A fork is a process like any other,
-with an interpreter that ends like any other; only its modules were there before.
+To load what a run needs takes longer than most runs of tests. A fork is a process like any other;
+only its modules were there before, and at its end, when threads have ended, exit functions have run
+and streams are flushed, memory is not taken apart, which takes as long as a run.
 
     python forks.py SOCKET
 """
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,25 +32,32 @@ _ENVIRONMENT = dict(os.environ)  # before any test
 
 
 def run(
-    program: str, arguments: Sequence[str], cwd: Path | None = None
+    program: str, arguments: Sequence[str], cwd: Path | None = None, data: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """What subprocess.run gives for `python -m program`, or `python program` where it is a path."""
+    """What subprocess.run gives for `python -m program`, or `python program` where it is a path.
+
+    data: for its standard input, through a pipe; without it that of this process.
+    """
     changed = {name for name, _ in _ENVIRONMENT.items() ^ os.environ.items()}
     if not all(name.startswith(HARMLESS) for name in changed):
         command = [sys.executable, *([] if program.endswith(".py") else ["-m"]), program]
         how = {"capture_output": True, "check": False, "timeout": SECONDS, "cwd": cwd}
+        how |= {} if data is None else {"input": data}
         return subprocess.run([*command, *arguments], **how)
     pipes = [os.pipe() for _ in range(3)]
     given = [write for _, write in pipes]
+    stdin, feed = (0, None) if data is None else os.pipe()
     with tempfile.TemporaryFile() as asked:
         request = {"program": program, "arguments": list(arguments)}
         request |= {"cwd": os.fspath(cwd or Path.cwd()), "environment": dict(os.environ)}
         asked.write(json.dumps(request).encode())
         asked.flush()
-        socket.send_fds(_server(), [b"."], [asked.fileno(), 0, *given])
-    for write in given:
-        os.close(write)
-    with ThreadPoolExecutor(2) as pool:
+        socket.send_fds(_server(), [b"."], [asked.fileno(), stdin, *given])
+    for descriptor in given if data is None else (stdin, *given):
+        os.close(descriptor)
+    with ThreadPoolExecutor(3) as pool:
+        if feed is not None:
+            pool.submit(_write, feed, data)
         out, err, end = pool.map(_read, [read for read, _ in pipes])
     assert end, "the process that forks has ended"
     return subprocess.CompletedProcess([program, *arguments], int(end), out, err)
@@ -57,6 +66,11 @@ def run(
 def _read(descriptor: int) -> bytes:
     with open(descriptor, "rb") as file:
         return file.read()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(descriptor, "wb") as file:
+        file.write(data)
 
 
 @cache
@@ -124,11 +138,29 @@ def begin(asked: int) -> None:
     os.chdir(request["cwd"])
     program = request["program"]
     sys.argv = [program, *request["arguments"]]
-    if program.endswith(".py"):
-        runpy.run_path(program, run_name="__main__")
-    else:
-        sys.path[0] = request["cwd"]
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    try:
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            sys.path[0] = request["cwd"]
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        leave(end.code or 0)
+
+
+def leave(code: int) -> None:
+    """Ends this process as an interpreter does, whose memory the system takes back."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            try:
+                stream.flush()
+            except OSError:
+                code = 120  # Python's own
+    os._exit(code)
 
 
 def load_templates() -> None:
@@ -140,10 +172,18 @@ def load_templates() -> None:
 
 
 if __name__ == "__main__":
+    import difflib  # noqa: F401
+    import importlib.resources.readers  # noqa: F401
+
     import numpy.ma  # noqa: F401
 
     import virnucpro.classifiers.kmer
-    import virnucpro.run.predict  # noqa: F401
+    import virnucpro.cli
+    import virnucpro.cli.compat
+    import virnucpro.run.merge
+    import virnucpro.run.predict
+    import virnucpro.run.samples
+    import virnucpro.run.validate  # noqa: F401
 
     load_templates()
     gc.freeze()
