@@ -18,6 +18,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+from distributed.comm import CommClosedError
 
 from command import (
     PROGRAM,
@@ -524,3 +525,14 @@ def test_a_scheduler_that_does_not_answer_is_one_sentence(
     monkeypatch.setattr(cluster, "RECONNECT_S", 0.5)
     with pytest.raises(WorkerError, match=sentence):
         run(settings(here, tmp_path / "run", scheduler=address))
+
+
+def test_a_connection_that_is_lost_while_scores_come_leaves_their_block_to_be_sent_again():
+    class Lost:
+        def result(self, timeout):
+            raise CommClosedError("reset by peer")
+
+    runner, sent = object.__new__(dask_runner._Dealer), object()
+    runner._again = []
+    assert runner._scored(sent, Lost()) is None
+    assert runner._again == [sent]

@@ -258,12 +258,13 @@ class _Dealer:
 
     def _scored(self, sent: _Sent, future: "Future") -> Scored | None:
         from distributed import KilledWorker
+        from distributed.comm import CommClosedError
 
         try:
             chunks: ScoredChunks | Failure = future.result(timeout=_FETCH_S)
         except KilledWorker as error:
             return self._killed(sent, error.allowed_failures + 1)
-        except CancelledError:  # the connection was lost, and may come back
+        except (CancelledError, CommClosedError):  # the connection was lost, and may come back
             self._again.append(sent)
             return None
         if isinstance(chunks, Failure):
