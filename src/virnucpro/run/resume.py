@@ -57,8 +57,8 @@ def finished_before(job: "Job") -> RunRecord | None:
         return None
     if job.settings.restart.part is not None:
         raise OtherRun(
-            f"{files.run_dir}: this folder holds a finished run, which a part would replace; choose "
-            "another with -o, or replace it with --rerun"
+            f"{files.run_dir}: this folder holds a finished run, which a part would replace; "
+            "choose another with -o, or replace it with --rerun"
         )
     refuse_other(record.fingerprint, job.fingerprint, files)
     if len(record.inputs) != len(sources):
