@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from command import PROGRAM, dna, fasta, made_bundle, results, run_json, virnucpro
 from made_reads import ubam
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.progress import Silent
+from virnucpro.results.run_schema import schema
 from virnucpro.run.merge import merge
 from virnucpro.run.predict import run
 from virnucpro.run.settings import Settings
@@ -119,6 +121,7 @@ def test_merged_parts_tell_mates_as_the_undivided_run_does(here, tmp_path, name)
 
 def test_a_part_has_no_tables_and_is_left_as_it_is(here, thirds):
     document = run_json(thirds[1])
+    jsonschema.validate(document, schema())
     assert (document["status"], document["exit_code"]) == ("part", 0)
     assert not results(thirds[1])
     blocks = sorted((thirds[1] / ".virnucpro" / "blocks").glob("*.block"))
