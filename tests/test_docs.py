@@ -106,6 +106,7 @@ def commands_under(group: click.Group):
 
 @pytest.mark.parametrize("command", [*commands_under(program)], ids=lambda command: command.name)
 def test_the_examples_of_the_help_are_right(command):
+    assert "\\" not in command.help.replace("\\\n", "")
     for words in commands_in(command.help.replace("\b", "")):
         check_options(words)
 

@@ -18,9 +18,10 @@ rule virnucpro_part:
         out=PART,
         of=PARTS,
     shell:
-        "virnucpro predict {input} -o {params.out} --part {wildcards.part}/{params.of}"
-        " --sample {wildcards.sample} --bundle {params.bundle}"
-        " --threads {threads} --allow-partial --no-progress 2> {log}"
+        # --rerun, and --force below: the same command comes again when an input has changed.
+        "virnucpro predict {input:q} -o {params.out:q} --part {wildcards.part}/{params.of} --rerun"
+        " --sample {wildcards.sample:q} --bundle {params.bundle:q}"
+        " --threads {threads} --allow-partial --no-progress 2> {log:q}"
 
 
 rule virnucpro_merge:
@@ -35,6 +36,7 @@ rule virnucpro_merge:
         "logs/virnucpro/{sample}.merge.log",
     params:
         parts=expand(PART, part=range(1, PARTS + 1), allow_missing=True),
+        out="results/{sample}",
     shell:
-        "virnucpro merge {params.parts} -o results/{wildcards.sample} --input {input.reads}"
-        " --prefix {wildcards.sample} --no-progress 2> {log}"
+        "virnucpro merge {params.parts:q} -o {params.out:q} --input {input.reads:q}"
+        " --prefix {wildcards.sample:q} --force --no-progress 2> {log:q}"

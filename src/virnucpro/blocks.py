@@ -1,4 +1,4 @@
-"""Contigs -> blocks, and the values that travel with blocks.
+"""Contigs -> blocks, and all values that travel with them, in one file since they hold each other.
 
 A block is the one unit of memory, device work, progress, resume and distribution. This module
 knows nothing of files or networks.

@@ -77,8 +77,10 @@ OURS = f'exec {sys.executable} -m virnucpro "$@"'
 
 def undivided(work: Path) -> dict[str, bytes]:
     """The results of in.fa in one run, with the k-mer bundle in small blocks."""
-    made_bundle(work / "km", block_nt=1_000)
+    if not (work / "km").exists():
+        made_bundle(work / "km", block_nt=1_000)
     words = ["in.fa", "-o", "run", "--bundle", "km", "--sample", "lake", "--prefix", "lake"]
+    words += ["--rerun"]
     assert virnucpro("predict", *words, cwd=work).code == 0
     return {
         path.name: path.read_bytes()
@@ -99,16 +101,27 @@ def test_snakemake_scatters_and_merges(work):
     (work / "reads").mkdir()
     (work / "reads" / "lake.fastq.gz").write_bytes(gzip.compress((work / "in.fa").read_bytes()))
     wanted = "results/lake/lake.contigs.tsv"
-    config = ["--config", "virnucpro_bundle=km", "virnucpro_parts=3"]
-    done = subprocess.run(
-        ["snakemake", "--snakefile", WORKFLOWS / "parts.smk", "--cores", "1", wanted, *config],
-        cwd=work,
-        env=os.environ | {"PATH": programs(work / "bin", virnucpro=OURS)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["snakemake", "--snakefile", WORKFLOWS / "parts.smk", "--cores", "1", wanted]
+    environment = os.environ | {"PATH": programs(work / "bin", virnucpro=OURS)}
+
+    def ends(parts: int) -> None:
+        done = subprocess.run(
+            [*command, "--config", "virnucpro_bundle=km", f"virnucpro_parts={parts}"],
+            cwd=work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    ends(3)
+    expect_results(work / "results" / "lake", expected)
+    other = (work / "in.fa").read_bytes().replace(b"ACG", b"AGC")
+    (work / "in.fa").write_bytes(other)
+    (work / "reads" / "lake.fastq.gz").write_bytes(gzip.compress(other))
+    expected = undivided(work)
+    ends(2)
     expect_results(work / "results" / "lake", expected)
 
 

@@ -12,7 +12,7 @@ from virnucpro.bundle import load
 from virnucpro.classifiers.chunk_status import MIN_NT
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.train import SHORTEST_CHUNK_NT, train
-from virnucpro.errors import SettingsError
+from virnucpro.errors import InputError, SettingsError
 from virnucpro.train.head_fit import SIDES as NAMED_SIDES
 
 DATA = ("--positive", "missing.fa", "--negative", "missing.fa", "-o", "out")
@@ -45,6 +45,29 @@ def test_a_number_out_of_range_is_refused_by_its_name(arguments):
 
 def test_no_chunk_is_shorter_than_what_can_be_called():
     assert SHORTEST_CHUNK_NT == MIN_NT
+
+
+@pytest.mark.parametrize(
+    ("chunk", "longest", "judged"),
+    [("300", 300, (300,)), ("500", 500, (300, 500)), ("60", 60, (60,))],
+)
+def test_an_encoder_sees_no_fragment_longer_than_its_chunks(
+    tmp_path, monkeypatch, chunk, longest, judged
+):
+    """Else a set of chunks of 300 nt, as train make writes it, would have nothing to judge by."""
+    seen = []
+
+    def fit(_contigs, settings, *_others, **_more):
+        seen.append(settings)
+        raise InputError("enough")
+
+    monkeypatch.setattr("virnucpro.train.encoder_fit.fit_encoder", fit)
+    for name in ("viral", "others"):
+        (tmp_path / name).write_text(">a\nACGT\n")
+    data = ["--positive", str(tmp_path / "viral"), "--negative", str(tmp_path / "others")]
+    CliRunner().invoke(train, ["encoder", "--chunk", chunk, *data, "-o", str(tmp_path / "out")])
+    assert max(seen[0].lengths_nt) == longest
+    assert seen[0].slice_lengths_nt == judged
 
 
 @pytest.mark.parametrize("path", ["missing/x.json", "file/x.json", "folder"])

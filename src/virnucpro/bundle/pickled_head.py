@@ -1,10 +1,10 @@
-"""A published head, which is a pickled module, as plain arrays: nothing in the file is executed.
+"""A pickled head as plain arrays, in one file, so that its safety can be read in one go.
 
-A pickle is a program for a small stack machine. Its instructions are read one by one, and followed
-on values of our own: a name is a word of a fixed list, an object an empty box with that name, a
-tensor a note of where its bytes lie. An instruction or a name that such a file does not need is
-refused by name. Both of torch's containers are read: zip archives, and the older stream of pickles
-followed by the tensors' bytes. This module knows no torch.
+Nothing in the file is executed. A pickle is a program for a small stack machine. Its instructions
+are read one by one, and followed on values of our own: a name is a word of a fixed list, an object
+an empty box with that name, a tensor a note of where its bytes lie. An instruction or a name that
+such a file does not need is refused by name. Both of torch's containers are read: zip archives, and
+the older stream of pickles followed by the tensors' bytes. This module knows no torch.
 """
 
 import io

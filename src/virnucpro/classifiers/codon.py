@@ -1,4 +1,4 @@
-"""The codon network of the embedded bundles: a whole chunk, all six frames, to one embedding.
+"""The codon network of the embedded bundles, a whole chunk to one embedding; one network, one file.
 
 Every frame is read as codons from end to end, a stop being a token like any other, by one shared
 stack of convolutions; the frames are then combined by attention. Nothing here depends on the order

@@ -36,12 +36,12 @@ def calibrate(
 ) -> None:
     """Make a copy of a bundle whose scores are calibrated on your own sequences.
 
-    The sequences must be others than those that the bundle was trained on. A table beside a FASTA
-    file with a column unit says what belongs together (a genome, a family); a fifth of the units
-    measures the calibration, and is in the final one, too. Groups of others (column group) become
-    the choices of predict --host.
+    The bundle must not have been trained on these sequences. A table beside a FASTA file with a
+    column unit tells which belong together (a genome, a family). A fifth of the units measures the
+    calibration; the final one is fitted on all. Groups of others (column group) become the choices
+    of predict --host.
 
-    \\b
+    \b
     virnucpro calibrate mini-500 --positive viral.fasta --negative soil.fasta -o soil-500
     virnucpro predict reads.fastq -o run --bundle soil-500 --prior auto --fdr 0.05
     """

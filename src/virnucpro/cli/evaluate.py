@@ -63,12 +63,12 @@ def evaluate(
     quiet: bool,
     no_progress: bool,
 ) -> None:
-    """Measure a bundle on sequences of which it is known whether they are viral.
+    """Measure a bundle on sequences that are known to be viral or not.
 
     Gives AUROC, AUPRC, accuracy, precision, recall, F1, and recall at 1 % and 0.1 % false
-    positives, by chunk and by contig, over all and per group, level and source where these are
-    known, and by novelty. What has no score ranks lowest. Where the bundle was trained on such
-    sequences, where some are on both sides, and where the AUROC is below 0.5, a warning says so.
+    positives, by chunk and by contig, overall and by group, level, source and novelty where these
+    are known. Sequences without a score rank lowest. A warning is printed if the bundle was trained
+    on such sequences, if some are on both sides, or if the AUROC is below 0.5.
 
     \b
     virnucpro evaluate mini-500 --positive viral.fasta --negative host.fasta

@@ -32,43 +32,43 @@ def reading_options(command: Command) -> Command:
         click.option(
             "--max-length",
             type=click.IntRange(min=1),
-            help="List records of more nt in failed.tsv instead of classifying them.",
+            help="List longer records in failed.tsv instead of classifying them.",
         ),
         click.option(
             "--min-length",
             type=click.IntRange(min=1),
-            help="List records of fewer nt as too_short instead of classifying them.",
+            help="List shorter records as too_short instead of classifying them.",
         ),
         click.option(
             "--reference",
             type=FILE,
-            help="FASTA that a CRAM was made with, where it needs one.",
+            help="FASTA that a CRAM was made with, if it needs one.",
         ),
         click.option(
             "--read-groups",
             is_flag=True,
-            help="Samples are those of a BAM's read groups (SM), for one input only.",
+            help="Take samples from the read groups (SM) of a BAM; for one input only.",
         ),
         click.option(
             "--unpaired",
             is_flag=True,
-            help="Read each record for itself, also those that a BAM has as mates.",
+            help="Read each record on its own, even if a BAM marks mates.",
         ),
         click.option(
             "--interleaved",
             is_flag=True,
-            help="Each two records that follow each other are mates.",
+            help="Every two consecutive records are mates.",
         ),
         click.option(
             "--mates",
             type=FILE,
-            help="File of the second mates, in the order of the first, for one input only.",
+            help="File of the second mates, in the order of the first; for one input only.",
         ),
         click.option(
             "--sample",
             type=NAME,
-            help="Name in the column sample, for one input only; otherwise made from the file's "
-            "name.",
+            help="Name for the column sample, for one input only. Default: made from "
+            "the file's name.",
         ),
     ):
         command = option(command)

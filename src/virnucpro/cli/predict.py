@@ -78,7 +78,7 @@ class _Predict(click.RichCommand):
 @click.option_panel(
     "Most used", options=["--out", "--bundle", "--threshold", "--mates", "--gpus", "--threads"]
 )
-@click.option_panel("What calls are worth", options=["--prior", "--fdr", "--host", "--negatives"])
+@click.option_panel("What a call is worth", options=["--prior", "--fdr", "--host", "--negatives"])
 @click.option_panel(
     "Input", options=["--sample-sheet", *(name for name in OPTIONS if name != "--mates")]
 )
@@ -94,7 +94,7 @@ class _Predict(click.RichCommand):
     ],
 )
 @click.option_panel(
-    "Starting again", options=["--resume", "--rerun", "--force", "--keep-blocks", "--journal"]
+    "Resume and repeat", options=["--resume", "--rerun", "--force", "--keep-blocks", "--journal"]
 )
 @click.option_panel(
     "Behaviour",
@@ -108,7 +108,7 @@ class _Predict(click.RichCommand):
     ],
 )
 @click.option_panel(
-    "A bundle that looks first",
+    "Prescreening",
     options=["--prescreen", "--prescreen-recall", "--prescreen-threshold"],
 )
 @click.option(
@@ -116,22 +116,23 @@ class _Predict(click.RichCommand):
     "--out",
     type=FILE,
     required=True,
-    help="Run directory; with --sample-sheet the folder for one run directory a sample.",
+    help="Run directory. With --sample-sheet: the folder for one run directory per sample.",
 )
 @click.option(
     "--sample-sheet",
     type=FILE,
-    help="Instead of INPUTS: a tab-separated table with the columns sample and path, and mates if "
-    "wanted. Each sample is a run of its own in OUT/SAMPLE; the bundle is loaded once.",
+    help="Instead of INPUTS: a tab-separated table with the columns sample, "
+    "path and, optionally, mates. Each sample is a run of its own in "
+    "OUT/SAMPLE; the bundle is loaded once.",
 )
 @reading_options
-@click.option("--prefix", default="", help="Put before the name of each file, with a dot.")
+@click.option("--prefix", default="", help="Put this and a dot before the name of each file.")
 @click.option(
     "--tables",
     type=click.Choice(["plain", "gz"]),
     default="plain",
     show_default=True,
-    help="gz: the tables are gzipped, and named so.",
+    help="gz: gzip the tables.",
 )
 @click.option(
     "--no-compat-tables",
@@ -145,32 +146,33 @@ class _Predict(click.RichCommand):
     type=click.Choice(["none", "viral", "all"]),
     default="viral",
     show_default=True,
-    help="viral: records called virus, and regions of others, go to viral.fasta; all: the records "
-    "that are not called virus go to others.fasta, too.",
+    help="viral: write records called virus, and viral regions of others, to "
+    "viral.fasta. all: also write all other records to others.fasta.",
 )
 @click.option(
     "--parquet",
     is_flag=True,
-    help="Write calls.parquet and contigs.parquet, too: typed columns, numbers in full. Needs "
-    "pyarrow: pip install 'virnucpro[parquet]'.",
+    help="Also write calls.parquet and contigs.parquet, with typed columns and "
+    "full precision. Needs pyarrow: pip install 'virnucpro[parquet]'.",
 )
 @click.option(
     "--save-embeddings",
     is_flag=True,
-    help="Write embeddings.parquet, what both encoders make of each open frame: 13 kB a frame. For "
-    "bundles of kind frames; needs pyarrow.",
+    help="Write embeddings.parquet: the embeddings of each open frame, 13 kB "
+    "per frame. For bundles of kind frames; needs pyarrow.",
 )
 @click.option(
     "--resume/--no-resume",
     default=True,
     show_default=True,
-    help="Go on with an unfinished run in the run directory, or refuse it.",
+    help="Resume an unfinished run in the run directory, or refuse it.",
 )
 @click.option(
     "--rerun",
     is_flag=True,
-    help="Go on with an unfinished run of this input, and replace a run of another input, bundle "
-    "or version: for workflow engines, which give the same command for whatever has changed.",
+    help="Resume an unfinished run of this input, and replace a run of another "
+    "input, bundle or version. For workflow engines, which give the same "
+    "command whatever has changed.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier run in the run directory.")
 @click.option(
@@ -181,14 +183,14 @@ class _Predict(click.RichCommand):
 @click.option(
     "--journal",
     type=FILE,
-    help="Folder for what is finished of the run, so that a retry with another run directory goes "
-    "on from it; default: the run directory.",
+    help="Folder for the finished blocks of the run, so that a retry with "
+    "another run directory can resume. Default: the run directory.",
 )
 @click.option(
     "--part",
     type=NAME,
     metavar="i/n",
-    help="Score part i of n, without tables; `virnucpro merge` of all parts makes the results.",
+    help="Score part i of n, without tables; `virnucpro merge` makes the results from all parts.",
 )
 @click.option(
     "--bundle",
@@ -196,45 +198,48 @@ class _Predict(click.RichCommand):
     default="mini-500",
     show_default=True,
     shell_complete=bundle_names,
-    help="Name of a bundle that is here (see `virnucpro bundles list`), or a bundle's directory. "
-    "The published model is virnucpro-500 or virnucpro-300, after `virnucpro bundles download`.",
+    help="Name of an installed bundle (see `virnucpro bundles list`), or the "
+    "directory of a bundle. The published model is virnucpro-500 or "
+    "virnucpro-300, after `virnucpro bundles download`.",
 )
 @click.option(
     "--prescreen",
     type=NAME,
     metavar="BUNDLE",
     shell_complete=bundle_names,
-    help="Let this small bundle look first, and the other one only at chunks that it does not rule "
-    "out; the column bundle of calls.tsv says whose score a chunk has.",
+    help="Let this small bundle rule out chunks first, so that the other one "
+    "scores only the rest. The column bundle of calls.tsv names the bundle "
+    "that scored a chunk.",
 )
 @click.option(
     "--prescreen-recall",
     type=SHARE,
-    help="Share of the viral chunks that the bundle calls virus which the first one hands on, as "
-    "measured of the two together; default: 0.995.",
+    help="Share of the viral chunks called by the bundle that the first one "
+    "must pass on, as measured for the two together. Default: 0.995.",
 )
 @click.option(
     "--prescreen-threshold",
     type=SHARE,
-    help="Least p_virus, of the first bundle, of chunks that it hands on, instead.",
+    help="Instead: pass on chunks whose p_virus by the first bundle is at least this.",
 )
 @click.option(
     "--threshold",
     type=SHARE,
-    help="Least p_virus of a call `virus`; default: the bundle's.",
+    help="Call virus from this p_virus on. Default: the bundle's threshold.",
 )
 @click.option(
     "--prior",
     type=PRIOR,
     metavar="SHARE|auto",
-    help="Share of the records that is viral, for the column probability; auto: estimated from the "
-    "sample. Default: 0.05. Needs a bundle with a calibration.",
+    help="Share of the records that is viral, for the column probability; auto: "
+    "estimate it from the sample. Default: 0.05. Needs a bundle with a "
+    "calibration.",
 )
 @click.option(
     "--fdr",
     type=SHARE,
-    help="Call records by their q_value, so that at most this share of the calls is expected to be "
-    "false, and not by the threshold.",
+    help="Call records by q_value instead of the threshold, so that at most "
+    "this share of the calls is expected to be wrong.",
 )
 @click.option(
     "--host",
@@ -242,32 +247,37 @@ class _Predict(click.RichCommand):
     default="worst",
     show_default=True,
     metavar="GROUP|mixture|worst",
-    help="Whose held-out negatives q_value compares with: human, vertebrate, invertebrate, plant, "
-    "fungi, protozoa, bacteria, archaea, or another group of the bundle's calibration; mixture: of "
-    "all; worst: of those that the sample holds, the one under which a record looks least viral.",
+    help="Group of held-out negatives that q_value compares with: human, "
+    "vertebrate, invertebrate, plant, fungi, protozoa, bacteria, archaea, "
+    "or another group of the bundle's calibration. mixture: all groups. "
+    "worst: of the groups in the sample, the one under which a record "
+    "looks least viral.",
 )
 @click.option(
     "--negatives",
     type=FILE,
     metavar="FILE",
-    help="Compare with these sequences instead, as of a blank or of the host, which are scored in "
-    "the same run.",
+    help="Compare with these sequences instead, such as a blank or the host; "
+    "they are scored in the same run.",
 )
 @compute_options
-@click.option("--allow-partial", is_flag=True, help="Exit 0, not 2, when some records failed.")
-@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+@click.option(
+    "--allow-partial", is_flag=True, help="Exit with 0 instead of 2 if some records failed."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option(
     "-v",
     "--verbose",
     is_flag=True,
-    help="Print a line after each block: share, records, chunks, rate, largest memory, time left.",
+    help="Print a line after each block: share done, records, chunks, rate, "
+    "peak memory, time left.",
 )
 @click.option(
     "--no-progress",
     is_flag=True,
-    help="No bar on a terminal, no line every 30 s elsewhere; only what was done.",
+    help="Print no progress: no bar on a terminal, no line every 30 s elsewhere.",
 )
-@click.option("--log-json", is_flag=True, help="Write log.jsonl, too: the log for programs.")
+@click.option("--log-json", is_flag=True, help="Also write log.jsonl, the log for programs.")
 @click.option(
     "--config",
     type=FILE,
@@ -275,7 +285,8 @@ class _Predict(click.RichCommand):
     expose_value=False,
     callback=read_config,
     metavar="FILE.toml",
-    help="Take options from this file, as `virnucpro config` writes it; the command line wins.",
+    help="Take options from this file, as written by `virnucpro config`; the "
+    "command line takes precedence.",
 )
 def predict(
     quiet: bool,
@@ -289,17 +300,17 @@ def predict(
     """Classify the sequences of FASTA, FASTQ, BAM and CRAM files.
 
     INPUTS are files, compressed or not (gzip, bzip2, xz, zstd), folders of such files, or `-` for
-    standard input; what they are is told by their content.
+    standard input. Their format is detected from their content.
 
-    The run directory gets report.html (what was found, as a page for any browser), contigs.tsv (a
-    row a record), calls.tsv (a row a chunk), pairs.tsv (a row a pair, if there are any),
-    regions.tsv (viral stretches of long records), viral.fasta, viral_names.txt, two tables in the
-    published program's format, virnucpro_mqc.json, log.txt and run.json. A run that was stopped
-    goes on when the same command is given again; one that is finished is left as it is, or its
-    tables are made again where the threshold or what to write is another.
+    The run directory gets report.html (a page for any browser), contigs.tsv (a row per record),
+    calls.tsv (a row per chunk), pairs.tsv (a row per pair, if there are any), regions.tsv (viral
+    regions of long records), viral.fasta, viral_names.txt, two tables in the published program's
+    format, virnucpro_mqc.json, log.txt and run.json. Give the same command again to resume an
+    interrupted run. A finished run is left as it is; with another threshold or choice of files,
+    only its tables are made again.
 
-    Exit codes: 0 done; 1 failed; 2 some records failed, or a wrong command line; 3 the run
-    directory cannot be used; 4 out of memory; 130, 143 interrupted.
+    Exit codes: 0 done; 1 failed; 2 some records failed, or wrong command line; 3 the run directory
+    cannot be used; 4 out of memory; 130, 143 interrupted.
 
     \b
     virnucpro predict contigs.fasta -o run

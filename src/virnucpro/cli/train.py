@@ -302,7 +302,7 @@ def encoder(
     from virnucpro.train.encoder_fit import FitProgress, fit_encoder, write_chunk_bundle
     from virnucpro.train.encoder_settings import EncoderSettings
 
-    settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed)
+    settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed).up_to(chunk_nt)
     use_threads(threads)
     place = device_of(device)
     work = work or out.with_name(f"{out.name}.training")

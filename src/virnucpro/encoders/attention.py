@@ -1,10 +1,10 @@
-"""The one door to attention: softmax(q k^T / sqrt(D) + bias) v, by a kernel that the caller names.
+"""The one door to attention, and so one file: softmax(q k^T / sqrt(D) + bias) v.
 
-A kernel that is named runs or raises; nothing is tried again with another one. Only `auto` chooses,
-by what is in its hands and never by trying. What a mask means (which tokens are seen, how distance
-counts) is kept, and turned into what a kernel takes when that one asks. Which kernel ran is read
-off the operations that torch dispatched, not off the name that was asked for. This module knows no
-encoder.
+The caller names the kernel. A kernel that is named runs or raises; nothing is tried again with
+another one. Only `auto` chooses, by what is in its hands and never by trying. What a mask means
+(which tokens are seen, how distance counts) is kept, and turned into what a kernel takes when that
+one asks. Which kernel ran is read off the operations that torch dispatched, not off the name that
+was asked for. This module knows no encoder.
 
 B sequences, H heads, T tokens (q: queries, k: keys), D width of a head.
 """

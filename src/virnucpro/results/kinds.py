@@ -29,7 +29,7 @@ class Kind:
         self.parquet = parquet
 
     def cells(self, column: Column) -> list[Any]:
-        """Return the cells of a text table, as they are printed."""
+        """Return the cells of a text table: texts, or all of them ints."""
         return [*column]
 
     def stored(self, column: Column) -> Column:
@@ -64,7 +64,7 @@ class Integers(Kind):
     """Whole numbers, (n,)."""
 
     def cells(self, column: Column) -> list[Any]:
-        """Return them as they are."""
+        """Return them as they are: lines are made of ints faster than of their digits."""
         cells: list[int] = column.tolist()
         return cells
 
@@ -81,7 +81,7 @@ class Ordinals(Integers):
 
     def cells(self, column: Column) -> list[Any]:
         """Return them, or nothing."""
-        return [number or "" for number in column.tolist()]
+        return [str(number or "") for number in column.tolist()]
 
 
 class Floats(Kind):

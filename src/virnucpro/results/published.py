@@ -31,7 +31,7 @@ def write_published(
             ids = _chunk_ids(scored, unique)
             frames_file.write(text_of(_frames(ids, scored.scores)))
             lines = lines_of(_chunks([*map(sort_key, ids)], scored.scores))
-            chunks.add(line.encode("utf-8", "surrogateescape") for line in lines)
+            chunks.add(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines)
     for piece in pieces_of(chunks.sorted()):
         chunks_file.write(piece.replace(b"\0\0", b"").replace(b"\0\xff", b"\0"))
 

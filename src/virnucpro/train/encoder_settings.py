@@ -1,7 +1,7 @@
 """Settings of the training of a small encoder, and the learning rate that they mean at a step."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from virnucpro.classifiers.codon import CodonConfig
 from virnucpro.train.checks import check_least
@@ -54,6 +54,14 @@ class EncoderSettings:
     save_every: int = 500
     patience: int = 8
     seed: int = 0
+
+    def up_to(self, chunk_nt: int) -> "EncoderSettings":
+        """Return the same for chunks of a length: no fragment is longer than what is scored."""
+        lengths, judged = (
+            tuple(nt for nt in given if nt <= chunk_nt) or (chunk_nt,)
+            for given in (self.lengths_nt, self.slice_lengths_nt)
+        )
+        return replace(self, lengths_nt=lengths, slice_lengths_nt=judged)
 
     def __post_init__(self) -> None:
         check_least(self, hidden=1, steps=1, batch_nt=1, lengths_nt=3, learning_rate=0)
