@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from command import dna
-from virnucpro.blocks import RECORD_NT, Block, blocks_of
+from virnucpro.blocks import RECORD_NT, Batches, Block, Share, Telemetry, blocks_of
 from virnucpro.chunks import chunk_spans
 from virnucpro.reads import Contig, letters
 
@@ -184,3 +184,35 @@ def test_rows_are_typed_as_documented():
     rows = block.rows
     assert [a.dtype for a in (rows.record, rows.number)] == [np.int32] * 2
     assert [a.dtype for a in (rows.start, rows.end, block.offset)] == [np.int64] * 3
+
+
+def test_telemetry_adds_up():
+    one = Telemetry(
+        scoring_s=1.0,
+        kernels={"esm2": frozenset({"flash"})},
+        batches={"esm2": Batches(64, 64, 1, 60, 2), "codon": Batches(9, 9, 1, 9, 0)},
+        embedding_widths=(768, 2560),
+        shares={"1": Share("a", "cpu", 1, 2, 3.0, 0.5, 1)},
+        notes=("first",),
+    )
+    other = Telemetry(
+        scoring_s=2.0,
+        kernels={"esm2": frozenset({"math"}), "codon": frozenset({"math"})},
+        batches={"esm2": Batches(64, 32, 10, 600, 20, 1)},
+        in_turns=True,
+        expandable_segments=False,
+        shares={"1": Share("a", "cpu", 10, 20, 30.0, 0.5, 1), "2": Share("b", "cpu")},
+        notes=("second",),
+    )
+    both = one + other
+    assert both == Telemetry(
+        scoring_s=3.0,
+        kernels={"esm2": frozenset({"flash", "math"}), "codon": frozenset({"math"})},
+        batches={"esm2": Batches(64, 32, 11, 660, 22, 1), "codon": Batches(9, 9, 1, 9, 0)},
+        embedding_widths=(768, 2560),
+        in_turns=True,
+        expandable_segments=False,
+        shares={"1": Share("a", "cpu", 11, 22, 33.0, 1.0, 2), "2": Share("b", "cpu")},
+        notes=("first", "second"),
+    )
+    assert both.attention == {"esm2": "flash,math", "codon": "math"}

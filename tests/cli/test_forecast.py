@@ -46,6 +46,11 @@ def test_nothing_is_foretold_before_the_first_step():
     assert (found.rate, found.share, found.left_s(60.0)) == (None, None, None)
 
 
+def test_two_steps_of_one_moment_are_no_rate():
+    found = forecast((5.0, at(0)), (5.0, at(1_000)))
+    assert (found.rate, found.left_s(5.0)) == (None, None)
+
+
 def test_the_time_before_work_began_is_no_rate():
     found = forecast((0.0, at(0)), (300.0, at(0)), (310.0, at(1_000)))
     assert found.rate == 100

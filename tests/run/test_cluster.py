@@ -207,6 +207,7 @@ def test_a_killed_worker_is_replaced_and_its_blocks_are_scored_again(here, expec
     document = run_json(tmp_path / "run")
     assert sum(share["blocks"] for share in document["workers"]) == document["blocks"]["total"]
     assert any(line.endswith(", which is tried again") for line in watching.lines)
+    assert not any("missing or damaged" in line for line in watching.lines)  # at the end
 
 
 def test_a_killed_client_leaves_no_worker_and_a_run_that_goes_on(here, expected, tmp_path):

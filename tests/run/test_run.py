@@ -411,6 +411,15 @@ def test_progress_rises_to_the_whole(short, tmp_path):
     assert last.note == "9,000 records, 9,000 chunks"
 
 
+def test_blocks_that_were_finished_before_count_for_no_rate(short, tmp_path):
+    (tmp_path / "in.fa").write_bytes(random_reads(9, 400))
+    for threshold, new in ((0.5, 45), (0.6, 0)):
+        watcher = Looking()
+        outputs = {"threshold": threshold, "keep_blocks": True}
+        run(Settings.of(tmp_path / "in.fa", tmp_path / "run", str(short.path), **outputs), watcher)
+        assert watcher.positions[-1].count == new
+
+
 def same_size(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10] + b"ACGTACGTA\n")
 
