@@ -222,8 +222,8 @@ def _accuracy(manifest: Row, intervals: Intervals) -> Iterator[str]:
     measured = "" if intervals.rows("records") else " (intervals were not measured)"
     yield ""
     yield (
-        "Whole records of val, windows of all lengths, called virus at a calibrated `p_virus` of "
-        f"{calibration['threshold']:g} and more{measured}:"
+        "Windows of records of val, up to 25 from each unit, scored as records and called virus "
+        f"from a calibrated `p_virus` of {calibration['threshold']:g} on{measured}:"
     )
     yield ""
     rows = [(row["length"], row) for row in calibration["by_length"]]

@@ -36,7 +36,7 @@ def test_what_resembles_no_option_suggests_none():
 
 
 def test_a_missing_option_says_what_it_is():
-    assert "Missing option '-o' / '--out'. Run directory;" in said("predict", "x.fa")
+    assert "Missing option '-o' / '--out'. Run directory." in said("predict", "x.fa")
 
 
 def test_inputs_need_no_option():
