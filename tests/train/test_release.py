@@ -200,6 +200,32 @@ def test_a_part_of_unknown_origin_is_begun_anew_at_a_mirror_without_sums(tmp_pat
     assert finished_at_a_mirror(tmp_path, Manners(files, versions=versions)) == [""]
 
 
+def test_a_whole_part_of_another_release_is_begun_anew_at_a_mirror_without_sums(tmp_path):
+    files = {**GENOMES, **INDEX}
+    part = stopped_at_a_mirror(tmp_path, Manners(files, versions={FIRST: '"one"'}))
+    part.write_bytes(GENOMES[FIRST])
+    name, time = GENOMES[FIRST][:4], b"\1\2\3\4"
+    other = name + time + GENOMES[FIRST][8:]  # of another moment, as gzip keeps it
+    manners = Manners({**files, FIRST: other}, versions={FIRST: '"two"'})
+    assert finished_at_a_mirror(tmp_path, manners) == [f"bytes={len(other) - 1}-"]
+    unchanged = Manners({**files, FIRST: other}, versions={FIRST: '"two"'})
+    assert finished_at_a_mirror(tmp_path, unchanged) == []
+
+
+@pytest.mark.parametrize("stamp", [b"", b"\xff\xfe", b"one\r\nHost: other"])
+def test_a_damaged_version_of_a_part_is_as_good_as_none(tmp_path, stamp):
+    files, versions = {**GENOMES, **INDEX}, {FIRST: '"one"'}
+    part = stopped_at_a_mirror(tmp_path, Manners(files, versions=versions))
+    part.with_name(part.name + downloads.VERSION).write_bytes(stamp)
+    assert finished_at_a_mirror(tmp_path, Manners(files, versions=versions)) == [""]
+
+
+def test_a_part_of_a_mirror_is_finished_where_there_are_sums_and_leaves_nothing(tmp_path):
+    files = {**GENOMES, **INDEX}
+    stopped_at_a_mirror(tmp_path, Manners(files, versions={FIRST: '"one"'}))
+    assert finished_at_a_mirror(tmp_path, Manners({**files, **LISTS})) == ["bytes=30000-"]
+
+
 def test_a_file_that_cannot_be_unpacked_is_not_kept(tmp_path):
     """Halves of two releases, of the right size."""
     mixed = GENOMES[FIRST][:20_000] + packed()[20_000:]

@@ -100,13 +100,24 @@ def fetch(
     if offline():
         raise NoNetwork("HF_HUB_OFFLINE is set")
     part.parent.mkdir(parents=True, exist_ok=True)
-    stamp = None if checked else part.with_name(part.name + VERSION)
+    kept = part.with_name(part.name + VERSION)
+    stamp = None if checked else kept
     with part.open("ab", buffering=0) as file:
-        if stamp is not None and not stamp.exists():
+        if stamp is not None and not _version_of(stamp):
             file.truncate(0)
+        elif stamp is not None and size_bytes and _whole(file, size_bytes):
+            file.truncate(file.tell() - 1)  # so that the server is asked whether it is the same
         _fill(url, file, size_bytes, progress, advice, stamp)
-    if stamp is not None:
-        stamp.unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)
+
+
+def _version_of(stamp: Path) -> str:
+    """Return the version that a part began with; empty if it is unknown."""
+    try:
+        version = stamp.read_text("ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return version if version.isprintable() else ""
 
 
 def size_of(url: str) -> int | None:
@@ -197,8 +208,8 @@ def _more(
     """One request for the rest of a file; None when all has come, else why it has not."""
     have = file.seek(0, os.SEEK_END)
     headers = {**_HEADERS, "Range": f"bytes={have}-"} if have else {**_HEADERS}
-    if have and stamp is not None and stamp.exists():
-        headers["If-Range"] = stamp.read_text("utf-8")
+    if have and stamp is not None and (version := _version_of(stamp)):
+        headers["If-Range"] = version
     try:
         with _asked(Request(url, headers=headers)) as answer:
             total = _begin(answer, file, have, stamp)
@@ -265,7 +276,7 @@ def _begin(
     """Puts the file to where the answer begins; the size of the whole, where the server tells."""
     version = _version(answer)
     if answer.status == http.client.PARTIAL_CONTENT:
-        if stamp is not None and stamp.exists() and version not in ("", stamp.read_text("utf-8")):
+        if stamp is not None and _version_of(stamp) not in ("", version) and version:
             file.truncate(0)  # this server knows no If-Range
             raise http.client.HTTPException("another version than before")
         range_ = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
