@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import psutil
@@ -533,7 +534,11 @@ def test_a_connection_that_is_lost_while_scores_come_leaves_their_block_to_be_se
         def result(self, timeout):
             raise CommClosedError("reset by peer")
 
-    runner, sent = object.__new__(dask_runner._Dealer), object()
-    runner._again = []
-    assert runner._scored(sent, Lost()) is None
-    assert runner._again == [sent]
+    runner = object.__new__(dask_runner._Dealer)
+    runner._again, runner._sent = [], {}
+    sent = dask_runner._Sent(block=SimpleNamespace(number=7), packed=None)
+    for times in range(1, dask_runner.MOST_LOSSES):
+        assert runner._scored(sent, Lost()) is None
+        assert runner._again == times * [sent]
+    with pytest.raises(WorkerError, match=r"of block 7 were lost 10 times with their connection"):
+        runner._scored(sent, Lost())

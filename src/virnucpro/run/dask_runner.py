@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # A block whose workers died this often is sent alone, and this often is given up.
 SUSPECT_DEATHS = 2
 MOST_DEATHS = 3
+# A block whose scores were lost with their connection this often ends the run.
+MOST_LOSSES = 10
 # One computes, and one is prepared or waits.
 BLOCKS_A_WORKER = 2
 # Without any worker for this long a run ends; it can be resumed.
@@ -145,12 +147,14 @@ def refuse_other(first: Identity, other: Identity) -> None:
 class _Sent:
     """A block in flight, or to be sent again. block: without its letters, which packed has.
 
-    deaths: of workers that had it. since: when it was sent.
+    deaths: of workers that had it. losses: of its scores, with their connection. since: when it
+    was sent.
     """
 
     block: Block
     packed: PackedBlock
     deaths: int = 0
+    losses: int = 0
     since: float = 0.0
 
     @classmethod
@@ -264,7 +268,11 @@ class _Dealer:
             chunks: ScoredChunks | Failure = future.result(timeout=_FETCH_S)
         except KilledWorker as error:
             return self._killed(sent, error.allowed_failures + 1)
-        except (CancelledError, CommClosedError):  # the connection was lost, and may come back
+        except (CancelledError, CommClosedError) as error:  # the connection may come back
+            sent.losses += 1
+            if sent.losses == MOST_LOSSES:
+                lost = f"the scores of block {sent.block.number} were lost {MOST_LOSSES} times"
+                raise self._abandoned(f"{lost} with their connection") from error
             self._again.append(sent)
             return None
         if isinstance(chunks, Failure):
