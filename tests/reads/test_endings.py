@@ -319,3 +319,8 @@ def test_a_sam_that_ends_within_its_header_was_cut_off(tmp_path, cut):
 
 def test_the_last_record_of_a_sam_needs_no_line_end(tmp_path):
     assert read(source_of(tmp_path / "x.sam", sam(READS)[:-1])) == (READS, None)
+
+
+def test_a_sam_of_secondary_alignments_alone_needs_no_line_end(tmp_path):
+    text = b"@HD\tVN:1.6\n@SQ\tSN:c\tLN:9000\nr\t256\tc\t1\t0\t4M\t*\t0\t0\tACGT\tIIII"
+    assert read(source_of(tmp_path / "x.sam", text)) == ([], None)

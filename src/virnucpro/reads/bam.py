@@ -100,9 +100,10 @@ def entries(
         _alignments(pipe, pump, end, path, reference) as alignments,
     ):
         sample_of = _samples(alignments) if read_groups else None
-        number = 0
+        number = seen = 0
         try:
             for found in alignments.fetch(until_eof=True):
+                seen += 1
                 flag = found.flag
                 if flag & LEFT_OUT_FLAGS:
                     left_out[next(name for name, bit in LEFT_OUT.items() if flag & bit)] += 1
@@ -121,7 +122,7 @@ def entries(
             pump.drain(pipe)
             _explain(error, end, form, number, path)
         pump.drain(pipe)
-        end.check(raw, number)
+        end.check(raw, seen)
 
 
 def _explain(error: Exception, end: "_End", form: str, number: int, path: Path) -> NoReturn:
@@ -216,7 +217,7 @@ class _End:
     def check(self, raw: Hashed, records: int) -> None:
         """Raise EOFError where the end is missing, and tell raw what lies behind it.
 
-        records: how many were read; the last line of a SAM needs no end, unless it is of a header.
+        records: how many there were; the last line of a SAM needs no end, unless it is of a header.
         """
         marked = self._bgzf or self._form == "CRAM" or (self._form == "SAM" and not records)
         if marked and not self.whole:
