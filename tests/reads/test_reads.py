@@ -69,6 +69,11 @@ def test_records_in_order(fasta):
         ),
         (b">a\x00b\x1bc\x7f x\nA\n", [("a\ufffdb\ufffdc\ufffd", b"A")]),
         (b">a\x1a41 x\nA\n", [("a\ufffd41", b"A")]),
+        # Without a blank anywhere, and not the last record.
+        (b">a\tb\nA\n>c\nC\n", [("a", b"A"), ("c", b"C")]),
+        (b">a\x1ab\nA\n>c\nC\n", [("a\ufffdb", b"A"), ("c", b"C")]),
+        (b">a\nA\n#C\nG\n>c\nC\n", [("a", b"AG"), ("c", b"C")]),
+        (b">\xe9\nA\n>c\nC\n", [("\u00e9", b"A"), ("c", b"C")]),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])

@@ -80,7 +80,15 @@ def test_columns_are_those_of_the_text_tables_with_types(tmp_path):
     types = {f.name: str(f.type) for f in parquet.read_schema(files.calls_parquet)}
     assert (types["start"], types["p_virus"], types["max_p_virus"]) == ("int64", "double", "float")
     assert types["call"].startswith("dictionary<values=string")
+    assert (types["chunk"], types["record"]) == ("int32", "int64")
     assert list(types) == files.calls.read_text().split("\n")[0].split("\t")
+    types = {f.name: str(f.type) for f in parquet.read_schema(files.contigs_parquet)}
+    assert list(types) == files.contigs.read_text().split("\n")[0].split("\t")
+    assert {types[name] for name in ("record", "length_nt", "chunks")} == {"int64"}
+    assert {types[name] for name in ("p_virus", "max_p_virus", "q_value")} == {"double"}
+    assert {types[name] for name in ("sample", "contig", "origin", "note")} == {"string"}
+    contigs = parquet.read_table(files.contigs_parquet, columns=["origin", "contig"])
+    assert contigs["origin"].null_count == len(contigs) > contigs["contig"].null_count == 0
     called = parquet.read_table(files.calls_parquet, columns=["p_virus", "call"])
     p_virus = called["p_virus"].to_numpy()
     assert {0.875, 0.125} == set(p_virus[~np.isnan(p_virus)])  # in full, not with six decimals

@@ -87,6 +87,7 @@ def damaged(run_dir: Path, old: str, new: str) -> None:
     ("old", "new", "message"),
     [
         ("\t1200\t", "\tmany\t", "contigs.tsv, line 2: this row is damaged"),
+        ("\t1200\t", f"\t{9 * '999'}\t", "contigs.tsv, line 2: this row is damaged"),
         ("\n", "\n\n", "contigs.tsv, line 2: this row is damaged"),
         ("length_nt", "length", "line 1: the column length_nt is missing"),
     ],

@@ -115,7 +115,7 @@ def _blocks(
         while lines := list(islice(file, BLOCK_ROWS)):
             try:
                 block = columns(lines)
-            except (LookupError, ValueError) as error:
+            except (LookupError, OverflowError, ValueError) as error:
                 first = _first_damaged(lines, columns)
                 if first > 1:
                     yield columns(lines[: first - 1])
@@ -137,7 +137,7 @@ def _first_damaged(lines: Sequence[bytes], columns: Callable[[Sequence[bytes]], 
     for number, line in enumerate(lines, 1):
         try:
             columns([line])
-        except (LookupError, ValueError):
+        except (LookupError, OverflowError, ValueError):
             return number
     raise AssertionError("lines that can be read one by one, but not together")
 
