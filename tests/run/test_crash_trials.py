@@ -20,7 +20,7 @@ def crash_trials():
         yield module
 
 
-# Of the first 18 these have among them every kind of moment, signal, end and damage.
+# Of the first 18 all of these have every kind of moment, signal, end and damage among them.
 SEEDS = (1, 3, 5, 9, 10, 11, 14, 15)
 KMER = ("kmer two inputs", "kmer journal")
 
