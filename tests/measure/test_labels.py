@@ -60,6 +60,12 @@ def test_a_table_beside_that_leaves_a_contig_out_is_named(tmp_path: Path) -> Non
         read_two_sided([viral], [viral])
 
 
+@pytest.mark.parametrize("name", ["lcl|900001|x", "gnl|TAXON|x", "gi|1|ref|NC_1.1|"])
+def test_names_of_ncbi_tell_no_group(tmp_path: Path, name: str) -> None:
+    viral, other = fasta(tmp_path / "v.fasta", name), fasta(tmp_path / "o.fasta", "B")
+    assert [c.group for c in read_two_sided([viral], [other]).contigs] == ["", ""]
+
+
 def test_an_unrelated_table_beside_is_left_alone(tmp_path: Path) -> None:
     viral, other = fasta(tmp_path / "v.fasta", "A"), fasta(tmp_path / "o.fasta", "B")
     write(tmp_path / "v.tsv", "reads\tcount\n1\t2\n")

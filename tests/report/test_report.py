@@ -1,6 +1,7 @@
 """report.html as text: its numbers, its words, names as data, and bounds. A browser comes later."""
 
 import gc
+import gzip
 import hashlib
 import json
 import random
@@ -936,3 +937,19 @@ def test_what_is_vendored_is_what_was_published():
     assert "-->" not in licences
     for name in ("d3 7.9.2", "@observablehq/plot 0.6.17", "interval-tree-1d"):
         assert name in licences
+
+
+def test_a_page_of_a_run_that_failed_is_not_in_the_way_of_the_next_start(tmp_path):
+    made_bundle(tmp_path / "km")
+    whole = gzip.compress(b"".join(b">r%d\n%s\n" % (i, 90 * b"ACGGTC") for i in range(99)))
+    reads, run = tmp_path / "in.fa.gz", tmp_path / "run"
+    command = ("predict", reads, "-o", run, "--bundle", tmp_path / "km", "-q")
+    reads.write_bytes(whole[: len(whole) // 2])
+    assert virnucpro(*command).code == 1
+    assert virnucpro("report", run).code == 0
+    reads.write_bytes(whole)
+    done = virnucpro(*command)
+    assert done.code == 0, done.err
+    (run / "report.html").write_text("mine")
+    (run / "run.json").unlink()
+    assert virnucpro(*command).code == 3

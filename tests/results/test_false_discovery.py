@@ -102,8 +102,8 @@ def test_what_a_null_resolves():
     steps = Steps.of([null])
     counts = counted(steps, [0] * 50 + [1] * 50, [20.0] * 2 + [0.0] * 48 + [200.0] * 5 + [1.0] * 45)
     found = Resolution.of(steps.p_values(null), counts)
-    assert (found.floor, found.above, found.records) == (0.01, 5, 100)
-    assert found.smallest_q == pytest.approx(0.2)
+    assert (found.floor, found.best, found.records) == (0.01, 5, 100)
+    assert found.smallest_q == pytest.approx(found.floor * found.records / found.best)
     none = Resolution.of(steps.p_values(null), steps.zeros())
     assert (none.records, none.smallest_q) == (0, 0.0)
 

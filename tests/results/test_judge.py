@@ -145,7 +145,7 @@ def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
     said = judge.discovery.refusal
     assert "with 199 negatives (null: bacteria) no q below 0.005 x m / k can be told" in said
     assert "the smallest of this sample is 0.5; give more --negatives" in said
-    assert "k = 1 score above" in said
+    assert "k = 1 have the smallest q" in said
 
 
 def test_a_rate_of_nothing_calls_nothing():

@@ -318,7 +318,7 @@ def test_a_result_that_is_missing_or_changed_is_made_again(here, name, damage, k
     check(expected, reused=len(once) if keep else 0)
     assert scored() == (once if keep else once * 2)
     warned = (
-        f"warning: the run here was finished, but {name} is missing or changed: the tables are "
+        f"warning: the run here was finished, but {name} is missing or changed: its results are "
         "made again\n"
     )
     assert done.err == warned
@@ -342,7 +342,8 @@ def test_quiet_does_not_hide_that_calls_were_made_again(here):
     assert stub("", "-q").err == ""
     done = stub("", "-q", "--threshold", 0.9)
     assert done.err == (
-        "warning: the run here was finished, but the threshold was 0.5: the tables are made again\n"
+        "warning: the run here was finished, but the threshold was 0.5: its results are made "
+        "again\n"
     )
     assert stub("", "-q", "--threshold", 0.9).err == ""
 

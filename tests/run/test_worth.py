@@ -166,6 +166,11 @@ def test_negatives_are_scored_in_the_run_and_again_only_when_they_change(tmp_pat
     changed = predict(reads, tmp_path / "run", bundle, *options)
     assert "the negatives were others" in " ".join(changed.err.split())
     assert run_json(tmp_path / "run")["worth"]["negatives"] == 50
+    before = results(tmp_path / "run")
+    own.write_bytes(b">protein\nMKLVFF\n")
+    assert predict(reads, tmp_path / "run", bundle, *options).code == 1
+    assert results(tmp_path / "run") == before
+    assert run_json(tmp_path / "run")["status"] == "complete"
     own.write_bytes(b"")
     assert predict(reads, tmp_path / "none", bundle, *options).code == 0
     assert run_json(tmp_path / "none")["counts"]["virus"] == 0

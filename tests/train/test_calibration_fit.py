@@ -197,6 +197,10 @@ def test_too_few_units_are_refused_before_anything_is_scored(tmp_path):
         with pytest.raises(InputError, match=f"of {name} sequences .*, and there are 9"):
             calibrated(*contigs)
         assert not scored
+    many = [replace(each, group=f"g{i}") for i, each in enumerate(labelled(201, 600, "m"))]
+    with pytest.raises(InputError, match="of 201 groups, and a calibration holds up to 200"):
+        calibrated(*viral, *many)
+    assert not scored
     unknown = [replace(each, sequence=each.sequence[:59] + b"NNN") for each in others]
     with pytest.raises(InputError, match=r"of other sequences .*, and there are 0"):
         calibrated(*viral, *unknown)

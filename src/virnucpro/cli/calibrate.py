@@ -9,7 +9,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
 from virnucpro.cli.terminal import Screen
 from virnucpro.cli.values import FILE, NAME
-from virnucpro.progress import Position
+from virnucpro.progress import WARNING, Position
 
 
 @click.command()
@@ -48,6 +48,7 @@ def calibrate(
     from virnucpro.bundle import load
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
+    from virnucpro.measure.doubts import known
     from virnucpro.train.calibrate import calibrated_copy, calibration_of
     from virnucpro.train.scored_records import windows_of
 
@@ -57,6 +58,8 @@ def calibrate(
         use_threads(threads)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         data = read_labelled(**labelled, stages=screen)
+        for sentence in known(found, data.contigs):
+            screen.line(f"{WARNING}{sentence}")
         windows = windows_of(data.contigs, found.chunk_nt, seed=seed)
         total, done = sum(len(window.contig.sequence) for window in windows), 0
 

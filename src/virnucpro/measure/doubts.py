@@ -19,16 +19,7 @@ def doubts(
     bundle: Bundle, contigs: Sequence[LabelledContig], evaluation: Evaluation
 ) -> Iterator[str]:
     """Yield what to doubt: training data, sequences with both labels, an AUROC below chance."""
-    sketch = training_sketch(bundle)
-    for label, side in _SIDES:
-        of_side = (contig.sequence for contig in contigs if contig.label == label)
-        share = None if sketch is None else share_known(sketch, of_side)
-        if share is not None and share >= KNOWN:
-            yield (
-                f"{bundle.name} was trained on sequences such as these: {100 * share:.0f} % of the "
-                f"31-mers of the {side} are in its training data, so that it will do worse on "
-                "sequences that it has not seen; measure it on others"
-            )
+    yield from known(bundle, contigs)
     both = _with_both_labels(contigs)
     if both:
         sequences = "sequence is" if both == 1 else "sequences are"
@@ -42,6 +33,20 @@ def doubts(
             f"the AUROC of contigs, {auroc:.3f}, is below 0.5, which is that of guessing: look "
             "whether the sides are exchanged (--positive is virus, label 1)"
         )
+
+
+def known(bundle: Bundle, contigs: Sequence[LabelledContig]) -> Iterator[str]:
+    """Yield a sentence on each side that the bundle was trained on."""
+    sketch = training_sketch(bundle)
+    for label, side in _SIDES:
+        of_side = (contig.sequence for contig in contigs if contig.label == label)
+        share = None if sketch is None else share_known(sketch, of_side)
+        if share is not None and share >= KNOWN:
+            yield (
+                f"{bundle.name} was trained on sequences such as these: {100 * share:.0f} % of the "
+                f"31-mers of the {side} are in its training data, so that it will do worse on "
+                "sequences that it has not seen; measure it on others"
+            )
 
 
 def _with_both_labels(contigs: Sequence[LabelledContig]) -> int:

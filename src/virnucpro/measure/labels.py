@@ -9,6 +9,7 @@ model.
 import gzip
 import hashlib
 import io
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from virnucpro.reads import (
 
 DESCRIPTIONS = ("group", "level", "source", "unit")
 FRAMES = "frames"
+_GROUP = re.compile("[a-z][a-z_]*")
 # From the newest to what training has almost as it is; the first two count as strictly new.
 NOVELTIES = ("unseen", "distant", "related", "close", "known")
 STRICT = NOVELTIES[:2]
@@ -277,9 +279,9 @@ def _labelled(contig: Contig, label: int, table: Table | None) -> LabelledContig
 
 
 def _header_group(name: str) -> str:
-    """The group in a header `>ID|group|organism`, else nothing."""
+    """Return the group in a header `>ID|group|organism`; NCBI's have numbers or capitals there."""
     parts = name.split("|")
-    return parts[1] if len(parts) == 3 and all(parts) else ""
+    return parts[1] if len(parts) == 3 and all(parts) and _GROUP.fullmatch(parts[1]) else ""
 
 
 def _keep(sha256: dict[str, str], path: Path, digest: str) -> None:

@@ -61,10 +61,13 @@ def _check_replaceable(target: Path) -> None:
     """Raises ResumeError if something else than a report of ours would be replaced."""
     if target.is_dir():
         raise ResumeError(f"{target}: this is a folder; name a file in it with -o")
-    if target.exists() and target.stat().st_size:
-        with target.open("rb") as file:
-            if GENERATOR.encode() not in file.read(2000):
-                raise ResumeError(
-                    f"{target}: not a report of virnucpro, so it is not replaced; name "
-                    "another file with -o"
-                )
+    if target.exists() and target.stat().st_size and not is_report(target):
+        raise ResumeError(
+            f"{target}: not a report of virnucpro, so it is not replaced; name another file with -o"
+        )
+
+
+def is_report(path: Path) -> bool:
+    """Return whether a file is a page of this program."""
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(2000)

@@ -162,12 +162,12 @@ def q_values(p_values: Sequence[Float64], counts: Sequence[Int64]) -> list[Float
 class Resolution:
     """The resolution that a null has for a sample.
 
-    floor: smallest p of a length bin that holds a record; above: records beyond every negative of
-    their bin, whose p is the floor; records: of the sample; smallest_q: of any of these.
+    floor: smallest p of a length bin that holds a record; records: of the sample; smallest_q: of
+    any of these; best: records that have it. So no q is below floor * records / best.
     """
 
     floor: float
-    above: int
+    best: int
     records: int
     smallest_q: float
 
@@ -178,7 +178,7 @@ class Resolution:
         if not pairs:
             return cls(1.0, 0, 0, 0.0)
         floor = min(float(p[-1]) for p, _ in pairs)
-        above = sum(int(n[p <= floor].sum()) for p, n in pairs)
         told = q_values([p for p, _ in pairs], [n for _, n in pairs])
         smallest = min(float(q[n > 0].min()) for q, (_, n) in zip(told, pairs, strict=True))
-        return cls(floor, above, sum(int(n.sum()) for _, n in pairs), smallest)
+        best = sum(int(n[q <= smallest].sum()) for q, (_, n) in zip(told, pairs, strict=True))
+        return cls(floor, best, sum(int(n.sum()) for _, n in pairs), smallest)

@@ -140,10 +140,9 @@ class Discovery:
         return (
             f"nothing is called at --fdr {self.asked:g}: with {self.negatives:,} negatives "
             f"({self.null}) no q below {found.floor:.2g} x m / k can be told (m = "
-            f"{found.records:,} records, of which k = {found.above:,} score above every "
-            "negative of their length), and the smallest of this sample is "
-            f"{found.smallest_q:.2g}; give more --negatives of your own, ask for a higher --fdr, "
-            "or call by --threshold"
+            f"{found.records:,} records, of which k = {found.best:,} have the smallest q), and the "
+            f"smallest of this sample is {found.smallest_q:.2g}; give more --negatives of your "
+            "own, ask for a higher --fdr, or call by --threshold"
         )
 
 

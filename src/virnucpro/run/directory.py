@@ -16,6 +16,7 @@ from typing import Any, Self
 from virnucpro.bundle.calibration import CALIBRATION
 from virnucpro.bundle.manifest import MANIFEST
 from virnucpro.errors import ResumeError
+from virnucpro.report import is_report
 from virnucpro.results.files import RunFiles, read_json
 from virnucpro.results.record import RUNNING, RunRecord
 from virnucpro.run.fingerprint import refuse_other
@@ -376,6 +377,8 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
     # A run that was ended early may not have said in run.json that it writes this one.
     known |= {files.log_json.name} if (files.hidden / LOCK).exists() else set()
     known |= {files.run_json.name} if record is not None else set()
+    # `virnucpro report` may have made one of an unfinished run.
+    known |= {files.report.name} if ours and _is_report(files.report) else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):
             raise _in_the_way(path)
@@ -384,6 +387,10 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
             f"{files.run_dir}: holds files, but no run that --force could replace (there is no "
             f"{files.run_json.name}); leave it out, or choose another folder with -o"
         )
+
+
+def _is_report(path: Path) -> bool:
+    return path.is_file() and is_report(path)
 
 
 def _is_hidden_folder(folder: Path, files: RunFiles) -> bool:

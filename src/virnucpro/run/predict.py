@@ -144,6 +144,7 @@ class _Run:
     """A run under way: what it was given, and what was observed so far.
 
     again: why a finished run is made again, if it is. negatives: the blocks of the user's own.
+    replacing: whether earlier results may have been removed by now.
     """
 
     job: Job
@@ -154,6 +155,7 @@ class _Run:
     broken: list[StreamBroken] = field(default_factory=list)
     negatives: Journal | None = None
     on_record: bool = False
+    replacing: bool = False
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -207,7 +209,7 @@ class _Run:
                 log.line(line)
         if self.again:
             log.line(
-                f"warning: the run here was finished, but {self.again}: the tables are made again"
+                f"warning: the run here was finished, but {self.again}: its results are made again"
             )
         elif before := job.files.finished_blocks:
             log.line(f"finished blocks of an earlier start: {before:,}; those that fit are reused")
@@ -273,6 +275,7 @@ class _Run:
         for note in plan.notes:
             self.log.line(note)
         running = self._record(RUNNING, None, None, None)
+        self.replacing = True
         self.directory.begin_results(running, planned(job.files, plan.wanted))
         with self._timed("tables_s"):
             before = [source.seen for source in job.sources]
@@ -333,7 +336,9 @@ class _Run:
             return
         status, code, sentence = ending(error)
         compared = self.directory.journal.compared
-        refused = not compared and (self.again or isinstance(error, ResumeError))
+        refused = (self.again and not self.replacing) or (
+            not compared and isinstance(error, ResumeError)
+        )
         # What ended the run is what it must end with, whatever the disk says to that.
         with suppress(VirnucproError):
             self.log.ended(status, sentence)

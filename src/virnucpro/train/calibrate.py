@@ -16,6 +16,7 @@ from virnucpro.train.scored_records import ScoredRecords, Window, score_records
 # Of this share of the units of each label it is measured how good a calibration is.
 MEASURED_SHARE = 0.2
 FEWEST_UNITS = 10
+MOST_GROUPS = 200  # groups are numbered in a byte
 
 
 def calibration_of(
@@ -29,12 +30,17 @@ def calibration_of(
     """Fit a calibration of a bundle.
 
     A fifth of the units, by turns, measures one that was fitted on the others; the one that is
-    returned was fitted on all. Raises InputError for too few units, before anything is scored, and
-    for too few that have a score.
+    returned was fitted on all. Raises InputError for too few units and too many groups, before
+    anything is scored, and for too few units that have a score.
     """
     for label, name in ((1, "viral"), (0, "other")):
-        units = {window.contig.unit for window in windows if window.contig.label == label}
-        _check_number(len(units), name)
+        of_label = [window.contig for window in windows if window.contig.label == label]
+        _check_number(len({contig.unit for contig in of_label}), name)
+    if (groups := len({contig.group for contig in of_label})) > MOST_GROUPS:
+        raise InputError(
+            f"the other sequences are of {groups:,} groups, and a calibration holds up to "
+            f"{MOST_GROUPS}; put what tells them apart into the column unit"
+        )
     classifier = bundle.classifier(precision=precision)
     records = score_records(classifier, windows, bundle.chunk_nt, progress)
     measured = _measured_units(records, seed)
