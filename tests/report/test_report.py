@@ -252,6 +252,7 @@ def a_worth() -> dict:
         wrong=3.0,
         fewest_wrong=3.0,
         most_wrong=3.0,
+        wrong_bound=None,
         prior=Prior.fixed(0.05, "default"),
         threshold=0.82,
         fdr=None,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from made_calibrations import a_calibration
 from virnucpro.blocks import Scored
-from virnucpro.bundle.calibration import Origin
+from virnucpro.bundle.calibration import Bounds, Origin
 from virnucpro.calls import Call, Rule, Status
 from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import SettingsError
@@ -239,6 +239,31 @@ def test_what_a_bundle_cannot_answer_is_refused(calibration, question, message):
         check(calibration, question)
 
 
+@pytest.mark.parametrize(
+    ("question", "bound"),
+    [({}, 38.0), ({"prior": 0.5}, 20.0), ({"threshold": 0.995}, 7.6), ({"fdr": 0.5}, None)],
+)
+def test_how_many_calls_hosts_of_another_kind_may_cost(question, bound):
+    """Of others, 40 in 100 reach 0.8, and 8 in 100 reach 0.995, of a few units."""
+    plain = a_calibration()
+    names, bins = len(plain.negatives.names), plain.bins
+    bounds = Bounds(
+        score=np.tile([logit(0.99), np.inf], bins),
+        share=np.tile([0.4, 0.08], bins),
+        length_bin=np.repeat(np.arange(bins, dtype=np.uint8), 2),
+        group=np.full(2 * bins, names, np.uint8),
+    )
+    contigs = [contig(0.999)] * 50 + [contig(0.1)] * 50
+    judge, _ = judged(contigs, replace(plain, bounds=bounds), **question)
+    assert judge.wrong_bound == (None if bound is None else pytest.approx(bound))
+    mistakes = Mistakes(judge)
+    for block in summed(Blocks(blocks_of_made(contigs, [], "chunks")), RULE):
+        mistakes.add(judge.contigs(block))
+    worth = mistakes.worth()
+    assert worth.wrong_bound == (None if bound is None else pytest.approx(min(bound, worth.called)))
+    assert ("look more viral than most" in worth.sentence) == (bound is not None)
+
+
 def test_expected_mistakes_add_up():
     contigs = [contig(p) for p in (0.91, 0.96, 0.995, 0.2)]
     judge, _ = judged(contigs, a_calibration(), prior=0.5)
@@ -256,7 +281,11 @@ def test_expected_mistakes_add_up():
         "3 records called virus; of these fewer than 1 are expected to be wrong "
         "(prior 50 %, as given)"
     )
+    assert worth.wrong_bound is None  # this calibration has no bounds
+    unlike = replace(worth, wrong_bound=2.4).sentence
+    assert unlike.endswith("as given); up to 2 if its hosts look more viral than most")
     several = replace(worth, fewest_wrong=0.4, most_wrong=2.6)
+    assert replace(several, wrong_bound=2.7).sentence == several.sentence
     assert "of these up to 3 are expected to be wrong (prior" in several.sentence
     of_rate = replace(worth, fdr=0.2)
     assert "of these fewer than 1 (20 %) are expected to be wrong" in of_rate.sentence

@@ -95,7 +95,9 @@ def test_viral_records_of_few_units_are_found_at_least_so_often():
     calibration = replace(
         a_calibration({names[0]: []}, threshold=0.5), bounds=bounds_of(both, RULE, names)
     )
-    most, least = calibration.few_units_at_threshold()
+    most, least = calibration.few_units_at(0.5)
+    assert calibration.few_units_at(1.0)[0][BIN] < 0.05
+    assert calibration.few_units_at(0.0)[0][BIN] == 1.0
     called = both.evidence >= 0
     assert called[:600].mean() < most[BIN] < 0.5
     assert 0.5 < least[BIN] < called[600:].mean()

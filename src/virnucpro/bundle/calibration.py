@@ -198,12 +198,13 @@ class Calibration:
         """The number of length bins."""
         return len(self.edges) + 1
 
-    def few_units_at_threshold(self) -> tuple[Float64, Float64]:
-        """Shares at the threshold by length bin, (bins,) each, of hosts and viruses of a few units.
+    def few_units_at(self, threshold: float) -> tuple[Float64, Float64]:
+        """Shares at a threshold by length bin, (bins,) each, of hosts and viruses of a few units.
 
         Of others no more, and of viral records no fewer, are called; 1 and 0 where none is known.
         """
-        cut = -np.log(1 / self.threshold - 1)
+        with np.errstate(divide="ignore"):
+            cut = -np.log(np.divide(1.0, threshold) - 1)
         names = len(self.negatives.names)
 
         def at(group: int, unknown: float) -> Float64:

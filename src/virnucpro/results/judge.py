@@ -202,6 +202,8 @@ class CalibratedJudge:
     """Judges records by the rule of a calibration.
 
     threshold: least p_virus of a call virus, where no rate of false discoveries was asked for.
+    wrong_bound: records called virus that are wrong at most, in 95 of 100 draws of five units of
+    hosts of the calibration; None where that is unknown.
     """
 
     def __init__(
@@ -211,9 +213,11 @@ class CalibratedJudge:
         threshold: float,
         prior: Prior,
         discovery: Discovery,
+        wrong_bound: float | None = None,
     ) -> None:
         self.rule = rule
         self.calibration = calibration
+        self.wrong_bound = wrong_bound
         self.threshold = threshold
         self.prior = prior
         self.discovery = discovery

@@ -245,13 +245,22 @@ def _calibrated_judge(
         p_values = _p_values(steps, hosts, everything, shares)
         p_values = bounded(p_values, steps, hosts, bounds, shares)
         name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
+    prior = _prior(sample, calibration, question, hosts)
+    by_threshold = question.fdr is None and len(calibration.bounds.score)
     return CalibratedJudge(
         rule,
         calibration,
         threshold,
-        _prior(sample, calibration, question, hosts),
+        prior,
         _discovered(sample, p_values, name, number, question),
+        _wrong_bound(sample, calibration, threshold, prior) if by_threshold else None,
     )
+
+
+def _wrong_bound(sample: Sample, calibration: Calibration, threshold: float, prior: Prior) -> float:
+    """Return how many calls are wrong at most if the hosts are five units drawn at random."""
+    most, _ = calibration.few_units_at(threshold)
+    return (1 - prior.low) * float(sample.by_bin @ most)
 
 
 def _hosts(calibration: Calibration, question: Question, sample: Sample) -> dict[str, Null]:
@@ -361,7 +370,8 @@ def with_calls(prior: Prior, calibration: Calibration, above: int, records_by_bi
     if not records or not len(calibration.bounds.score):
         return prior
     others_most, viral_least = (
-        float(records_by_bin @ share) / records for share in calibration.few_units_at_threshold()
+        float(records_by_bin @ share) / records
+        for share in calibration.few_units_at(calibration.threshold)
     )
     return widened(prior, above / records, others_most, viral_least)
 

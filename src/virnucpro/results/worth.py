@@ -37,10 +37,11 @@ class Worth:
     """The worth of the calls of records in this sample.
 
     called: virus; wrong, fewest_wrong, most_wrong: of these, expected at the prior and at the ends
-    of its interval. scored: records with a score. threshold: of p_virus; None where fdr decides.
-    null, negatives: what q-values compare with. refusal: why fdr calls nothing; empty where it
-    does. origins, notes: counts of records. scores, null_scores: counts of records and of negatives
-    in BINS equal parts of -WIDEST to WIDEST log-odds.
+    of its interval; wrong_bound: of these, wrong at most if the hosts look more viral than most of
+    the calibration, see CalibratedJudge. scored: records with a score. threshold: of p_virus; None
+    where fdr decides. null, negatives: what q-values compare with. refusal: why fdr calls nothing;
+    empty where it does. origins, notes: counts of records. scores, null_scores: counts of records
+    and of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
     """
 
     called: int
@@ -48,6 +49,7 @@ class Worth:
     wrong: float
     fewest_wrong: float
     most_wrong: float
+    wrong_bound: float | None
     prior: Prior
     threshold: float | None
     fdr: float | None
@@ -68,6 +70,7 @@ class Worth:
             "called": self.called,
             "scored": self.scored,
             **rounded,
+            "wrong_bound": None if self.wrong_bound is None else round(self.wrong_bound, 1),
             "prior": self.prior.as_dict(),
             "threshold": self.threshold,
             "fdr": self.fdr,
@@ -105,7 +108,12 @@ class Worth:
         about = "" if high == _FEW else "about "
         several = f"up to {high}" if low == _FEW else f"{low} to {high}"
         number = f"{about}{high}" if low == high else several
-        return f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
+        expected = f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
+        if self.wrong_bound is None or _whole(self.wrong_bound) in (high, _FEW):
+            return expected
+        return (
+            f"{expected}; up to {_whole(self.wrong_bound)} if its hosts look more viral than most"
+        )
 
 
 def _whole(number: float) -> str:
@@ -166,6 +174,9 @@ class Mistakes:
             wrong=used,
             fewest_wrong=fewest,
             most_wrong=most,
+            wrong_bound=None
+            if judge.wrong_bound is None
+            else min(float(self.called), max(most, judge.wrong_bound)),
             prior=judge.prior,
             threshold=judge.threshold if found.asked is None else None,
             fdr=found.asked,
