@@ -73,7 +73,7 @@ def test_accuracy_by_novelty():
     assert (
         f"Of viruses like nothing in its training data it finds "
         f"{100 * strict['recall_at_1pct_fpr']:.0f} % at 500 nt (AUROC {strict['auroc']:.3f}), of "
-        f"close relatives (90 % identity and more) {100 * known['recall_at_1pct_fpr']:.0f} % "
+        f"known ones (90 % identity and more) {100 * known['recall_at_1pct_fpr']:.0f} % "
         f"({known['auroc']:.3f})"
     ) in README
 

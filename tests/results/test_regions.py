@@ -262,7 +262,7 @@ def test_regions_stay_where_fdr_calls_nothing_and_log_and_report_say_so(tmp_path
     rows = table(run / "regions.tsv")
     headers = [x[1:] for x in (run / "viral.fasta").read_text().splitlines() if x[0] == ">"]
     assert headers == [f"{r['contig']}:{int(r['start']) + 1}-{r['end']}" for r in rows] != []
-    held = f"; viral.fasta holds the {len(rows)} of records not called virus"
+    held = f"; viral.fasta holds {len(rows)} on records not called virus"
     assert held in (run / "log.txt").read_text()
     assert "viral.fasta holds the records called virus" in (run / "report.html").read_text()
     assert virnucpro("predict", sample, "-o", run, "--fdr", 0, "--write", "none").code == 0

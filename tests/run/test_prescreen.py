@@ -73,7 +73,7 @@ def test_a_chunk_has_the_score_of_the_bundle_that_spoke(here, whole):
     assert document["prescreen"]["chunks"] == spoke.count("small")
     assert document["prescreen"]["sha256"] == load(here / "small").sha256
     log = (whole / "log.txt").read_text()
-    assert f"small looks first, and ends chunks of p_virus below {CUT}" in log
+    assert f"small scores chunks first, and rules out p_virus below {CUT}" in log
     assert f"{spoke.count('small'):,} of the chunks were ruled out by the first bundle" in log
 
 
@@ -151,7 +151,7 @@ def test_the_cut_comes_from_what_was_measured_of_the_pair(here, tmp_path):
             assert (row["bundle"] == "small") <= (float(row["p_virus"]) < cut)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "below 0.2 from 100 nt, 0.3 from 450 nt" in log
-    assert "99.5 % are handed on, and 60 % of others" in log
+    assert "99.5 % of held-out viral chunks that are called virus are passed on, and 60 % of" in log
     again = {**options, "out": tmp_path / "again", "prescreen_recall": 0.7}
     with pytest.raises(SettingsError, match=r"must be one of 0\.9, 0\.995, got 0\.7"):
         run(Settings.of(here / "in.fa", bundle=tmp_path / "both", **again))

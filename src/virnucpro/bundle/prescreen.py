@@ -104,12 +104,12 @@ class Prescreen:
     @property
     def sentence(self) -> str:
         """A sentence for the log."""
-        said = f"{self.bundle.name} looks first, and ends chunks of p_virus below {self.cuts}"
+        said = f"{self.bundle.name} scores chunks first, and rules out p_virus below {self.cuts}"
         if self.choice is None:
             return f"{said}; what that loses was not measured"
         return (
-            f"{said}: of held-out viral chunks that are called virus {100 * self.choice.recall:g} "
-            f"% are handed on, and {100 * self.choice.handed_on[-1]:.0f} % of others"
+            f"{said}: {100 * self.choice.recall:g} % of held-out viral chunks that are called "
+            f"virus are passed on, and {100 * self.choice.handed_on[-1]:.0f} % of others"
         )
 
     def about(self) -> dict[str, Any]:

@@ -306,8 +306,8 @@ def predict(
     calls.tsv (a row per chunk), pairs.tsv (a row per pair, if there are any), regions.tsv (viral
     regions of long records), viral.fasta, viral_names.txt, two tables in the published program's
     format, virnucpro_mqc.json, log.txt and run.json. Give the same command again to resume an
-    interrupted run. A finished run is left as it is; with another threshold or choice of files,
-    only its tables are made again.
+    interrupted run. A finished run is left as it is; with another threshold or choice of files its
+    results are made again, which needs no scoring if it was made with --keep-blocks.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or wrong command line; 3 the run directory
     cannot be used; 4 out of memory; 130, 143 interrupted.

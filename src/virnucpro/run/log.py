@@ -262,12 +262,12 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
     """Yield sentences with the numbers of the tables."""
     counts, worth, prescreened = written.counts, written.worth, written.prescreened
     yield (
-        f"{counts.records:,} records: {counts.virus:,} virus, {counts.others:,} others, "
+        f"{_number(counts.records, 'record')}: {counts.virus:,} virus, {counts.others:,} others, "
         f"{counts.none:,} not called, {counts.failed:,} failed"
     )
     yield (
-        f"{counts.chunks:,} chunks: {counts.virus_chunks:,} virus, {counts.others_chunks:,} "
-        f"others{_not_ok(counts)}"
+        f"{_number(counts.chunks, 'chunk')}: {counts.virus_chunks:,} virus, "
+        f"{counts.others_chunks:,} others{_not_ok(counts)}"
     )
     if prescreened is not None:
         yield (
@@ -280,20 +280,22 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
         yield worth.sentence
         if worth.notes:
             noted = ", ".join(f"{number:,} {name}" for name, number in worth.notes.items())
-            yield f"noted (column note), but kept: {noted}"
+            yield f"noted (column note): {noted}"
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
     if counts.regions:
-        held = (
-            f"{files.viral_fasta.name} holds the {written.excerpts:,} of records not called virus"
-        )
+        held = f"{files.viral_fasta.name} holds {written.excerpts:,} on records not called virus"
         yield (
             f"viral regions: {counts.regions:,}, on {counts.region_records:,} of the records"
             + (f"; {held}" if written.excerpts else "")
         )
     if counts.incomplete:
         yield f"records that could not be processed are listed in {files.failed}"
+
+
+def _number(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _not_ok(counts: Counts) -> str:
