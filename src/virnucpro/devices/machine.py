@@ -100,6 +100,8 @@ def each_on_one_thread(compute: Callable[[Item], Found], items: Sequence[Item]) 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if min(threads, len(items)) < 2:  # a thread takes memory, and there may be little
+            return [*map(compute, items)]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(compute, items))
     finally:
