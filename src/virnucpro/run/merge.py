@@ -161,6 +161,7 @@ def merge(
         raise ResumeError(f"{out}: is one of the parts; choose another folder with -o")
     fingerprint = {k: v for k, v in parts[0].fingerprint.items() if k != "inputs"}
     sources = _sources(first, inputs) if outputs.write != "none" else []
+    before = _seen(parts[0])
     if not force and (earlier := _finished(files, parts)) is not None:
         return as_before(files, earlier, outputs, progress)
     with (
@@ -190,7 +191,6 @@ def merge(
         running = replace(record, status=RUNNING, exit_code=None, finished=None)
         directory.begin_results(running, planned(files, plan.wanted))
         try:
-            before = _seen(parts[0], mates=_has_mates(first, blocks))
             written = finalise(blocks, sources, before, plan, files, negatives)
         except BaseException as error:
             status, code, sentence = ending(error)
@@ -310,20 +310,13 @@ def _sources(record: RunRecord, inputs: Sequence[Path]) -> list[Source]:
     return sources
 
 
-def _has_mates(record: RunRecord, blocks: MergedBlocks) -> bool:
-    """Return whether a record is the mate of a pair; asks the blocks where that may be."""
-    pairs = record.settings.get("mates") or record.settings.get("pairs") == "interleaved"
-    if pairs or any(entry.format.startswith(("BAM", "CRAM", "SAM")) for entry in record.inputs):
-        return any(scored.records.mate.any() for scored in blocks.scored())
-    return False
-
-
-def _seen(part: FinishedPart, *, mates: bool) -> list[Seen]:
-    """Return what the parts have seen of each input; mates: as of all of them."""
-    sums = (part.record.part or {}).get("crc") or []
+def _seen(part: FinishedPart) -> list[Seen]:
+    """Return what the parts have seen of each input."""
+    about = part.record.part or {}
+    sums, mates = about.get("crc") or [], about.get("mates") or []
     return [
-        Seen(entry.records, crc, entry.sha256 or "", mates)
-        for entry, crc in zip(part.record.inputs, sums, strict=True)
+        Seen(entry.records, crc, entry.sha256 or "", of_pairs)
+        for entry, crc, of_pairs in zip(part.record.inputs, sums, mates, strict=True)
     ]
 
 

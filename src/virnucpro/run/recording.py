@@ -111,5 +111,6 @@ def _part_of(job: Job, telemetry: Telemetry, negative_blocks: int | None) -> dic
         "host": node(),
         "embedding_widths": telemetry.embedding_widths,
         "crc": [source.seen.crc for source in job.sources],
+        "mates": [source.seen.mates for source in job.sources],
         "negative_blocks": negative_blocks,
     }
