@@ -23,7 +23,7 @@ _PROVENANCE = {
     None: "An earlier version made this run and did not write down whose weights these are.",
     "published": "",
     "published_head": "Its head is the published one, but not on the encoders that it was "
-    "published with. Cuts that pipelines make on its scores may not apply.",
+    "published with. Thresholds that pipelines use for it may not apply.",
     "other": "Thresholds that pipelines use for the published model do not apply.",
 }
 
