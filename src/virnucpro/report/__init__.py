@@ -69,5 +69,7 @@ def _check_replaceable(target: Path) -> None:
 
 def is_report(path: Path) -> bool:
     """Return whether a file is a page of this program."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return GENERATOR.encode() in file.read(2000)

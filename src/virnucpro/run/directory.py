@@ -378,7 +378,7 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
     known |= {files.log_json.name} if (files.hidden / LOCK).exists() else set()
     known |= {files.run_json.name} if record is not None else set()
     # `virnucpro report` may have made one of an unfinished run.
-    known |= {files.report.name} if ours and _is_report(files.report) else set()
+    known |= {files.report.name} if ours and is_report(files.report) else set()
     for path in (*files.results, *files.public):
         if path.name not in known and os.path.lexists(path):
             raise _in_the_way(path)
@@ -387,10 +387,6 @@ def refuse_foreign_files(files: RunFiles, force: bool) -> None:
             f"{files.run_dir}: holds files, but no run that --force could replace (there is no "
             f"{files.run_json.name}); leave it out, or choose another folder with -o"
         )
-
-
-def _is_report(path: Path) -> bool:
-    return path.is_file() and is_report(path)
 
 
 def _is_hidden_folder(folder: Path, files: RunFiles) -> bool:
