@@ -23,6 +23,7 @@ from virnucpro.devices.memory import Memory
 from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Position, Progress, escaped
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
+from virnucpro.report.quantities import several
 from virnucpro.results.counts import Counts
 from virnucpro.results.false_discovery import WORST
 from virnucpro.results.files import RunFiles
@@ -119,8 +120,8 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
     yield f"virnucpro {__version__}, bundle {name}, {bundle.provenance}{fetch}"
     yield f"records are called virus at {_cuts(settings, bundle)}"
     yield (
-        f"chunks of {bundle.chunk_nt} nt, {plan.precision} on {device.name}, {device.threads} "
-        f"thread{'s' * (device.threads > 1)}"
+        f"chunks of {bundle.chunk_nt} nt, {plan.precision} on {device.name}, "
+        f"{several(device.threads, 'thread')}"
     )
     outputs = settings.outputs
     if outputs.fdr is None and (outputs.negatives or outputs.host != WORST):
@@ -176,7 +177,7 @@ def computing(
     if prefetches:
         if loaded.in_turns:
             yield "the GPU does not hold both encoders, so they take turns in each block"
-        gpus = f", {gpu_count()} GPU{'s' * (gpu_count() > 1)}" if cuda else ", no GPU"
+        gpus = f", {several(gpu_count(), 'GPU')}" if cuda else ", no GPU"
         yield f"loader workers: {workers} ({cpu_count()} processors{gpus})"
     if cuda:
         yield f"page-locked buffers: {_on(compute.pin_memory)}"
@@ -262,11 +263,11 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
     """Yield sentences with the numbers of the tables."""
     counts, worth, prescreened = written.counts, written.worth, written.prescreened
     yield (
-        f"{_number(counts.records, 'record')}: {counts.virus:,} virus, {counts.others:,} others, "
+        f"{several(counts.records, 'record')}: {counts.virus:,} virus, {counts.others:,} others, "
         f"{counts.none:,} not called, {counts.failed:,} failed"
     )
     yield (
-        f"{_number(counts.chunks, 'chunk')}: {counts.virus_chunks:,} virus, "
+        f"{several(counts.chunks, 'chunk')}: {counts.virus_chunks:,} virus, "
         f"{counts.others_chunks:,} others{_not_ok(counts)}"
     )
     if prescreened is not None:
@@ -292,10 +293,6 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
         )
     if counts.incomplete:
         yield f"records that could not be processed are listed in {files.failed}"
-
-
-def _number(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _not_ok(counts: Counts) -> str:

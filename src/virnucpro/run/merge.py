@@ -19,6 +19,7 @@ from virnucpro.progress import Position, Progress, Silent
 from virnucpro.reads import Seen, Source, open_sources
 from virnucpro.reads.files import Reading
 from virnucpro.report import write_reports
+from virnucpro.report.quantities import several
 from virnucpro.results.files import RunFiles
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.read import run_files
@@ -168,8 +169,8 @@ def merge(
         RunDirectory.take(files, fingerprint, Restart(force=force), again=True) as directory,
         open_log(files, progress) as log,
     ):
-        total = f"{first.blocks.total:,} block{'s' * (first.blocks.total != 1)}"
-        log.line(f"merging {len(parts)} part{'s' * (len(parts) > 1)} of {total}")
+        total = several(first.blocks.total, "block")
+        log.line(f"merging {several(len(parts), 'part')} of {total}")
         for note in directory.notes:
             log.line(note)
 

@@ -28,6 +28,7 @@ from virnucpro.errors import (
 from virnucpro.progress import Progress, Silent
 from virnucpro.reads.inputs import NAMED, closing_lines, opening_lines, other_bundle, shapes_of
 from virnucpro.report import write_reports
+from virnucpro.report.quantities import several
 from virnucpro.results.record import (
     FINISHED,
     PART,
@@ -321,7 +322,7 @@ class _Run:
         self.on_record = True
         empty = " and holds none, as there are fewer blocks than parts"
         self.log.line(
-            f"part {part} of {blocks.total:,} block{'s' * (blocks.total != 1)} is finished"
+            f"part {part} of {several(blocks.total, 'block')} is finished"
             f"{empty if part.number > blocks.total else ''}; `virnucpro merge` of all "
             f"{part.of} parts makes the results"
         )
