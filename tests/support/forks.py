@@ -25,8 +25,9 @@ from functools import cache
 from pathlib import Path
 
 SECONDS = 120
-# Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it.
-HARMLESS = ("PYTEST_", "VIRNUCPRO_CACHE", "HF_", "KMP_")
+# Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it. torch
+# itself sets the last one, and a module fixture that loaded it would leave it set.
+HARMLESS = ("PYTEST_", "VIRNUCPRO_CACHE", "HF_", "KMP_", "TORCHINDUCTOR_")
 
 _ENVIRONMENT = dict(os.environ)  # before any test
 
