@@ -164,6 +164,11 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
+def flush_nothing(descriptor: int) -> None:
+    """Stands for os.fsync, half of a run, which only a loss of power tells from it."""
+    os.fstat(descriptor)  # one that is closed is an error, as there
+
+
 def load_templates() -> None:
     """Compiles the templates of the page, which takes longer than a small run."""
     from virnucpro.report.page import environment
@@ -186,6 +191,7 @@ if __name__ == "__main__":
     import virnucpro.run.samples
     import virnucpro.run.validate  # noqa: F401
 
+    os.fsync = flush_nothing
     load_templates()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
