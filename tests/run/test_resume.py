@@ -22,7 +22,6 @@ from test_outputs_doc import schema
 
 import forks
 from command import (
-    PROGRAM,
     SUPPORT,
     WHOLE,
     Finished,
@@ -143,12 +142,12 @@ def test_a_small_network_that_is_killed_twice(here):
     rng = random.Random(0)
     kept = 0
     for _ in range(2):
-        with subprocess.Popen([*PROGRAM, *command], start_new_session=True) as process:
+        with forks.Fork("virnucpro", command, network=True) as process:
             aim = kept + rng.randint(1, 3)
             wait_for(lambda: len(blocks()) >= aim, process)  # noqa: B023
             time.sleep(rng.random() / 20)
-            process.send_signal(signal.SIGKILL)
-            process.wait(timeout=10)
+            process.kill()
+            process.wait()
             no_process_of(process.pid)
         kept = len(blocks())
     for out in ("run", "clean"):

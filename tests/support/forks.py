@@ -4,7 +4,7 @@ To load what a run needs takes longer than most runs of tests. A fork is a proce
 only its modules were there before, and at its end, when threads have ended, exit functions have run
 and streams are flushed, memory is not taken apart, which takes as long as a run.
 
-    python forks.py SOCKET
+    python forks.py SOCKET [network]
 """
 
 import atexit
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 SECONDS = 120
+NETWORKS = {"mini-300", "mini-500"}
 # Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it. torch
 # itself sets the last one, and a module fixture that loaded it would leave it set.
 HARMLESS = ("PYTEST_", "VIRNUCPRO_CACHE", "HF_", "KMP_", "TORCHINDUCTOR_")
@@ -47,7 +48,7 @@ def run(
         how = {"capture_output": True, "check": False, "timeout": SECONDS, "cwd": cwd}
         how |= {} if data is None else {"input": data}
         return subprocess.run([*command, *arguments], **how)
-    process = Fork(program, arguments, cwd, data)
+    process = Fork(program, arguments, cwd, data, _runs_network(arguments))
     out, err = process.communicate()
     return subprocess.CompletedProcess([program, *arguments], process.wait(), out, err)
 
@@ -55,7 +56,8 @@ def run(
 class Fork:
     """A program that runs in a fork, with as much of subprocess.Popen as tests need.
 
-    more: put into its environment. It leads a session of its own, and Ctrl-C interrupts it.
+    It leads a session of its own, and Ctrl-C interrupts it. network: it computes with a network.
+    more: put into its environment.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Fork:
         arguments: Sequence[str],
         cwd: Path | None = None,
         data: bytes | None = None,
+        network: bool = False,
         **more: str,
     ) -> None:
         self.returncode: int | None = None
@@ -76,7 +79,7 @@ class Fork:
             asked.write(json.dumps(request).encode())
             asked.flush()
             given = [asked.fileno(), stdin, out_end, err_end, end_end]
-            socket.send_fds(_server(), [b"."], given)
+            socket.send_fds(_server(network), [b"."], given)
         for descriptor in (out_end, err_end, end_end, *(() if data is None else (stdin,))):
             os.close(descriptor)
         self.stdin = None if feed is None else os.fdopen(feed, "wb")
@@ -135,12 +138,22 @@ def _write(file: BinaryIO, data: bytes) -> None:
         file.write(data)
 
 
+def _runs_network(arguments: Sequence[str]) -> bool:
+    """Whether a command computes with an embedded network, as far as its words tell."""
+    default = "predict" in arguments and "--bundle" not in arguments
+    return default or not ("bundles" in arguments or NETWORKS.isdisjoint(arguments))
+
+
 @cache
-def _server() -> socket.socket:
-    """Where the process that forks can be asked; it ends with this one."""
+def _server(network: bool) -> socket.socket:
+    """Where a process that forks can be asked; it ends with this one.
+
+    That of networks has loaded torch, which takes ten times as long as a small run; runs without
+    one are not to find it loaded.
+    """
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno())],
+        [sys.executable, __file__, str(theirs.fileno()), *(["network"] if network else [])],
         pass_fds=[theirs.fileno()],
         stdout=subprocess.PIPE,  # as those of the forks: Python makes others for a file
         stderr=subprocess.PIPE,
@@ -252,8 +265,10 @@ if __name__ == "__main__":
     import virnucpro.run.merge
     import virnucpro.run.predict
     import virnucpro.run.samples
-    import virnucpro.run.validate  # noqa: F401
+    import virnucpro.run.validate
 
+    if sys.argv[2:] == ["network"]:
+        import virnucpro.classifiers.whole_chunks  # noqa: F401
     os.fsync = flush_nothing
     load_templates()
     gc.freeze()
