@@ -1,5 +1,6 @@
 """Mates: found, checked, and called together."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,6 +149,22 @@ def test_mates_of_other_names_in_two_files(tmp_path):
     assert got == [f"t{i}/{mate}" for i in range(7) for mate in (1, 2)]
     said = f"r_1.fq: record 8 (t7/1) and record 8 (t8/2) of {tmp_path}/r_2.fq are not mates"
     assert said in str(caught.value)
+
+
+def test_first_records_that_are_not_mates_are_told_before_the_bundle_is_loaded(
+    tmp_path, bundle, monkeypatch
+):
+    loads = "virnucpro.run.predict.runner_for"
+    monkeypatch.setattr(loads, lambda *_: pytest.fail("the bundle is loaded"))
+    one, two = tmp_path / "r_1.fq", tmp_path / "r_2.fq"
+    one.write_bytes(fastq(marked(FIRST, "/1")))
+    two.write_bytes(fastq(marked(SECOND[1:], "/2")))
+    said = re.escape(f"record 1 (t0/1) and record 1 (t1/2) of {two} are not mates by their names")
+    with pytest.raises(InputError, match=said):
+        predict(one, bundle, tmp_path / "run", mates=two)
+    said = re.escape("record 1 (t0/1) and record 2 (t1/1) are not mates by their names")
+    with pytest.raises(InputError, match=said):
+        predict(one, bundle, tmp_path / "run", pairs="interleaved")
 
 
 @pytest.mark.parametrize(("n1", "n2"), [(5, 4), (4, 5), (1, 0), (0, 1)])

@@ -208,7 +208,7 @@ class Source:
         A letter outside IUPAC raises InputError within the first 100 records and makes a fault
         later. A compressed stream that ends early or is damaged raises StreamBroken after every
         record that was complete, as two records do that should be mates and are not. Raises
-        InputError for what is in none of the formats.
+        InputError for what is in none of the formats, and where the first two should be mates.
         """
         self._begin()
         most = self.reading.max_records
