@@ -223,7 +223,8 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     assert words.rates_of(run).length_nt == 150
     (note,) = [n for n in notes.notes(run) if n.title == "The sequences are short."]
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
-    assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
+    found = f"{100 * row['recall']:.0f} % of the viral fragments of 150 nt"
+    assert f"As single chunks at the threshold 0.5, it finds {found} and calls" in note.text
 
 
 def test_the_report_says_how_few_calls_of_reads_are_right(tmp_path):
@@ -237,12 +238,16 @@ def test_the_report_says_how_few_calls_of_reads_are_right(tmp_path):
         found = notes.notes(read_run(made_run(tmp_path, reads, **changes)))
         return next(n.text for n in found if n.title == "The sequences are short.")
 
-    asked = {"settings": {"threshold": load("mini-500").record_threshold}}
-    assert f"of 100 records called virus, {right}, {some}." in said(150, **asked)
+    of_records = load("mini-500").record_threshold
+    asked = {"settings": {"threshold": of_records}}
+    records = said(150, **asked)
+    at = f"at the threshold {of_records:g}, of 100 records called virus"
+    assert f"{at}, {right}, {some}." in records
     assert "of 100 records" not in said(200, **asked)
     chunks = said(150)
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
-    assert f"of 100 chunks called virus, {100 * row['at_1_percent_virus']:.0f} are" in chunks
+    at = "at the threshold 0.5, of 100 chunks called virus"
+    assert f"{at}, {100 * row['at_1_percent_virus']:.0f} are" in chunks
 
 
 def a_worth() -> dict:
