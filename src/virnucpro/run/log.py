@@ -33,6 +33,9 @@ from virnucpro.results.write import Written
 from virnucpro.run.settings import Settings
 from virnucpro.storage.atomic import disk_errors
 
+# Lines on so many inputs are shown; the rest is counted.
+MOST_LINES = 10
+
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
 
@@ -54,16 +57,15 @@ class RunLog:
         self._write(text)
         self._progress.detail(text)
 
-    def lines(self, each: Sequence[str], together: str, most: int) -> None:
-        """Write a line on each of several things; more than most go to the files alone.
-
-        together: the sentence that stands for many.
-        """
-        many = together and len(each) > most
-        for line in each:
-            (self.detail if many else self.line)(line)
-        if many:
-            self.line(f"{together} ({Path(self._file.name).name} has a line on each)")
+    def lines(self, each: Sequence[str]) -> None:
+        """Write a line on each of several inputs; all but the first few to the files alone."""
+        for line in each[:MOST_LINES]:
+            self.line(line)
+        for line in each[MOST_LINES:]:
+            self.detail(line)
+        if len(each) > MOST_LINES:
+            more = several(len(each) - MOST_LINES, "more such line")
+            self.line(f"{more} in {Path(self._file.name).name}")
 
     def memory(self, stage: str, memory: Memory, *, cuda: bool) -> None:
         """Write the memory of the device at a stage."""
