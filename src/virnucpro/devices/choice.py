@@ -13,6 +13,7 @@ from virnucpro.devices.machine import (
     gpu_count,
 )
 from virnucpro.errors import DeviceError, SettingsError
+from virnucpro.progress import several
 
 if TYPE_CHECKING:
     pass
@@ -97,9 +98,10 @@ def check_present(device: str) -> None:
     """Raises DeviceError for a known device that this machine lacks."""
     here = gpu_count()
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= here:
+        seen = several(here, "CUDA device") if here else "no CUDA device"
         raise DeviceError(
-            f"device {device} was asked for, but torch sees {here or 'no'} CUDA "
-            f"device{'s' * (here > 1)} here; virnucpro doctor shows what there is"
+            f"device {device} was asked for, but torch sees {seen} here; virnucpro doctor shows "
+            "what there is"
         )
 
 

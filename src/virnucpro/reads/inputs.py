@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from virnucpro.errors import InputError
+from virnucpro.progress import several
 from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open_sources
 from virnucpro.reads.estimate import Shape
 
@@ -86,10 +87,9 @@ def _files_in(
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             passed = f"; passed over: {', '.join(names[:_NAMED])}{more}" if names else ""
             own = f"; {len(there) - len(others)} that runs here wrote left out" if written else ""
-            files_of = "file" if len(taken) == 1 else "files"
             entries = "entry" if len(there) == 1 else "entries"
-            said = f"{len(taken)} {files_of} of sequences of {len(there)} {entries}{own}{passed}"
-            notes.append(f"{path}: {said}")
+            files_of = f"{several(len(taken), 'file')} of sequences of {len(there)} {entries}"
+            notes.append(f"{path}: {files_of}{own}{passed}")
             files += taken
         elif written:
             said = "this folder holds a run of virnucpro, and its results are not an input"

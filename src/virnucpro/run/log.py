@@ -21,9 +21,8 @@ from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
 from virnucpro.frames import STANDARD
-from virnucpro.progress import WARNING, Position, Progress, escaped
+from virnucpro.progress import WARNING, Position, Progress, escaped, several
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
-from virnucpro.report.quantities import several
 from virnucpro.results.counts import Counts
 from virnucpro.results.false_discovery import WORST
 from virnucpro.results.files import RunFiles

@@ -25,10 +25,9 @@ from virnucpro.errors import (
     VirnucproError,
     ending,
 )
-from virnucpro.progress import Progress, Silent
+from virnucpro.progress import Progress, Silent, several
 from virnucpro.reads.inputs import closing_lines, opening_lines, other_bundle, shapes_of
 from virnucpro.report import write_reports
-from virnucpro.report.quantities import several
 from virnucpro.results.record import (
     FINISHED,
     PART,
