@@ -12,7 +12,7 @@ from virnucpro.bundle.calibration import probability
 from virnucpro.calls import Call
 from virnucpro.classifiers.screen import NOTE_TEXTS
 from virnucpro.progress import several
-from virnucpro.results.judge import CalibratedJudge, Judged, MeanJudge
+from virnucpro.results.judge import Judge, Judged, MeanJudge
 from virnucpro.results.prior import Prior
 
 Float64 = NDArray[np.float64]
@@ -125,7 +125,7 @@ def _whole(number: float) -> str:
 class Mistakes:
     """Adds up records as they are judged; without a calibration there is nothing to say of them."""
 
-    judge: MeanJudge | CalibratedJudge
+    judge: Judge
     called: int = 0
     scored: int = 0
     wrong: Float64 = field(default_factory=lambda: np.zeros(3))
