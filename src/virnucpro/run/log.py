@@ -146,7 +146,7 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
 
 def _cuts(settings: Settings, bundle: Bundle) -> str:
     """Return what decides the calls of records and, if that differs, of chunks."""
-    outputs, threshold = settings.outputs, settings.threshold(bundle)
+    outputs, threshold = settings.outputs, settings.outputs.record_threshold(bundle)
     cut = f"p_virus >= {threshold:g}" if outputs.fdr is None else f"q_value <= {outputs.fdr:g}"
     if "calibration" in bundle.parts and outputs.fdr is None and outputs.threshold is None:
         found = bundle.part("calibration")
@@ -154,7 +154,7 @@ def _cuts(settings: Settings, bundle: Bundle) -> str:
             f", which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and fewer "
             "of other hosts reach"
         )
-    chunk_threshold = settings.chunk_threshold(bundle)
+    chunk_threshold = outputs.chunk_threshold(bundle)
     if outputs.fdr is not None or chunk_threshold != threshold:
         cut += f"; chunks and regions at p_virus >= {chunk_threshold:g}"
     return cut
