@@ -127,8 +127,6 @@ class MergedBlocks:
 
     def embeddings(self, scored: Scored) -> Embeddings | None:
         """Return the embeddings of a block's frames; None without a frame. Raises BlockError."""
-        if not len(scored.scores.frame):
-            return None
         files = self._part(scored.block_number).files
         path = files.embeddings_of(files.block(scored.block_number))
         return read_embeddings(path, scored, self._fingerprint)
