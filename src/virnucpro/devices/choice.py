@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from virnucpro.devices.machine import (
     BF16_CAPABILITY,
@@ -15,13 +14,7 @@ from virnucpro.devices.machine import (
 from virnucpro.errors import DeviceError, SettingsError
 from virnucpro.progress import several
 
-if TYPE_CHECKING:
-    pass
-
-
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp8")
-
-
 _DEVICE = re.compile(r"(cpu|cuda)(:\d+)?")
 
 
