@@ -264,6 +264,18 @@ def test_weights_are_halves_roots_and_roots() -> None:
     np.testing.assert_allclose(contig_weights(contigs), [*(expected / 2), 0.5])
 
 
+@pytest.mark.parametrize(("power", "first"), [(0.0, 1 / 2), (0.5, 1 / 4), (1.0, 1 / 10)])
+def test_a_lower_power_gives_small_units_more(power, first) -> None:
+    contigs = [
+        contig("p", 1, "a", "u", 100),
+        contig("q", 1, "a", "v", 900),
+        contig("empty", 1, "a", "w", 0),
+        contig("t", 0, "c", "x", 10),
+    ]
+    expected = [first / 2, (1 - first) / 2, 0.0, 0.5]
+    np.testing.assert_allclose(contig_weights(contigs, unit_power=power), expected)
+
+
 @settings(max_examples=60, deadline=None)
 @given(contigs_strategy)
 def test_weights_sum_to_one_and_labels_have_halves(contigs) -> None:
