@@ -210,15 +210,9 @@ class Scorer:
         with self._observing:
             self._check_kernels()
             telemetry = self._telemetry(begun.since, rows)
-        return Scored(
-            block_number=block.number,
-            digest=block.digest,
-            records=block.records,
-            rows=block.rows,
-            scores=with_notes(scores, Texts.of_block(block)) if self._judged else scores,
-            failures=failures,
-            telemetry=telemetry,
-        )
+        if self._judged:
+            scores = with_notes(scores, Texts.of_block(block))
+        return Scored.of(block, scores, failures, telemetry)
 
     def _telemetry(self, since: float, chunks: int) -> Telemetry:
         """Return what was observed since the last block. since: when this one began."""
