@@ -16,13 +16,13 @@ import jsonschema
 import pytest
 from test_outputs_doc import schema
 
+import forks
 from command import (
     PROGRAM,
     TABLES,
     WHOLE,
     dna,
     fasta,
-    interruptible,
     made_bundle,
     random_reads,
     results,
@@ -462,9 +462,8 @@ def big(tmp_path_factory) -> Path:
 
 def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, str, float]:
     """Signals a run once it has come so far; exit code, standard error, seconds until the end."""
-    command = [*PROGRAM, "predict", big / "in.fa", "-o", out, "--bundle", big / "km"]
-    how_started = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
-    with subprocess.Popen(command, **how_started) as process:
+    arguments = ["predict", str(big / "in.fa"), "-o", str(out), "--bundle", str(big / "km")]
+    with forks.Fork("virnucpro", arguments) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(when)):
             assert process.poll() is None, "the run ended before it could be stopped"
@@ -472,8 +471,8 @@ def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, 
             time.sleep(0.002)
         clock = time.monotonic()
         process.send_signal(how)
-        _, err = process.communicate(timeout=60)
-        return process.returncode, err, time.monotonic() - clock
+        _, err = process.communicate()
+        return process.wait(), err.decode(), time.monotonic() - clock
 
 
 WHEN = {

@@ -20,11 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_outputs_doc import schema
 
+import forks
 from command import (
-    PROGRAM,
     dna,
     fasta,
-    interruptible,
     made_bundle,
     results,
     run_json,
@@ -642,7 +641,7 @@ def test_nothing_piped_in(tmp_path, bundle):
 def test_a_killed_run_on_a_pipe_goes_on_when_the_stream_is_given_again(tmp_path, bundle):
     data = fastq((f"r{i}", dna(200, i)) for i in range(1_500))
     arguments = ["predict", "-", "-o", str(tmp_path / "run"), "--bundle", str(bundle), "-q"]
-    process = subprocess.Popen([*PROGRAM, *arguments], stdin=subprocess.PIPE)
+    process = forks.Fork("virnucpro", arguments, data=b"")
     assert process.stdin is not None
     process.stdin.write(data + fastq([("wide", dna(1_500_000))]))
     process.stdin.flush()
@@ -651,9 +650,8 @@ def test_a_killed_run_on_a_pipe_goes_on_when_the_stream_is_given_again(tmp_path,
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdin.close()
+    process.kill()
+    process.communicate()
     there = {path.name for path in (tmp_path / "run" / ".virnucpro").iterdir()}
     assert there <= {"blocks", "fingerprint.json", "lock", "scratch"}  # no copy is left behind
     other = data.replace(dna(200, 7).encode(), dna(200, "other").encode())
@@ -676,9 +674,7 @@ def test_a_pipe_that_stands_still_keeps_nobody_waiting(tmp_path, bundle, form, c
     data = fastq(many) if form == "fastq" else (tmp_path / "x.bam").read_bytes()
     assert len(data) > 1_500_000
     arguments = ["predict", "-", "-o", str(tmp_path / "run"), "--bundle", str(bundle), "-q"]
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*PROGRAM, *arguments], preexec_fn=interruptible, **pipes)
-    with process:
+    with forks.Fork("virnucpro", arguments, data=b"") as process:
         process.stdin.write(data[:1_500_000])  # beyond one piece of the copy, and then nothing
         process.stdin.flush()
         blocks, deadline = tmp_path / "run" / ".virnucpro" / "blocks", time.monotonic() + 60
