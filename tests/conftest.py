@@ -42,6 +42,15 @@ def environment():
         os.environ.update(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    from forks import flush_nothing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", flush_nothing)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared(request) -> Path:
     folder = REPOSITORY.parent / "shared"

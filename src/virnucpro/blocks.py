@@ -263,6 +263,15 @@ class Scored:
         if len(self.rows) != len(self.scores):
             raise ValueError(f"{len(self.scores)} scores for {len(self.rows)} chunks")
 
+    @classmethod
+    def of(
+        cls, block: Block, scores: Scores, failures: Mapping[int, str], telemetry: Telemetry
+    ) -> "Scored":
+        """Return a block, without its letters, with its scores."""
+        return cls(
+            block.number, block.digest, block.records, block.rows, scores, failures, telemetry
+        )
+
 
 def blocks_of(
     contigs: Iterable[Contig], chunk_nt: int, block_nt: int, first_nt: int | None = None

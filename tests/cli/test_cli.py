@@ -9,19 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jsonschema
 import pytest
 from test_outputs_doc import schema
 
+import forks
 from command import (
     PROGRAM,
     TABLES,
     WHOLE,
     dna,
     fasta,
-    interruptible,
     made_bundle,
     random_reads,
     results,
@@ -31,7 +32,9 @@ from command import (
 )
 from virnucpro import __version__, bundle
 from virnucpro.cli import program
+from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.predict import ELSEWHERE
+from virnucpro.errors import SettingsError
 from virnucpro.run import predict as run
 
 SAMPLE = fasta((f"s{i}", dna(40 + 60 * i, i)) for i in range(12))
@@ -436,6 +439,14 @@ def test_an_open_file_takes_the_json_of_evaluate_by_its_device_name(here, made):
     assert (first, json.loads(rest)["contig"][0]["others"]) == ("before", 3)
 
 
+@pytest.mark.parametrize(("content", "taken"), [("", True), ('{"a": 1}', True), ("[1]", False)])
+def test_json_goes_over_an_empty_file_and_over_older_json_alone(tmp_path, content, taken):
+    """mktemp makes an empty file."""
+    (tmp_path / "out").write_text(content)
+    with nullcontext() if taken else pytest.raises(SettingsError, match="is not replaced"):
+        check_json_file(tmp_path / "out")
+
+
 # Being stopped
 
 
@@ -451,9 +462,8 @@ def big(tmp_path_factory) -> Path:
 
 def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, str, float]:
     """Signals a run once it has come so far; exit code, standard error, seconds until the end."""
-    command = [*PROGRAM, "predict", big / "in.fa", "-o", out, "--bundle", big / "km"]
-    how_started = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": interruptible}
-    with subprocess.Popen(command, **how_started) as process:
+    arguments = ["predict", str(big / "in.fa"), "-o", str(out), "--bundle", str(big / "km")]
+    with forks.Fork("virnucpro", arguments) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(when)):
             assert process.poll() is None, "the run ended before it could be stopped"
@@ -461,8 +471,8 @@ def stopped(big: Path, out: Path, how: signal.Signals, when: str) -> tuple[int, 
             time.sleep(0.002)
         clock = time.monotonic()
         process.send_signal(how)
-        _, err = process.communicate(timeout=60)
-        return process.returncode, err, time.monotonic() - clock
+        _, err = process.communicate()
+        return process.wait(), err.decode(), time.monotonic() - clock
 
 
 WHEN = {

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads, results, run_json
+import forks
+from command import (
+    PROGRAM,
+    SUPPORT,
+    dna,
+    fasta,
+    interruptible,
+    made_bundle,
+    random_reads,
+    results,
+    run_json,
+    virnucpro,
+)
 from virnucpro.cli.signals import SIGNALS, Stop
 
 ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
@@ -30,6 +42,10 @@ def started(*arguments: object, program=PROGRAM, **more) -> subprocess.Popen:
     command = [*program, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, preexec_fn=interruptible, **pipes, **more)
+
+
+def forked(program: Path | str, *arguments: object, **more: str) -> forks.Fork:
+    return forks.Fork(str(program), list(map(str, arguments)), **more)
 
 
 BEGUN = """
@@ -109,15 +125,15 @@ SWALLOWED = """
 ACTS = {"raised": "kill()", "swallowed": SWALLOWED.strip(), "unraisable": "Ended()"}
 
 
-def stopped_within(here: Path, act: str, how: signal.Signals, **more) -> tuple[int, str]:
+IN_SMALL_BLOCKS = ("predict", "in.fa", "-o", "run", "--bundle", "km", "-q")
+
+
+def stopped_within(here: Path, act: str, how: signal.Signals) -> tuple[int, str]:
     """Exit code and standard error of a run that signals itself before the tables."""
     (here / "program.py").write_text(IN_A_RUN.replace("{act}", act))
-    arguments = ("predict", "in.fa", "-o", "run", "--bundle", here / "km", "-q")
-    env = {**os.environ, "HOW": str(int(how))}
-    more = {"program": (sys.executable, str(here / "program.py"))} | more
-    process = started(*arguments, env=env, **more)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err
+    process = forked(here / "program.py", *IN_SMALL_BLOCKS, HOW=str(int(how)))
+    _, err = process.communicate()
+    return process.wait(), err.decode()
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -145,8 +161,8 @@ def test_a_second_signal_ends_the_program_at_once(here):
 """
     ended, err = stopped_within(here, act.strip(), signal.SIGTERM)
     assert (ended, err) == (143, "virnucpro: stopped at once\n")
-    done = started("predict", "in.fa", "-o", "run", "--bundle", "km", "-q")
-    assert (done.communicate(timeout=60), done.returncode) == (("", ""), 0)
+    done = virnucpro(*IN_SMALL_BLOCKS)
+    assert (done.code, done.out, done.err) == (0, "", "")
     assert run_json(here / "run")["blocks"]["reused"] > 0
 
 
@@ -154,35 +170,36 @@ def test_a_second_signal_ends_the_program_at_once(here):
 def test_a_signal_that_is_ignored_stays_so(here, how):
     """As under nohup."""
     (here / "first.py").write_text(IN_A_RUN.replace("{act}", "kill()"))
+    env = {**os.environ, "HOW": str(int(how))}
     program = ["sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", sys.executable]
     code = f"import os; os.kill(os.getpid(), {int(how)}); exec(open('first.py').read())"
-    ended, err = stopped_within(here, "kill()", how, program=[*program, "-c", code])
-    assert (ended, err) == (0, "")
+    process = started(*IN_SMALL_BLOCKS, program=[*program, "-c", code], env=env)
+    assert (process.communicate(timeout=60), process.returncode) == (("", ""), 0)
     assert run_json(here / "run")["status"] == "complete"
 
 
 def stop_after(blocks: int, run_dir: Path, *flags: object) -> str:
     """Standard error of a run that is stopped when so many blocks are finished."""
-    process = started("predict", "big.fa", "-o", run_dir, "--bundle", "km", *flags)
+    run = ("predict", "big.fa", "-o", run_dir, "--bundle", "km", *flags)
+    process = forked(SUPPORT / "stub_program.py", "slow=0.3", *run)
     kept = run_dir / ".virnucpro" / "blocks"
     while sum(1 for _ in kept.glob("*.block")) < blocks or not (run_dir / "log.txt").exists():
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    return err
+    _, err = process.communicate()
+    assert process.wait() == 130
+    return err.decode()
 
 
 def test_what_was_finished_is_said(here):
-    (here / "big.fa").write_bytes(random_reads(60_000, 250))
+    (here / "big.fa").write_bytes(random_reads(10_000, 250))
     run_dir = here / "run"
     err = stop_after(2, run_dir)
     blocks = sum(1 for _ in (run_dir / ".virnucpro" / "blocks").glob("*.block"))
     goes_on = "are kept: give the same command again, and it goes on"
     assert f"\n{blocks:,} finished blocks {goes_on}\n" in err
-    done = started("predict", "big.fa", "-o", run_dir, "--bundle", "km", "-v")
-    _, err = done.communicate(timeout=60)
+    err = virnucpro("predict", "big.fa", "-o", run_dir, "--bundle", "km", "-v").err
     said = f"\nfinished blocks of an earlier start: {blocks}; those that fit are "
     assert 0 < err.index(said) < err.index(" records, ")
     assert re.search(rf"\n{blocks} of \d+ blocks were finished before\n", err)
@@ -204,14 +221,14 @@ main()
 
 def test_that_nothing_was_finished_is_said(here):
     (here / "program.py").write_text(HUNG)
-    program = (sys.executable, str(here / "program.py"))
-    process = started("predict", "in.fa", "-o", "run", "--bundle", "km", program=program)
+    process = forked(here / "program.py", "predict", "in.fa", "-o", "run", "--bundle", "km")
     while not (here / "hanging").exists():
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    _, err = process.communicate()
+    assert process.wait() == 130
+    err = err.decode()
     assert "no block was finished yet: the same command begins at the start\n" in err
     assert "kept" not in err
 

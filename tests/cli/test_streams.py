@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import forks
 from command import (
-    PROGRAM,
+    SUPPORT,
     TABLES,
     dna,
     fasta,
-    interruptible,
     made_bundle,
     random_reads,
     run_json,
@@ -93,18 +93,18 @@ def test_a_pipe_beyond_the_descriptors_that_select_takes(here):
 
 def test_a_terminal_that_is_gone_stops_a_run_that_goes_on_later(here):
     """SIGHUP is an interruption as SIGTERM is."""
-    (here / "big.fa").write_bytes(random_reads(60_000, 300))
-    command = [*PROGRAM, "predict", "big.fa", "-o", "run", "--bundle", "km", "-q"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=interruptible) as process:
+    (here / "big.fa").write_bytes(random_reads(10_000, 300))
+    arguments = ["predict", "big.fa", "-o", "run", "--bundle", "km", "-q"]
+    with forks.Fork(str(SUPPORT / "stub_program.py"), ["slow=0.3", *arguments]) as process:
         blocks, deadline = here / "run" / ".virnucpro" / "blocks", time.monotonic() + 60
         while not list(blocks.glob("*.block")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGHUP)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 143
+        _, err = process.communicate()
+    assert process.wait() == 143
     assert b"Traceback" not in err
     assert run_json(here / "run")["status"] == "interrupted"
-    assert subprocess.run(command, check=False).returncode == 0
+    assert virnucpro(*arguments).code == 0
     assert run_json(here / "run")["blocks"]["reused"] > 0

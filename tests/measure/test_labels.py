@@ -202,6 +202,11 @@ def test_every_group_of_several_units_gives_about_the_fraction() -> None:
     assert out.tolist() != held_out_slice(contigs, 0.1, seed=1).tolist()
 
 
+def test_a_large_slice_leaves_a_unit_to_train_on() -> None:
+    contigs = [contig(f"c{i}", 1, "a", f"u{i}", 10) for i in range(3)]
+    assert held_out_slice(contigs, 0.99).tolist().count(True) == 2
+
+
 def test_the_slice_is_the_same_in_every_process() -> None:
     contigs = [contig(f"c{i}", 1, "a", f"u{i}", 10) for i in range(20)]
     out = held_out_slice(contigs, 0.2, seed=0)

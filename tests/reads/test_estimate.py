@@ -59,7 +59,6 @@ def test_a_run_takes_no_more_than_was_said_and_not_far_less(
         peak = max(peak, sum(p.stat().st_size for p in files if p.is_file()))
 
     monkeypatch.setattr(OutputFile, "close", counting)
-    monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(SortedLines.__init__, "__defaults__", (500, 4))
     predict(path, bundle, tmp_path / "run", **choice)
     called_virus = len(INPUTS[name])  # all of it might have been

@@ -28,6 +28,7 @@ from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
+    drawings,
     names,
     notes,
     page,
@@ -903,6 +904,25 @@ def test_gzipped_tables_give_the_same_page(folder, run_dir, tmp_path):
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"contigs\.tsv\.gz: this file is damaged"):
         remake([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "median"),
+    [({}, None), ({7: 1}, 7), ({100: 4, 500: 5}, 500), ({500: 5, 100: 6}, 100)],
+)
+def test_the_typical_chunk_is_the_median(lengths, median):
+    run = runs.Run(RunFiles(Path()), {}, lengths_nt=Counter(lengths))
+    assert words.typical_nt(run) == median
+
+
+def test_virus_stands_on_others_in_a_small_histogram():
+    scores = runs.Histogram()
+    scores.others[:2], scores.virus[0] = [3, 2], 1
+    assert list(drawings.columns_of(scores)) == [
+        ("others", 0, "6.00", "18.00"),
+        ("virus", 0, "0.00", "6.00"),
+        ("others", 2, "12.00", "12.00"),
+    ]
 
 
 def test_a_run_that_went_on_tells_no_speed(tmp_path):

@@ -57,8 +57,7 @@ def records():
 
 
 @pytest.fixture
-def here(bundle, records, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
+def here(bundle, records, tmp_path):
     (tmp_path / "in.fa").write_bytes(fasta(records))
     return tmp_path
 

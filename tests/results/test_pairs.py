@@ -20,7 +20,7 @@ from virnucpro.blocks import Scored
 from virnucpro.calls import Rule, Status
 from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import InputError, SettingsError, StreamBroken
-from virnucpro.reads import Reading, open_sources, template_of
+from virnucpro.reads import Contig, Reading, are_pair, open_sources, template_of
 from virnucpro.reads.mates import REMEMBERED, side_by_side
 from virnucpro.records import Records
 from virnucpro.results import contigs
@@ -138,6 +138,12 @@ def test_records_of_two_files_count_by_turns(tmp_path):
 )
 def test_names_of_mates(first, second, template):
     assert template_of(first, second) == template
+
+
+def test_a_record_without_a_mate_is_of_no_pair():
+    one = Contig("in", 1, "a", b"ACGT", mate=1)
+    mates = {mate: are_pair(one, one._replace(record=2, mate=mate)) for mate in range(3)}
+    assert mates == {0: False, 1: False, 2: True}
 
 
 def test_mates_of_other_names_in_two_files(tmp_path):

@@ -25,13 +25,6 @@ parquet = pytest.importorskip("pyarrow.parquet")
 JUDGE = MeanJudge(Rule("frames"), 4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_waiting_for_the_disk():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: None)
-        yield
-
-
 def staged(folder: Path, contigs: list[MadeContig], cuts: list[int]):
     """Files and journal of made contigs, their input, and what a first pass saw of it."""
     (folder / "in.fasta").write_bytes(fasta_of(contigs))

@@ -53,14 +53,6 @@ TABLES = (
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_waiting_for_the_disk():
-    """Flushing takes most of the time of these tests, and no test can see it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
 def fasta_of(contigs: Sequence[MadeContig]) -> bytes:
     """An input with these records; the letters do not matter to the tables."""
     lines = []

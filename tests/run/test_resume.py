@@ -28,7 +28,6 @@ from command import (
     Finished,
     dna,
     fasta,
-    interruptible,
     made_bundle,
     random_reads,
     results,
@@ -43,6 +42,7 @@ from virnucpro.run.predict import predict as whole_run
 
 RECORDS = [(f"s{i % 9} words", dna(300 + 177 * i, i)) for i in range(14)]
 BLOCK_NT = 3_000  # eight blocks
+STUB = str(SUPPORT / "stub_program.py")
 _CLEAN: dict[tuple, dict[str, bytes]] = {}
 
 
@@ -61,7 +61,7 @@ def predict(*flags: object, inputs: tuple = ("in.fa",), out: str = "run", **how)
 
 def stub(faults: str, *flags: object) -> Finished:
     """predict with faults; see stub_program."""
-    done = forks.run(str(SUPPORT / "stub_program.py"), [faults, *arguments(*flags)])
+    done = forks.run(STUB, [faults, *arguments(*flags)])
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
@@ -157,7 +157,7 @@ def test_a_small_network_that_is_killed_twice(here):
     assert results(Path("run")) == results(Path("clean"))
 
 
-def wait_for(happened: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen | forks.Fork) -> None:
     deadline = time.monotonic() + 60
     while not happened():
         assert process.poll() is None, "it ended before"
@@ -788,12 +788,11 @@ def test_an_input_that_changes_for_the_second_pass(here):
 
 def slow_and(act: Callable[[], object]) -> Finished:
     """A run in which something happens after its first block, when all of the input was read."""
-    command = [sys.executable, SUPPORT / "stub_program.py", "slow=0.1", *arguments("-q")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with started("slow=0.1", "-q") as process:
         wait_for(lambda: len(blocks()) > 0, process)
         act()
-        _, err = process.communicate(timeout=60)
-    return Finished(process.returncode, "", err.decode())
+        _, err = process.communicate()
+    return Finished(process.wait(), "", err.decode())
 
 
 # Chunks that fail
@@ -911,7 +910,7 @@ def test_a_signal_drops_the_block_at_hand_and_leaves_no_process(here, how, code)
     wait_for(Path("scored.txt").exists, process)
     clock = time.monotonic()
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert (process.returncode, time.monotonic() - clock < 5) == (code, True)
     assert err.decode().rstrip().endswith("virnucpro: stopped before the end")
     no_process_of(process.pid)
@@ -966,7 +965,7 @@ def test_a_signal_says_that_a_finished_run_stays(here, stop, flags, more):
 def test_a_signal_in_a_sheet_says_what_to_leave_out(here):
     (here / "sheet.tsv").write_text("sample\tpath\na\tin.fa\n")
     flags = ("--sample-sheet", "sheet.tsv", "-o", "run", "--bundle", "km", "--force", "--no-resume")
-    done = forks.run(str(SUPPORT / "stub_program.py"), ["stop=1", "predict", *flags])
+    done = forks.run(STUB, ["stop=1", "predict", *flags])
     assert done.returncode == 130
     assert b"again without --force and --no-resume, and it goes on\n" in done.stderr
 
@@ -1001,22 +1000,15 @@ def test_a_second_signal_ends_a_run_that_hangs(here):
 def test_a_signal_that_was_ignored_stays_so(here):
     """As under nohup, or in the background of a script."""
     command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable]
-    command += [str(SUPPORT / "stub_program.py"), "slow=0.1", *arguments()]
+    command += [STUB, "slow=0.1", *arguments()]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         wait_for(Path("scored.txt").exists, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 
 
-def started(faults: str, *flags: object) -> subprocess.Popen:
-    command = [sys.executable, SUPPORT / "stub_program.py", faults, *arguments(*flags)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=interruptible,
-    )
+def started(faults: str, *flags: object) -> forks.Fork:
+    return forks.Fork(STUB, [faults, *arguments(*flags)])
 
 
 # Two at once

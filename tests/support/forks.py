@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -23,10 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO, Self
 
 SECONDS = 120
-# Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it.
-HARMLESS = ("PYTEST_", "VIRNUCPRO_CACHE", "HF_", "KMP_")
+# Of no meaning to what is loaded before a fork: torch and the hub's client are loaded in it. torch
+# itself sets the last one, and a module fixture that loaded it would leave it set.
+HARMLESS = ("PYTEST_", "VIRNUCPRO_CACHE", "HF_", "KMP_", "TORCHINDUCTOR_")
 
 _ENVIRONMENT = dict(os.environ)  # before any test
 
@@ -44,32 +47,91 @@ def run(
         how = {"capture_output": True, "check": False, "timeout": SECONDS, "cwd": cwd}
         how |= {} if data is None else {"input": data}
         return subprocess.run([*command, *arguments], **how)
-    pipes = [os.pipe() for _ in range(3)]
-    given = [write for _, write in pipes]
-    stdin, feed = (0, None) if data is None else os.pipe()
-    with tempfile.TemporaryFile() as asked:
-        request = {"program": program, "arguments": list(arguments)}
-        request |= {"cwd": os.fspath(cwd or Path.cwd()), "environment": dict(os.environ)}
-        asked.write(json.dumps(request).encode())
-        asked.flush()
-        socket.send_fds(_server(), [b"."], [asked.fileno(), stdin, *given])
-    for descriptor in given if data is None else (stdin, *given):
-        os.close(descriptor)
-    with ThreadPoolExecutor(3) as pool:
-        if feed is not None:
-            pool.submit(_write, feed, data)
-        out, err, end = pool.map(_read, [read for read, _ in pipes])
-    assert end, "the process that forks has ended"
-    return subprocess.CompletedProcess([program, *arguments], int(end), out, err)
+    process = Fork(program, arguments, cwd, data)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess([program, *arguments], process.wait(), out, err)
 
 
-def _read(descriptor: int) -> bytes:
-    with open(descriptor, "rb") as file:
-        return file.read()
+class Fork:
+    """A program that runs in a fork, with as much of subprocess.Popen as tests need.
+
+    more: put into its environment. It leads a session of its own, and Ctrl-C interrupts it.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        arguments: Sequence[str],
+        cwd: Path | None = None,
+        data: bytes | None = None,
+        **more: str,
+    ) -> None:
+        self.returncode: int | None = None
+        self._data = data
+        (out, out_end), (err, err_end), (end, end_end) = (os.pipe() for _ in range(3))
+        stdin, feed = (0, None) if data is None else os.pipe()
+        with tempfile.TemporaryFile() as asked:
+            request = {"program": program, "arguments": list(arguments)}
+            request |= {"cwd": os.fspath(cwd or Path.cwd()), "environment": os.environ | more}
+            asked.write(json.dumps(request).encode())
+            asked.flush()
+            given = [asked.fileno(), stdin, out_end, err_end, end_end]
+            socket.send_fds(_server(), [b"."], given)
+        for descriptor in (out_end, err_end, end_end, *(() if data is None else (stdin,))):
+            os.close(descriptor)
+        self.stdin = None if feed is None else os.fdopen(feed, "wb")
+        self.stdout, self.stderr, self._end = (os.fdopen(each, "rb") for each in (out, err, end))
+        line = self._end.readline()
+        assert line, "the process that forks has ended"
+        self.pid = int(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed:
+            self.kill()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        self.wait()
+
+    def poll(self) -> int | None:
+        """The exit code, or that of subprocess for a signal; None while the program runs."""
+        if self.returncode is None and select.select([self._end], [], [], 0)[0]:
+            return self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float = SECONDS) -> int:
+        if self.returncode is None:
+            if not select.select([self._end], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("fork", timeout)
+            with self._end:
+                self.returncode = int(self._end.read())
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        with self, ThreadPoolExecutor(3) as pool:
+            if self.stdin is not None:
+                pool.submit(_write, self.stdin, self._data)
+            out, err = pool.map(_read, (self.stdout, self.stderr))
+        return out, err
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    with suppress(BrokenPipeError), open(descriptor, "wb") as file:
+def _read(file: BinaryIO) -> bytes:
+    return file.read()
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    with suppress(BrokenPipeError), file:
         file.write(data)
 
 
@@ -96,7 +158,7 @@ def _server() -> socket.socket:
 
 def serve(connection: socket.socket) -> None:
     """Forks for what is asked for, until nobody can ask any more. Returns in every fork."""
-    at_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, 1, 5)
         if not message:
@@ -116,6 +178,7 @@ def serve(connection: socket.socket) -> None:
             signal.alarm(SECONDS)
             for stream in streams:
                 os.close(stream)
+            os.write(end, b"%d\n" % child)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             os.write(end, str(code).encode())
             os._exit(0)
@@ -123,7 +186,8 @@ def serve(connection: socket.socket) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        signal.signal(signal.SIGINT, at_interrupt)
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         begin(asked)
         return
 
@@ -163,6 +227,11 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
+def flush_nothing(descriptor: int) -> None:
+    """Stands for os.fsync, half of a run, which only a loss of power tells from it."""
+    os.fstat(descriptor)  # one that is closed is an error, as there
+
+
 def load_templates() -> None:
     """Compiles the templates of the page, which takes longer than a small run."""
     from virnucpro.report.page import environment
@@ -185,6 +254,7 @@ if __name__ == "__main__":
     import virnucpro.run.samples
     import virnucpro.run.validate  # noqa: F401
 
+    os.fsync = flush_nothing
     load_templates()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))

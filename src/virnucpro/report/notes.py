@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from virnucpro.report.quantities import of_hundred, percent, rounded_percent, several
+from virnucpro.progress import several
+from virnucpro.report.quantities import of_hundred, percent, rounded_percent
 from virnucpro.report.runs import Run
 from virnucpro.report.words import (
     NOT_CALLED,

@@ -5,8 +5,9 @@ from typing import Any
 
 from virnucpro import __version__
 from virnucpro.bundle.card import Accuracy, Rates
+from virnucpro.progress import several
 from virnucpro.report.citation import article_reference, program_reference
-from virnucpro.report.quantities import rounded_percent, several
+from virnucpro.report.quantities import rounded_percent
 from virnucpro.report.runs import Run
 
 # Chunks shorter than this share of a length are short for it.

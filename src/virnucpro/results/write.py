@@ -28,7 +28,7 @@ from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
-from virnucpro.results.judge import CalibratedJudge, MeanJudge
+from virnucpro.results.judge import Judge
 from virnucpro.results.pairs import PairedCalls
 from virnucpro.results.parquet import ParquetTable
 from virnucpro.results.published import write_published
@@ -114,7 +114,7 @@ def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
 def write_tables(
     files: RunFiles,
     finished: FinishedBlocks,
-    judge: MeanJudge | CalibratedJudge,
+    judge: Judge,
     sources: Sequence[Source],
     before: Sequence[Seen],
     wanted: Wanted = Wanted(),
@@ -200,7 +200,7 @@ def _write_calls(
     files: RunFiles,
     staging: Staging,
     finished: FinishedBlocks,
-    judge: MeanJudge | CalibratedJudge,
+    judge: Judge,
     wanted: Wanted,
     hashes: Path,
     marks: Marks,
