@@ -151,8 +151,8 @@ def _cuts(settings: Settings, bundle: Bundle) -> str:
     if "calibration" in bundle.parts and outputs.fdr is None and outputs.threshold is None:
         found = bundle.part("calibration")
         cut += (
-            f", which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and fewer "
-            "of other hosts reach"
+            f", which {100 * found['worst_rate']:g} % of the calibration's {found['worst_group']} "
+            "and fewer of its other hosts reach"
         )
     chunk_threshold = outputs.chunk_threshold(bundle)
     if outputs.fdr is not None or chunk_threshold != threshold:
