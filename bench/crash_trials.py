@@ -11,7 +11,7 @@ undisturbed. Held are: the exit codes, a bound on the time to the end, that no c
 a result that is there is whole at all times, that run.json never says more than what is there, and
 in the end every result byte for byte, a damaged block said in the log, and nothing left over. The
 scene "several workers" computes with --workers 2, which are among those killed. --frames, a small
-bundle of kind frames, adds a scene with loader workers, likewise. Ends with 1 if any trial fails,
+bundle of kind frames, adds a scene in which threads prepare blocks. Ends with 1 if any trial fails,
 and names its seed: `--seed N --trials 1` repeats it, as far as signals can be repeated. Linux finds
 all processes of a run; elsewhere the first one alone.
 """
@@ -62,7 +62,7 @@ SCENES = (
     "several workers",
     "mini",
 )
-WORKERS = "workers"
+FRAMES = "frames"
 # Written once run.json says that a run is finished.
 LATER = ("report.html", "virnucpro_mqc.json", "virnucpro_general_mqc.json")
 END_S = 10.0  # from a signal to the end of the run
@@ -152,8 +152,8 @@ def made_input(path: Path, seed: int, reads: int, contigs: int, faulty: bool) ->
     return path
 
 
-def with_workers(bundle: Path, folder: Path) -> Scene:
-    """Sequences of which most have an open frame, prepared by two workers."""
+def with_threads(bundle: Path, folder: Path) -> Scene:
+    """Sequences of which most have an open frame, prepared by two threads."""
     rng = random.Random(4)
     codons = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACG" if a + b != "TG"]
     sense = [codon for codon in codons if codon not in ("TAA", "TAG")]
@@ -162,7 +162,7 @@ def with_workers(bundle: Path, folder: Path) -> Scene:
     path.write_text("".join(f">r{k}\n{text}\n" for k, text in enumerate(texts)), "utf-8")
     few = small_blocks(str(bundle), folder, block_nt=3_000)
     arguments = (str(path), "--threads", "1", "--dataloader-workers", "2", "--bundle", str(few))
-    return quiet(WORKERS, arguments, folder, warm=True)
+    return quiet(FRAMES, arguments, folder, warm=True)
 
 
 def small_blocks(name: str, folder: Path, block_nt: int = BLOCK_NT) -> Path:
@@ -571,7 +571,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the first trial")
-    parser.add_argument("--only", choices=["kmer", "mini", "several", WORKERS])
+    parser.add_argument("--only", choices=["kmer", "mini", "several", FRAMES])
     parser.add_argument("--frames", type=Path, help="a small bundle of kind frames")
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time")
     parser.add_argument("--keep", type=Path, help="folder for the trials; failed ones stay there")
@@ -585,8 +585,8 @@ def main() -> int:
         folder = chosen.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         choices = scenes(folder, names)
-        if chosen.frames is not None and chosen.only in (None, WORKERS):
-            choices.append(with_workers(chosen.frames, folder))
+        if chosen.frames is not None and chosen.only in (None, FRAMES):
+            choices.append(with_threads(chosen.frames, folder))
         for scene in choices:
             print(f"{scene.name}: {scene.blocks} blocks, {scene.wall_s:.2f} s undisturbed")
         seeds = range(chosen.seed, chosen.seed + chosen.trials)

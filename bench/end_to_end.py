@@ -66,10 +66,11 @@ def alone(classifier: Any, blocks: list[Any]) -> Callable[[], float]:  # noqa: A
 
 
 def measured(
-    folder: Path, bundle: Path, name: str, precision: str, device: str, attention: str
+    folder: Path, bundle: Path, name: str, precision: str, wish: argparse.Namespace
 ) -> dict[str, Any]:
     """One input in one precision."""
     path = folder / f"{LENGTHS[name]}.fa"
+    device, attention = wish.device, wish.attention
     plan = plan_of(load(bundle), device, precision, attention)
     gpus = device.partition(":")[2] or "0" if device.startswith("cuda") else "none"
     outcome = predict(
@@ -80,6 +81,7 @@ def measured(
         precision=precision,
         gpus=gpus,
         attention=attention,
+        dataloader_workers=wish.dataloader_workers,
     )
     document = json.loads(outcome.files.run_json.read_text())
     classifier = load(bundle).classifier(device, precision, Compute(attention=attention))
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["bf16"])
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--attention", default="auto")
+    parser.add_argument("--dataloader-workers", type=int)
     parser.add_argument("--only", choices=LENGTHS, nargs="+", default=[*LENGTHS])
     parser.add_argument("--esm", choices=SIZES, default="3B")
     wish = parser.parse_args()
@@ -136,11 +139,13 @@ def main() -> None:
         written_input(folder / f"{length_nt}.fa", length_nt, wish.frames)
     for precision in wish.precision:
         for name in wish.only:
-            key = f"{name}, {precision}" + (
-                "" if wish.attention == "auto" else f", {wish.attention}"
-            )
+            key = f"{name}, {precision}"
+            if wish.attention != "auto":
+                key += f", {wish.attention}"
+            if wish.dataloader_workers is not None:
+                key += f", {wish.dataloader_workers} threads"
             if key not in done:
-                done[key] = measured(folder, bundle, name, precision, wish.device, wish.attention)
+                done[key] = measured(folder, bundle, name, precision, wish)
                 kept.write_text(json.dumps(done, indent=1))
             print(key, json.dumps(done[key]["timings"]), f"{done[key]['share']:.1%}", flush=True)
     rows = [

@@ -2,15 +2,12 @@
 
     python bench/loaders.py --tokenizer tokenizer.json [--val FOLDER] [--contigs 6000]
 
-Contigs are windows of the genomes of val, as in bench/padding.py. First the processor time of each
-part in one process; then open frames a second of wall time, start-up of processes left out, in this
-process and in 1, 2, ... others, while this one does nothing but send blocks and take results. Here:
-the processor time that this costs it with the most of them. Bytes: what comes back from a process.
-All are for each open frame.
+Contigs are windows of the genomes of val, as in bench/padding.py. First the processor time that an
+open frame takes, by part, in microseconds; then open frames a second of wall time, prepared in the
+calling thread (0) and in 1, 2, ... others, while the calling thread does nothing else.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +16,7 @@ from figures import machine, processor_seconds, table
 from padding import CHUNK_NT, LENGTHS, VALIDATION, contigs
 from virnucpro.blocks import Block, Texts, blocks_of
 from virnucpro.classifiers.open_frames import BLOCK_NT
-from virnucpro.classifiers.prefetch import Loaders
+from virnucpro.classifiers.prefetch import Prefetch
 from virnucpro.classifiers.prepared import FramePreparation
 from virnucpro.frames import OpenFrames, open_frames_of
 from virnucpro.tokens import NucleotideTokenizer, protein_rows
@@ -33,27 +30,31 @@ def frames_of(block: Block) -> OpenFrames:
     return open_frames_of(texts.text, texts.offset, texts.length_nt)
 
 
-def parts(blocks: Sequence[Block], tokenizer: NucleotideTokenizer, repeats: int) -> list[float]:
+def parts(blocks: Sequence[Block], tokenizer: str, repeats: int) -> list[float]:
     """Microseconds an open frame of translation, nucleotide ids, protein ids."""
     frames = [frames_of(block) for block in blocks]
+    # A tokenizer remembers short sequences, so each repeat has its own.
+    fresh = iter([NucleotideTokenizer(tokenizer) for _ in range(repeats)])
+
+    def tokenized() -> None:
+        words = next(fresh)
+        for found in frames:
+            words.rows(found.nucleotides)
+
     seconds = (
         processor_seconds(lambda: [frames_of(block) for block in blocks], repeats),
-        processor_seconds(lambda: [tokenizer.rows(f.nucleotides) for f in frames], repeats),
+        processor_seconds(tokenized, repeats),
         processor_seconds(lambda: [protein_rows(f.protein) for f in frames], repeats),
     )
     return [1e6 * s / sum(map(len, frames)) for s in seconds]
 
 
-def rate(
-    blocks: Sequence[Block], preparation: FramePreparation, workers: int
-) -> tuple[float, float]:
-    """Open frames a second, and microseconds of this process an open frame."""
-    with Loaders(preparation, workers) as loaders:
-        list(loaders.prepared(blocks[: max(1, 2 * workers)]))  # they have started
-        began, spent = time.perf_counter(), time.process_time()
-        count = sum(len(prepared.chunk) for _, prepared in loaders.prepared(blocks))
-        here = time.process_time() - spent
-        return count / (time.perf_counter() - began), 1e6 * here / count
+def rate(blocks: Sequence[Block], tokenizer: str, workers: int) -> float:
+    """Open frames a second."""
+    with Prefetch(FramePreparation(tokenizer), workers) as prefetch:
+        began = time.perf_counter()
+        count = sum(len(prepared.chunk) for _, prepared in prefetch.prepared(blocks))
+        return count / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -65,33 +66,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--repeats", type=int, default=5)
     chosen = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in the processes
     print(machine())
-    preparation = FramePreparation(chosen.tokenizer)
     rows = []
     for name, lengths in LENGTHS.items():
         blocks = list(blocks_of(contigs(chosen.val, lengths, chosen.contigs), CHUNK_NT, BLOCK_NT))
-        prepared = [preparation(block) for block in blocks]
-        frames = sum(len(p.chunk) for p in prepared)
-        times = parts(blocks, NucleotideTokenizer(chosen.tokenizer), chosen.repeats)
-        rates = [rate(blocks, preparation, workers) for workers in chosen.workers]
-        size = sum(len(p.to_bytes()) for p in prepared)
+        frames = sum(len(frames_of(block)) for block in blocks)
+        times = parts(blocks, chosen.tokenizer, chosen.repeats)
+        rates = [rate(blocks, chosen.tokenizer, workers) for workers in chosen.workers]
         rows.append(
-            [name, f"{frames:,}", f"{size / frames:.0f}"]
+            [name, f"{frames:,}"]
             + [f"{s:.1f}" for s in (*times, sum(times))]
-            + [f"{rates[-1][1]:.1f}"]
-            + [f"{r:,.0f}" for r, _ in rates]
+            + [f"{r:,.0f}" for r in rates]
         )
-    columns = [
-        "input",
-        "open frames",
-        "bytes",
-        "translate, us",
-        "nucleotides",
-        "proteins",
-        "sum",
-        "here",
-    ]
+    columns = ["input", "open frames", "translate, us", "nucleotides", "proteins", "sum"]
     print(table([*columns, *(f"frames/s, {w}" for w in chosen.workers)], rows))
 
 

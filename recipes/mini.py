@@ -98,6 +98,7 @@ PLAIN = EncoderSettings(
 CANDIDATES = {
     "plain": PLAIN,
     "tail": replace(PLAIN, tail_weight=0.3, seed=1),
+    "even": replace(PLAIN, unit_power=0.25),
 }
 
 

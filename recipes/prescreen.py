@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--per-side", type=int, default=2000)
     options = parser.parse_args(arguments)
-    contigs = calibrate.calibration_side(options.data)
+    contigs = calibrate.without_rrna(calibrate.calibration_side(options.data))
     for first, second in PAIRS:
         small, large = (read_bundle(options.bundles / name) for name in (first, second))
         looked = look(

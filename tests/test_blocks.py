@@ -162,6 +162,20 @@ def test_a_digest_does_not_tell_what_a_file_is_called():
     assert digests([contig._replace(sample="out") for contig in BASE]) == digests(BASE)
 
 
+def test_digests_and_checksums_stay_as_they_are_since_unfinished_runs_hold_them():
+    contigs = [
+        Contig("in", 1, "a", b"acgu" * 30),
+        Contig("in", 2, "b", b"ACG", short=True),
+        Contig("in", 3, "c", b"", "it holds a '!'", refused_nt=70),
+        Contig("in", 4, "\u00e9", b"GATTACA" * 99),
+    ]
+    first, *_, last = blocks_of(contigs, 100, 300)
+    assert first.digest == "60aafb17aa9fca8afefb7fa7a25024ee2e07633848e799b38b543e187a21e8bd"
+    assert first.records.letters_crc.tolist() == [640432770, 3187013136, 0]
+    assert last.digest == "78d60234d6bd65b35b92c4cbc5163f0bf8335f1e7b933130cf2734566f12ba1a"
+    assert last.records.letters_crc.tolist() == [3044656840]
+
+
 def test_a_digest_tells_where_a_long_contig_was_cut():
     contig = [Contig("in", 1, "a", b"A" * 1_000)]  # every part of it has the same letters
     assert digests(contig, 300) != digests(contig, 400)

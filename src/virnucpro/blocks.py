@@ -9,7 +9,6 @@ import operator
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -264,6 +263,15 @@ class Scored:
         if len(self.rows) != len(self.scores):
             raise ValueError(f"{len(self.scores)} scores for {len(self.rows)} chunks")
 
+    @classmethod
+    def of(
+        cls, block: Block, scores: Scores, failures: Mapping[int, str], telemetry: Telemetry
+    ) -> "Scored":
+        """Return a block, without its letters, with its scores."""
+        return cls(
+            block.number, block.digest, block.records, block.rows, scores, failures, telemetry
+        )
+
 
 def blocks_of(
     contigs: Iterable[Contig], chunk_nt: int, block_nt: int, first_nt: int | None = None
@@ -340,17 +348,13 @@ class _Draft:
         if self._last is not None:
             last[-1] = self._last
         count = last - first
-        parts = (part for part, none in zip(sequence, short, strict=True) if not none)
-        text = letters(b"".join(parts))
+        parts = [*map(letters, sequence)]
+        text = b"".join(part for part, none in zip(parts, short, strict=True) if not none)
         edges = np.append(0, np.cumsum(np.where(is_short, 0, has_nt)))
         rows = _rows(length_nt, self._chunk_nt, first, count)
         from_start = np.zeros_like(count)
         from_start[0] = rows.start[0] if count[0] else 0
         offset = rows.start + np.repeat(edges[:-1] - from_start, count)
-        view = memoryview(text)
-        letters_crc = [zlib.crc32(view[a:b]) for a, b in pairwise(edges.tolist())]
-        for row in np.flatnonzero(is_short).tolist():
-            letters_crc[row] = zlib.crc32(letters(sequence[row]))
         records = Records(
             sample=sample,
             name=name,
@@ -359,7 +363,7 @@ class _Draft:
             length_nt=length_nt,
             begins=first == 0,
             ends=last == all_chunks,
-            letters_crc=np.array(letters_crc, np.int64),
+            letters_crc=np.fromiter(map(zlib.crc32, parts), np.int64, len(parts)),
             mate=np.array(mate, np.int64),
             short=is_short,
             code=np.array(codes, np.int64),
@@ -381,18 +385,18 @@ def _rows(length_nt: Int64, chunk_nt: int, first: Int64, count: Int64) -> Rows:
 
 
 def _digest(records: Records, chunks: Int64, text: bytes) -> str:
-    told = dict(records.faults)
+    told = [""] * len(records)
+    for row, why in records.faults.items():
+        told[row] = why
     for row in np.flatnonzero(records.short).tolist():
         told[row] = str(records.letters_crc[row])
     columns = (records.record, records.length_nt, records.begins, chunks)
     record, length_nt, begins, count = (column.tolist() for column in columns)
-    lines = [
-        f"{r}\t{name}\t{nt}\t{begins_here}\t{n}\t{told.get(row, '')}\n"
-        for row, (r, name, nt, begins_here, n) in enumerate(
-            zip(record, records.name, length_nt, begins, count, strict=True)
-        )
-    ]
-    return hashlib.sha256("".join(lines).encode() + b"\0" + text).hexdigest()
+    rows = zip(record, records.name, length_nt, begins, count, told, strict=True)
+    line = "%d\t%s\t%d\t%s\t%d\t%s\n"
+    digest = hashlib.sha256("".join([line % row for row in rows]).encode() + b"\0")
+    digest.update(text)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

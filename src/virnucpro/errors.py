@@ -72,7 +72,7 @@ class WorkerError(VirnucproError):
 
 
 class OutOfMemory(VirnucproError):
-    """One row alone did not fit in memory, or a process of ours was killed, perhaps for it."""
+    """Memory that one row alone, or a block on the host, did not fit in."""
 
     exit_code = 4
 

@@ -1,4 +1,7 @@
-"""The watcher of work in progress: one protocol for runs, downloads, training and measuring."""
+"""The watcher of work in progress: one protocol for runs, downloads, training and measuring.
+
+With it stand helpers for the text of its lines, which every room may use.
+"""
 
 import re
 from dataclasses import dataclass
@@ -12,6 +15,11 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def escaped(text: str) -> str:
     """Return text whose control characters a terminal shows instead of obeying them."""
     return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def several(number: int, thing: str) -> str:
+    """Return a number of things, as a line says it."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,6 @@
-"""Blocks through processes: nothing lost, in order, whatever is killed."""
+"""Blocks through threads: nothing lost, in order, however it ends."""
 
 import os
-import resource
-import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,20 +18,13 @@ from test_prepared import DNA, assert_equal, blocks, small_tokenizer
 
 from command import SUPPORT, interruptible
 from virnucpro.calls import FRAME_NAMES
-from virnucpro.classifiers import prefetch as loaders
-from virnucpro.classifiers.prefetch import AHEAD, Loaders, workers_for
+from virnucpro.classifiers import prefetch
+from virnucpro.classifiers.prefetch import AHEAD, Prefetch, workers_for
 from virnucpro.classifiers.prepared import FramePreparation
-from virnucpro.errors import (
-    BundleError,
-    InputError,
-    OutOfMemory,
-    SettingsError,
-    WorkerError,
-)
+from virnucpro.errors import InputError, OutOfMemory, SettingsError
 from virnucpro.frames import open_frames
 
-NUMBERS = (0, 1, 2, 3, 8)
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+NUMBERS = (0, 1, 2, 4, 8)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +34,12 @@ def preparation(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pools(preparation):
-    """Loaders that are there already, by their number of workers."""
+    """Return a Prefetch that has begun, by its number of threads."""
     made = {}
 
     def pool(workers):
         if workers not in made:
-            made[workers] = Loaders(preparation, workers).__enter__()
+            made[workers] = Prefetch(preparation, workers).__enter__()
         return made[workers]
 
     yield pool
@@ -57,28 +47,30 @@ def pools(preparation):
         started.__exit__(None, None, None)
 
 
-@pytest.fixture
-def one(preparation):
-    with Loaders(preparation, 1) as loaders:
-        yield loaders
+class Slow:
+    """A preparation that takes at least some seconds, and counts its calls by thread."""
 
+    def __init__(self, preparation, seconds=0.01):
+        self.preparation, self.seconds = preparation, seconds
+        self.threads = []
 
-def gone(pid, within_s=5.0):
-    """Whether a process is not there any more, not even as a zombie."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
+    def __call__(self, block):
+        self.threads.append(threading.get_ident())
+        time.sleep(self.seconds)
+        return self.preparation(block)
 
 
 def some_blocks(count=6, chunks=4):
     random = np.random.default_rng(4)
     codons = ["GCA", "AAA", "ATT", "CAA", "GGA", "AAT"]
     return blocks(["".join(random.choice(codons, 30 * chunks)) for _ in range(count)], 60 * chunks)
+
+
+def assert_whole(found, given_, preparation):
+    """Every block once, in order, as this thread prepares it."""
+    assert [block.number for block, _ in found] == [block.number for block in given_]
+    for block, prepared in found:
+        assert_equal(prepared, preparation(block))
 
 
 def test_large_blocks_are_prepared_in_parts(preparation, pools, monkeypatch):
@@ -88,18 +80,14 @@ def test_large_blocks_are_prepared_in_parts(preparation, pools, monkeypatch):
     given_ = blocks([*texts, "TTAATTAATTAA" * 9, "ACG" * 500], 3_000)
     assert len(given_) > 3
     for part_nt in (100, 700, 2_000):
-        monkeypatch.setattr(loaders, "PART_NT", part_nt)
-        parts = [part for block in given_ for part in loaders._parts(block)]
+        monkeypatch.setattr(prefetch, "PART_NT", part_nt)
+        parts = [part for block in given_ for part in prefetch._parts(block)]
         assert len(parts) > len(given_) or part_nt == 2_000
         assert sum(len(part.rows) for part in parts) == sum(len(b.rows) for b in given_)
         assert_whole(list(pools(2).prepared(given_)), given_, preparation)
 
 
-def assert_whole(found, given_, preparation):
-    """Every block once, in order, with what this process would make of it."""
-    assert [block.number for block, _ in found] == [block.number for block in given_]
-    for block, prepared in found:
-        assert_equal(prepared, preparation(block))
+# Conservation
 
 
 def names(block, chunk, frame):
@@ -109,28 +97,6 @@ def names(block, chunk, frame):
         (int(rows.record[c]), int(rows.number[c]), FRAME_NAMES[f])
         for c, f in zip(chunk, frame, strict=True)
     ]
-
-
-def test_a_process_has_read_the_tokenizer_before_the_first_block_comes(preparation):
-    with Loaders(preparation, 1) as loaders:
-        [worker] = loaders._all
-        there, _, _ = select.select([worker._answers], [], [], 60)
-        assert there
-
-
-def test_a_process_without_a_tokenizer_says_so_each_time(tmp_path, preparation):
-    path = tmp_path / "tokenizer.json"
-    shutil.copy(preparation.described()["tokenizer"], path)
-    broken = FramePreparation(path)
-    path.write_text("{}")
-    with Loaders(broken, 1) as loaders:
-        [worker] = loaders._all
-        for block in some_blocks(2):
-            with pytest.raises(BundleError, match=r"not a tokenizer\.json"):
-                worker.prepared(block)
-
-
-# Conservation
 
 
 @settings(max_examples=40, deadline=None)
@@ -154,14 +120,25 @@ def test_ids_in_are_ids_out(pools, preparation, contigs, workers, block_nt):
 @pytest.mark.parametrize(
     "contigs", [[], [""], ["N" * 200], ["ATG" * 30], ["TTAATTAATTAA" * 9]], ids=str
 )
-def test_fewer_blocks_than_workers_and_nothing_in_them(pools, preparation, workers, contigs):
+def test_fewer_blocks_than_threads_and_nothing_in_them(pools, preparation, workers, contigs):
     """TRAP D7, D8."""
     whole = blocks(contigs)
     assert_whole(list(pools(workers).prepared(whole)), whole, preparation)
 
 
+def test_order_is_kept_where_later_blocks_are_done_first(preparation):
+    whole = some_blocks(12)
+
+    def unequal(block):
+        time.sleep(0.03 if block.number % 4 == 0 else 0)
+        return preparation(block)
+
+    with Prefetch(unequal, 4) as pool:
+        assert_whole(list(pool.prepared(whole)), whole, preparation)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
-def test_blocks_are_taken_a_little_ahead_in_the_thread_that_asks(pools, workers):
+def test_blocks_are_read_a_little_ahead_in_the_thread_that_asks(preparation, workers):
     """TRAP R9."""
     taken, threads = [], set()
 
@@ -171,36 +148,58 @@ def test_blocks_are_taken_a_little_ahead_in_the_thread_that_asks(pools, workers)
             threads.add(threading.get_ident())
             yield block
 
-    for given_, (block, _) in enumerate(pools(workers).prepared(counted())):
-        assert block.number == given_
-        assert len(taken) - given_ <= AHEAD * workers
+    ahead = []
+    with Prefetch(Slow(preparation), workers) as pool:
+        for given_, (block, _) in enumerate(pool.prepared(counted())):
+            assert block.number == given_
+            ahead.append(len(taken) - given_)
+    assert max(ahead) == AHEAD * workers
     assert threads == {threading.get_ident()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_blocks_larger_than_a_pipe_holds(pools, preparation, workers):
-    """Both ways at once, while nobody takes the results."""
-    whole = some_blocks(2, chunks=3000)
-    assert len(whole[0].text) > 2 * 65_536
-    prepared = pools(workers).prepared(whole)
-    found = [next(prepared)]
-    assert len(found[0][1].to_bytes()) > 2 * 65_536
-    time.sleep(0.3)
-    assert_whole(found + list(prepared), whole, preparation)
+def test_parts_of_a_block_count_too(preparation, monkeypatch):
+    """TRAP R9: of a block as large as all that may be on the way, only the next is read."""
+    monkeypatch.setattr(prefetch, "PART_NT", 60)
+    taken = []
+
+    def counted():
+        for block in some_blocks(9, chunks=8):
+            taken.append(block.number)
+            yield block
+
+    with Prefetch(Slow(preparation), 2) as pool:
+        for given_, _ in enumerate(pool.prepared(counted())):
+            assert len(taken) - given_ <= 2
 
 
-def test_a_consumer_that_leaves_early_leaves_nothing_behind(pools, preparation):
-    whole = some_blocks(8)
-    for _ in pools(2).prepared(whole):
-        break
-    assert_whole(list(pools(2).prepared(whole)), whole, preparation)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_so_many_threads_prepare_at_the_same_time(preparation, workers):
+    together = threading.Barrier(workers, timeout=20)
+    slow = Slow(preparation)
+
+    def meeting(block):
+        together.wait()
+        return slow(block)
+
+    whole = some_blocks(3 * workers)
+    with Prefetch(meeting, workers) as pool:
+        assert_whole(list(pool.prepared(whole)), whole, preparation)
+    assert len(set(slow.threads)) == workers
+    assert threading.get_ident() not in slow.threads
+
+
+def test_without_threads_the_caller_prepares_when_it_asks(preparation):
+    slow, whole = Slow(preparation, 0), some_blocks(5)
+    with Prefetch(slow, 0) as pool:
+        for count, _ in enumerate(pool.prepared(whole), 1):
+            assert slow.threads == count * [threading.get_ident()]
 
 
 # Errors
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_of_the_blocks_comes_after_those_before_it(pools, preparation, workers):
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_an_error_of_the_blocks_comes_after_those_before_it(preparation, workers):
     whole = some_blocks(7)
 
     def breaking():
@@ -208,8 +207,11 @@ def test_an_error_of_the_blocks_comes_after_those_before_it(pools, preparation, 
         raise InputError("it broke", "in.fa", 7)
 
     found = []
-    with pytest.raises(InputError, match="line 7: it broke"):
-        found.extend(pools(workers).prepared(breaking()))
+    with (
+        Prefetch(Slow(preparation), workers) as pool,
+        pytest.raises(InputError, match="line 7: it broke"),
+    ):
+        found.extend(pool.prepared(breaking()))
         # extend keeps what it was given before the error
     assert_whole(found, whole, preparation)
 
@@ -228,145 +230,85 @@ def outside(block):
     return replace(block, offset=block.offset + len(block.text))
 
 
-def test_an_error_in_a_process_reaches_this_one(preparation):
-    """TRAP R5."""
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_an_error_of_a_preparation_comes_in_its_place(pools, preparation, workers):
+    """TRAP R5: after the blocks before it, and before a later error in reading."""
     whole = some_blocks(5)
-    whole[2] = outside(whole[2])
-    with (
-        Loaders(preparation, 2) as loaders,
-        pytest.raises(WorkerError, match=r"exit code 1, .*ValueError: a chunk lies outside"),
-    ):
-        list(loaders.prepared(whole))
+
+    def breaking():
+        yield from [*whole[:2], outside(whole[2]), *whole[3:]]
+        raise InputError("it broke")
+
+    found = []
+    with pytest.raises(ValueError, match="a chunk lies outside"):
+        found.extend(pools(workers).prepared(breaking()))
+    assert_whole(found, whole[:2], preparation)
+    assert_whole(list(pools(workers).prepared(whole)), whole, preparation)
 
 
-def test_a_tokenizer_that_is_gone_is_named(tmp_path):
-    path = small_tokenizer(tmp_path / "tokenizer.json")
-    preparation = FramePreparation(path)
-    path.unlink()
-    with (
-        Loaders(preparation, 1) as loaders,
-        pytest.raises(BundleError, match=r"tokenizer\.json: the tokenizer cannot be read"),
-    ):
-        list(loaders.prepared(some_blocks(1)))
+@pytest.mark.parametrize(
+    ("workers", "advice"), [(0, "more memory$"), (1, "memory, or take fewer"), (4, "or take fewer")]
+)
+def test_memory_that_runs_out(preparation, workers, advice):
+    """TRAP R7."""
+    whole = some_blocks(5)
 
+    def failing(block):
+        if block.number == 2:
+            raise MemoryError
+        return preparation(block)
 
-def test_a_process_that_cannot_be_started(preparation, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with (
-        pytest.raises(WorkerError, match=r"cannot be started \(No such file"),
-        Loaders(preparation, 2),
-    ):
-        pass
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process")
-@pytest.mark.parametrize("mebibytes", [1, 8, 70])
-def test_memory_that_runs_out_in_a_process(one, mebibytes):
-    """TRAP R7: for the message, for an array, and for the tokenizer, which Rust aborts."""
-    list(one.prepared(some_blocks(1)))
-    (pid,) = one.pids
-    held = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.prlimit(pid, resource.RLIMIT_AS, (held + (mebibytes << 20),) * 2)
-    (large,) = blocks(["ATGGCA" * 400_000], 10**8, chunk_nt=300)
-    with pytest.raises(OutOfMemory, match=r"\(--dataloader-workers\) ran out of memory") as end:
-        list(one.prepared([large]))
+    found = []
+    with Prefetch(failing, workers) as pool, pytest.raises(OutOfMemory, match=advice) as end:
+        found.extend(pool.prepared(whole))
     assert end.value.exit_code == 4
+    assert_whole(found, whole[:2], preparation)
 
 
-# Kills
+# The end
 
 
-def killed_with_a_block(loaders, block, number=signal.SIGKILL):
-    """Blocks of which the first is in the hands of the only process when that is killed."""
-    (pid,) = loaders.pids
-    os.kill(pid, signal.SIGSTOP)
-    yield block
-    time.sleep(0.2)
-    os.kill(pid, number)
-    os.kill(pid, signal.SIGCONT)
+def at_work():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-def test_a_killed_process_is_replaced_and_nothing_is_lost(one, preparation):
-    """TRAP R5, D1."""
-    for block in [*some_blocks(3), *blocks([""]), *blocks(["ATG" * 20])]:
-        (pid,) = one.pids
-        found = list(one.prepared(killed_with_a_block(one, block)))
-        assert_whole(found, [block], preparation)
-        assert one.pids != [pid]
-        assert gone(pid, 0.1)
-
-
-def test_a_process_killed_while_it_waits_is_replaced(pools, preparation):
-    """TRAP R5."""
-    whole = some_blocks(9)
-    for pid in pools(3).pids:
-        os.kill(pid, signal.SIGKILL)
-    assert_whole(list(pools(3).prepared(whole)), whole, preparation)
-    assert len(pools(3).pids) == 3
-
-
-def test_killed_again_and_again(one):
-    """TRAP R5, R7."""
-    done = threading.Event()
-
-    def killing():
-        while not done.is_set():
-            for pid in one.pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
-
-    killer = threading.Thread(target=killing)
-    killer.start()
-    try:
-        with pytest.raises(OutOfMemory, match="perhaps by the kernel") as end:
-            list(one.prepared(some_blocks(3)))
-    finally:
-        done.set()
-        killer.join()
-    assert end.value.exit_code == 4
-
-
-def test_a_process_that_ends_by_another_signal(one):
-    """TRAP R5: only SIGKILL may be the kernel's word for memory."""
-    with pytest.raises(WorkerError, match="signal 15, and last said: nothing"):
-        list(one.prepared(killed_with_a_block(one, some_blocks(1)[0], signal.SIGTERM)))
-
-
-def test_ctrl_c_is_left_to_this_process(one, preparation):
-    """TRAP R6: also before the process has said that it ignores it."""
-    for _ in range(20):
-        os.kill(one.pids[0], signal.SIGINT)
-        time.sleep(0.01)
-    pids = one.pids
-    whole = some_blocks(3)
-    assert_whole(list(one.prepared(whole)), whole, preparation)
-    os.kill(one.pids[0], signal.SIGINT)
-    assert_whole(list(one.prepared(whole)), whole, preparation)
-    assert one.pids == pids
-
-
-def test_nobody_is_left_after_the_end(preparation):
+def test_no_thread_is_left_after_the_end(preparation, pools):
     """TRAP R6."""
-    with Loaders(preparation, 3) as loaders:
-        pids = loaders.pids
-        next(loaders.prepared(some_blocks(9)))
-        assert len(pids) == 3
-    assert all(gone(pid, 0.1) for pid in pids)
-    with suppress(KeyError), Loaders(preparation, 2) as loaders:
-        pids = loaders.pids
-        raise KeyError
-    assert all(gone(pid, 0.1) for pid in pids)
+    before = at_work()
+    with Prefetch(Slow(preparation), 3) as pool:
+        next(pool.prepared(some_blocks(9)))
+        assert len(at_work()) == len(before) + 3
+    assert at_work() == before
+    with suppress(KeyError), Prefetch(Slow(preparation), 2) as pool:
+        for _ in pool.prepared(some_blocks(9)):
+            raise KeyError
+    assert at_work() == before
 
 
-# Not guarded by `if __name__ == "__main__"`, as a user's script may be.
+def test_what_was_not_begun_is_not_done_at_the_end(preparation, monkeypatch):
+    """TRAP R6."""
+    monkeypatch.setattr(prefetch, "PART_NT", 60)
+    slow = Slow(preparation, 0.02)
+    with Prefetch(slow, 1) as pool:
+        next(pool.prepared(some_blocks(2, chunks=40)))
+        begun = len(slow.threads)
+    assert begun > 10
+    assert len(slow.threads) <= begun + 3
+
+
+def test_a_consumer_that_leaves_early_leaves_nothing_behind(pools, preparation):
+    whole = some_blocks(8)
+    for _ in pools(2).prepared(whole):
+        break
+    assert_whole(list(pools(2).prepared(whole)), whole, preparation)
+
+
 SCRIPT = """
-import os, sys, time
+import os, sys
 sys.path[:0] = sys.argv[2].split(os.pathsep)
 from test_prefetch import some_blocks
-from virnucpro.classifiers.prefetch import Loaders
+from virnucpro.classifiers.prefetch import Prefetch
 from virnucpro.classifiers.prepared import FramePreparation
-os.environ["PYTHONPATH"] = sys.argv[4]
 
 made = some_blocks(20, chunks=200)
 
@@ -374,109 +316,36 @@ def endless():
     while True:
         yield from made
 
-with Loaders(FramePreparation(sys.argv[1]), 3) as loaders:
-    list(loaders.prepared(some_blocks()))
-    print(*loaders.pids, flush=True)
-    for _ in loaders.prepared(endless()) if sys.argv[3] == "busy" else [time.sleep(60)]:
-        pass
+with Prefetch(FramePreparation(sys.argv[1]), 3) as pool:
+    for count, _ in enumerate(pool.prepared(endless())):
+        if count == 50:
+            print("at work", flush=True)
 """
 
 
-@pytest.fixture
-def script(tmp_path):
-    """Starts a script of its own process group; it and the ids of its processes."""
-    started = []
-    path = small_tokenizer(tmp_path / "tokenizer.json")
-    program = tmp_path / "unguarded.py"
-    program.write_text(SCRIPT)
-    # Another package of our name, which this process did not take.
-    (tmp_path / "other/virnucpro").mkdir(parents=True)
-    (tmp_path / "other/virnucpro/__init__.py").write_text("raise ImportError")
-
-    def start(what):
-        process = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    str(program),
-                    str(path),
-                    os.pathsep.join([str(SUPPORT), str(Path(__file__).parent)]),
-                    what,
-                ),
-                str(tmp_path / "other"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=interruptible,
-        )
-        started.append(process)
-        pids = [int(word) for word in process.stdout.readline().split()]
-        assert len(pids) == 3
-        time.sleep(0.5)
-        return process, pids
-
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-@pytest.mark.parametrize("what", ["busy", "idle"])
-def test_they_end_with_the_process_that_started_them(script, what):
+def test_ctrl_c_while_threads_work_ends_all_of_them(tmp_path):
     """TRAP R6."""
-    process, pids = script(what)
-    process.kill()
-    process.wait()
-    assert all(gone(pid) for pid in pids)
-
-
-@pytest.mark.parametrize("what", ["busy", "idle"])
-def test_ctrl_c_ends_all_of_them(script, what):
-    """TRAP R6."""
-    process, pids = script(what)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", SCRIPT, str(small_tokenizer(tmp_path / "tokenizer.json"))),
+            os.pathsep.join([str(SUPPORT), str(Path(__file__).parent)]),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=interruptible,
+    )
+    try:
+        assert process.stdout.readline() == b"at work\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == -signal.SIGINT
     assert said.count(b"Traceback") == 1
     assert said.rstrip().endswith(b"KeyboardInterrupt")
-    assert all(gone(pid, 0.5) for pid in pids)
 
 
-# What they are
-
-
-@linux
-def test_they_have_one_thread_and_no_torch(pools):
-    list(pools(2).prepared(some_blocks(3)))
-    for pid in pools(2).pids:
-        assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
-        status = Path(f"/proc/{pid}/status").read_text()
-        assert "\nThreads:\t1\n" in status
-
-
-SERVED = """
-import io, json, sys
-from virnucpro.classifiers.worker import ASKED, DONE, received, send, serve
-from virnucpro.classifiers.prepared import texts_to_bytes
-from virnucpro.classifiers.chunk_status import Texts
-questions, answers = io.BytesIO(), io.BytesIO()
-send(questions, ASKED, json.dumps({"tokenizer": sys.argv[1]}).encode())
-send(questions, ASKED, texts_to_bytes(Texts.of_strings(["ATG" * 30])))
-questions.seek(0)
-serve(questions, answers)
-answers.seek(0)
-assert received(answers) == (DONE, b"")
-kind, content = received(answers)
-assert kind == DONE and len(content) > 500
-sys.exit("torch" in sys.modules)
-"""
-
-
-def test_no_torch_is_loaded_within(tmp_path):
-    path = small_tokenizer(tmp_path / "tokenizer.json")
-    assert not subprocess.run([sys.executable, "-c", SERVED, str(path)], check=False).returncode
+# How many
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is computed of a block before the encoders, against the plain path, and as bytes."""
+"""What is computed of a block before the encoders, against the plain path."""
 
 import json
 import subprocess
@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from virnucpro.blocks import Texts, blocks_of
+from virnucpro.blocks import blocks_of
 from virnucpro.calls import FRAME_NAMES, Status
-from virnucpro.classifiers.prepared import (
-    FramePreparation,
-    PreparedFrames,
-    texts_from_bytes,
-    texts_to_bytes,
-)
+from virnucpro.classifiers.prepared import FramePreparation, PreparedFrames
 from virnucpro.errors import BundleError
 from virnucpro.frames import open_frames
 from virnucpro.reads import Contig
@@ -163,41 +158,6 @@ def test_halves_of_a_block_make_the_whole(tokenizer, contigs, data):
         cut = data.draw(st.integers(0, len(block.rows)))
         halves = block.part(0, cut), block.part(cut, len(block.rows))
         assert_equal(preparation(block), PreparedFrames.joined([*map(preparation, halves)]))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(DNA, max_size=5))
-def test_bytes_and_back(tokenizer, contigs):
-    preparation = FramePreparation(tokenizer)
-    for block in blocks(contigs):
-        texts = texts_from_bytes(texts_to_bytes(Texts.of_block(block)))
-        prepared = preparation.of_texts(texts)
-        assert_equal(prepared, preparation(block))
-        back = PreparedFrames.from_bytes(prepared.to_bytes())
-        assert_equal(prepared, back)
-        assert all(a.flags.aligned for a in (back.chunk, back.protein.ids, back.protein.begin))
-
-
-def test_bytes_stay_few(tokenizer):
-    """As PreparedFrames.to_bytes says."""
-    random = np.random.default_rng(1)
-    codons = ["GCA", "AAA", "ATT", "CAA", "GGA", "AAT"]
-    (block,) = blocks(["".join(random.choice(codons, 30_000))], chunk_nt=500)
-    prepared = FramePreparation(tokenizer)(block)
-    frames, chunks = len(prepared.chunk), len(prepared.status)
-    assert frames > 100
-    tokens = len(prepared.nucleotides.ids) + len(prepared.protein.ids)
-    assert len(prepared.to_bytes()) < 2 * tokens + 29 * frames + chunks + 500
-
-
-def test_another_process_makes_an_equal_one(tokenizer, monkeypatch):
-    monkeypatch.chdir(tokenizer.parent)
-    description = json.loads(json.dumps(FramePreparation(tokenizer.name).described()))
-    monkeypatch.chdir("/")
-    (block,) = blocks(["ATG" * 30])
-    prepared = FramePreparation.of_description(description)(block)
-    assert len(prepared.chunk)
-    assert_equal(prepared, FramePreparation(tokenizer)(block))
 
 
 def test_a_tokenizer_that_is_gone_is_a_bundle_error(tmp_path):

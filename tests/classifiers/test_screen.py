@@ -105,9 +105,8 @@ def test_both_ways_of_looking_for_low_complexity_agree():
     texts = Texts.of_strings(chunks)
     shares = low_shares(letter_codes(texts.text), texts)
     expected = [found.share for found in complexities([c.encode() for c in chunks])]
-    # The last window of a chunk may begin elsewhere.
-    assert shares == pytest.approx(expected, abs=0.25)
-    assert (shares > 0).tolist() == [share > 0 for share in expected]
+    assert shares.tolist() == expected  # chunks that end where a window does
+    assert any(0 < share < 1 for share in expected)
 
 
 def test_the_screen_is_quick():

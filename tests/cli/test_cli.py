@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jsonschema
@@ -31,7 +32,9 @@ from command import (
 )
 from virnucpro import __version__, bundle
 from virnucpro.cli import program
+from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.predict import ELSEWHERE
+from virnucpro.errors import SettingsError
 from virnucpro.run import predict as run
 
 SAMPLE = fasta((f"s{i}", dna(40 + 60 * i, i)) for i in range(12))
@@ -434,6 +437,14 @@ def test_an_open_file_takes_the_json_of_evaluate_by_its_device_name(here, made):
         assert os.path.samestat(os.fstat(file.fileno()), (here / "out").stat())
     first, rest = (here / "out").read_text().split("\n", 1)
     assert (first, json.loads(rest)["contig"][0]["others"]) == ("before", 3)
+
+
+@pytest.mark.parametrize(("content", "taken"), [("", True), ('{"a": 1}', True), ("[1]", False)])
+def test_json_goes_over_an_empty_file_and_over_older_json_alone(tmp_path, content, taken):
+    """mktemp makes an empty file."""
+    (tmp_path / "out").write_text(content)
+    with nullcontext() if taken else pytest.raises(SettingsError, match="is not replaced"):
+        check_json_file(tmp_path / "out")
 
 
 # Being stopped

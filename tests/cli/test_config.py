@@ -185,11 +185,25 @@ def test_an_unset_variable_is_not_the_current_folder(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["in.fa"]
 
 
-@pytest.mark.parametrize("share", ["50%", "0,5", "1.5", "-0.1", "nan", "high"])
+@pytest.mark.parametrize("share", ["0,5", "500%", "%", "1.5", "-0.1", "nan", "high"])
 @pytest.mark.parametrize("command", [["predict", "in.fa", "-o", "run"], ["evaluate", "mini-500"]])
 def test_a_threshold_is_a_number_from_0_to_1(command, share):
     said = refused(*command, f"--threshold={share}")
     assert f"'--threshold': '{share}' is not a number from 0 to 1, such as 0.5" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "percent", "share"),
+    [
+        ("--prior", "5%", "0.05"),
+        ("--threshold", "90 %", "0.9"),
+        ("--fdr", "0.1%", "0.001"),
+        ("--prescreen-recall", "100%", "1"),
+    ],
+)
+def test_a_percentage_is_answered_with_its_share(option, percent, share):
+    said = refused("predict", "in.fa", "-o", "run", option, percent)
+    assert f"'{option}': '{percent}' is not a number from 0 to 1, such as {share} " in f"{said} "
 
 
 def test_a_file_in_the_place_of_a_command(tmp_path, monkeypatch):

@@ -98,6 +98,11 @@ def test_where_nothing_is_counted_the_time_left_is_known_all_the_same():
     assert (found.rate, found.share, found.left_s(10.0)) == (None, 3 / 9, 20)
 
 
+def test_an_input_that_grew_is_at_its_end_and_no_further():
+    found = forecast((0.0, Position(0, 9)), (10.0, Position(12, 9)))
+    assert (found.share, found.left_s(10.0)) == (1.0, 0.0)
+
+
 def test_of_a_pipe_only_the_rate_is_told():
     found = forecast((0.0, at(0, total=None)), (10.0, at(5_000, 500, None)))
     assert (found.rate, found.share, found.left_s(11.0)) == (50, None, None)

@@ -20,6 +20,7 @@ from command import (
 )
 from frame_bundles import CHUNK_NT, genes, small_bundle, written
 from virnucpro.bundle import load
+from virnucpro.classifiers import prefetch
 from virnucpro.classifiers.open_frames import FrameEncoders
 from virnucpro.classifiers.plan import plan_of
 from virnucpro.classifiers.whole_chunks import CODON
@@ -59,11 +60,14 @@ def logged(outcome):
 # Workers
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing_but_are_there(directory, contigs, plain, tmp_path, workers):
-    """TRAPS D1 and R12."""
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing_but_are_there(
+    directory, contigs, plain, tmp_path, monkeypatch, workers
+):
+    """TRAPS D1 and R12; also where a block is prepared in parts."""
+    monkeypatch.setattr(prefetch, "PART_NT", 700)
     found = predict(contigs, directory, tmp_path / "run", dataloader_workers=workers)
-    assert calls_of(found) == calls_of(plain)
+    assert results(found.files.run_json.parent) == results(plain.files.run_json.parent)
     assert any(line.startswith(f"loader workers: {workers} (") for line in logged(found))
     assert any(line.startswith("loader workers: 0 (") for line in logged(plain))
     assert json.loads(found.files.run_json.read_text())["settings"]["dataloader_workers"] == workers

@@ -202,6 +202,11 @@ def test_every_group_of_several_units_gives_about_the_fraction() -> None:
     assert out.tolist() != held_out_slice(contigs, 0.1, seed=1).tolist()
 
 
+def test_a_large_slice_leaves_a_unit_to_train_on() -> None:
+    contigs = [contig(f"c{i}", 1, "a", f"u{i}", 10) for i in range(3)]
+    assert held_out_slice(contigs, 0.99).tolist().count(True) == 2
+
+
 def test_the_slice_is_the_same_in_every_process() -> None:
     contigs = [contig(f"c{i}", 1, "a", f"u{i}", 10) for i in range(20)]
     out = held_out_slice(contigs, 0.2, seed=0)
@@ -257,6 +262,18 @@ def test_weights_are_halves_roots_and_roots() -> None:
         a + b
     )
     np.testing.assert_allclose(contig_weights(contigs), [*(expected / 2), 0.5])
+
+
+@pytest.mark.parametrize(("power", "first"), [(0.0, 1 / 2), (0.5, 1 / 4), (1.0, 1 / 10)])
+def test_a_lower_power_gives_small_units_more(power, first) -> None:
+    contigs = [
+        contig("p", 1, "a", "u", 100),
+        contig("q", 1, "a", "v", 900),
+        contig("empty", 1, "a", "w", 0),
+        contig("t", 0, "c", "x", 10),
+    ]
+    expected = [first / 2, (1 - first) / 2, 0.0, 0.5]
+    np.testing.assert_allclose(contig_weights(contigs, unit_power=power), expected)
 
 
 @settings(max_examples=60, deadline=None)

@@ -28,6 +28,7 @@ from virnucpro.classifiers.complexity import complexities
 from virnucpro.classifiers.kmer import KMER_WEIGHTS
 from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report import (
+    drawings,
     names,
     notes,
     page,
@@ -223,7 +224,8 @@ def test_short_reads_are_judged_by_what_was_measured_on_short_reads(tmp_path):
     assert words.rates_of(run).length_nt == 150
     (note,) = [n for n in notes.notes(run) if n.title == "The sequences are short."]
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
-    assert f"finds {100 * row['recall']:.0f} % of the viral ones" in note.text
+    found = f"{100 * row['recall']:.0f} % of the viral fragments of 150 nt"
+    assert f"As single chunks at the threshold 0.5, it finds {found} and calls" in note.text
 
 
 def test_the_report_says_how_few_calls_of_reads_are_right(tmp_path):
@@ -237,12 +239,16 @@ def test_the_report_says_how_few_calls_of_reads_are_right(tmp_path):
         found = notes.notes(read_run(made_run(tmp_path, reads, **changes)))
         return next(n.text for n in found if n.title == "The sequences are short.")
 
-    asked = {"settings": {"threshold": load("mini-500").record_threshold}}
-    assert f"of 100 records called virus, {right}, {some}." in said(150, **asked)
+    of_records = load("mini-500").record_threshold
+    asked = {"settings": {"threshold": of_records}}
+    records = said(150, **asked)
+    at = f"at the threshold {of_records:g}, of 100 records called virus"
+    assert f"{at}, {right}, {some}." in records
     assert "of 100 records" not in said(200, **asked)
     chunks = said(150)
     row = next(r for r in load("mini-500").card["by_length"] if r["length_nt"] == 150)
-    assert f"of 100 chunks called virus, {100 * row['at_1_percent_virus']:.0f} are" in chunks
+    at = "at the threshold 0.5, of 100 chunks called virus"
+    assert f"{at}, {100 * row['at_1_percent_virus']:.0f} are" in chunks
 
 
 def a_worth() -> dict:
@@ -898,6 +904,25 @@ def test_gzipped_tables_give_the_same_page(folder, run_dir, tmp_path):
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"contigs\.tsv\.gz: this file is damaged"):
         remake([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "median"),
+    [({}, None), ({7: 1}, 7), ({100: 4, 500: 5}, 500), ({500: 5, 100: 6}, 100)],
+)
+def test_the_typical_chunk_is_the_median(lengths, median):
+    run = runs.Run(RunFiles(Path()), {}, lengths_nt=Counter(lengths))
+    assert words.typical_nt(run) == median
+
+
+def test_virus_stands_on_others_in_a_small_histogram():
+    scores = runs.Histogram()
+    scores.others[:2], scores.virus[0] = [3, 2], 1
+    assert list(drawings.columns_of(scores)) == [
+        ("others", 0, "6.00", "18.00"),
+        ("virus", 0, "0.00", "6.00"),
+        ("others", 2, "12.00", "12.00"),
+    ]
 
 
 def test_a_run_that_went_on_tells_no_speed(tmp_path):

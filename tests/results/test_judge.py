@@ -264,6 +264,17 @@ def test_how_many_calls_hosts_of_another_kind_may_cost(question, bound):
     assert ("look more viral than most" in worth.sentence) == (bound is not None)
 
 
+@pytest.mark.parametrize(("prior", "wrong"), [(0.0, 3), (1.0, 0)])
+def test_where_nothing_or_all_is_viral_all_calls_or_none_are_wrong(prior, wrong):
+    contigs = [contig(p) for p in (0.91, 0.96, 0.995, 0.2)]
+    judge, _ = judged(contigs, a_calibration(), prior=prior)
+    mistakes = Mistakes(judge)
+    for block in summed(Blocks(blocks_of_made(contigs, [], "chunks")), RULE):
+        mistakes.add(judge.contigs(block))
+    worth = mistakes.worth()
+    assert (worth.called, worth.wrong) == (3, wrong)
+
+
 def test_expected_mistakes_add_up():
     contigs = [contig(p) for p in (0.91, 0.96, 0.995, 0.2)]
     judge, _ = judged(contigs, a_calibration(), prior=0.5)

@@ -1,5 +1,6 @@
 """Mates: found, checked, and called together."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from virnucpro.blocks import Scored
 from virnucpro.calls import Rule, Status
 from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import InputError, SettingsError, StreamBroken
-from virnucpro.reads import Reading, open_sources, template_of
+from virnucpro.reads import Contig, Reading, are_pair, open_sources, template_of
 from virnucpro.reads.mates import REMEMBERED, side_by_side
 from virnucpro.records import Records
 from virnucpro.results import contigs
@@ -139,6 +140,12 @@ def test_names_of_mates(first, second, template):
     assert template_of(first, second) == template
 
 
+def test_a_record_without_a_mate_is_of_no_pair():
+    one = Contig("in", 1, "a", b"ACGT", mate=1)
+    mates = {mate: are_pair(one, one._replace(record=2, mate=mate)) for mate in range(3)}
+    assert mates == {0: False, 1: False, 2: True}
+
+
 def test_mates_of_other_names_in_two_files(tmp_path):
     wrong = marked(SECOND[:7], "/2") + marked(SECOND[8:], "/2")
     source = two_files(tmp_path, fastq(marked(FIRST, "/1")), fastq(wrong))
@@ -148,6 +155,22 @@ def test_mates_of_other_names_in_two_files(tmp_path):
     assert got == [f"t{i}/{mate}" for i in range(7) for mate in (1, 2)]
     said = f"r_1.fq: record 8 (t7/1) and record 8 (t8/2) of {tmp_path}/r_2.fq are not mates"
     assert said in str(caught.value)
+
+
+def test_first_records_that_are_not_mates_are_told_before_the_bundle_is_loaded(
+    tmp_path, bundle, monkeypatch
+):
+    loads = "virnucpro.run.predict.runner_for"
+    monkeypatch.setattr(loads, lambda *_: pytest.fail("the bundle is loaded"))
+    one, two = tmp_path / "r_1.fq", tmp_path / "r_2.fq"
+    one.write_bytes(fastq(marked(FIRST, "/1")))
+    two.write_bytes(fastq(marked(SECOND[1:], "/2")))
+    said = re.escape(f"record 1 (t0/1) and record 1 (t1/2) of {two} are not mates by their names")
+    with pytest.raises(InputError, match=said):
+        predict(one, bundle, tmp_path / "run", mates=two)
+    said = re.escape("record 1 (t0/1) and record 2 (t1/1) are not mates by their names")
+    with pytest.raises(InputError, match=said):
+        predict(one, bundle, tmp_path / "run", pairs="interleaved")
 
 
 @pytest.mark.parametrize(("n1", "n2"), [(5, 4), (4, 5), (1, 0), (0, 1)])

@@ -159,7 +159,7 @@ def test_records_that_are_odd_but_fine(predict, tmp_path):
 
 def test_a_bad_letter_after_record_100_fails_that_record_alone(predict, tmp_path):
     data = GOOD.replace(b">s120\n" + dna(600, 120).encode(), b">s120\n" + b"ACGT!" + b"A" * 500)
-    done = predict(data)
+    done = predict(data, "in.fa", "--write", "all")
     assert done.code == 2
     assert "Traceback" not in done.err
     assert "failed.tsv" in done.err
@@ -174,7 +174,8 @@ def test_a_bad_letter_after_record_100_fails_that_record_alone(predict, tmp_path
     assert (document["status"], document["exit_code"]) == ("partial", 2)
     assert document["counts"]["failed"] == 1
     first = results(tmp_path / "run")
-    done = predict(data, "in.fa", "--allow-partial", "--force")
+    assert (first["viral.fasta"] + first["others.fasta"]).count(b">") == 149  # nothing of s120
+    done = predict(data, "in.fa", "--write", "all", "--allow-partial", "--force")
     assert done.code == 0
     assert run_json(tmp_path / "run")["status"] == "partial"
     assert results(tmp_path / "run") == first

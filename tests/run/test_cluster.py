@@ -158,7 +158,9 @@ def test_tables_are_those_of_one_process(here, expected, tmp_path):
     assert sum(share["blocks"] for share in shares) == document["blocks"]["total"] > 12
     assert sum(share["chunks"] for share in shares) == document["counts"]["chunks"]
     assert all(0 <= share["busy"] <= 1 for share in shares)
-    assert sum(share["seconds"] for share in shares) > 0
+    seconds = sum(share["seconds"] for share in shares)
+    assert seconds > 0
+    assert document["timings"]["scoring_s"] == pytest.approx(seconds / 2, abs=2e-3)
     assert {share["utilisation"] for share in shares} == {"unknown"}
     assert [line.split(" ")[0] for line in watching.lines].count("worker") == 2
     assert any(line.startswith("load balance (slowest / mean): ") for line in watching.lines)

@@ -9,11 +9,10 @@ import pytest
 
 from command import dna, made_bundle, results, run_json, table
 from frame_bundles import small_bundle
-from virnucpro.blocks import Texts, blocks_of
+from virnucpro.blocks import blocks_of
 from virnucpro.bundle.manifest import read_manifest
 from virnucpro.bundle.write import write_manifest
 from virnucpro.chunks import chunk_spans
-from virnucpro.classifiers.prepared import texts_from_bytes, texts_to_bytes
 from virnucpro.errors import OtherRun, SettingsError
 from virnucpro.frames import open_frames
 from virnucpro.reads import Contig
@@ -101,7 +100,7 @@ def test_parts_give_the_same(here, auto, tmp_path):
 
 
 def test_codes_travel_with_chunks(here):
-    """To workers of a cluster, to processes that prepare, and into halves of a block."""
+    """To workers of a cluster, and into parts of a block."""
     contigs = [
         Contig("s", k, name, gene(code).encode(), code=code)
         for k, (name, code) in enumerate(CODES.items(), 1)
@@ -109,8 +108,6 @@ def test_codes_travel_with_chunks(here):
     (block,) = blocks_of(contigs, CHUNK_NT, 1_000_000)
     assert block.code.tolist() == [1] * 4 + [4] * 4 + [15] * 4
     assert PackedBlock.of(block).block().code.tolist() == block.code.tolist()
-    texts = texts_from_bytes(texts_to_bytes(Texts.of_block(block)))
-    assert texts.code.tolist() == block.code.tolist()
     assert block.part(3, 6).code.tolist() == [1, 4, 4]
     kept = np.arange(len(block.rows)) % 5 == 0
     assert block.chosen(kept).code.tolist() == [1, 4, 15]
@@ -118,7 +115,6 @@ def test_codes_travel_with_chunks(here):
     (plain,) = blocks_of([c._replace(code=1) for c in contigs], CHUNK_NT, 1_000_000)
     assert plain.code is None
     assert PackedBlock.of(plain).block().code is None
-    assert texts_from_bytes(texts_to_bytes(Texts.of_block(plain))).code is None
 
 
 def test_another_code_is_another_run(here, auto):

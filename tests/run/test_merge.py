@@ -119,6 +119,20 @@ def test_merged_parts_tell_mates_as_the_undivided_run_does(here, tmp_path, name)
     assert header.endswith(b"\tmate") == (name != "singles.bam")
 
 
+def test_a_part_shows_how_much_of_the_whole_input_is_behind_it(here, tmp_path):
+    class Positions(Silent):
+        def __init__(self):
+            self.done = []
+
+        def advance(self, position):
+            self.done.append(position.done / position.total)
+
+    shown = Positions()
+    run(Settings.of(here / "b.fa", tmp_path / "part", here / "km", part="3/3"), shown)
+    assert shown.done == sorted(shown.done)
+    assert 0 <= shown.done[0] < shown.done[-1] <= 1
+
+
 def test_a_part_has_no_tables_and_is_left_as_it_is(here, thirds):
     document = run_json(thirds[1])
     jsonschema.validate(document, schema())
@@ -137,6 +151,7 @@ def test_a_merge_that_is_done_is_left_as_it_is(thirds, expected, tmp_path):
     lines = Lines()
     assert merge(thirds, tmp_path / "run", progress=lines).before
     assert "nothing is done" in lines.lines[-1]
+    assert not merge(thirds, tmp_path / "run", force=True).before
     (tmp_path / "run" / "calls.tsv").write_text("edited")
     merge(thirds, tmp_path / "run")
     assert results(tmp_path / "run") == expected

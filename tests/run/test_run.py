@@ -146,6 +146,28 @@ def test_chunks_that_fail_are_found_by_halves(short, monkeypatch, bad, most):
     assert len(tried) <= most
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 8])
+def test_where_no_chunk_of_a_block_is_scored_the_device_is_at_fault(short, monkeypatch, chunks):
+    """A single chunk tells nothing of the device."""
+    contigs = (Contig("in", i, "a", b"N" * CHUNK_NT) for i in range(1, chunks + 1))
+    (block,) = blocks_of(contigs, CHUNK_NT, 10_000_000)
+    score = KmerClassifier.score_block
+
+    def failing(classifier, part):
+        if b"NN" in part.text:
+            raise DeviceError("the device failed")
+        return score(classifier, part)
+
+    monkeypatch.setattr(KmerClassifier, "score_block", failing)
+    with Scorer(work_of(short)) as scorer:
+        begun = scorer.begin(block, None)
+        if chunks == 1:
+            assert scorer.finish(begun).failures == {0: "the device failed"}
+            return
+        with pytest.raises(DeviceError, match="no chunk of block 0 could be scored"):
+            scorer.finish(begun)
+
+
 @settings(max_examples=40, deadline=None)
 @given(RECORDS)
 @example([("a", 1)] * 30)

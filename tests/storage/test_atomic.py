@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro.errors import VirnucproError
-from virnucpro.storage.atomic import disk_errors, write_atomic
+from virnucpro.storage.atomic import disk_errors, is_special, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,19 @@ def test_what_the_disk_refuses_is_one_sentence(number, words):
     with named as other, disk_errors(Path("some/run"), "--workdir"):
         raise OSError(number, os.strerror(number))
     assert "-o" not in str(other.value)
+
+
+def test_the_name_of_an_open_file_is_special(tmp_path):
+    """A rename to /dev/stdout would replace the device, where root may."""
+    code = (
+        "import sys; from pathlib import Path; from virnucpro.storage.atomic import is_special\n"
+        "names = ('/dev/stdout', '/dev/fd/1', '/proc/self/fd/1')\n"
+        "print([is_special(Path(name)) for name in names])"
+    )
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "[True, True, True]\n"
+    assert not is_special(tmp_path / "out")
 
 
 def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):

@@ -12,19 +12,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from safetensors.numpy import save as save_arrays
-
 from virnucpro.bundle.catalogue import CONFIG, PARTS, KnownEncoder, git_blob_id, read_catalogue
 from virnucpro.bundle.encoder_files import encoder_config, encoder_files, encoder_sums
 from virnucpro.bundle.manifest import LABELS, Bundle
 from virnucpro.bundle.pickled_head import PickledHead, read_head
-from virnucpro.bundle.write import Arrays, being_made, check_free, write_manifest
+from virnucpro.bundle.write import Arrays, being_made, check_free, write_files
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.open_frames import BLOCK_NT, DNABERT_S, HEAD
 from virnucpro.encoders.dnabert_s import dnabert_s_config
 from virnucpro.encoders.esm2 import check_chunk, esm2_config
 from virnucpro.errors import BundleError
-from virnucpro.storage.atomic import disk_errors, replace_file
+from virnucpro.storage.atomic import disk_errors
 
 PICKLE = "head.pth"
 _COPIED_AT_ONCE = 2**22
@@ -157,18 +155,7 @@ def put_together(
     with disk_errors(directory), being_made(directory):
         for encoder in copies:
             encoder.copy_into(directory)
-        return write_parts(directory, manifest, head, files)
-
-
-def write_parts(
-    directory: Path, manifest: Mapping[str, Any], head: Arrays, files: Mapping[str, bytes]
-) -> Bundle:
-    """Head, other files and manifest, into a directory that is ours alone. Raises OSError."""
-    files = {HEAD: save_arrays(dict(head)), **files}
-    for name, data in files.items():
-        replace_file(directory / name, data)
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    return write_manifest(directory, manifest, sums)
+        return write_files(directory, manifest, {HEAD: head, **files})
 
 
 @dataclass(frozen=True, slots=True)

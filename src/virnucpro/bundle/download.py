@@ -23,7 +23,6 @@ from virnucpro.bundle.assemble import (
     copy_checked,
     frames_manifest,
     head_table,
-    write_parts,
     wrong_fields,
 )
 from virnucpro.bundle.catalogue import CONFIG, PARTS, Known, KnownEncoder, KnownFile, git_blob_id
@@ -38,7 +37,7 @@ from virnucpro.bundle.fetch import (
 )
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.pickled_head import read_head
-from virnucpro.bundle.write import being_made, check_free
+from virnucpro.bundle.write import being_made, check_free, write_files
 from virnucpro.classifiers.open_frames import HEAD
 from virnucpro.errors import BundleError
 from virnucpro.progress import Position
@@ -346,7 +345,7 @@ def _written(known: Known, places: Placed) -> Bundle:
         },
     }
     manifest = frames_manifest(known.name, known.description, known.chunk_nt, parts)
-    return write_parts(places.bundle, manifest, head.arrays, {PICKLE: data})
+    return write_files(places.bundle, manifest, {HEAD: head.arrays, PICKLE: data})
 
 
 def download(known: Known, places: Placed, source: Path | None, stages: Watcher) -> Bundle:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -15,10 +15,6 @@ from virnucpro.bundle.manifest import FORMAT, MANIFEST, Bundle, read_bundle, rea
 from virnucpro.errors import BundleError, ResumeError
 from virnucpro.storage.atomic import replace_file
 from virnucpro.storage.lock import Lock
-
-if TYPE_CHECKING:
-    pass
-
 
 # A folder in a directory whose bundle is not whole yet.
 BEING_MADE = ".being-made"
@@ -76,21 +72,28 @@ def write_bundle(
     file is bytes, or arrays for a safetensors file. Raises BundleError if the directory is not
     empty, or cannot be written to.
     """
-    sums: dict[str, str] = {}
     check_free(directory)
     try:
         with being_made(directory):
-            for name, content in files.items():
-                data = content if isinstance(content, bytes) else save_arrays(dict(content))
-                (directory / name).parent.mkdir(parents=True, exist_ok=True)
-                replace_file(directory / name, data)
-                sums[name] = hashlib.sha256(data).hexdigest()
-            return write_manifest(directory, manifest, sums)
+            return write_files(directory, manifest, files)
     except OSError as error:
         raise BundleError(
             f"{directory}: the bundle cannot be written ({error.strerror or error}); choose "
             "another directory"
         ) from error
+
+
+def write_files(
+    directory: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Arrays]
+) -> Bundle:
+    """Write files as write_bundle does, into a directory that is ours alone. Raises OSError."""
+    sums: dict[str, str] = {}
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else save_arrays(dict(content))
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(directory / name, data)
+        sums[name] = hashlib.sha256(data).hexdigest()
+    return write_manifest(directory, manifest, sums)
 
 
 def write_copy(

@@ -64,7 +64,7 @@ class Ahead(Protocol):
 
     @property
     def preparation(self) -> "FramePreparation":
-        """The step that may run in another process: a block -> what the encoders take of it."""
+        """The step that may run in other threads: a block -> what the encoders take of it."""
 
     @property
     def in_turns(self) -> bool:

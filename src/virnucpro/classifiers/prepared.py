@@ -1,14 +1,12 @@
 """A block as it is prepared for the encoders: its open frames, and their tokens.
 
-Texts and PreparedFrames travel between processes as a JSON header and the bytes of their arrays.
 This module does not import torch and knows nothing of encoders.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +18,6 @@ from virnucpro.tokens import NucleotideTokenizer, TokenRows, protein_rows
 
 UInt8 = NDArray[np.uint8]
 Int32 = NDArray[np.int32]
-
-_TOKENS = ("ids", "begin", "place")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +46,6 @@ class PreparedFrames:
             nucleotides=TokenRows.joined([part.nucleotides for part in parts]),
             protein=TokenRows.joined([part.protein for part in parts]),
         )
-
-    def to_bytes(self) -> bytes:
-        """Return bytes for from_bytes in another process: 2 bytes a token, 29 an open frame, 1 a
-        chunk, and less than 500."""
-        arrays: dict[str, NDArray[np.generic]] = {
-            name: getattr(self, name) for name in ("status", "chunk", "frame")
-        }
-        for name, rows in (("nucleotides", self.nucleotides), ("protein", self.protein)):
-            arrays |= {f"{name}.{part}": getattr(rows, part) for part in _TOKENS}
-        return _to_bytes(arrays)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """The inverse of to_bytes."""
-        arrays = _from_bytes(data)
-        nucleotides, protein = (
-            TokenRows(*(arrays[f"{name}.{part}"] for part in _TOKENS))
-            for name in ("nucleotides", "protein")
-        )
-        return cls(arrays["status"], arrays["chunk"], arrays["frame"], nucleotides, protein)
 
 
 class FramePreparation:
@@ -100,47 +76,3 @@ class FramePreparation:
             nucleotides=self._tokenizer.rows(frames.nucleotides),
             protein=protein_rows(frames.protein),
         )
-
-    def described(self) -> dict[str, str]:
-        """Return what another process makes an equal object from, as plain JSON."""
-        return {"tokenizer": str(self._tokenizer.path.absolute())}
-
-    @classmethod
-    def of_description(cls, description: Mapping[str, Any]) -> Self:
-        """The inverse of described; raises as the class does."""
-        return cls(description["tokenizer"])
-
-
-def texts_to_bytes(texts: Texts) -> bytes:
-    """Return bytes for texts_from_bytes in another process."""
-    text = np.frombuffer(texts.text, np.uint8)
-    code = {} if texts.code is None else {"code": texts.code}
-    return _to_bytes({"text": text, "offset": texts.offset, "length_nt": texts.length_nt, **code})
-
-
-def texts_from_bytes(data: bytes) -> Texts:
-    """The inverse of texts_to_bytes."""
-    arrays = _from_bytes(data)
-    return Texts(
-        arrays["text"].tobytes(), arrays["offset"], arrays["length_nt"], arrays.get("code")
-    )
-
-
-def _to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Arrays of one dimension. (safetensors does the same, but panics where memory runs out.)"""
-    # The widest first behind a header of whole words: then each begins where its kind may.
-    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
-    kinds = {name: (array.dtype.str, len(array)) for name, array in ordered}
-    header = json.dumps(kinds).encode("ascii")
-    header += b" " * (-len(header) % 8)
-    return b"".join([len(header).to_bytes(8, "little"), header, *(a.tobytes() for _, a in ordered)])
-
-
-def _from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays, which lie in data."""
-    begin = 8 + int.from_bytes(data[:8], "little")
-    arrays = {}
-    for name, (kind, count) in json.loads(data[8:begin]).items():
-        arrays[name] = np.frombuffer(data, kind, count, begin)
-        begin += arrays[name].nbytes
-    return arrays

@@ -9,7 +9,7 @@ import rich_click as click
 from virnucpro.cli.completion import all_names, bundle_names, published_names
 from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
-from virnucpro.progress import escaped
+from virnucpro.progress import escaped, several
 
 if TYPE_CHECKING:
     from virnucpro.bundle.catalogue import Known
@@ -122,7 +122,7 @@ def verify(bundle: str) -> int:
             f"{'is' if len(wrong) == 1 else 'are'} damaged or missing; fetch or make it again"
         )
         return 1
-    files = f"{total} file{'s' * (total > 1)}"
+    files = several(total, "file")
     whole = f"{found.name} is whole: {files}; {found.provenance}; sha256 {found.sha256}"
     click.echo(folded(whole, stderr=False))
     return 0

@@ -96,7 +96,7 @@ _PARTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--dataloader-workers",
         type=click.IntRange(min=0),
-        help="Processes that translate and tokenize ahead of the encoders. Default: "
+        help="Threads that translate and tokenize ahead of the encoders. Default: "
         "with a GPU, one per available processor, at most 8; otherwise 0.",
     ),
     click.option(

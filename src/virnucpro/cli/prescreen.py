@@ -46,7 +46,7 @@ def prescreen(
     no_progress: bool,
     **labelled: Any,  # noqa: ANN401
 ) -> None:
-    """Measure what FIRST would lose and save if it looked before BUNDLE.
+    """Measure what a quick bundle, FIRST, would lose and save if it looked before BUNDLE.
 
     Prints, for chunks of full length, the threshold that hands on a share of the viral chunks that
     BUNDLE calls virus, and the share of others that it hands on, too. The sequences must be others

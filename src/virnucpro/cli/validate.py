@@ -10,7 +10,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.options import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import complain, folded
 from virnucpro.cli.values import FILE, NAME
-from virnucpro.progress import escaped
+from virnucpro.progress import escaped, several
 
 if TYPE_CHECKING:
     from virnucpro.run.validate import Inspection
@@ -94,7 +94,7 @@ def _print(found: "Inspection") -> None:
     click.echo(f"  chunks   {found.chunks:,}{': ' if status else ''}{status}")
     if found.open_frames is not None:
         click.echo(f"  frames   {found.open_frames:,} open")
-    click.echo(f"  failing  {found.faulty:,} record{'s' * (found.faulty != 1)}")
+    click.echo(f"  failing  {several(found.faulty, 'record')}")
     for fault in found.faults:
         click.echo(f"    {fault}")
     if found.warning:

@@ -3,12 +3,14 @@
 An empty path would be the current folder, and is what an unset variable of a shell comes to.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 from click.types import StringParamType
 
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
 EMPTY = "it is empty; is a shell variable unset?"
 
 
@@ -45,9 +47,16 @@ class _Share(click.FloatRange):
         except click.BadParameter:
             share = None
         if share is None or share != share:
-            why = f"{value!r} is not a number from 0 to 1, such as 0.5" if value != "" else EMPTY
-            self.fail(why, param, ctx)
+            why = f"{value!r} is not a number from 0 to 1, such as {_meant(value)}"
+            self.fail(EMPTY if value == "" else why, param, ctx)
         return share
+
+
+def _meant(value: object) -> str:
+    """Return the share that a text such as 5% stands for; 0.5 as an example for any other."""
+    percent = _PERCENT.fullmatch(str(value))
+    share = float(percent[1]) / 100 if percent else 0.5
+    return f"{share:.10g}" if share <= 1 else "0.5"
 
 
 class _Prior(click.ParamType):  # type: ignore[type-arg]  # older versions have none

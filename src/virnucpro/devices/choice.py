@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from virnucpro.devices.machine import (
     BF16_CAPABILITY,
@@ -13,14 +12,9 @@ from virnucpro.devices.machine import (
     gpu_count,
 )
 from virnucpro.errors import DeviceError, SettingsError
-
-if TYPE_CHECKING:
-    pass
-
+from virnucpro.progress import several
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp8")
-
-
 _DEVICE = re.compile(r"(cpu|cuda)(:\d+)?")
 
 
@@ -97,9 +91,10 @@ def check_present(device: str) -> None:
     """Raises DeviceError for a known device that this machine lacks."""
     here = gpu_count()
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= here:
+        seen = several(here, "CUDA device") if here else "no CUDA device"
         raise DeviceError(
-            f"device {device} was asked for, but torch sees {here or 'no'} CUDA "
-            f"device{'s' * (here > 1)} here; virnucpro doctor shows what there is"
+            f"device {device} was asked for, but torch sees {seen} here; virnucpro doctor shows "
+            "what there is"
         )
 
 

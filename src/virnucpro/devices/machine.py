@@ -10,12 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from virnucpro.errors import SettingsError
-
-if TYPE_CHECKING:
-    pass
 
 # Matrix units for fp16.
 FP16_CAPABILITY = (7, 0)

@@ -17,6 +17,7 @@ from sys import intern
 
 from virnucpro.calls import FRAME_NAMES
 from virnucpro.errors import InputError
+from virnucpro.progress import several
 from virnucpro.reads import (
     FASTA_SUFFIXES,
     GZIP_ERRORS,
@@ -296,5 +297,4 @@ def _names(paths: Iterable[Path]) -> str:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:NAMED_IN_MESSAGE])
     more = len(names) - NAMED_IN_MESSAGE
-    noun = "id" if len(names) == 1 else "ids"
-    return f"{len(names)} {noun} ({shown}{f' and {more} more' if more > 0 else ''})"
+    return f"{several(len(names), 'id')} ({shown}{f' and {more} more' if more > 0 else ''})"

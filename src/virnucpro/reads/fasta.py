@@ -10,6 +10,7 @@ from virnucpro.reads.contig import IUPAC, Entries, Entry, named
 from virnucpro.reads.text import whole_lines
 
 _WRONG = "not FASTA: a line that begins with '>' must come before any other text"
+_PLAIN = bytes({*range(ord("!"), ord("~") + 1), ord("\n")} - {ord("#")})
 _INDENTED = re.compile(rb"(?m)^[ \t\v\f]+>")
 # As numbers, for which bytes are searched faster.
 _HASH, _SPACE, _TAB, _VT, _FF = b"# \t\v\f"
@@ -48,9 +49,7 @@ def entries(text: io.BufferedReader, path: Path) -> Entries:
 
 def _is_plain(block: bytes) -> bool:
     """Return whether nothing but line ends in a block has to be looked at."""
-    if not block.isascii() or any(byte in block for byte in b"# "):
-        return False
-    return block.replace(b"\n", b"").decode("ascii").isprintable()
+    return not block.translate(None, _PLAIN)
 
 
 def _plain_entry(record: bytes) -> Entry:

@@ -1,18 +1,15 @@
 """The inputs that a user named, and what a run says of them: in its log, and in run.json."""
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from virnucpro.errors import InputError
+from virnucpro.progress import several
 from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open_sources
 from virnucpro.reads.estimate import Shape
 
-# More names than these are not told one by one.
-NAMED = 10
-_FASTQ = re.compile(r"\.(fastq|fq)(\.|$)")
-_FIRST = re.compile(r"([._-]R?)1((?:_\d+)?)$")
+# More names than these are counted.
+_NAMED = 10
 
 # Records of so many letters on average are reads, which the bundles of shorter chunks are for.
 READS_NT = 300
@@ -41,22 +38,7 @@ def open_inputs(
     if found and faults is None:
         shapes_of(sources, chunk_nt, found)
         raise InputError.of(found)
-    return sources, [*notes, *_mates_apart(sources)]
-
-
-def _mates_apart(sources: Sequence[Source]) -> Iterator[str]:
-    """Yield a line where two FASTQ files that are named as mates are read by themselves."""
-    named = {s.sample: s.path for s in sources if _FASTQ.search(s.path.name.lower())}
-    first = (name for name in named if sources[0].reading.pairs == "auto" and _FIRST.search(name))
-    for name in first:
-        other = named.get(_FIRST.sub(r"\g<1>2\g<2>", name))
-        if other is not None:
-            yield (
-                f"{named[name]} and {other} are read as samples of their own; if these are the "
-                "mates of pairs, name the second file with --mates, or both in a --sample-sheet, "
-                "and if not, --unpaired says so"
-            )
-            return
+    return sources, notes
 
 
 def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]) -> list[Shape]:
@@ -102,20 +84,19 @@ def _files_in(
             continue
         if taken:
             names = [decoded(each.name) for each in others if each not in set(taken)]
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            passed = f"; passed over: {', '.join(names[:NAMED])}{more}" if names else ""
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            passed = f"; passed over: {', '.join(names[:_NAMED])}{more}" if names else ""
             own = f"; {len(there) - len(others)} that runs here wrote left out" if written else ""
-            files_of = "file" if len(taken) == 1 else "files"
             entries = "entry" if len(there) == 1 else "entries"
-            said = f"{len(taken)} {files_of} of sequences of {len(there)} {entries}{own}{passed}"
-            notes.append(f"{path}: {said}")
+            files_of = f"{several(len(taken), 'file')} of sequences of {len(there)} {entries}"
+            notes.append(f"{path}: {files_of}{own}{passed}")
             files += taken
         elif written:
             said = "this folder holds a run of virnucpro, and its results are not an input"
             notes.append(f"{path}: {said}; passed over")
             of_runs.append(InputError(f"{said}; to classify one of them, name the file", path))
         else:
-            folders = [decoded(each.name) for each in there if each.is_dir()][:NAMED]
+            folders = [decoded(each.name) for each in there if each.is_dir()][:_NAMED]
             deeper = f"; folders in it, as {folders[0]}, are not looked into" if folders else ""
             said = f"there is no file of sequences in this folder{deeper}; name one that has some"
             faults.append(InputError(said, path))
@@ -133,12 +114,8 @@ def _is_input(path: Path, faults: list[InputError]) -> bool:
         return False
 
 
-# Lines on single inputs, and one that says as much of them together where they are many.
-Each = tuple[list[str], str]
-
-
-def opening_lines(sources: Sequence[Source]) -> Each:
-    """Return lines on what is going to be read."""
+def opening_lines(sources: Sequence[Source]) -> list[str]:
+    """Return a line on each input that is going to be read."""
     most = sources[0].reading.max_records
     part = "" if most is None else f", of which {most:,} records at most"
     lines: list[str] = []
@@ -146,42 +123,35 @@ def opening_lines(sources: Sequence[Source]) -> Each:
         names = " and ".join(str(file.path) for file in source.files)
         size = "a pipe" if source.streamed else f"{source.size_bytes:,} bytes"
         lines.append(f"reading {names} as sample {source.sample}, {size}{part}")
-    size_bytes = sum(source.size_bytes for source in sources)
-    each = "" if most is None else f", of each {most:,} records at most"
-    return lines, f"reading {len(sources):,} inputs, {size_bytes:,} bytes{each}"
+    return lines
 
 
-def closing_lines(sources: Sequence[Source]) -> Iterator[Each]:
-    """Yield what of the inputs is not in the tables, and what was read as something else."""
-    aligned = [source for source in sources if source.left_out is not None]
-    yield [_alignments([source]) for source in aligned], _alignments(aligned)
-    odd = [f"warning: {path}: {told}" for s in sources for path, told in s.warnings]
-    yield odd, f"warning: {len(odd):,} inputs have an odd end; run.json says which"
-    parts = [source for source in sources if not source.whole]
-    why = "were read, as --max-records asks; these results are not those of the whole"
-    lines = [f"{s.path}: only its first {s.seen.records:,} records {why}" for s in parts]
-    yield lines, f"only the first records of {len(parts):,} inputs {why}"
+def closing_lines(sources: Sequence[Source]) -> Iterator[list[str]]:
+    """Yield lines on what of each input is not in the tables or was read as something else."""
+    yield [_alignments(source) for source in sources if source.left_out is not None]
+    yield [f"warning: {path}: {told}" for source in sources for path, told in source.warnings]
+    yield [
+        f"{source.path}: only its first {source.seen.records:,} records were read, as "
+        "--max-records asks; these results are not those of the whole"
+        for source in sources
+        if not source.whole
+    ]
     empty = [source for source in sources if source.sha256 and not source.seen.records]
     if len(empty) == len(sources):
-        yield ["warning: no record was read, so every table has its header alone"], ""
+        yield ["warning: no record was read, so every table has its header alone"]
     else:
-        lines = [f"warning: {source.path}: no record was read" for source in empty]
-        yield lines, f"warning: no record was read from {len(empty):,} of {len(sources):,} inputs"
-    yield list(_without_effect(sources)), ""
+        yield [f"warning: {source.path}: no record was read" for source in empty]
+    yield list(_without_effect(sources))
     if any(source.rna for source in sources):
-        yield ["there are letters U (RNA), which were read as T"], ""
+        yield ["there are letters U (RNA), which were read as T"]
 
 
-def _alignments(sources: Sequence[Source]) -> str:
-    read = sum(source.seen.records for source in sources)
-    left_out = Counter[str]()
-    for source in sources:
-        left_out.update(source.left_out or {})
+def _alignments(source: Source) -> str:
+    read, left_out = source.seen.records, source.left_out or {}
     counts = [f"{n:,} {name.replace('_', '-')}" for name, n in left_out.items()]
-    where = str(sources[0].path) if len(sources) == 1 else f"{len(sources):,} inputs"
     return (
-        f"{where}: {read + left_out.total():,} alignments, of which {read:,} were read; left out: "
-        f"{', '.join(counts)}"
+        f"{source.path}: {read + sum(left_out.values()):,} alignments, of which {read:,} were "
+        f"read; left out: {', '.join(counts)}"
     )
 
 

@@ -13,7 +13,7 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
     """The mates of two files by turns: the first of one, the first of the other, and so on.
 
     Raises StreamBroken, after all pairs before, where a file ends before the other, or two records
-    have names that are not names of mates.
+    have names that are not names of mates; InputError where the first two have such names.
     """
     number = 0
     for one in first:
@@ -22,10 +22,10 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
         if other is None:
             raise _alone(number, one, paths[0], f"{paths[1]} ends before it")
         if not _are_mates(one, other):
-            raise StreamBroken(
+            raise _not_mates(
                 f"{_named(number, one)} and {_named(number, other)} of {paths[1]} are not mates by "
-                "their names; give two files with the mates in the same order (what came before "
-                "is kept)",
+                "their names; give two files with the mates in the same order",
+                number,
                 paths[0],
             )
         yield *one[:3], 1, one[4]
@@ -42,10 +42,11 @@ def interleaved(entries: Entries, path: Path) -> Entries:
         if other is None:
             raise _alone(number, one, path, "the file ends there")
         if not _are_mates(one, other):
-            raise StreamBroken(
+            raise _not_mates(
                 f"{_named(number, one)} and {_named(number + 1, other)} are not mates by their "
                 "names, so this file is not interleaved; leave out --interleaved, or repair the "
-                "file (what came before is kept)",
+                "file",
+                number,
                 path,
             )
         yield *one[:3], 1, one[4]
@@ -100,6 +101,13 @@ def _are_mates(one: Entry, other: Entry) -> bool:
 
 def _named(number: int, entry: Entry) -> str:
     return f"record {number} ({entry[0]})"
+
+
+def _not_mates(why: str, record: int, path: Path) -> InputError:
+    """Return the error, which is told before anything is scored if it is of the first record."""
+    if record == 1:
+        return InputError(why, path)
+    return StreamBroken(f"{why} (what came before is kept)", path)
 
 
 def _alone(number: int, entry: Entry, path: Path, why: str) -> StreamBroken:

@@ -8,7 +8,6 @@ import hashlib
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import count
 from pathlib import Path
 
 from virnucpro.errors import InputError
@@ -25,6 +24,7 @@ TRIAL_RECORDS = 100
 # Readers hold this much of a file that no contig was made of yet.
 READ_AHEAD_BYTES = 1 << 18
 _U = b"Uu"
+_DNA = IUPAC.translate(None, _U)
 
 
 def open_sources(
@@ -208,67 +208,60 @@ class Source:
         A letter outside IUPAC raises InputError within the first 100 records and makes a fault
         later. A compressed stream that ends early or is damaged raises StreamBroken after every
         record that was complete, as two records do that should be mates and are not. Raises
-        InputError for what is in none of the formats.
+        InputError for what is in none of the formats, and where the first two should be mates.
         """
         self._begin()
-        contigs = self._contigs()
-        if self.reading.max_records is not None:
-            contigs = self._first(contigs, self.reading.max_records)
-        for contig in contigs:
-            header, sequence = contig.header, contig.sequence
+        most = self.reading.max_records
+        last: Contig | None = None  # of those that were asked for
+        for name, header, sequence, mate, sample in self._entries():
+            record = self._records + 1
+            contig = Contig(sample or self.sample, record, name, sequence, "", header, mate)
+            if others := sequence.translate(None, _DNA):
+                contig = self._with_others(contig, others)
+            del sequence
             line = f">{header}\n".encode("utf-8", "surrogateescape")
-            self._crc = zlib.crc32(sequence, zlib.crc32(line, self._crc))
-            self._records = contig.record
-            self._letters += len(header) + len(sequence)
-            if contig.mate:
+            if most is not None:
+                if record > most and (last is None or not are_pair(last, contig)):
+                    self.whole = False
+                    break
+                last = contig if record == most else None
+                self._text.update(line + contig.sequence + b"\n")
+            self._crc = zlib.crc32(contig.sequence, zlib.crc32(line, self._crc))
+            self._records = record
+            self._letters += len(header) + len(contig.sequence)
+            if mate:
                 self._mates = True
-            del line, header, sequence
             yield contig
             del contig  # its letters; the next is read meanwhile
-        self._sha256 = self.sha256 if self.reading.max_records is None else self._text.hexdigest()
+        self._sha256 = self.sha256 if most is None else self._text.hexdigest()
 
-    def _contigs(self) -> Iterator[Contig]:
+    def _entries(self) -> Iterator[Entry]:
         entries = [file.entries() for file in self.files]
         paths = [file.path for file in self.files]
         if len(paths) > 1:
-            mixed = alternating(entries[0], entries[1], (paths[0], paths[1]))
-        elif self.reading.pairs == "interleaved":
-            mixed = interleaved(entries[0], self.path)
-        else:
-            mixed = entries[0]
-        return map(self._contig, count(1), mixed)
+            return alternating(entries[0], entries[1], (paths[0], paths[1]))
+        if self.reading.pairs == "interleaved":
+            return interleaved(entries[0], self.path)
+        return entries[0]
 
-    def _first(self, contigs: Iterator[Contig], most: int) -> Iterator[Contig]:
-        """Yield at most `most` contigs, and one more if it is the mate of the last."""
-        last: Contig | None = None
-        for contig in contigs:
-            if contig.record > most and (last is None or not are_pair(last, contig)):
-                self.whole = False
-                return
-            self._text.update(_first_line(contig) + contig.sequence + b"\n")
-            last = contig if contig.record == most else None
-            yield contig
+    def _with_others(self, contig: Contig, others: bytes) -> Contig:
+        """Return a contig with letters besides DNA: as it is if they are U, else refused.
 
-    def _contig(self, record: int, entry: Entry) -> Contig:
-        name, header, sequence, mate, sample = entry
-        others = sequence.translate(None, IUPAC)
-        contig = Contig(sample or self.sample, record, name, sequence, "", header, mate)
-        if not others:
-            if not self.rna:
-                self.rna = _U[0] in sequence or _U[1] in sequence
+        Raises InputError where it is one of the first records.
+        """
+        if not others.strip(_U):
+            self.rna = True
             return contig
+        sequence, record = contig.sequence, contig.record
+        others = others.replace(b"U", b"").replace(b"u", b"")
         position = next(i for i, letter in enumerate(sequence) if letter in others)
         why = why_not_dna(decoded_text(sequence[position:]))
         if record <= TRIAL_RECORDS:
             file = self.files[(record - 1) % len(self.files)]
             within = (record - 1) // len(self.files) + 1
             line = file.line_of_letter(within)
-            raise InputError(f"record {within} ({name}) holds {why}", file.path, line)
+            raise InputError(f"record {within} ({contig.name}) holds {why}", file.path, line)
         return contig.refused(f"it holds, at base {position + 1}, {why}")
-
-
-def _first_line(contig: Contig) -> bytes:
-    return f">{contig.header}\n".encode("utf-8", "surrogateescape")
 
 
 def _together(digests: Sequence[str]) -> str:

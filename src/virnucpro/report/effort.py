@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from virnucpro.report.quantities import duration, several, size
+from virnucpro.progress import several
+from virnucpro.report.quantities import duration, size
 from virnucpro.report.runs import Run
 
 

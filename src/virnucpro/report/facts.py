@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from virnucpro.bundle.card import Rates
-from virnucpro.report.quantities import several
+from virnucpro.progress import several
 from virnucpro.report.runs import Run
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import NOT_CALLED

@@ -7,15 +7,12 @@ from typing import Any
 from virnucpro.report.names import visible
 from virnucpro.report.runs import Run
 
+_PERCENT = {"suffix": "%", "min": 0, "max": 100, "format": "{:,.1f}", "scale": "Oranges"}
 _HEADERS: dict[str, dict[str, Any]] = {
     "virus_percent": {
         "title": "Virus",
         "description": "Records called virus, of all",
-        "suffix": "%",
-        "min": 0,
-        "max": 100,
-        "format": "{:,.1f}",
-        "scale": "Oranges",
+        **_PERCENT,
     },
     "virus": {"title": "Virus records", "description": "Records called virus"},
     "expected_wrong": {
@@ -31,11 +28,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "virus_chunks_percent": {
         "title": "Virus chunks",
         "description": "Chunks called virus, of all",
-        "suffix": "%",
-        "min": 0,
-        "max": 100,
-        "format": "{:,.1f}",
-        "scale": "Oranges",
+        **_PERCENT,
         "hidden": True,
     },
     "chunks": {"title": "Chunks", "description": "Chunks of all records", "hidden": True},

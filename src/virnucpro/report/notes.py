@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from virnucpro.report.quantities import of_hundred, percent, rounded_percent, several
+from virnucpro.progress import several
+from virnucpro.report.quantities import of_hundred, percent, rounded_percent
 from virnucpro.report.runs import Run
 from virnucpro.report.words import (
     NOT_CALLED,
@@ -106,7 +107,7 @@ def _calls(run: Run) -> Iterator[Note]:
             "The calls may all be mistakes.",
             f"{percent(share)} of the chunks were called virus. On sequences that are not "
             f"viral, this bundle was measured to call "
-            f"{rounded_percent(rates.false_positive_rate)} virus.",
+            f"{rounded_percent(rates.false_positive_rate)} of the chunks virus.",
         )
     usual = bundle.get("record_threshold", bundle.get("threshold"))
     if run.worth.get("refusal"):
@@ -139,8 +140,9 @@ def _of_reads(run: Run, typical_nt: int) -> str:
         return ""
     few, some = (rates.precision(share) for share in (0.01, 0.1))
     return (
-        f" Few calls of reads this short are right: of 100 {'records' if records else 'chunks'} "
-        f"called virus, {of_hundred(few)} are viral where 1 % of the sample is, and "
+        f" Few calls of reads this short are right: at the threshold {rates.threshold:g}, of 100 "
+        f"{'records' if records else 'chunks'} called virus, {of_hundred(few)} are viral where 1 % "
+        "of the sample is, and "
         f"{of_hundred(some)} where 10 % is. Contigs assembled from them are told better."
     )
 
@@ -152,8 +154,9 @@ def _chunks(run: Run) -> Iterator[Note]:
         measured = ""
         if rates is not None and rates.length_nt < chunk_nt:
             measured = (
-                f" On fragments of {rates.length_nt:,} nt it finds "
-                f"{rounded_percent(rates.recall)} of the viral ones and calls "
+                f" As single chunks at the threshold {rates.threshold:g}, it finds "
+                f"{rounded_percent(rates.recall)} of the viral fragments of "
+                f"{rates.length_nt:,} nt and calls "
                 f"{rounded_percent(rates.false_positive_rate)} of the others virus."
             )
         yield Note(

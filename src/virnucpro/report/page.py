@@ -20,6 +20,7 @@ import virnucpro.report.quantities as quantities
 import virnucpro.report.words as words
 from virnucpro import __version__
 from virnucpro.bundle.card import PREVALENCES, Accuracy
+from virnucpro.progress import several
 from virnucpro.report.citation import bibtex
 from virnucpro.report.data import data_of
 from virnucpro.report.effort import effort_of
@@ -69,9 +70,9 @@ def environment() -> Environment:
         quantities.of_hundred,
         quantities.percent,
         quantities.rounded_percent,
-        quantities.several,
         quantities.share_of,
         quantities.size,
+        several,
         short,
         script_hash,
     )

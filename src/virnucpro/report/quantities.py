@@ -38,11 +38,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def several(number: int, thing: str) -> str:
-    """A number of things."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def size(number: float, unit: str) -> str:
     """Bases (b) or bytes (B), to three digits."""
     for many, prefix in _UNITS:

@@ -5,8 +5,9 @@ from typing import Any
 
 from virnucpro import __version__
 from virnucpro.bundle.card import Accuracy, Rates
+from virnucpro.progress import several
 from virnucpro.report.citation import article_reference, program_reference
-from virnucpro.report.quantities import rounded_percent, several
+from virnucpro.report.quantities import rounded_percent
 from virnucpro.report.runs import Run
 
 # Chunks shorter than this share of a length are short for it.
@@ -102,7 +103,8 @@ def methods(run: Run | None = None) -> str:
     accuracy, rates = Accuracy.of(bundle), rates_of(run)
     if accuracy is not None and rates is not None:
         sentences.append(
-            f"On validation fragments of {rates.length_nt:,} nt this bundle finds "
+            f"On validation fragments of {rates.length_nt:,} nt, each a single chunk, "
+            "this bundle finds "
             f"{rounded_percent(rates.recall)} of the viral ones at a threshold of "
             f"{rates.threshold:g} and calls "
             f"{rounded_percent(rates.false_positive_rate)} of the others viral"

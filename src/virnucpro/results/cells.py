@@ -3,6 +3,8 @@
 Cells are found and parsed for all rows at once, without an object for each.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,7 @@ _DECIMALS = 6  # as the tables print most numbers
 
 
 class Cells:
-    """A column of n cells, one at least, in the bytes of a table.
+    """A column of n cells, one at least, in the bytes of a table; a text is made when asked for.
 
     start, end: (n,) places of each.
     """
@@ -31,9 +33,16 @@ class Cells:
     def __len__(self) -> int:
         return len(self._start)
 
+    def __getitem__(self, i: int) -> str:
+        cell = self._data[self._start[i] : self._end[i]]
+        return cell.tobytes().decode("utf-8", "replace")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts())
+
     def same(self) -> str | None:
         """Return the text of all cells; None where they differ."""
-        first, middle, last = (self._text(i) for i in (0, len(self) // 2, -1))
+        first, middle, last = (self[i] for i in (0, len(self) // 2, -1))
         width = int(self._length[0])
         if not first == middle == last or np.any(self._length != width):
             return None
@@ -97,20 +106,21 @@ class Cells:
             letters[np.arange(width) < width - self._length[:, None]] = _ZERO
         return letters
 
-    def _text(self, i: int) -> str:
-        cell = self._data[self._start[i] : self._end[i]]
-        return cell.tobytes().decode("utf-8", "replace")
 
+def cells_of(data: bytes, width: int, places: Sequence[int]) -> list[Cells]:
+    """Return columns of whole lines, by their places in a line.
 
-def cells_of(data: bytes, width: int) -> list[Cells]:
-    """Return the columns of whole lines. Raises ValueError where one has not so many cells."""
+    Raises ValueError where a line has not width cells.
+    """
     letters = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero((letters == _TAB) | (letters == _NEWLINE))
-    newline = letters[ends] == _NEWLINE
-    if len(ends) % width or np.any(newline != (np.arange(1, len(ends) + 1) % width == 0)):
+    if len(ends) % width:
         raise ValueError("a row of other width")
-    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1] + 1))
-    return [Cells(letters, starts[i::width], ends[i::width]) for i in range(width)]
+    newline = (letters[ends] == _NEWLINE).reshape(-1, width)
+    if np.any(newline[:, :-1]) or not np.all(newline[:, -1]):
+        raise ValueError("a row of other width")
+    starts = np.append(0, ends[:-1] + 1)
+    return [Cells(letters, starts[i::width], ends[i::width]) for i in places]
 
 
 def _number(letters: UInt8) -> Int64 | None:

@@ -6,7 +6,7 @@ column. How a judge learns of the sample as a whole is in results/sample.py.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,43 +70,6 @@ class Judged:
     notes: UInt8
 
 
-class Judge(Protocol):
-    """Judges records by what their chunks sum up to.
-
-    rule: calls chunks. origins: names of origins, the first for none.
-    """
-
-    @property
-    def rule(self) -> Rule:
-        """The rule by which chunks are called."""
-
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """Names of origins; the first, empty, where none is told."""
-
-    def contigs(self, contigs: Contigs) -> Judged:
-        """Judge r contigs."""
-
-    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
-        """The score of stretches of DNA, (k,), that their calls are made by.
-
-        mean: p_virus of their chunks, weighted by the bases that each adds; evidence: sum of their
-        log-odds times these bases; called_nt: sum of these.
-        """
-
-    def p_virus(self, score: Float64) -> Float64:
-        """p_virus of scores, (k,)."""
-
-    def calls(self, score: Float64, called_nt: Float64, low: Bool) -> UInt8:
-        """Call of each score, (k,); nan is not called, and what is low never virus.
-
-        low: (k,) whether all that a score is made of is noted for low complexity.
-        """
-
-    def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
-        """p_virus of n chunks together, (n,), by the bases that each adds."""
-
-
 @dataclass(frozen=True, slots=True)
 class Discovery:
     """q-values of a sample under a null.
@@ -161,15 +124,19 @@ class MeanJudge:
         self._chunk_nt = chunk_nt
 
     def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
-        """The mean."""
+        """Return the score of stretches of DNA, (k,), that their calls are made by: the mean.
+
+        mean: p_virus of their chunks, weighted by the bases that each adds; evidence: sum of their
+        log-odds times these bases; called_nt: sum of these.
+        """
         return mean
 
     def p_virus(self, score: Float64) -> Float64:
-        """The mean."""
+        """Return p_virus of scores, (k,): the mean again."""
         return score
 
     def stretch(self, p_virus: Float64, added_nt: Float64) -> float:
-        """The mean."""
+        """Return p_virus of n chunks together, (n,), by the bases that each adds: the mean."""
         return mean_of_stretch(p_virus, added_nt)
 
     def length_bin(self, called_nt: Float64) -> Int64:
@@ -177,7 +144,11 @@ class MeanJudge:
         return np.digitize(called_nt / self._chunk_nt, LENGTH_EDGES)
 
     def calls(self, score: Float64, called_nt: Float64, low: Bool) -> UInt8:
-        """Call by the threshold, or by q where a rate of false discoveries was asked for."""
+        """Call each score, (k,), by the threshold, or by q where a rate of mistakes was asked for.
+
+        A score of nan is not called, and what is low never virus. low: (k,) whether all that a
+        score is made of is noted for low complexity.
+        """
         if self.discovery is None or self.discovery.asked is None:
             return _called((self.rule.contigs(score) == Call.VIRUS) & ~low, score)
         q = self.discovery.of(score, self.length_bin(called_nt))
@@ -259,6 +230,9 @@ class CalibratedJudge:
             origin=origin_of(self.calibration, contigs),
             notes=contigs.notes,
         )
+
+
+Judge: TypeAlias = MeanJudge | CalibratedJudge
 
 
 def mean_of_stretch(p_virus: Float64, added_nt: Float64) -> float:

@@ -39,7 +39,7 @@ class Kind:
     def read(self, cells: Cells) -> Column:
         """Return the column of cells. Raises ValueError or LookupError for damaged ones."""
         same = cells.same()
-        return (*cells.texts(),) if same is None else (same,) * len(cells)
+        return cells if same is None else (same,) * len(cells)
 
     def values(self, column: Column) -> Sequence[Any]:
         """Return the values that rows hold of a column that was read."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from virnucpro.bundle.manifest import Bundle
 from virnucpro.errors import SettingsError
 from virnucpro.results.false_discovery import WORST
 from virnucpro.results.judge import AUTO, Question
@@ -72,6 +73,14 @@ class Outputs:
         return Question(
             prior=self.prior, fdr=self.fdr, host=self.host, negatives=self.negatives is not None
         )
+
+    def record_threshold(self, bundle: Bundle) -> float:
+        """Return where p_virus of records is cut."""
+        return bundle.record_threshold if self.threshold is None else self.threshold
+
+    def chunk_threshold(self, bundle: Bundle) -> float:
+        """Return where p_virus of chunks is cut."""
+        return bundle.threshold if self.threshold is None else self.threshold
 
     def exit_code(self, status: str) -> int:
         """Return the exit code of a run that ended with this status."""

@@ -1,11 +1,12 @@
 """The two tables in the format of the published tool."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from virnucpro.blocks import Scored
 from virnucpro.calls import FRAME_NAMES, Scores, consensus
 from virnucpro.results.files import RunFiles
-from virnucpro.results.finished import FinishedBlocks
 from virnucpro.results.rows import header, lines_of, text_of
 from virnucpro.results.schema import (
     ChunkScoresColumns,
@@ -19,13 +20,13 @@ from virnucpro.storage.sorting import SortedLines, pieces_of
 
 
 def write_published(
-    files: RunFiles, staging: Staging, finished: FinishedBlocks, names: UniqueNames
+    files: RunFiles, staging: Staging, finished: Iterator[Scored], names: UniqueNames
 ) -> None:
-    """A pass over the blocks of its own."""
+    """A pass over finished blocks; none is needed where no frame was scored."""
     frames_file = staging.open(files.frame_scores, header(FrameScoresTable))
     chunks_file = staging.open(files.chunk_scores, header(ChunkScoresTable))
     chunks = SortedLines(files.scratch, "chunks")
-    for scored in finished.scored():
+    for scored in finished:
         unique = names.of(scored.records)
         if len(scored.scores.frame):  # else neither table has a row
             ids = _chunk_ids(scored, unique)

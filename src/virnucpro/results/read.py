@@ -107,9 +107,10 @@ def _blocks(
 
         def columns(lines: Sequence[bytes]) -> Columns:
             data = b"".join(lines)
-            cells = cells_of(data if data.endswith(b"\n") else data + b"\n", len(header))
-            found = {name: kinds[name].read(cells[place]) for name, place in places.items()}
-            return found | {name: ("",) * len(cells[0]) for name in lacking}
+            data = data if data.endswith(b"\n") else data + b"\n"
+            cells = cells_of(data, len(header), [*places.values()])
+            found = {name: kinds[name].read(of) for name, of in zip(places, cells, strict=True)}
+            return found | {name: ("",) * len(lines) for name in lacking}
 
         before = 1
         while lines := list(islice(file, BLOCK_ROWS)):

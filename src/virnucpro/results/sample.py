@@ -4,9 +4,8 @@ From the counts come the prior, the shares of hosts, and the q-values under a nu
 knows no file but by way of finished blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ from virnucpro.results.judge import (
     AUTO,
     CalibratedJudge,
     Discovery,
+    Judge,
     MeanJudge,
     Question,
     origin_of,
@@ -105,7 +105,7 @@ def judge_of(
     question: Question,
     threshold: float,
     negatives: FinishedBlocks | None = None,
-) -> "MeanJudge | CalibratedJudge":
+) -> Judge:
     """Return what judges a run, after one pass over its finished blocks.
 
     threshold: least p_virus of a record called virus. negatives: the user's own, scored as the
@@ -167,9 +167,10 @@ def _mean_judge(
     judge = MeanJudge(rule, chunk_nt)
     if negatives is None:
         return judge
-    null = _own(negatives, judge, len(LENGTH_EDGES) + 1)
+    bins = len(LENGTH_EDGES) + 1
+    null = _own(negatives, rule, lambda contigs: contigs.mean, judge.length_bin, bins)
     steps = Steps.of([null])
-    sample = Sample(steps, len(LENGTH_EDGES) + 1, 1)
+    sample = Sample(steps, bins, 1)
     for contigs in summed(finished, rule):
         some = contigs.called > 0
         sample.add(
@@ -181,37 +182,19 @@ def _mean_judge(
     return judge
 
 
-class _Scale(Protocol):
-    """The scores of a judge."""
-
-    @property
-    def rule(self) -> Rule: ...
-
-    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64: ...
-
-    def length_bin(self, called_nt: Float64) -> Int64: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _CalibratedScale:
-    rule: Rule
-    calibration: Calibration
-
-    def score(self, mean: Float64, evidence: Float64, called_nt: Float64) -> Float64:
-        return self.calibration.rule.log_odds(evidence, called_nt)
-
-    def length_bin(self, called_nt: Float64) -> Int64:
-        return self.calibration.length_bin(called_nt)
-
-
-def _own(negatives: FinishedBlocks, scale: _Scale, bins: int) -> Null:
-    """The user's negatives; 16 bytes each."""
+def _own(
+    negatives: FinishedBlocks,
+    rule: Rule,
+    score_of: Callable[[Contigs], Float64],
+    length_bin: Callable[[Float64], Int64],
+    bins: int,
+) -> Null:
+    """Return the user's negatives; 16 bytes each."""
     scores, where = [np.zeros(0)], [np.zeros(0, np.uint8)]
-    for contigs in summed(negatives, scale.rule):
+    for contigs in summed(negatives, rule):
         some = contigs.called > 0
-        score = scale.score(contigs.mean, contigs.evidence, contigs.called_nt)
-        scores.append(score[some])
-        where.append(scale.length_bin(contigs.called_nt[some]).astype(np.uint8))
+        scores.append(score_of(contigs)[some])
+        where.append(length_bin(contigs.called_nt[some]).astype(np.uint8))
     return Null.of(np.concatenate(scores), np.concatenate(where), bins)
 
 
@@ -224,16 +207,21 @@ def _calibrated_judge(
     negatives: FinishedBlocks | None,
 ) -> CalibratedJudge:
     held_out, bins = calibration.negatives, calibration.bins
-    scale = _CalibratedScale(rule, calibration)
+
+    def score_of(contigs: Contigs) -> Float64:
+        return calibration.rule.log_odds(contigs.evidence, contigs.called_nt)
+
     everything = Null.of(held_out.log_odds, held_out.length_bin, bins)
-    own = None if negatives is None else _own(negatives, scale, bins)
+    own = None
+    if negatives is not None:
+        own = _own(negatives, rule, score_of, calibration.length_bin, bins)
     bounds = bounds_by_group(calibration) if own is None else {}
     steps = Steps.of([everything, *bounds.values()] if own is None else [own])
     sample = Sample(steps, bins, len(origins_of(calibration)))
     for contigs in summed(finished, rule):
         some = contigs.called > 0
         called_nt = contigs.called_nt[some]
-        score = scale.score(contigs.mean[some], contigs.evidence[some], called_nt)
+        score = score_of(contigs)[some]
         sample.add(score, calibration.length_bin(called_nt), origin_of(calibration, contigs)[some])
         sample.cells.add(score, calibration.rule.size(called_nt))
         sample.above += int(np.count_nonzero(probability(score) >= calibration.threshold))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from virnucpro.bundle.calibration import probability
 from virnucpro.calls import Call
 from virnucpro.classifiers.screen import NOTE_TEXTS
-from virnucpro.results.judge import CalibratedJudge, Judged, MeanJudge
+from virnucpro.progress import several
+from virnucpro.results.judge import Judge, Judged, MeanJudge
 from virnucpro.results.prior import Prior
 
 Float64 = NDArray[np.float64]
@@ -94,7 +95,7 @@ class Worth:
         """The worth of the calls in one sentence, for log and report."""
         if self.refusal:
             return self.refusal
-        calls = f"{self.called:,} record{'' if self.called == 1 else 's'} called virus"
+        calls = f"{several(self.called, 'record')} called virus"
         if not self.called:
             return f"{calls} ({self.prior.sentence}; {self.null})"
         if self.fdr is not None:
@@ -106,8 +107,8 @@ class Worth:
             )
         low, high = _whole(self.fewest_wrong), _whole(self.most_wrong)
         about = "" if high == _FEW else "about "
-        several = f"up to {high}" if low == _FEW else f"{low} to {high}"
-        number = f"{about}{high}" if low == high else several
+        between = f"up to {high}" if low == _FEW else f"{low} to {high}"
+        number = f"{about}{high}" if low == high else between
         expected = f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
         if self.wrong_bound is None or _whole(self.wrong_bound) in (high, _FEW):
             return expected
@@ -124,7 +125,7 @@ def _whole(number: float) -> str:
 class Mistakes:
     """Adds up records as they are judged; without a calibration there is nothing to say of them."""
 
-    judge: MeanJudge | CalibratedJudge
+    judge: Judge
     called: int = 0
     scored: int = 0
     wrong: Float64 = field(default_factory=lambda: np.zeros(3))

@@ -28,7 +28,7 @@ from virnucpro.results.contig_calls import ContigCalls
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
-from virnucpro.results.judge import CalibratedJudge, MeanJudge
+from virnucpro.results.judge import Judge
 from virnucpro.results.pairs import PairedCalls
 from virnucpro.results.parquet import ParquetTable
 from virnucpro.results.published import write_published
@@ -114,7 +114,7 @@ def planned(files: RunFiles, wanted: Wanted) -> list[Path]:
 def write_tables(
     files: RunFiles,
     finished: FinishedBlocks,
-    judge: MeanJudge | CalibratedJudge,
+    judge: Judge,
     sources: Sequence[Source],
     before: Sequence[Seen],
     wanted: Wanted = Wanted(),
@@ -128,12 +128,12 @@ def write_tables(
     with Staging(files) as staging:
         hashes = files.scratch / "names.hashes"
         with Marks(files.scratch) as marks:
-            counts, worth, prescreened = _write_calls(
+            counts, worth, prescreened, frames = _write_calls(
                 files, staging, finished, judge, wanted, hashes, marks
             )
         if wanted.compat_tables:
             names = unique_names(lambda: _records(finished), hashes, files.scratch)
-            write_published(files, staging, finished, names)
+            write_published(files, staging, finished.scored() if frames else iter(()), names)
         if wanted.embeddings is not None:
             file = staging.open(files.embeddings)
             with ParquetTable(file, EmbeddingsTable, widths=wanted.embeddings) as table:
@@ -200,14 +200,14 @@ def _write_calls(
     files: RunFiles,
     staging: Staging,
     finished: FinishedBlocks,
-    judge: MeanJudge | CalibratedJudge,
+    judge: Judge,
     wanted: Wanted,
     hashes: Path,
     marks: Marks,
-) -> tuple[Counts, Worth | None, int]:
+) -> tuple[Counts, Worth | None, int, int]:
     """First pass: tables of calls, contigs, regions and failures, and what later passes need.
 
-    The last is the number of chunks that were prescreened.
+    The last are the numbers of chunks that were prescreened, and of frames that were scored.
     """
     calls_table = (CallsTable, CallsPrescreened) if wanted.speakers else (CallsTable,)
     contigs_table: tuple[type[NamedTuple], ...] = (ContigsTable,)
@@ -221,7 +221,7 @@ def _write_calls(
     finder = None if wanted.odds is None else RegionFinder(wanted.odds, judge.stretch)
     mistakes = Mistakes(judge)
     reasons: dict[int, str] = {}
-    prescreened = 0
+    prescreened = frames = 0
 
     def write_if_any(path: Path, table: type[NamedTuple], lines: bytes) -> None:
         """Write a table that is there only if it has a row."""
@@ -247,6 +247,7 @@ def _write_calls(
             calls = judge.rule.chunks(scores)
             of_chunks = calls_columns(scored, calls, wanted.speakers)
             calls_file.write(text_of(*of_chunks))
+            frames += len(scores.frame)
             if scores.prescreened is not None:
                 prescreened += int(scores.prescreened.sum())
             columns = (rows.record, rows.start, rows.end, scores, calls, records.all_end)
@@ -283,7 +284,7 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened
+    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened, frames
 
 
 def _with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:

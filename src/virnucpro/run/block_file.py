@@ -117,8 +117,13 @@ def embeddings_to_bytes(scored: Scored, embeddings: Embeddings, fingerprint: str
     )
 
 
-def read_embeddings(path: Path, scored: Scored, fingerprint: str) -> Embeddings:
-    """Read the embeddings of a block back. Raises BlockError if they are missing or damaged."""
+def read_embeddings(path: Path, scored: Scored, fingerprint: str) -> Embeddings | None:
+    """Read the embeddings of a block's frames back; None where it has no frame.
+
+    Raises BlockError if they are missing or damaged.
+    """
+    if not len(scored.scores.frame):
+        return None
     try:
         arrays = load(_unsealed(path.read_bytes()))
         if json.loads(arrays["texts"].tobytes()) != _identity(scored, fingerprint):

@@ -166,18 +166,6 @@ class _Sent:
         """Return whether it is suspected of killing workers; no other block then goes beside it."""
         return self.deaths >= SUSPECT_DEATHS
 
-    def scored(self, scores: Scores, failures: Mapping[int, str], telemetry: Telemetry) -> Scored:
-        block = self.block
-        return Scored(
-            block_number=block.number,
-            digest=block.digest,
-            records=block.records,
-            rows=block.rows,
-            scores=scores,
-            failures=failures,
-            telemetry=telemetry,
-        )
-
 
 class _Dealer:
     """Deals blocks out to workers, and keeps account of the ones in flight."""
@@ -287,7 +275,7 @@ class _Dealer:
         telemetry = replace(
             chunks.telemetry, shares={identity.name: share}, notes=self._notes_so_far()
         )
-        return sent.scored(chunks.as_scores(), chunks.failures, telemetry)
+        return Scored.of(sent.block, chunks.as_scores(), chunks.failures, telemetry)
 
     def _killed(self, sent: _Sent, deaths: int) -> Scored | None:
         """Have a block tried again, or give it up if its workers died too often, even alone."""
@@ -300,7 +288,8 @@ class _Dealer:
         self._notes.append(f"warning: block {number} is given up: {sent.deaths} workers died of it")
         reason = f"{sent.deaths} workers died, or did not answer, while they scored its block"
         telemetry = Telemetry(notes=self._notes_so_far())
-        return sent.scored(Scores.failed(rows), dict.fromkeys(range(rows), reason), telemetry)
+        failures = dict.fromkeys(range(rows), reason)
+        return Scored.of(sent.block, Scores.failed(rows), failures, telemetry)
 
     def _notes_so_far(self) -> tuple[str, ...]:
         notes, self._notes = tuple(self._notes), []

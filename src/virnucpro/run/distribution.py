@@ -48,7 +48,7 @@ def running_cluster(settings: Settings) -> "DaskRunner":
     settings.check()
     assert settings.compute.scheduler is not None
     bundle = load(settings.bundle)
-    prescreen = Prescreen.of(bundle, settings.scoring, settings.chunk_threshold(bundle))
+    prescreen = Prescreen.of(bundle, settings.scoring, settings.outputs.chunk_threshold(bundle))
     task = Task(
         bundle=settings.bundle,
         sha256=bundle.sha256,

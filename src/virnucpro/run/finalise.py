@@ -47,7 +47,7 @@ def results_plan(
     embedding_widths: of nucleotides and protein, if embeddings can be written. prescreen: name of
     the bundle that looked first. genetic_code: as of Scoring. Raises BundleError.
     """
-    threshold = bundle.threshold if outputs.threshold is None else outputs.threshold
+    threshold = outputs.chunk_threshold(bundle)
     odds = odds_of(bundle, threshold)
     notes = (f"no regions are looked for: {odds}",) if isinstance(odds, str) else ()
     wanted = Wanted(
@@ -61,7 +61,7 @@ def results_plan(
     )
     return ResultsPlan(
         rule=Rule(bundle.kind, threshold),
-        threshold=bundle.record_threshold if outputs.threshold is None else outputs.threshold,
+        threshold=outputs.record_threshold(bundle),
         chunk_nt=bundle.chunk_nt,
         calibration=bundle.calibration,
         question=outputs.question,

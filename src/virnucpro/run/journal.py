@@ -170,8 +170,6 @@ class Journal:
 
         Raises BlockError if they are missing or damaged.
         """
-        if not len(scored.scores.frame):
-            return None
         path = self._files.embeddings_of(self._path(scored.block_number))
         return read_embeddings(path, scored, self._fingerprint)
 

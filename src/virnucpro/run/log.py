@@ -21,9 +21,8 @@ from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
 from virnucpro.frames import STANDARD
-from virnucpro.progress import WARNING, Position, Progress, escaped
+from virnucpro.progress import WARNING, Position, Progress, escaped, several
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
-from virnucpro.report.quantities import several
 from virnucpro.results.counts import Counts
 from virnucpro.results.false_discovery import WORST
 from virnucpro.results.files import RunFiles
@@ -32,6 +31,9 @@ from virnucpro.results.outputs import Outputs
 from virnucpro.results.write import Written
 from virnucpro.run.settings import Settings
 from virnucpro.storage.atomic import disk_errors
+
+# Lines on so many inputs are shown; the rest is counted.
+MOST_LINES = 10
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
@@ -54,16 +56,15 @@ class RunLog:
         self._write(text)
         self._progress.detail(text)
 
-    def lines(self, each: Sequence[str], together: str, most: int) -> None:
-        """Write a line on each of several things; more than most go to the files alone.
-
-        together: the sentence that stands for many.
-        """
-        many = together and len(each) > most
-        for line in each:
-            (self.detail if many else self.line)(line)
-        if many:
-            self.line(f"{together} ({Path(self._file.name).name} has a line on each)")
+    def lines(self, each: Sequence[str]) -> None:
+        """Write a line on each of several inputs; all but the first few to the files alone."""
+        for line in each[:MOST_LINES]:
+            self.line(line)
+        for line in each[MOST_LINES:]:
+            self.detail(line)
+        if len(each) > MOST_LINES:
+            more = several(len(each) - MOST_LINES, "more such line")
+            self.line(f"{more} in {Path(self._file.name).name}")
 
     def memory(self, stage: str, memory: Memory, *, cuda: bool) -> None:
         """Write the memory of the device at a stage."""
@@ -145,15 +146,15 @@ def opening(settings: Settings, bundle: Bundle, plan: Plan, device: Device) -> I
 
 def _cuts(settings: Settings, bundle: Bundle) -> str:
     """Return what decides the calls of records and, if that differs, of chunks."""
-    outputs, threshold = settings.outputs, settings.threshold(bundle)
+    outputs, threshold = settings.outputs, settings.outputs.record_threshold(bundle)
     cut = f"p_virus >= {threshold:g}" if outputs.fdr is None else f"q_value <= {outputs.fdr:g}"
     if "calibration" in bundle.parts and outputs.fdr is None and outputs.threshold is None:
         found = bundle.part("calibration")
         cut += (
-            f", which {100 * found['worst_rate']:g} % of held-out {found['worst_group']} and fewer "
-            "of other hosts reach"
+            f", which {100 * found['worst_rate']:g} % of the calibration's {found['worst_group']} "
+            "and fewer of its other hosts reach"
         )
-    chunk_threshold = settings.chunk_threshold(bundle)
+    chunk_threshold = outputs.chunk_threshold(bundle)
     if outputs.fdr is not None or chunk_threshold != threshold:
         cut += f"; chunks and regions at p_virus >= {chunk_threshold:g}"
     return cut

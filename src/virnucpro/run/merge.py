@@ -15,11 +15,10 @@ from virnucpro.bundle.manifest import Bundle, read_bundle
 from virnucpro.calls import Embeddings
 from virnucpro.errors import BlockError, InputError, ResumeError, SettingsError, ending
 from virnucpro.frames import STANDARD
-from virnucpro.progress import Position, Progress, Silent
+from virnucpro.progress import Position, Progress, Silent, several
 from virnucpro.reads import Seen, Source, open_sources
 from virnucpro.reads.files import Reading
 from virnucpro.report import write_reports
-from virnucpro.report.quantities import several
 from virnucpro.results.files import RunFiles
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.read import run_files
@@ -128,8 +127,6 @@ class MergedBlocks:
 
     def embeddings(self, scored: Scored) -> Embeddings | None:
         """Return the embeddings of a block's frames; None without a frame. Raises BlockError."""
-        if not len(scored.scores.frame):
-            return None
         files = self._part(scored.block_number).files
         path = files.embeddings_of(files.block(scored.block_number))
         return read_embeddings(path, scored, self._fingerprint)

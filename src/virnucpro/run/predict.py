@@ -25,10 +25,9 @@ from virnucpro.errors import (
     VirnucproError,
     ending,
 )
-from virnucpro.progress import Progress, Silent
-from virnucpro.reads.inputs import NAMED, closing_lines, opening_lines, other_bundle, shapes_of
+from virnucpro.progress import Progress, Silent, several
+from virnucpro.reads.inputs import closing_lines, opening_lines, other_bundle, shapes_of
 from virnucpro.report import write_reports
-from virnucpro.report.quantities import several
 from virnucpro.results.record import (
     FINISHED,
     PART,
@@ -198,7 +197,7 @@ class _Run:
             log.detail(f"prescreen sha256 {job.prescreen.bundle.sha256}")
         for line in (*lines, *job.notes, *self.directory.notes):
             log.line(line)
-        log.lines(*opening_lines(job.sources), NAMED)
+        log.lines(opening_lines(job.sources))
         faults: list[InputError] = []
         shapes = shapes_of(job.sources, job.bundle.chunk_nt, faults)
         if faults:  # sooner than when hours were spent on what comes before them
@@ -295,8 +294,8 @@ class _Run:
         code = job.settings.outputs.exit_code(status)
         if self.broken:
             status, code, error = "failed", 1, "; ".join(map(str, self.broken))
-        for lines, together in closing_lines(job.sources):
-            self.log.lines(lines, together, NAMED)
+        for lines in closing_lines(job.sources):
+            self.log.lines(lines)
         if job.streamed:
             self._suggest(counts.records, counts.bases)
         for line in closing(written, job.files):

@@ -65,12 +65,12 @@ class Job:
     @property
     def threshold(self) -> float:
         """The p_virus at which records are cut."""
-        return self.settings.threshold(self.bundle)
+        return self.settings.outputs.record_threshold(self.bundle)
 
     @property
     def chunk_threshold(self) -> float:
         """The p_virus at which chunks are cut."""
-        return self.settings.chunk_threshold(self.bundle)
+        return self.settings.outputs.chunk_threshold(self.bundle)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -108,7 +108,7 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
             f"{bundle.path}: its manifest or card cannot be used ({fault}); make the bundle again"
         )
     settings.check_for(bundle)
-    prescreen = Prescreen.of(bundle, settings.scoring, settings.chunk_threshold(bundle))
+    prescreen = Prescreen.of(bundle, settings.scoring, settings.outputs.chunk_threshold(bundle))
     reading, compute = settings.spooling, settings.compute
     sources, notes = open_inputs(
         settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in

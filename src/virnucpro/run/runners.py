@@ -25,7 +25,7 @@ from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.cascade import CascadeClassifier
 from virnucpro.classifiers.model import Model
 from virnucpro.classifiers.plan import Plan
-from virnucpro.classifiers.prefetch import Loaders
+from virnucpro.classifiers.prefetch import Prefetch
 from virnucpro.classifiers.prepared import FramePreparation, PreparedFrames
 from virnucpro.classifiers.screen import with_notes
 from virnucpro.devices.compute import Compute
@@ -79,7 +79,7 @@ class Runner(AbstractContextManager["Runner", None], Protocol):
 class Work:
     """The work, as a runner needs to know it.
 
-    plan, compute: resolved for one device. workers: threads or processes that prefetch.
+    plan, compute: resolved for one device. workers: threads that prefetch.
     embeddings: whether the embeddings of each frame come back with the scores. prescreen: the
     bundle that looks first.
     """
@@ -210,15 +210,9 @@ class Scorer:
         with self._observing:
             self._check_kernels()
             telemetry = self._telemetry(begun.since, rows)
-        return Scored(
-            block_number=block.number,
-            digest=block.digest,
-            records=block.records,
-            rows=block.rows,
-            scores=with_notes(scores, Texts.of_block(block)) if self._judged else scores,
-            failures=failures,
-            telemetry=telemetry,
-        )
+        if self._judged:
+            scores = with_notes(scores, Texts.of_block(block))
+        return Scored.of(block, scores, failures, telemetry)
 
     def _telemetry(self, since: float, chunks: int) -> Telemetry:
         """Return what was observed since the last block. since: when this one began."""
@@ -323,7 +317,7 @@ class SerialRunner:
         self._work = work
         self._scorer = Scorer(work, cache)
         self._ends = ExitStack()
-        self._loaders: Loaders | None = None
+        self._prefetch: Prefetch | None = None
 
     @property
     def loaded(self) -> Telemetry:
@@ -334,7 +328,8 @@ class SerialRunner:
         with ExitStack() as ends:
             scorer = ends.enter_context(self._scorer)
             if scorer.preparation is not None:
-                self._loaders = ends.enter_context(Loaders(scorer.preparation, self._work.workers))
+                prefetch = Prefetch(scorer.preparation, self._work.workers)
+                self._prefetch = ends.enter_context(prefetch)
             self._ends = ends.pop_all()
         return self
 
@@ -359,9 +354,9 @@ class SerialRunner:
                 yield self._scorer.finish(begun.popleft())
 
     def _begun(self, blocks: Iterable[Block]) -> Generator[Begun]:
-        if self._loaders is None:
+        if self._prefetch is None:
             for block in blocks:
                 yield self._scorer.begin(block, None)
         else:
-            for block, prepared in self._loaders.prepared(blocks):
+            for block, prepared in self._prefetch.prepared(blocks):
                 yield self._scorer.begin(block, prepared)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from virnucpro.errors import SettingsError, VirnucproError
-from virnucpro.progress import Progress
+from virnucpro.progress import Progress, several
 from virnucpro.reads.sample_sheet import SheetRow, read_sheet
 from virnucpro.run.predict import run
 from virnucpro.run.runners import LoadedClassifiers
@@ -32,7 +32,7 @@ def run_samples(
         codes[name] = _run(sample, progress, complain, loaded)
     if failed := [name for name, code in codes.items() if code]:
         progress.line(f"not complete: {', '.join(failed)}")
-    count = f"{len(samples):,} sample{'s' * (len(samples) > 1)}"
+    count = several(len(samples), "sample")
     progress.line(f"{count}: results are in {settings.out}, a folder for each")
     return max(codes.values(), key=CODES.index)
 

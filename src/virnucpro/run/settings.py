@@ -151,16 +151,6 @@ class Settings:
             )
         sample.check(bundle.calibration, self.outputs.question)
 
-    def threshold(self, bundle: Bundle) -> float:
-        """Return where p_virus of records is cut."""
-        chosen = self.outputs.threshold
-        return bundle.record_threshold if chosen is None else chosen
-
-    def chunk_threshold(self, bundle: Bundle) -> float:
-        """Return where p_virus of chunks is cut."""
-        chosen = self.outputs.threshold
-        return bundle.threshold if chosen is None else chosen
-
     @property
     def files(self) -> RunFiles:
         """The files of the run."""

@@ -43,7 +43,8 @@ def fit_calibration(
     """
     if not len(records.viral) or records.viral.all() or not records.viral.any():
         raise InputError("a calibration needs viral and other sequences that have a score")
-    weight = records.weight
+    # Not by group and unit: a group of two units would weigh as much as one of hundreds.
+    weight = records.even_weight
     fits = {power: _fit(records, weight, chunk_nt, power) for power in _POWERS}
     power = min(fits, key=lambda p: fits[p].loss)
     best = fits[power].value

@@ -167,7 +167,9 @@ class _Fit:
             "contigs_sha256": contigs_digest(contigs),
         }
         self._described = {"fitting": described(fitting), "slice": described(judging)}
-        weights = contig_weights(fitting, by_level=settings.by_level)
+        weights = contig_weights(
+            fitting, by_level=settings.by_level, unit_power=settings.unit_power
+        )
         self._pool = FragmentPool([c.sequence for c in fitting], weights, device)
         self._label = torch.tensor([c.label for c in fitting], device=device)
         possible = possible_groups(fitting, settings.groups, dict(settings.unresolved))

@@ -23,7 +23,7 @@ class EncoderSettings:
     groups: what the second head tells apart; unresolved: groups of contigs that stand for several
     of these, each with which; group_weight: of that head's loss. tail_weight: of a loss that ranks
     viral fragments above the tail_share of the others that score highest, in a batch.
-    by_level: contigs are weighed by level within a group too, see contig_weights.
+    by_level, unit_power: how contigs are weighed, see contig_weights.
     slice_fraction: of the bases of each label and group held out, by unit, for choosing;
     slice_fragments: of each label, at each of slice_lengths_nt. The fit stops early after patience
     evaluations without a better one; 0 means never.
@@ -47,6 +47,7 @@ class EncoderSettings:
     tail_weight: float = 0.0
     tail_share: float = 0.1
     by_level: bool = False
+    unit_power: float = 0.5
     slice_fraction: float = 0.05
     slice_fragments: int = 2000
     slice_lengths_nt: tuple[int, ...] = (300, 500)
@@ -67,7 +68,7 @@ class EncoderSettings:
         check_least(self, hidden=1, steps=1, batch_nt=1, lengths_nt=3, learning_rate=0)
         check_least(self, weight_decay=0, warm_up=0, gradient_norm=0, average_decay=0)
         check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1, save_every=1)
-        check_least(self, label_smoothing=0, patience=0, seed=0)
+        check_least(self, label_smoothing=0, patience=0, seed=0, unit_power=0)
         check_least(self, group_weight=0, tail_weight=0, tail_share=0)
 
 

@@ -60,13 +60,14 @@ def calibration_units(contigs: Sequence[LabelledContig]) -> set[str]:
     return {c.unit for c, out in zip(contigs, held_out, strict=True) if out}
 
 
-def contig_weights(contigs: Sequence[LabelledContig], *, by_level: bool = False) -> Float64:
+def contig_weights(
+    contigs: Sequence[LabelledContig], *, by_level: bool = False, unit_power: float = 0.5
+) -> Float64:
     """Return the share of draws from each contig, (n,), sum 1.
 
     Labels half and half; within a label, groups by the square root of their size; within a group,
-    units by the square root of their size; within a unit, contigs by size. by_level: each level
-    of a group (whole genomes, genes, rRNA) counts as a group. With one label only, that label
-    has everything.
+    units by size ** unit_power; within a unit, contigs by size. by_level: each level of a group
+    (whole genomes, genes, rRNA) counts as a group. With one label only, that label has everything.
     """
     size = np.fromiter((len(c.sequence) for c in contigs), dtype=np.float64, count=len(contigs))
     label = np.fromiter((c.label for c in contigs), dtype=np.int64, count=len(contigs))
@@ -76,8 +77,8 @@ def contig_weights(contigs: Sequence[LabelledContig], *, by_level: bool = False)
     if not size.sum() > 0:
         raise ValueError("no contig has a base to draw from")
     weight = _shares(size, unit)
-    weight *= _root_shares(size, unit, group)
-    weight *= _root_shares(size, group, label)
+    weight *= _power_shares(size, unit, group, unit_power)
+    weight *= _power_shares(size, group, label, 0.5)
     weight /= len(np.unique(label[size > 0]))
     return weight
 
@@ -114,10 +115,16 @@ def _shares(size: Float64, part_of: NDArray[np.int64]) -> Float64:
     return np.divide(size, whole, out=np.zeros_like(size), where=whole > 0)
 
 
-def _root_shares(size: Float64, inner: NDArray[np.int64], outer: NDArray[np.int64]) -> Float64:
-    """For each row, sqrt(size of its inner class) over the sum of such roots in its outer class."""
-    root = np.sqrt(np.bincount(inner, weights=size))
+def _power_shares(
+    size: Float64, inner: NDArray[np.int64], outer: NDArray[np.int64], power: float
+) -> Float64:
+    """For each row, the weight of its inner class over the sum of weights in its outer class.
+
+    The weight of a class is its size ** power, and 0 without a base.
+    """
+    of_inner = np.bincount(inner, weights=size)
+    weight = np.where(of_inner > 0, of_inner**power, 0.0)
     _, first = np.unique(inner, return_index=True)
-    outer_sum = np.bincount(outer[first], weights=root)
+    outer_sum = np.bincount(outer[first], weights=weight)
     total = outer_sum[outer]
-    return np.divide(root[inner], total, out=np.zeros_like(total), where=total > 0)
+    return np.divide(weight[inner], total, out=np.zeros_like(total), where=total > 0)
