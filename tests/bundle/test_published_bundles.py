@@ -717,8 +717,6 @@ def test_a_head_alone_scores_features(published, command, tmp_path, reads):
 @pytest.mark.parametrize("kept", [False, True])
 def test_an_import_that_was_killed_is_begun_again(published, command, tmp_path, monkeypatch, kept):
     """But only there: a whole bundle, or anything else, is not written over."""
-    from virnucpro.bundle import assemble as assembly
-
     encoders = ("--esm", published / "esm2", "--dnabert", published / "dnabert_s", "--copy")
     to = ("-o", tmp_path / "b", "--chunk", 300)
     given = ("bundles", "import", published / "head.pth", *to, *encoders)
@@ -727,7 +725,8 @@ def test_an_import_that_was_killed_is_begun_again(published, command, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(assembly, "write_manifest" if kept else "copy_checked", killed)
+        step = "write.write_manifest" if kept else "assemble.copy_checked"
+        patch.setattr(f"virnucpro.bundle.{step}", killed)
         assert command(*given).code == 130
     assert load_fails(tmp_path / "b")
     assert (tmp_path / "b" / "head.safetensors").exists() == kept
