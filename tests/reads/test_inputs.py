@@ -864,19 +864,36 @@ def test_a_sheet_of_samples_is_a_run_for_each(tmp_path, bundle):
 
 def test_a_sheet_ends_with_the_worst_of_its_codes_and_runs_all(tmp_path, bundle):
     bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
-    inputs = {"good": fasta(READS), "partly": fasta(bad), "none": b"hello", "last": fasta(READS)}
+    cut = gzip.compress(fasta(READS), mtime=0)[:-100]
+    inputs = {"good": fasta(READS), "partly": fasta(bad), "cut": cut, "last": fasta(READS)}
     for name, data in inputs.items():
         (tmp_path / name).write_bytes(data)
-    names = ["partly", "last"], ["none", "partly", "good", "last"]
+    names = ["partly", "last"], ["cut", "partly", "good", "last"]
     for rows, code in zip(names, (2, 1), strict=True):
         path = sheet(tmp_path, "sample\tpath\n" + "".join(f"{n}\t{n}\n" for n in rows))
         arguments = ("predict", "--sample-sheet", path, "-o", f"out{code}", "--bundle", bundle)
         done = virnucpro(*arguments, cwd=tmp_path)
         assert done.code == code, done.err
         for name in rows:
-            status = {"none": "failed", "partly": "partial"}.get(name, "complete")
+            status = {"cut": "failed", "partly": "partial"}.get(name, "complete")
             assert run_json(tmp_path / f"out{code}" / name)["status"] == status
-    assert "virnucpro: sample none: none, line 1: not FASTA" in done.err
+    assert "virnucpro: sample cut: cut: the gzip stream is cut off" in done.err
+
+
+def test_faults_in_first_records_of_a_sheet_are_told_at_once_before_anything_is_run(
+    tmp_path, bundle
+):
+    (tmp_path / "good.fa").write_bytes(fasta(READS))
+    (tmp_path / "protein.fa").write_bytes(b">p1\nMKVLEFPQ\n")
+    (tmp_path / "one.fq").write_bytes(fastq(READS[:20]))
+    (tmp_path / "two.fq").write_bytes(fastq(READS[1:20]))
+    rows = "lake\tgood.fa\nprot\tprotein.fa\nsea\tone.fq\ttwo.fq\n"
+    path = sheet(tmp_path, f"sample\tpath\tmates\n{rows}")
+    done = virnucpro("predict", "--sample-sheet", path, "-o", "o", "--bundle", bundle, cwd=tmp_path)
+    assert done.code == 1
+    assert "2 faults, which end the run: sample prot: protein.fa, line 2: record 1" in done.error
+    assert "; sample sea: one.fq: record 1 (r0) and record 1 (r1) of two.fq are not" in done.error
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):

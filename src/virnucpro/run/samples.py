@@ -1,11 +1,13 @@
 """A run for each sample of a sheet, one after the other in one process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from virnucpro.errors import SettingsError, VirnucproError
+from virnucpro.errors import InputError, SettingsError, VirnucproError
 from virnucpro.progress import Progress, several
+from virnucpro.reads import open_sources
+from virnucpro.reads.inputs import shapes_of
 from virnucpro.reads.sample_sheet import SheetRow, read_sheet
 from virnucpro.run.predict import run
 from virnucpro.run.runners import LoadedClassifiers
@@ -21,9 +23,11 @@ def run_samples(
     """Run every sample and return the worst exit code. complain: takes the error of each.
 
     A sample that fails does not stop the others. Raises VirnucproError for a sheet that is wrong,
-    before anything is run, and what interrupts a run.
+    and for faults that show in the first records of its files, before anything is run, and what
+    interrupts a run.
     """
     samples = settings_of_samples(sheet, settings)
+    _check_inputs(samples)
     loaded: LoadedClassifiers = {}
     codes: dict[str, int] = {}
     for number, sample in enumerate(samples, 1):
@@ -51,6 +55,22 @@ def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
         except SettingsError as error:
             raise SettingsError(f"{sheet}: sample {sample.reading.sample}: {error}") from error
     return samples
+
+
+def _check_inputs(samples: Sequence[Settings]) -> None:
+    """Raise InputError that says what is wrong with all samples, as far as first records tell."""
+    faults: list[InputError] = []
+    for sample in samples:
+        found: list[InputError] = []
+        reading = sample.reading
+        try:
+            sources = open_sources(sample.inputs, reading.sample, reading, found)
+            shapes_of(sources, 1, found)  # nobody asks for the shapes, so chunks may be of any size
+        except InputError as error:
+            found.append(error)
+        faults += [InputError(f"sample {reading.sample}: {error}") for error in found]
+    if faults:
+        raise InputError.of(faults)
 
 
 def _of(sample: SheetRow, settings: Settings) -> Settings:
