@@ -1,7 +1,9 @@
 """The program on a calibrated bundle: columns, options, refusals, parts, and starting again."""
 
+import gzip
 import json
 import os
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -171,9 +173,40 @@ def test_negatives_are_scored_in_the_run_and_again_only_when_they_change(tmp_pat
     assert predict(reads, tmp_path / "run", bundle, *options).code == 1
     assert results(tmp_path / "run") == before
     assert run_json(tmp_path / "run")["status"] == "complete"
-    own.write_bytes(b"")
-    assert predict(reads, tmp_path / "none", bundle, *options).code == 0
-    assert run_json(tmp_path / "none")["counts"]["virus"] == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "blank.fa: --negatives has no record, so there is nothing to compare with"),
+        (b"\n\n", "blank.fa: --negatives has no record"),
+        (gzip.compress(b">n1\nACGT\n")[:-12], "blank.fa: the gzip stream is cut off or damaged"),
+        (b">n1\nACGT\n>p2\nMKLVFF\n", "blank.fa, line 4: record 2 (p2) holds the letter 'L'"),
+    ],
+    ids=["empty", "blank", "cut", "protein"],
+)
+def test_bad_negatives_are_refused_before_anything_is_touched(
+    tmp_path, reads, bundle, whole, data, message
+):
+    own = tmp_path / "blank.fa"
+    own.write_bytes(data)
+    done = predict(reads, tmp_path / "run", bundle, "--negatives", own)
+    assert (done.code, message in done.error) == (1, True), done.err
+    assert not (tmp_path / "run").exists()
+    finished = shutil.copytree(whole, tmp_path / "finished")
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    assert predict(reads, finished, bundle, "--negatives", own).error == done.error
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_negatives_of_which_none_has_a_score_are_told_of(tmp_path, reads, bundle):
+    own = tmp_path / "blank.fa"
+    warning = "blank.fa: none of these negatives could be scored"
+    for length_nt, part, told in ((5, "1/1", True), (500, "1/1", False), (5, "2/2", False)):
+        own.write_bytes(fasta((f"n{i}", dna(length_nt, f"n{i}")) for i in range(3)))
+        run = tmp_path / f"{length_nt}_{part[0]}"
+        done = predict(reads, run, bundle, "--negatives", own, "--part", part)
+        assert (done.code, warning in " ".join(done.err.split())) == (0, told), done.err
 
 
 @pytest.mark.parametrize(
