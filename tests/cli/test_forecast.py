@@ -181,6 +181,26 @@ def test_a_resumed_run_counts_what_was_there(tmp_path):
     assert seen.told[2][0] == pytest.approx((chunks - counts[-1]) / chunks, abs=0.05)
 
 
+def test_negatives_have_a_progress_of_their_own(tmp_path):
+    bundle = made_bundle(tmp_path / "km", block_nt=30_000)
+    (tmp_path / "in.fa").write_bytes(INPUTS["few blocks"])
+    (tmp_path / "blank.fa").write_bytes(random_reads(900, 250))
+    seen = Watching()
+    negatives = {"negatives": tmp_path / "blank.fa"}
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path, **negatives), seen)
+    assert f"scoring the negatives of {tmp_path / 'blank.fa'}, " in "\n".join(seen.lines)
+    (first,) = [i for i, p in enumerate(seen.positions) if p.note == "0 negatives, 0 chunks"]
+    assert seen.positions[first - 1].note.startswith("600 records, ")
+    assert seen.told[first] == (0.0, None)
+    chunks = seen.positions[-1].count
+    assert seen.positions[-1].note.startswith("900 negatives, ")
+    for position, (share, left) in zip(
+        seen.positions[first + 1 :], seen.told[first + 1 :], strict=True
+    ):
+        assert share == pytest.approx(position.count / chunks, abs=0.1)
+        assert left == pytest.approx(chunks - position.count, abs=0.1 * chunks)
+
+
 # What a person sees
 
 

@@ -4,28 +4,32 @@ Their blocks lie in a folder beside those of the sample, and go on after an inte
 do. A file of other content is another set of blocks, which are computed anew.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from virnucpro.blocks import Block, Scored, Telemetry
-from virnucpro.calls import is_called
+from virnucpro.blocks import Telemetry
 from virnucpro.errors import InputError, StreamBroken
 from virnucpro.reads import Source, open_sources
 from virnucpro.reads.files import Reading
 from virnucpro.reads.inputs import shapes_of
 from virnucpro.results.outputs import Outputs
 from virnucpro.run.journal import Journal
+from virnucpro.run.log import RunLog
 from virnucpro.run.pipeline import coded, compute, contigs_of, limited
 from virnucpro.run.runners import Runner
+from virnucpro.run.watch import Watch
 
 
 @dataclass(slots=True)
 class Negatives:
-    """The negatives of a run: where they are read from, and how."""
+    """The negatives of a run: where they are read from, and how.
+
+    letters_a_byte: of the file as it lies on the disk, about.
+    """
 
     source: Source
     reading: Reading
     genetic_code: str
+    letters_a_byte: float
     _digest: str = ""
 
     @classmethod
@@ -51,7 +55,7 @@ class Negatives:
             raise faults[0]
         if not shapes[0].records:
             _refuse_empty(source)
-        return cls(source, lengths, genetic_code)
+        return cls(source, lengths, genetic_code, shapes[0].letters_a_byte)
 
     @property
     def sha256(self) -> str:
@@ -64,30 +68,44 @@ class Negatives:
         runner: Runner,
         journal: Journal,
         sizes: tuple[int, ...],
-        line: Callable[[str], None],
+        log: RunLog,
+        telemetry: Telemetry,
     ) -> Telemetry:
-        """Score those that no earlier process has scored.
+        """Score those that no earlier process has scored, and add to the telemetry of the run.
 
         Raises StreamBroken, and InputError if the file changed since its digest was taken.
         """
         broken: list[StreamBroken] = []
-        watcher = _Watcher(line)
-        contigs = coded(limited(contigs_of([self.source], broken), self.reading), self.genetic_code)
-        compute(contigs, broken, runner, journal, sizes, watcher)
+        source = self.source.again()
+        log.line(f"scoring the negatives of {source.path}, {source.size_bytes:,} bytes")
+        watch = Watch(
+            log=log,
+            chunk_nt=sizes[0],
+            sources=[source],
+            letters_a_byte=[self.letters_a_byte],
+            unbounded=False,
+            records="negatives",
+            telemetry=telemetry,
+        )
+        watch.show()
+        contigs = watch.counted(
+            coded(limited(contigs_of([source], broken), self.reading), self.genetic_code)
+        )
+        compute(contigs, broken, runner, journal, sizes, watch)
         if broken:
             raise broken[0]
-        if self.source.whole and self.source.sha256 != self.sha256:
+        if source.whole and source.sha256 != self.sha256:
             raise InputError(
                 "these negatives changed while they were read; give the command again",
-                self.source.path,
+                source.path,
             )
-        line(f"negatives: {watcher.records:,} records of {self.source.path}")
-        if watcher.complete and not watcher.called:
-            line(
-                f"warning: {self.source.path}: none of these negatives could be scored, as they "
-                "are too short or hardly DNA, so every q_value is 1; give longer ones"
+        log.line(f"negatives: {source.seen.records:,} records of {source.path}")
+        if not (watch.scored["called chunks"] or watch.scored["skipped chunks"]):
+            log.line(
+                f"warning: {source.path}: none of these negatives could be scored, as they are too "
+                "short or hardly DNA, so every q_value is 1; give longer ones"
             )
-        return watcher.telemetry
+        return watch.telemetry
 
 
 def _refuse_empty(source: Source) -> None:
@@ -99,27 +117,3 @@ def _refuse_empty(source: Source) -> None:
         "some, or leave it out",
         source.path,
     )
-
-
-@dataclass(slots=True)
-class _Watcher:
-    """Satisfies journal.Watcher.
-
-    called: chunks with a score; complete: whether no block was left to another part.
-    """
-
-    line: Callable[[str], None]
-    records: int = 0
-    called: int = 0
-    complete: bool = True
-    telemetry: Telemetry = field(default_factory=Telemetry)
-
-    def advance(self, scored: Scored, *, new: bool) -> None:
-        self.records += len(scored.records.begun)
-        self.called += int(is_called(scored.scores.status).sum())
-        if new:
-            self.telemetry += scored.telemetry
-
-    def skip(self, block: Block) -> None:
-        self.complete = False
-        self.records += len(block.records.begun)

@@ -253,8 +253,9 @@ class _Run:
             compute(contigs, self.broken, runner, journal, job.sizes, self.watch)
             if job.negatives is not None:
                 self.negatives = self.directory.journal_of_negatives(job.negatives.sha256)
-                negatives = job.negatives.score(runner, self.negatives, job.sizes, log.line)
-                self.watch.observe(negatives)
+                self.watch.telemetry = job.negatives.score(
+                    runner, self.negatives, job.sizes, log, self.watch.telemetry
+                )
         if journal.counts.reused:
             log.detail(
                 f"{journal.counts.reused:,} of {journal.counts.total:,} blocks were finished before"

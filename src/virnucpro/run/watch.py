@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from virnucpro.blocks import Block, Scored, Telemetry
+from virnucpro.calls import is_called
 from virnucpro.progress import Position
 from virnucpro.reads import Source
 from virnucpro.reads.contig import Contig
@@ -16,7 +17,8 @@ class Watch:
     """A journal.Watcher that counts, logs, and passes on how far the run is.
 
     letters_a_byte: of each source, about. unbounded: whether nobody knows how much will come.
-    telemetry: of loading and of all blocks that were scored.
+    records: what they are called in the progress. telemetry: of loading and of all blocks that were
+    scored.
     """
 
     log: RunLog
@@ -24,6 +26,7 @@ class Watch:
     sources: Sequence[Source]
     letters_a_byte: Sequence[float]
     unbounded: bool
+    records: str = "records"
     telemetry: Telemetry = field(default_factory=Telemetry)
     read_chunks: int = 0
     scored: Counter[str] = field(default_factory=Counter)
@@ -61,6 +64,7 @@ class Watch:
             self.observe(scored.telemetry)
         self.scored["records"] += len(scored.records.begun)
         self.scored["chunks"] += len(scored.rows)
+        self.scored["called chunks"] += int(is_called(scored.scores.status).sum())
         self.scored["new chunks"] += len(scored.rows) if new else 0
         self.show()
 
@@ -76,7 +80,7 @@ class Watch:
             Position(
                 done=read * share,
                 total=None if self.unbounded else total,
-                note=f"{scored['records']:,} records, {scored['chunks']:,} chunks"
+                note=f"{scored['records']:,} {self.records}, {scored['chunks']:,} chunks"
                 f"{rates(self.telemetry.shares)}",
                 count=scored["new chunks"],
                 unit="chunks",
