@@ -199,6 +199,21 @@ def test_bad_negatives_are_refused_before_anything_is_touched(
     assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
 
 
+def test_a_finished_run_says_that_it_remains_where_negatives_fail_late(
+    tmp_path, reads, bundle, whole
+):
+    finished, own = shutil.copytree(whole, tmp_path / "finished"), tmp_path / "blank.fa.gz"
+    before, log = results(finished), (finished / "log.txt").read_text()
+    own.write_bytes(gzip.compress(fasta((f"n{i}", dna(500, i)) for i in range(40)))[:-100])
+    done = predict(reads, finished, bundle, "--prior", 0.1, "--negatives", own)
+    assert (done.code, "the gzip stream is cut off or damaged" in done.error) == (1, True)
+    remains = "the results of the earlier run here remain as they were\n"
+    assert (remains in done.err, results(finished)) == (True, before)
+    assert run_json(finished)["status"] == "complete"
+    after = (finished / "log.txt").read_text()
+    assert (after.startswith(log), after.endswith(remains)) == (True, True)
+
+
 def test_negatives_of_which_none_has_a_score_are_told_of(tmp_path, reads, bundle):
     own = tmp_path / "blank.fa"
     warning = "blank.fa: none of these negatives could be scored"

@@ -337,12 +337,13 @@ class _Run:
             return
         status, code, sentence = ending(error)
         compared = self.directory.journal.compared
-        refused = (self.again and not self.replacing) or (
-            not compared and isinstance(error, ResumeError)
-        )
+        remains = self.again and not self.replacing
+        refused = remains or (not compared and isinstance(error, ResumeError))
         # What ended the run is what it must end with, whatever the disk says to that.
         with suppress(VirnucproError):
             self.log.ended(status, sentence)
+            if remains and isinstance(error, VirnucproError):
+                self.log.line("the results of the earlier run here remain as they were")
         with suppress(VirnucproError):
             if not refused:
                 self.directory.fail(self._record(status, code, sentence, None))
