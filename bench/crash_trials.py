@@ -374,12 +374,20 @@ def wait_for_moment(
         if folder_and_name is None:
             if spent >= seconds:
                 break
-        elif any(folder_and_name[0].glob(folder_and_name[1])):
+        elif holds(*folder_and_name):
             time.sleep(rng.choice((0.0, 0.0, 0.001, 0.005, 0.03)))
             break
         time.sleep(0.0005)
     what = f"{seconds:.3f} s" if folder_and_name is None else folder_and_name[1]
     return f"{kind} {what}"
+
+
+def holds(folder: Path, pattern: str) -> bool:
+    """Return whether there is such a file in the folder, which may come and go meanwhile."""
+    try:
+        return any(folder.glob(pattern))
+    except FileNotFoundError:
+        return False
 
 
 def send(pid: int, rng: random.Random, found: Trial) -> list[tuple[str, signal.Signals]]:

@@ -33,6 +33,7 @@ from virnucpro.train.scored_records import ScoredRecords, score_records, windows
 RECORDS = 20_000
 SHARES = (0.001, 0.01, 0.1, 0.5)
 FEWEST = 50
+RESAMPLES = 200
 # Lengths of the records of a sample: short reads, long reads, contigs.
 BINS = (0, 1, 2)
 
@@ -62,7 +63,26 @@ def reliability(records: ScoredRecords, calibration: Calibration) -> Iterator[st
             if (kept := records.length_bin == b).any()
         ]
         parts = ", ".join(f"{error:.3f}" for error in by_bin)
-        yield f"expected calibration error, {name} equal: {found.error:.3f}; by length {parts}"
+        low, high = error_interval(p_virus, records, weight)
+        yield (
+            f"expected calibration error, {name} equal: {found.error:.3f} ({low:.3f} to "
+            f"{high:.3f}); by length {parts}"
+        )
+
+
+def error_interval(
+    p_virus: NDArray[np.float64], records: ScoredRecords, weight: NDArray[np.float64]
+) -> tuple[float, float]:
+    """The 95 % interval of the expected calibration error, by resampling units."""
+    rng = np.random.default_rng(0)
+    units = int(records.unit.max()) + 1
+    errors = []
+    for _ in range(RESAMPLES):
+        times = np.bincount(rng.integers(0, units, units), minlength=units)
+        drawn = weight * times[records.unit]
+        errors.append(reliability_of(p_virus, records.viral, drawn).error)
+    low, high = np.quantile(errors, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def p_values_of(

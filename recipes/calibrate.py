@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors.numpy import save
 
-import mini
+import sides
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
 from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
@@ -34,15 +34,15 @@ HOSTS = {
     "eukaryote_unresolved": "protozoa",
 }
 ORIGINS = {"plasmid": "bacteria", "mobile_element": "bacteria"}
-STANDS_FOR = {name: tuple(groups) for name, groups in mini.UNRESOLVED}
+STANDS_FOR = {name: tuple(groups) for name, groups in sides.UNRESOLVED}
 
 
 def calibration_side(data: Path) -> list[LabelledContig]:
     """The contigs of units that no network saw, without prophages."""
-    contigs = mini.train_side(data).contigs
+    contigs = sides.train_side(data).contigs
     apart = calibration_units(contigs)
     held_out = [contig for contig in contigs if contig.unit in apart]
-    return mini.without_stretches(held_out, mini.read_stretches(mini.PROPHAGES))
+    return sides.without_stretches(held_out, sides.read_stretches(sides.PROPHAGES))
 
 
 def without_rrna(contigs: Sequence[LabelledContig]) -> list[LabelledContig]:

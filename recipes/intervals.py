@@ -22,6 +22,7 @@ import calibrate
 import fragments
 import mini
 import robustness
+import sides
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Scores
@@ -257,7 +258,7 @@ def of_others(bundle: Bundle, classifier: Remembering, data: Path, each: int) ->
     ]
     names = sorted({c.group for c in apart if len(c.sequence) >= bundle.chunk_nt})
     drawn = fragments_at(apart, bundle.chunk_nt, each * len(names))
-    stretches = mini.read_stretches(mini.PROPHAGES)
+    stretches = sides.read_stretches(sides.PROPHAGES)
     folder = data / "more"
     more = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"]).contigs
     step, cut = bundle.chunk_nt, []

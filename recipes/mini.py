@@ -22,8 +22,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import calibrate
 import fragments
+import prescreen
 import robustness
+from sides import UNRESOLVED, fitting_side, train_side
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
@@ -36,7 +39,7 @@ from virnucpro.measure.accuracy import (
     performance_by_length,
     score_contigs,
 )
-from virnucpro.measure.labels import Labelled, LabelledContig, read_two_sided
+from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.measure.metrics import confusion, expected_precision
 from virnucpro.measure.performance import Performance
 from virnucpro.train.encoder_fit import FitProgress, FitResult, fit_encoder, write_chunk_bundle
@@ -55,7 +58,6 @@ ONE_PERCENT = 0.01
 SHORT_NT = 150
 SUBSTITUTIONS = (0.01, 0.05)
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
-PROPHAGES = Path(__file__).with_name("prophages.tsv")
 LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
 CHOSEN = "plain"
 # Of AUROC on the fixed fragments: about what networks of other seeds and sizes differ by.
@@ -65,13 +67,6 @@ GROUPS = (
     *("rna_virus", "dna_virus", "phage"),
     *("bacteria", "archaea", "fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human"),
     *("organelle", "plasmid", "mobile_element"),
-)
-EUKARYOTES = ("fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human")
-UNRESOLVED = (
-    ("unknown_virus", ("rna_virus", "dna_virus", "phage")),
-    ("prokaryote_unresolved", ("bacteria", "archaea", "plasmid")),
-    ("fungi_protozoa", ("fungi", "protozoa")),
-    ("eukaryote_unresolved", EUKARYOTES),
 )
 NETWORK = CodonConfig(
     channels=(64, 128),
@@ -100,49 +95,6 @@ CANDIDATES = {
     "tail": replace(PLAIN, tail_weight=0.3, seed=1),
     "even": replace(PLAIN, unit_power=0.25),
 }
-
-
-def train_side(data: Path, parts: Sequence[str] = ("train", "more")) -> Labelled:
-    """The contigs to train on, calibration units among them; val is never read here."""
-    folders = [data / part for part in parts]
-    return read_two_sided(
-        [folder / "viral.fasta.gz" for folder in folders],
-        [folder / "nonviral.fasta.gz" for folder in folders],
-    )
-
-
-def fitting_side(contigs: Sequence[LabelledContig]) -> list[LabelledContig]:
-    """What networks are fitted on and chosen by: no calibration unit, and no prophage."""
-    kept_apart = calibration_units(contigs)
-    fitting = [contig for contig in contigs if contig.unit not in kept_apart]
-    return without_stretches(fitting, read_stretches(PROPHAGES))
-
-
-def read_stretches(table: Path) -> dict[str, list[tuple[int, int]]]:
-    """Contig -> stretches [start, end), of a table with columns id, start, end."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    with table.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            found.setdefault(row["id"], []).append((int(row["start"]), int(row["end"])))
-    return found
-
-
-def without_stretches(
-    contigs: Sequence[LabelledContig], stretches: Mapping[str, Sequence[tuple[int, int]]]
-) -> list[LabelledContig]:
-    """The contigs with these stretches cut out, what is left between them each a contig."""
-    found: list[LabelledContig] = []
-    for contig in contigs:
-        if not (cuts := stretches.get(contig.name.partition("|")[0])):
-            found.append(contig)
-            continue
-        starts = [0, *(end for _, end in sorted(cuts))]
-        ends = [*(start for start, _ in sorted(cuts)), len(contig.sequence)]
-        for start, end in zip(starts, ends, strict=True):
-            if end - start >= min(LENGTHS_NT):
-                name, piece = f"{contig.name}:{start + 1}-{end}", contig.sequence[start:end]
-                found.append(replace(contig, name=name, sequence=piece))
-    return found
 
 
 def train(options: argparse.Namespace) -> None:
@@ -265,16 +217,12 @@ def measure_robustness(options: argparse.Namespace) -> None:
 
 def calibrated(options: argparse.Namespace) -> None:
     """Fits the calibration of each bundle."""
-    import calibrate
-
     paths = [str(options.out / f"mini-{chunk_nt}-v2") for chunk_nt in CHUNKS_NT]
     calibrate.main([*paths, "--data", str(options.data), "--device", options.device])
 
 
 def prescreened(options: argparse.Namespace) -> None:
     """Measures how the baseline does before each bundle."""
-    import prescreen
-
     prescreen.main([str(options.out), "--data", str(options.data), "--device", options.device])
 
 

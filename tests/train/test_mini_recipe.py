@@ -108,7 +108,7 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     )
     cut = tmp_path / "prophages.tsv"
     cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
-    monkeypatch.setattr(recipe, "PROPHAGES", cut)
+    monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", cut)
     monkeypatch.setitem(recipe.CANDIDATES, recipe.CHOSEN, tiny)
     monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
@@ -178,7 +178,7 @@ def test_stretches_are_cut_out_and_the_rest_stays(recipe):
     contig = LabelledContig("x.1|bacteria|y", b"ACGT" * 250, 0, "bacteria", unit="gen:X")
     other = LabelledContig("z", b"ACGT" * 250, 0)
     cut = {"x.1": [(700, 900), (10, 100)]}
-    pieces = recipe.without_stretches([contig, other], cut)
+    pieces = importlib.import_module("sides").without_stretches([contig, other], cut)
     assert [piece.name for piece in pieces] == [
         "x.1|bacteria|y:101-700",
         "x.1|bacteria|y:901-1000",

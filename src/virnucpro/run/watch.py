@@ -53,6 +53,7 @@ class Watch:
     def skip(self, block: Block) -> None:
         """Take a block of another part."""
         self.scored["skipped chunks"] += len(block.rows)
+        self.show()
 
     def advance(self, scored: Scored, *, new: bool) -> None:
         """Take a finished block."""
