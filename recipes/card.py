@@ -147,7 +147,7 @@ def _splits(manifest: Row, intervals: Intervals) -> Iterator[str]:
         for what, part in (
             ("fitted on", "fitting"),
             ("chose the snapshot", "slice"),
-            ("kept for calibration (but for rRNA)", "calibration"),
+            ("kept for calibration, with rRNA, which its fit leaves out", "calibration"),
         )
     ]
     rows += [

@@ -138,3 +138,19 @@ def test_the_site_builds_without_a_warning(tmp_path):
         built = "index.html" if page.stem == "index" else f"{page.stem}/index.html"
         html = (tmp_path / "site" / built).read_text("utf-8")
         assert "fonts.googleapis" not in html
+
+
+# Of click, and of Rust, in which the tokenizer is written.
+NOT_OURS = {"Usage:", "memory allocation of ... bytes failed"}
+
+
+def test_messages_that_troubleshooting_explains_are_there():
+    sources = "".join(p.read_text("utf-8") for p in sorted((REPOSITORY / "src").rglob("*.py")))
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # a literal goes on in the next line
+    table = (DOCS / "troubleshooting.md").read_text("utf-8")
+    symptoms = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+    messages = {text for each in symptoms for text in re.findall(r"`([^`]+)`", each)} - NOT_OURS
+    assert len(messages) > 5
+    for message in messages:
+        for part in message.split("..."):
+            assert part.strip() in sources, message

@@ -246,6 +246,21 @@ def test_an_error_of_a_preparation_comes_in_its_place(pools, preparation, worker
     assert_whole(list(pools(workers).prepared(whole)), whole, preparation)
 
 
+def test_a_thread_that_cannot_be_started(preparation, monkeypatch):
+    """TRAP R7."""
+
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    with Prefetch(preparation, 2) as prefetch:
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(
+            OutOfMemory, match=r"cannot be started \(can't .*--dataloader-workers 0"
+        ):
+            list(prefetch.prepared(some_blocks(2)))
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize(
     ("workers", "advice"), [(0, "more memory$"), (1, "memory, or take fewer"), (4, "or take fewer")]
 )

@@ -95,7 +95,7 @@ def test_general_statistics_are_three_columns_of_the_same_rows(folder):
     ("worth", "expected"),
     [
         (None, None),
-        ({"fdr": None, "called": 8, "wrong": 2.5}, 2.5),
+        ({"fdr": None, "called": 8, "wrong": 1.5, "most_wrong": 2.5}, 2.5),
         ({"fdr": 0.25, "called": 8, "wrong": 1.0}, 2.0),
     ],
 )

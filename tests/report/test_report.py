@@ -260,6 +260,7 @@ def a_worth() -> dict:
         fewest_wrong=3.0,
         most_wrong=3.0,
         wrong_bound=None,
+        more_virus=False,
         prior=Prior.fixed(0.05, "default"),
         threshold=0.82,
         fdr=None,

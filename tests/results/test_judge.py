@@ -148,6 +148,16 @@ def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
     assert "k = 1 have the smallest q" in said
 
 
+def test_negatives_that_score_as_high_as_the_best_are_the_reason_of_a_refusal():
+    contigs = [contig(0.5)] * 10 + [contig(0.1)] * 90
+    judge, _ = judged(contigs, a_calibration(bacteria(999)), fdr=0.05, host="bacteria")
+    said = judge.discovery.refusal
+    assert said.startswith(
+        "nothing is called at --fdr 0.05: of 999 negatives (null: bacteria) too many score as high"
+    )
+    assert "--negatives" not in said
+
+
 def test_a_rate_of_nothing_calls_nothing():
     judge, found = judged([contig(0.999)] * 50, a_calibration(bacteria(999)), fdr=0.0)
     assert (found["call"] == Call.OTHERS).all()
@@ -262,6 +272,8 @@ def test_how_many_calls_hosts_of_another_kind_may_cost(question, bound):
     worth = mistakes.worth()
     assert worth.wrong_bound == (None if bound is None else pytest.approx(min(bound, worth.called)))
     assert ("look more viral than most" in worth.sentence) == (bound is not None)
+    # 5 viral records of 100, and 38 or 7.6 others, are fewer than 50 calls; 50 and 20 are not.
+    assert worth.more_virus == (question in ({}, {"threshold": 0.995}))
 
 
 @pytest.mark.parametrize(("prior", "wrong"), [(0.0, 3), (1.0, 0)])
@@ -295,6 +307,7 @@ def test_expected_mistakes_add_up():
     assert worth.wrong_bound is None  # this calibration has no bounds
     unlike = replace(worth, wrong_bound=2.4).sentence
     assert unlike.endswith("as given); up to 2 if its hosts look more viral than most")
+    assert "give its share with --prior" in replace(worth, more_virus=True).sentence
     several = replace(worth, fewest_wrong=0.4, most_wrong=2.6)
     assert replace(several, wrong_bound=2.7).sentence == several.sentence
     assert "of these up to 3 are expected to be wrong (prior" in several.sentence

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro.errors import VirnucproError
-from virnucpro.storage.atomic import disk_errors, is_special, write_atomic
+from virnucpro.storage.atomic import OutputFile, disk_errors, is_special, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,25 @@ def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, number):
     else:
         write_atomic(tmp_path / "a", b"new")
         assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_contents_are_on_the_disk_before_a_name_stands_for_them(tmp_path, monkeypatch):
+    """Else a loss of power may leave a file that is whole by its name, and empty."""
+    path, flushed = tmp_path / "run.json", []
+
+    def note(descriptor):
+        found = os.fstat(descriptor)
+        what = "folder" if stat.S_ISDIR(found.st_mode) else found.st_size
+        flushed.append((what, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomic(path, b"new")
+    assert flushed == [(3, False), ("folder", True)]
+    flushed.clear()
+    for durable in (True, False):
+        with OutputFile(tmp_path / f"table {durable}", durable) as file:
+            file.write(b"row\n")
+    assert flushed == [(4, True)]
 
 
 KILLED = """

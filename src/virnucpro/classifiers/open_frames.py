@@ -164,7 +164,7 @@ class FrameClassifier:
 
     @property
     def preparation(self) -> FramePreparation:
-        """The work on a block that can precede score_prepared, also in another process."""
+        """The work on a block that can precede score_prepared, also in another thread."""
         return self._preparation
 
     def score_block(self, block: Block) -> Scores:

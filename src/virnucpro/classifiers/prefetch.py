@@ -69,8 +69,7 @@ class Prefetch:
         ahead: deque[_Ahead] = deque()
         broken: list[VirnucproError] = []
         for block in _until_broken(blocks, broken):
-            parts = [self._threads.submit(self._prepared, part) for part in _parts(block)]
-            ahead.append((block, parts))
+            ahead.append((block, [self._submitted(part) for part in _parts(block)]))
             # One stays behind: what the caller sends next is prepared while it waits for this.
             while len(ahead) > 1 and (
                 all(part.done() for part in ahead[0][1])
@@ -81,6 +80,15 @@ class Prefetch:
             yield _first(ahead)
         if broken:
             raise broken[0]
+
+    def _submitted(self, block: Block) -> Future[PreparedFrames]:
+        try:
+            return self._threads.submit(self._prepared, block)
+        except RuntimeError as error:  # a limit of memory or of threads
+            raise OutOfMemory(
+                f"a thread that translates and tokenizes cannot be started ({error}); run with "
+                "--dataloader-workers 0, or give the program more memory"
+            ) from error
 
     def _prepared(self, block: Block) -> PreparedFrames:
         try:

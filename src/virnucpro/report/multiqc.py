@@ -17,7 +17,8 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "virus": {"title": "Virus records", "description": "Records called virus"},
     "expected_wrong": {
         "title": "Expected wrong",
-        "description": "Of the records called virus, expected to be wrong; of all samples of a run",
+        "description": "Of the records called virus, expected to be wrong at most; of all samples "
+        "of a run",
         "format": "{:,.0f}",
         "scale": "Reds",
     },
@@ -115,8 +116,8 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _expected_wrong(run: Run) -> float | None:
-    """Return the expected number of wrong calls of a run; by q-value at most."""
+    """Return how many calls of a run are expected to be wrong, at most where a range is known."""
     if not run.worth:
         return None
     fdr, called = run.worth["fdr"], run.worth["called"]
-    return float(run.worth["wrong"] if fdr is None else fdr * called)
+    return float(run.worth["most_wrong"] if fdr is None else fdr * called)

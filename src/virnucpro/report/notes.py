@@ -112,7 +112,8 @@ def _calls(run: Run) -> Iterator[Note]:
         )
     usual = bundle.get("record_threshold", bundle.get("threshold"))
     if run.worth.get("refusal"):
-        yield Note("Nothing is called.", f"{run.worth['refusal']}.")
+        why = run.worth["refusal"].partition(": ")[2]
+        yield Note("Nothing is called.", f"{why[:1].upper()}{why[1:]}.")
     if usual is not None and run.threshold not in (None, usual):
         unmeasured = "" if rates else " Its card has no measurement at this one."
         yield Note(

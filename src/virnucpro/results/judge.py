@@ -99,13 +99,19 @@ class Discovery:
         """The reason why nothing is called at the rate asked for; empty where something is."""
         if self.asked is None or any(np.any(q <= self.asked) for q in self.q):
             return ""
-        found = self.resolution
+        found, negatives = self.resolution, f"{self.negatives:,} negatives ({self.null})"
+        nothing = f"nothing is called at --fdr {self.asked:g}"
+        otherwise = "ask for a higher --fdr, or call by --threshold"
+        if found.floor * found.records <= self.asked * found.best:
+            return (
+                f"{nothing}: of {negatives} too many score as high as the best records, of which "
+                f"the smallest q is {found.smallest_q:.2g}; {otherwise}"
+            )
         return (
-            f"nothing is called at --fdr {self.asked:g}: with {self.negatives:,} negatives "
-            f"({self.null}) no q below {found.floor:.2g} x m / k can be told (m = "
+            f"{nothing}: with {negatives} no q below {found.floor:.2g} x m / k can be told (m = "
             f"{found.records:,} records, of which k = {found.best:,} have the smallest q), and the "
             f"smallest of this sample is {found.smallest_q:.2g}; give more --negatives of your "
-            "own, ask for a higher --fdr, or call by --threshold"
+            f"own, {otherwise}"
         )
 
 

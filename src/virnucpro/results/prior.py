@@ -55,8 +55,8 @@ class Prior:
             )
         if self.how == "upper end":
             return (
-                f"between 0 and {_percent(self.high)} % viral: no more than the false positives "
-                f"of other sequences would give; {_percent(self.used)} % is used"
+                f"between 0 and {_percent(self.high)} % viral, as the calls may all be false "
+                f"positives; {_percent(self.used)} % is used"
             )
         how = "the default" if self.how == "default" else "as given"
         return f"prior {_percent(self.used)} %, {how}"

@@ -22,7 +22,7 @@ from virnucpro.storage.sorting import SortedLines, pieces_of
 def write_published(
     files: RunFiles, staging: Staging, finished: Iterator[Scored], names: UniqueNames
 ) -> None:
-    """A pass over finished blocks; none is needed where no frame was scored."""
+    """Write both from finished blocks, which may be left out where no frame was scored."""
     frames_file = staging.open(files.frame_scores, header(FrameScoresTable))
     chunks_file = staging.open(files.chunk_scores, header(ChunkScoresTable))
     chunks = SortedLines(files.scratch, "chunks")

@@ -39,7 +39,8 @@ class Worth:
 
     called: virus; wrong, fewest_wrong, most_wrong: of these, expected at the prior and at the ends
     of its interval; wrong_bound: of these, wrong at most if the hosts look more viral than most of
-    the calibration, see CalibratedJudge. scored: records with a score. threshold: of p_virus; None
+    the calibration, see CalibratedJudge. more_virus: whether more records are called than the
+    prior with such hosts explains. scored: records with a score. threshold: of p_virus; None
     where fdr decides. null, negatives: what q-values compare with. refusal: why fdr calls nothing;
     empty where it does. origins, notes: counts of records. scores, null_scores: counts of records
     and of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
@@ -51,6 +52,7 @@ class Worth:
     fewest_wrong: float
     most_wrong: float
     wrong_bound: float | None
+    more_virus: bool
     prior: Prior
     threshold: float | None
     fdr: float | None
@@ -110,11 +112,15 @@ class Worth:
         between = f"up to {high}" if low == _FEW else f"{low} to {high}"
         number = f"{about}{high}" if low == high else between
         expected = f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
-        if self.wrong_bound is None or _whole(self.wrong_bound) in (high, _FEW):
-            return expected
-        return (
-            f"{expected}; up to {_whole(self.wrong_bound)} if its hosts look more viral than most"
-        )
+        if self.wrong_bound is not None and _whole(self.wrong_bound) not in (high, _FEW):
+            most = _whole(self.wrong_bound)
+            expected += f"; up to {most} if its hosts look more viral than most"
+        if self.more_virus:
+            expected += (
+                "; so many calls mean more virus than that: give its share with --prior, or let "
+                "--prior auto estimate it"
+            )
+        return expected
 
 
 def _whole(number: float) -> str:
@@ -164,6 +170,7 @@ class Mistakes:
             return None
         found = judge.discovery
         most, used, fewest = self.wrong.tolist()
+        bound, viral = judge.wrong_bound, judge.prior.high * self.scored
         notes: Counter[str] = Counter()
         for bits, number in self.notes.items():
             for name in NOTE_TEXTS[bits].split(","):
@@ -175,9 +182,8 @@ class Mistakes:
             wrong=used,
             fewest_wrong=fewest,
             most_wrong=most,
-            wrong_bound=None
-            if judge.wrong_bound is None
-            else min(float(self.called), max(most, judge.wrong_bound)),
+            wrong_bound=None if bound is None else min(float(self.called), max(most, bound)),
+            more_virus=bound is not None and self.called > viral + bound,
             prior=judge.prior,
             threshold=judge.threshold if found.asked is None else None,
             fdr=found.asked,
