@@ -35,7 +35,7 @@ def other_value(parameter: click.Parameter) -> str:
     kind, default = parameter.type, PLAIN[parameter.name]
     if isinstance(kind, click.Choice):
         return next(c for c in kind.choices if c != default)
-    if isinstance(kind, click.FloatRange) or parameter.name == "prior":
+    if isinstance(kind, click.FloatRange):
         return "0.25"
     if isinstance(kind, click.IntRange) or kind is click.INT:
         return str((getattr(kind, "min", None) or 0) + 3)
@@ -100,7 +100,7 @@ WRONG = {
     "config = 'x'": "unknown option 'config'",
     "model-type = 500": "unknown option 'model-type'",
     "threshold = 'high'": "threshold: 'high' is not a number from 0 to 1, such as 0.5",
-    "threshold = 3": "threshold: 3 is not a number from 0 to 1, such as 0.5",
+    "threshold = 3": "threshold: 3 is not a number from 0 to 1, such as 0.03",
     "threads = true": "threads must be a value, not true or false.",
     "force = 1": "force must be true or false.",
     "tables = ['gz']": "tables must be one value.",
@@ -185,25 +185,36 @@ def test_an_unset_variable_is_not_the_current_folder(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["in.fa"]
 
 
-@pytest.mark.parametrize("share", ["0,5", "500%", "%", "1.5", "-0.1", "nan", "high"])
+@pytest.mark.parametrize("share", ["500", "500%", "%", "1,5,0", "-0.1", "nan", "high"])
 @pytest.mark.parametrize("command", [["predict", "in.fa", "-o", "run"], ["evaluate", "mini-500"]])
 def test_a_threshold_is_a_number_from_0_to_1(command, share):
     said = refused(*command, f"--threshold={share}")
-    assert f"'--threshold': '{share}' is not a number from 0 to 1, such as 0.5" in said
+    assert f"'--threshold': '{share}' is not a number from 0 to 1, such as 0.5 " in f"{said} "
 
 
 @pytest.mark.parametrize(
-    ("option", "percent", "share"),
+    ("option", "given", "share"),
     [
-        ("--prior", "5%", "0.05"),
         ("--threshold", "90 %", "0.9"),
+        ("--threshold", "90", "0.9"),
         ("--fdr", "0.1%", "0.001"),
+        ("--fdr", "5", "0.05"),
+        ("--fdr", "0,05", "0.05"),
         ("--prescreen-recall", "100%", "1"),
+        ("--prescreen-recall", "99,5", "0.995"),
     ],
 )
-def test_a_percentage_is_answered_with_its_share(option, percent, share):
-    said = refused("predict", "in.fa", "-o", "run", option, percent)
-    assert f"'{option}': '{percent}' is not a number from 0 to 1, such as {share} " in f"{said} "
+def test_a_percentage_or_a_decimal_comma_is_answered_with_its_share(option, given, share):
+    said = refused("predict", "in.fa", "-o", "run", option, given)
+    assert f"'{option}': '{given}' is not a number from 0 to 1, such as {share} " in f"{said} "
+
+
+@pytest.mark.parametrize("given", ["5", "5%", "0,05"])
+def test_the_other_prior_is_auto_in_any_case(given):
+    said = refused("predict", "in.fa", "-o", "run", "--prior", given)
+    why = f"'--prior': '{given}' is not auto or a number from 0 to 1, such as 0.05 "
+    assert why in f"{said} "
+    assert resolved(*NEEDED, "--prior", "Auto")["prior"] == "auto"
 
 
 def test_a_file_in_the_place_of_a_command(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from command import dna, fasta, made_bundle, run_json
 from made_calibrations import a_calibration, calibrated
+from virnucpro.report.data import data_of
 from virnucpro.report.notes import notes
 from virnucpro.report.page import page_of
 from virnucpro.report.runs import Run, read_run
@@ -65,6 +66,25 @@ def test_the_methods_say_how_records_were_called(folder):
         of(folder, "rate")
     )
     assert "the mean over its chunks" in methods(of(folder, "plain"))
+
+
+def test_a_page_says_that_records_were_called_by_q_value(folder):
+    cut, rate = of(folder, "cut"), of(folder, "rate")
+    text = page_of([rate]).decode()
+    assert "<dt>records called at</dt><dd>q_value &lt;= 0.5</dd>" in text
+    assert "records have none, for they were called virus at q_value &lt;= 0.5." in text
+    assert "0.6 for records" not in text
+    assert "<dt>threshold</dt>" not in text
+    text = page_of([cut]).decode()
+    assert "<dt>threshold</dt><dd>0.6</dd>" in text
+    assert "0.6 for records" in text
+    assert "q_value &lt;=" not in text
+    assert [run["threshold"] for run in data_of([cut, rate])["runs"]] == [0.6, None]
+    assert rate.threshold == cut.threshold
+    both = page_of([cut, rate]).decode()
+    assert '<td class="n">0.6</td>' in both
+    assert '<td class="n">q_value &lt;= 0.5</td>' in both
+    assert "have different thresholds; their calls cannot be compared" in both
 
 
 def test_a_refusal_is_the_first_thing_to_read(folder):

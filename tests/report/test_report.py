@@ -38,7 +38,8 @@ from virnucpro.report import (
     shown,
     words,
 )
-from virnucpro.report.runs import read_run
+from virnucpro.report.runs import Run, read_run
+from virnucpro.report.words import numbered
 from virnucpro.results.files import RunFiles
 from virnucpro.results.prior import Prior
 from virnucpro.results.read import run_files
@@ -609,11 +610,24 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "have different bundles" in found.text
     compared = [row[:5] for row in found.rows if row and row[0][:2] in ("1.", "2.", "3.")]
     assert compared == [
-        ("1. lake", "mini-500-v2", "0.5", "1", "1 (100 %)"),
-        ("2. lake", "mini-500-v2", "0.5", "1", "0 (0 %)"),
-        ("3. lake", "kmer-500-v1", "0.5", "1", "1 (100 %)"),
+        ("1. lake (flat/A)", "mini-500-v2", "0.5", "1", "1 (100 %)"),
+        ("2. lake (flat/B)", "mini-500-v2", "0.5", "1", "0 (0 %)"),
+        ("3. lake (third)", "kmer-500-v1", "0.5", "1", "1 (100 %)"),
     ]
     assert [run["rows"][0][2] for run in found.data["runs"]] == ["of A", "of B", "c"]
+    assert "Details of 1. lake (flat/A)2. lake (flat/B)3. lake (third)" in found.text
+    bare = remake([tmp_path / "flat", tmp_path / "third"], tmp_path / "bare.html", paths=False)
+    assert "Details of 1. lake2. lake3. lake" in parsed(bare).text
+
+
+def test_only_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    samples = {"c1": "contigs", "c2": "contigs", "c3": "lake"}
+    runs = [
+        Run(RunFiles(tmp_path / folder / "run"), {"inputs": [{"sample": sample}]})
+        for folder, sample in samples.items()
+    ]
+    assert numbered(runs, True) == ["1. contigs (c1/run)", "2. contigs (c2/run)", "3. lake"]
+    assert numbered(runs, False) == ["1. contigs", "2. contigs", "3. lake"]
 
 
 def test_the_overview_of_several_runs_marks_those_to_beware_of_and_says_why(tmp_path):
@@ -627,15 +641,20 @@ def test_the_overview_of_several_runs_marks_those_to_beware_of_and_says_why(tmp_
         (tmp_path / f"{prefix}.viral.fasta").write_text(">v\n" + "ACGT" * 125 + "\n")
     found = parsed(remake([tmp_path], tmp_path / "all.html"))
     names = [row[0] for row in found.rows if row and row[0][:2] in ("1.", "2.", "3.", "4.")]
-    assert names == ["1. lake", "2. lake failed", "3. lake partial", "4. lake unknown"]
+    assert names == [
+        "1. lake (A)",
+        "2. lake (B) failed",
+        "3. lake (C) partial",
+        "4. lake (D) unknown",
+    ]
     overview = found.text.split("Details of")[0]
-    assert "1. lake:" not in overview
+    assert "1. lake (A):" not in overview
     assert (
-        "2. lake: This run failed. /data/in.fa.gz: the stream is cut off. The tables hold what was "
-        "read before that."
+        "2. lake (B): This run failed. /data/in.fa.gz: the stream is cut off. The tables hold what "
+        "was read before that."
     ) in overview
-    assert "3. lake: 1 record could not be processed. C.failed.tsv lists them" in overview
-    assert "4. lake: D.run.json is missing." in overview
+    assert "3. lake (C): 1 record could not be processed. C.failed.tsv lists them" in overview
+    assert "4. lake (D): D.run.json is missing." in overview
     bare = parsed(remake([tmp_path], tmp_path / "bare.html", paths=False))
     assert "2. lake: This run failed. The reason is in run.json." in bare.text
     assert "/data/in.fa.gz" not in bare.text

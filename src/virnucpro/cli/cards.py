@@ -18,6 +18,8 @@ Manifest = Mapping[str, Any]
 # What few will read to its end.
 LAST = ("calibration", "training")
 MEANS = " A longer sequence, whose score is a mean, rarely reaches a high threshold."
+# The two thresholds of a bundle with a calibration.
+RECORDS, CHUNKS = "threshold of records", "threshold of chunks"
 # What everybody should know of a bundle, and the columns of its card that say most.
 FIRST = (
     "name",
@@ -25,6 +27,7 @@ FIRST = (
     "weights",
     "chunk_nt",
     "threshold",
+    *(RECORDS, CHUNKS),
     "validated_nt",
     "path",
     "sha256",
@@ -104,6 +107,7 @@ def megabytes(size_bytes: int | None) -> str:
 
 def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     """Yield what a bundle is and how well it does; without a measurement, all but its training."""
+    manifest = _thresholds_named(manifest)
     card = manifest.get("card", {})
     if "fixed_fragments" not in card:
         short = {name: value for name, value in manifest.items() if name not in LAST}
@@ -129,6 +133,20 @@ def essentials(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     warnings = [WARNING + escaped(str(sentence)) for sentence in card.get("warnings", ())]
     last = "Sources, training and files: --all, or --json for programs."
     yield Text("\n".join([*warnings, *_two_draws(card, "calibration" in manifest), last]))
+
+
+def _thresholds_named(manifest: Manifest) -> Manifest:
+    """Return a manifest with both thresholds beside each other, if records have their own."""
+    of_records = manifest.get("calibration")
+    if not isinstance(of_records, Mapping) or "threshold" not in of_records:
+        return manifest
+    named: dict[str, Any] = {}
+    for name, value in manifest.items():
+        if name == "threshold":
+            named |= {RECORDS: of_records["threshold"], CHUNKS: value}
+        else:
+            named[name] = value
+    return named
 
 
 def _unmeasured(manifest: Manifest) -> str:
@@ -185,6 +203,7 @@ def _two_draws(card: Manifest, calibrated: bool) -> Iterator[str]:
 
 def card_tables(manifest: Manifest, width: int) -> Iterator[Table | Text]:
     """Yield first what the bundle is, then every table of its card, for paper of this width."""
+    manifest = _thresholds_named(manifest)
     top = Table(box=None, show_header=False)
     for name, value in manifest.items():
         if not isinstance(value, Mapping) and not _is_rows(value):

@@ -10,7 +10,7 @@ from typing import Any
 import rich_click as click
 from click.types import StringParamType
 
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
+_NUMBER = re.compile(r"(\d+(?:[.,]\d+)?) ?(%?)", re.ASCII)
 EMPTY = "it is empty; is a shell variable unset?"
 
 
@@ -36,43 +36,44 @@ class _Name(_NotEmpty, StringParamType):
 
 
 class _Share(click.FloatRange):
+    """A number from 0 to 1. words: those that stand for one, in lower case."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(0, 1)
+        self.words = words
+
     def convert(
         self,
         value: Any,  # noqa: ANN401
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401
+        """Return a number or a word. Raises BadParameter."""
+        if str(value).lower() in self.words:
+            return str(value).lower()
         try:
             share = super().convert(value, param, ctx)
         except click.BadParameter:
             share = None
         if share is None or share != share:
-            why = f"{value!r} is not a number from 0 to 1, such as {_meant(value)}"
+            allowed = "".join(f"{word} or " for word in self.words)
+            why = f"{value!r} is not {allowed}a number from 0 to 1, such as {_meant(value)}"
             self.fail(EMPTY if value == "" else why, param, ctx)
         return share
 
 
 def _meant(value: object) -> str:
-    """Return the share that a text such as 5% stands for; 0.5 as an example for any other."""
-    percent = _PERCENT.fullmatch(str(value))
-    share = float(percent[1]) / 100 if percent else 0.5
+    """Return the share that a text such as 5%, 5 or 0,05 stands for; 0.5 for any other."""
+    number = _NUMBER.fullmatch(str(value))
+    if number is None:
+        return "0.5"
+    share = float(number[1].replace(",", "."))
+    if number[2] or share > 1:
+        share /= 100
     return f"{share:.10g}" if share <= 1 else "0.5"
-
-
-class _Prior(click.ParamType):  # type: ignore[type-arg]  # older versions have none
-    name = "prior"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:  # noqa: ANN401
-        """Return auto, or a share. Raises BadParameter."""
-        return value if value == "auto" else SHARE.convert(value, param, ctx)
 
 
 FILE = FilePath(path_type=Path, readable=False)
 NAME = _Name()
-SHARE = _Share(0, 1)
-PRIOR = _Prior()
+SHARE = _Share()
+PRIOR = _Share("auto")

@@ -48,7 +48,7 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
         for s in _fitting(run.shown, most_bytes)
     ]
     return {
-        "threshold": run.threshold,
+        "threshold": run.threshold if run.fdr is None else None,
         "chunk_threshold": run.chunk_threshold,
         "typical": typical_nt(run),
         "chunk": run.bundle.get("chunk_nt"),

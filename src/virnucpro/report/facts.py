@@ -55,6 +55,13 @@ def raised_for_means(run: Run, rates: Rates) -> bool:
     return bool(means and rates.threshold > bundle["threshold"])
 
 
+def cut(run: Run) -> str | None:
+    """Return what decided the calls of records; None where run.json does not say."""
+    if run.fdr is not None:
+        return f"q_value <= {run.fdr:g}"
+    return None if run.threshold is None else f"{run.threshold:g}"
+
+
 def by_reason(tracks: Sequence[Track]) -> list[tuple[str, list[tuple[int, Track]]]]:
     """Return the tracks with their numbers, by the reason why they are drawn."""
     numbered = groupby(enumerate(tracks), key=lambda item: item[1].reason)
@@ -65,7 +72,7 @@ def differences(runs: Sequence[Run]) -> str:
     """Return how runs differ so that their calls cannot be compared; empty if they do not."""
     varied = {
         "bundles": {run.bundle.get("sha256") for run in runs},
-        "thresholds": {run.threshold for run in runs},
+        "thresholds": {cut(run) for run in runs},
     }
     return " and ".join(name for name, values in varied.items() if len(values) > 1)
 

@@ -10,6 +10,7 @@ from virnucpro.report.words import (
     NOT_CALLED,
     SHORT,
     model,
+    numbered,
     rates_of,
     rates_of_records,
     typical_nt,
@@ -51,8 +52,8 @@ def notes(run: Run, *, paths: bool = True) -> list[Note]:
 def grave_notes(runs: Sequence[Run], paths: bool) -> list[Note]:
     """The grave notes of several runs, each with the number and name of its run."""
     return [
-        replace(note, title=f"{i}. {run.name}: {note.title}")
-        for i, run in enumerate(runs, 1)
+        replace(note, title=f"{name}: {note.title}")
+        for name, run in zip(numbered(runs, paths), runs, strict=True)
         for note in notes(run, paths=paths)
         if note.grave
     ]

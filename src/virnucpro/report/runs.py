@@ -121,6 +121,12 @@ class Run:
         return None if found is None else float(found)
 
     @property
+    def fdr(self) -> float | None:
+        """The rate of false discoveries by which records were called; None if by threshold."""
+        found = self.settings.get("fdr")
+        return None if found is None else float(found)
+
+    @property
     def chunk_threshold(self) -> float | None:
         """The threshold on p_virus of chunks, another number if the bundle has a calibration."""
         found = self.settings.get("chunk_threshold", self.threshold)

@@ -1,6 +1,7 @@
 """A run in plain words, and a paragraph for a methods section."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from virnucpro import __version__
@@ -19,6 +20,22 @@ _METHODS = {
     "chunk",
     "kmer": "a logistic regression on k-mer counts scored each chunk",
 }
+
+
+def numbered(runs: Sequence[Run], paths: bool) -> list[str]:
+    """Return the names of several runs with their numbers.
+
+    paths: whether runs of one name are told apart by what differs in their folders and prefixes.
+    """
+    places = [(run.name, *run.files.run_dir.resolve().parts, run.files.prefix) for run in runs]
+    names = []
+    for i, place in enumerate(places, 1):
+        name = f"{i}. {place[0]}"
+        alike = [other for other in places if other[0] == place[0]]
+        steps = (len({*step}) == 1 for step in zip(*alike, strict=False))
+        own = "/".join(filter(None, place[len([*takewhile(bool, steps)]) :]))
+        names.append(f"{name} ({own})" if own and paths else name)
+    return names
 
 
 def typical_nt(run: Run) -> int | None:
