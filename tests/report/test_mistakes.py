@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command import dna, fasta, made_bundle, run_json
+from command import dna, fasta, made_bundle, run_json, table
 from made_calibrations import a_calibration, calibrated
 from virnucpro.report.data import data_of
 from virnucpro.report.notes import notes
@@ -48,6 +48,18 @@ def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):
     assert "low complexity" in text
     assert 'class="null"' in text
     assert "Expected mistakes" not in page_of([of(folder, "plain")]).decode()
+
+
+@pytest.mark.parametrize("name", ["cut", "rate", "plain"])
+def test_the_table_of_records_tells_what_each_call_is_worth(folder, name):
+    (run,) = data_of([of(folder, name)])["runs"]
+    rows = table(folder / name / "contigs.tsv")
+    assert len(run["rows"]) == len(rows) == 61
+    for told, row in zip(run["rows"], rows, strict=True):
+        numbers = [float(row[c]) if row[c] else None for c in ("probability", "q_value")]
+        assert told[12:] == [*numbers, row["origin"], row["note"]]
+    assert run["rows"][-1][15] == ("" if name == "plain" else "low_complexity")
+    assert (run["rows"][0][12] is None) == (name == "plain")
 
 
 def test_multiqc_has_the_number(folder):

@@ -44,6 +44,10 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
             s.row.status,
             _hundredths(run.low_shares.get(s.viral)),
             where.get(s.ordinal),
+            _number(s.row.probability),
+            _number(s.row.q_value),
+            s.row.origin,
+            s.row.note,
         ]
         for s in _fitting(run.shown, most_bytes)
     ]
@@ -71,7 +75,7 @@ def _fitting(shown: Sequence[Shown], most_bytes: int) -> list[Shown]:
     for s in sorted(
         shown, key=lambda s: (-s.row.p_virus if s.row.p_virus >= 0 else 1.0, s.ordinal)
     ):
-        size += len(json.dumps(short(s.row.name))) + 64
+        size += len(json.dumps(short(s.row.name))) + len(s.row.origin) + len(s.row.note) + 96
         if size > most_bytes:
             break
         kept.append(s)

@@ -282,23 +282,30 @@ function drawTracks(section, run) {
 
 // Table of records
 
+const any = (at) => (run) => run.rows.some((row) => row[at] !== null && row[at] !== "");
+
 const COLUMNS = [
-  { name: "sample", at: 0, many: true, text: (row, run) => run.samples[row[0]], class: "text" },
+  { name: "sample", at: 0, when: (run) => run.samples.length > 1, text: (row, run) => run.samples[row[0]], class: "text" },
   { name: "record", at: 1, class: "more", text: (row) => count(row[1]) },
   { name: "name", at: 2, class: "name" },
   { name: "length, nt", at: 3, text: (row) => count(row[3]) },
   { name: "chunks", at: 4, class: "more", text: (row) => count(row[4]) },
   { name: "virus chunks", at: 5, class: "more", text: (row) => count(row[5]) },
   { name: "p_virus", at: 6 },
-  { name: "highest", at: 7, class: "more", text: (row) => score(row[7]) },
+  { name: "highest", at: 7, when: (run) => !any(12)(run), class: "more", text: (row) => score(row[7]) },
+  { name: "probability", at: 12, when: any(12), class: "more", text: (row) => score(row[12]) },
+  { name: "q_value", at: 13, when: (run) => run.threshold === null && any(13)(run), class: "more", text: (row) => score(row[13]) },
   { name: "call", at: 8, class: "text" },
+  { name: "origin", at: 14, when: any(14), class: "text more", text: (row) => row[14].replaceAll("_", " ") },
   { name: "caution", at: 9, class: "text" },
 ];
 
 function cautions(row, run) {
   const found = [];
   if (row[9] !== 0) found.push(data.statuses[row[9]]);
-  if (row[10] !== null && row[10] >= 50) found.push("repeats of few letters");
+  const notes = row[15] ? row[15].split(",") : [];
+  if ((row[10] !== null && row[10] >= 50) || notes.includes("low_complexity")) found.push("repeats of few letters");
+  found.push(...notes.filter((note) => note !== "low_complexity"));
   if (row[9] === 0 && run.chunk !== null && row[3] < 0.8 * run.chunk) found.push("short");
   return found.join(", ");
 }
@@ -306,7 +313,7 @@ function cautions(row, run) {
 function drawRecords(section, run, tracks) {
   const table = section.querySelector(".records");
   if (!table) return () => {};
-  const columns = COLUMNS.filter((column) => !column.many || run.samples.length > 1);
+  const columns = COLUMNS.filter((column) => !column.when || column.when(run));
   const search = section.querySelector('input[type="search"]');
   const buttons = [...section.querySelectorAll("[data-call]")];
   const [back, forth] = section.querySelectorAll("[data-page]");

@@ -27,7 +27,7 @@ _REASONS = {
 
 
 class ShownRow(NamedTuple):
-    """A row of contigs.tsv; p_virus and max_p_virus are nan where missing."""
+    """A row of contigs.tsv; a number is nan and a text is empty where it is missing."""
 
     sample: str
     record: int
@@ -39,6 +39,10 @@ class ShownRow(NamedTuple):
     max_p_virus: float
     call: Call
     status: Status
+    probability: float
+    q_value: float
+    origin: str
+    note: str
     mate: str = ""
 
     @property
@@ -168,5 +172,9 @@ def _contig_row(block: Columns, i: int) -> ShownRow:
         max_p_virus=float(block["max_p_virus"][i]),
         call=Call(block["call"][i]),
         status=Status(block["status"][i]),
+        probability=float(block["probability"][i]),
+        q_value=float(block["q_value"][i]),
+        origin=block["origin"][i],
+        note=block["note"][i],
         mate=block["mate"][i],
     )
