@@ -138,6 +138,7 @@ def random_reads(number: int, length_nt: int, seed: int = 0) -> bytes:
 
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a table of ours."""
+    csv.field_size_limit(1 << 30)  # a name may be as long as a FASTA header
     with path.open(encoding="utf-8", newline="\n") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 

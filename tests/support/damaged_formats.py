@@ -147,7 +147,7 @@ def plain_sam(text: bytes) -> Alignments:
         fields = line.split(b"\t")
         if len(fields) < 11 or not re.fullmatch(rb"\d+", fields[1]):
             return Alignments(records, whole=False)
-        flag, letters = int(fields[1]), fields[9].decode("latin-1").upper().replace("U", "T")
+        flag, letters = int(fields[1]), fields[9].upper().decode("latin-1").replace("U", "T")
         if not flag & LEFT_OUT:
             sequence = "" if letters == "*" else letters.translate(NUMBERED)
             sequence = re.sub(f"[^{BASES}]", "N", sequence)
