@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-MIXTURE, WORST, OWN = "mixture", "worst", "negatives"
+MIXTURE, WORST, OWN = "mixture", "worst", "null: your own"
 # A group of fewer negatives in a length bin is judged with all others together: alone, it could
 # never tell a q-value that anybody asks for.
 FEWEST = 100
