@@ -307,7 +307,7 @@ def test_expected_mistakes_add_up():
     assert worth.wrong_bound is None  # this calibration has no bounds
     unlike = replace(worth, wrong_bound=2.4).sentence
     assert unlike.endswith("as given); up to 2 if its hosts look more viral than most")
-    assert "give its share with --prior" in replace(worth, more_virus=True).sentence
+    assert "50 % are viral: give the share with --prior" in replace(worth, more_virus=True).sentence
     several = replace(worth, fewest_wrong=0.4, most_wrong=2.6)
     assert replace(several, wrong_bound=2.7).sentence == several.sentence
     assert "of these up to 3 are expected to be wrong (prior" in several.sentence

@@ -117,8 +117,8 @@ class Worth:
             expected += f"; up to {most} if its hosts look more viral than most"
         if self.more_virus:
             expected += (
-                "; so many calls mean more virus than that: give its share with --prior, or let "
-                "--prior auto estimate it"
+                f"; so many calls mean that more than {100 * self.prior.high:.2g} % are viral: "
+                "give the share with --prior, or let --prior auto estimate it"
             )
         return expected
 
