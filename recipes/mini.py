@@ -26,7 +26,7 @@ import calibrate
 import fragments
 import prescreen
 import robustness
-from sides import UNRESOLVED, fitting_side, train_side
+from sides import SHORTEST_NT, UNRESOLVED, fitting_side, train_side
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
@@ -58,7 +58,7 @@ ONE_PERCENT = 0.01
 SHORT_NT = 150
 SUBSTITUTIONS = (0.01, 0.05)
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
-LENGTHS_NT = (75, 100, 150, 250, 300, 500, 1000, 2000)
+LENGTHS_NT = (SHORTEST_NT, 100, 150, 250, 300, 500, 1000, 2000)
 CHOSEN = "plain"
 # Of AUROC on the fixed fragments: about what networks of other seeds and sizes differ by.
 NOISE = 0.01
@@ -162,7 +162,7 @@ def write(options: argparse.Namespace) -> None:
             name=name,
             description=DESCRIPTION,
             chunk_nt=chunk_nt,
-            validated_nt=min(LENGTHS_NT),
+            validated_nt=SHORTEST_NT,
         )
         print(f"wrote {bundle.path}")
 
@@ -179,7 +179,7 @@ def write_kmer(options: argparse.Namespace) -> None:
             name=name,
             description="Logistic regression on k-mers: the baseline, fast and weak.",
             chunk_nt=chunk_nt,
-            validated_nt=min(LENGTHS_NT),
+            validated_nt=SHORTEST_NT,
         )
         print(f"wrote {bundle.path}")
 
