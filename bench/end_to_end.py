@@ -25,8 +25,7 @@ from typing import Any
 import torch
 
 from figures import markdown
-from full_size import TOKENIZERS, Esm2Size, Maker, make_bundle, write_dnabert_s
-from full_size import write_hugging_face_esm2 as write_esm2
+from full_size import SIZES, TOKENIZERS, Maker, published_kind
 from virnucpro.blocks import blocks_of
 from virnucpro.bundle import load
 from virnucpro.classifiers.plan import plan_of
@@ -36,7 +35,6 @@ from virnucpro.run.pipeline import contigs_of
 from virnucpro.run.predict import predict
 
 LENGTHS = {"chunks of 500 nt": 500, "reads of 150 nt": 150}
-SIZES = {"3B": Esm2Size(36, 2560, 40), "650M": Esm2Size(33, 1280, 20), "8M": Esm2Size(6, 320, 20)}
 
 
 def written_input(path: Path, length_nt: int, records: int) -> None:
@@ -125,16 +123,8 @@ def main() -> None:
     kept = folder / "end_to_end.json"
     done: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     tokenizer = next(path for path in TOKENIZERS if path.exists())
-    bundle = folder / "bundle"
-    if not (bundle / "bundle.toml").exists():
-        clock = perf_counter()
-        make = Maker(torch.device(wish.device), torch.float16)
-        for part in ("dnabert", "esm"):
-            (folder / part).mkdir(exist_ok=True)
-        write_dnabert_s(folder / "dnabert", make, tokenizer)
-        write_esm2(folder / "esm", SIZES[wish.esm], make, sharded=True)
-        make_bundle(bundle, folder / "dnabert", folder / "esm", SIZES[wish.esm].width)
-        print(f"weights written in {perf_counter() - clock:.0f} s", flush=True)
+    make = Maker(torch.device(wish.device), torch.float16)
+    bundle = published_kind(folder, SIZES[wish.esm], make, tokenizer)
     for length_nt in LENGTHS.values():
         written_input(folder / f"{length_nt}.fa", length_nt, wish.frames)
     for precision in wish.precision:

@@ -69,6 +69,7 @@ class Esm2Size:
 
 M650 = Esm2Size(33, 1280, 20)
 B3 = Esm2Size(36, 2560, 40)
+SIZES = {"3B": B3, "650M": M650, "8M": Esm2Size(6, 320, 20)}
 DNABERT_S = {
     "vocab_size": 4096,
     "num_hidden_layers": 12,
@@ -404,6 +405,18 @@ def make_bundle(folder: Path, dnabert: Path, esm: Path, width: int) -> None:
         "encoders": encoders,
     }
     write_bundle(folder, manifest, {"head.safetensors": head})
+
+
+def published_kind(folder: Path, size: Esm2Size, make: Maker, tokenizer: Path) -> Path:
+    """A bundle of both encoders in published layouts, made where it is not there yet."""
+    bundle = folder / "bundle"
+    if not (bundle / "bundle.toml").exists():
+        for part in ("dnabert", "esm"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        write_dnabert_s(folder / "dnabert", make, tokenizer)
+        write_hugging_face_esm2(folder / "esm", size, make, sharded=True)
+        make_bundle(bundle, folder / "dnabert", folder / "esm", size.width)
+    return bundle
 
 
 def measured_score(bundle: Path, device: str, precision: str) -> dict[str, Any]:

@@ -7,15 +7,16 @@ the highest at which a share of all of them is handed on, whatever a larger bund
 fragments of val: the share of viruses handed on, that of others, the work that is left in a sample
 with 1 % virus and how many times less that is; 95 % intervals resample the units of both sets, and
 choose the cut again. --time also writes a bundle of the published kind with random weights into
-FOLDER (DNABERT-S at its size, ESM-2 at 6 layers of 320) and takes the processor's seconds for one
-sample of val at each cut: how the time falls as the share of chunks does.
+FOLDER (DNABERT-S and the ESM-2 that --esm names at their sizes) and takes the seconds for one
+sample of val at each cut, those of the processor, or on a GPU those of the clock: how the time
+falls as the share of chunks does.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from time import process_time
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -32,7 +33,6 @@ from virnucpro.train.units import calibration_units
 RECALLS = (0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 PREVALENCE = 0.01
 RESAMPLES = 1000
-ESM2 = full_size.Esm2Size(6, 320, 20)
 
 Float64 = NDArray[np.float64]
 
@@ -88,29 +88,27 @@ def table(three: Three) -> Iterator[str]:
         yield f"| {100 * recall:g} % | {now[0]:.3f} | {' | '.join(shares)} | {fold} |"
 
 
-def published_kind(folder: Path) -> Bundle:
-    """A bundle of random weights, made where it is not there yet."""
-    if not (folder / "bundle").exists():
-        make = full_size.Maker(torch.device("cpu"), torch.float32)
-        (dnabert := folder / "dnabert").mkdir(parents=True)
-        tokenizer = next(path for path in full_size.TOKENIZERS if path.is_file())
-        full_size.write_dnabert_s(dnabert, make, tokenizer)
-        full_size.write_fair_esm2(folder, "esm2.pt", ESM2, make)
-        full_size.make_bundle(folder / "bundle", dnabert, folder / "esm2.pt", ESM2.width)
-    return load(folder / "bundle")
-
-
-def times(first: Bundle, folder: Path, three: Three, sample: Sequence[str]) -> Iterator[str]:
-    large = published_kind(folder).classifier("cpu", "fp32")
-    small = first.classifier("cpu", "fp32")
-    yield f"{len(sample):,} chunks, 1 % viral: cut | handed on | seconds of the processor"
+def times(
+    first: Bundle, options: argparse.Namespace, three: Three, sample: Sequence[str]
+) -> Iterator[str]:
+    device: str = options.device
+    tokenizer = next(path for path in full_size.TOKENIZERS if path.is_file())
+    make = full_size.Maker(torch.device(device), torch.float16)
+    bundle = full_size.published_kind(options.time, full_size.SIZES[options.esm], make, tokenizer)
+    large = load(bundle).classifier(device, options.precision)
+    small = first.classifier(device, options.precision)
+    clock, whose = (
+        (process_time, "the processor") if device == "cpu" else (perf_counter, "the clock")
+    )
+    yield f"{len(sample):,} chunks, 1 % viral: cut | handed on | seconds of {whose}"
     cuts = [measures(three, [e.all() for e in three], recall)[0] for recall in RECALLS]
-    large.score(sample[:8])
+    large.score(sample)
+    small.score(sample)
     for cut in (0.0, *reversed(cuts)):
         both = CascadeClassifier(small, large, Cuts((0,), (cut,))) if cut else large
-        begin = process_time()
+        begin = clock()
         scores = both.score(sample)
-        took = process_time() - begin
+        took = clock() - begin
         ended = 0 if scores.prescreened is None else int(scores.prescreened.sum())
         yield f"{cut:.3f} | {len(sample) - ended} | {took:.1f}"
 
@@ -122,6 +120,9 @@ def main() -> int:
     parser.add_argument("--per-side", type=int, default=2000)
     parser.add_argument("--time", type=Path, metavar="FOLDER")
     parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--device", default="cpu", help="that takes the time")
+    parser.add_argument("--precision", default="auto", help="of both bundles there")
+    parser.add_argument("--esm", choices=full_size.SIZES, default="8M")
     options = parser.parse_args()
     first, folders = load(options.first), [options.data / part for part in ("train", "more", "val")]
 
@@ -149,7 +150,7 @@ def main() -> int:
             for label in (1, 0)
         }
         sample = [*texts[1][: round(PREVALENCE * len(texts[0]))], *texts[0]]
-        for line in times(first, options.time, three, sample):
+        for line in times(first, options, three, sample):
             print(line, flush=True)
     return 0
 

@@ -1,17 +1,19 @@
 """Makes the embedded bundles mini-500-v2 and mini-300-v2, and their k-mer baseline.
 
-Parts, in order: train (one candidate; goes on where it stopped), kmer (the baseline), bundle (the
-directories), card (what val says of them, written into bundle.toml), robustness (what errors of
-sequencing cost, likewise), calibration, prescreen (how the baseline does before a network), and
-compare (exit code 1 unless the AUROC is that of the embedded bundles to within noise). Each runs
-alone with --only.
+Parts, in order: train (a network, four that go on from its weights, each where it was stopped, and
+the mean of the four), kmer (the baseline), bundle (the directories), card (what val says of them,
+written into bundle.toml), robustness (what errors of sequencing cost, likewise), calibration,
+prescreen (how the baseline does before a network), and compare (exit code 1 unless the AUROC is
+that of the embedded bundles to within noise). Each runs alone with --only.
 """
 
 import argparse
 import csv
 import gzip
 import json
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +47,9 @@ from virnucpro.measure.performance import Performance
 from virnucpro.train.encoder_fit import FitProgress, FitResult, fit_encoder, write_chunk_bundle
 from virnucpro.train.encoder_settings import EncoderSettings
 from virnucpro.train.fragments import Augmentation
+from virnucpro.train.judge import Judge
 from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
-from virnucpro.train.slices import described
+from virnucpro.train.slices import described, judging_slice, parted
 from virnucpro.train.units import calibration_units
 
 CHUNKS_NT = (500, 300)
@@ -59,7 +62,7 @@ SHORT_NT = 150
 SUBSTITUTIONS = (0.01, 0.05)
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95)
 LENGTHS_NT = (SHORTEST_NT, 100, 150, 250, 300, 500, 1000, 2000)
-CHOSEN = "plain"
+TRUNK, MEAN = "plain", "mean"
 # Of AUROC on the fixed fragments: about what networks of other seeds and sizes differ by.
 NOISE = 0.01
 STEPS = 30_000
@@ -89,71 +92,133 @@ PLAIN = EncoderSettings(
     evaluate_every=1000,
     save_every=1000,
 )
-# What was compared on the slice; see README.md beside this file.
-CANDIDATES = {
-    "plain": PLAIN,
-    "tail": replace(PLAIN, tail_weight=0.3, seed=1),
-    "even": replace(PLAIN, unit_power=0.25),
-}
+# They begin with the weights of the trunk, share its slice, and see the units more evenly.
+BRANCH = replace(
+    PLAIN,
+    steps=6500,
+    learning_rate=1e-3,
+    unit_power=0.25,
+    evaluate_every=3250,
+    slice_seed=PLAIN.seed,
+)
+NETWORKS = {TRUNK: PLAIN, **{f"branch-{seed}": replace(BRANCH, seed=seed) for seed in (1, 2, 3, 4)}}
+# Of the training record of a network: what it shares with those that are averaged with it.
+SHARED = ("contigs_sha256", "parameters", "device", "precision", "fitting", "slice", "data")
+SLICE_AREA, SLICE_RECALL = "slice_auroc", "slice_recall_at_1pct_fpr"
 
 
 def train(options: argparse.Namespace) -> None:
-    """Fits one candidate and writes its weights, with the record in their metadata."""
-    name = options.candidate
-    settings = CANDIDATES[name]
-    if options.steps:
-        settings = replace(settings, steps=options.steps)
+    """Fits the networks that are not there yet, and averages the branches.
+
+    Weights go into a file for each network, with the record in its metadata.
+    """
     labelled = train_side(options.data)
     contigs = fitting_side(labelled.contigs)
+    deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
+    for name, settings in NETWORKS.items():
+        if options.network not in (None, name) or is_finished(options, name):
+            continue
 
-    def tell(now: FitProgress) -> None:
-        if not now.evaluated:
+        def tell(now: FitProgress, name: str = name) -> None:
+            if now.evaluated:
+                done = f"step {now.step}/{now.steps}, loss {now.loss:.4f}"
+                left = f"{now.seconds_left / 60:.1f} min left"
+                print(f"{name}: {done}, slice AUROC {now.auroc:.4f}, {left}", flush=True)
+
+        result = fit_encoder(
+            contigs,
+            replace(settings, steps=options.steps) if options.steps else settings,
+            options.device,
+            options.work / name,
+            tell,
+            data_sha256=labelled.sha256,
+            max_minutes=None if deadline is None else max(0, deadline - time.monotonic()) / 60,
+            start=None if name == TRUNK else trained(options, TRUNK).network,
+        )
+        keep(options, name, result)
+        print(f"{name}: {json.dumps(result.record[SLICE_AREA])}, {result.record['seconds']} s")
+        if not result.finished:
+            print(f"{name}: time is up; the same command goes on from {result.state}")
             return
-        area = f", slice AUROC {now.auroc:.4f}"
-        left = f", {now.seconds_left / 60:.1f} min left"
-        print(f"{name}: step {now.step}/{now.steps}, loss {now.loss:.4f}{area}{left}", flush=True)
+    if options.network is None:
+        average(options, labelled.contigs, contigs)
 
-    result = fit_encoder(
-        contigs,
-        settings,
-        options.device,
-        options.work / name,
-        tell,
-        data_sha256=labelled.sha256,
-        max_minutes=options.max_minutes,
+
+def average(
+    options: argparse.Namespace,
+    everything: Sequence[LabelledContig],
+    contigs: Sequence[LabelledContig],
+) -> None:
+    """Averages the weights of the branches, and judges that on the slice beside each network."""
+    networks = {name: trained(options, name) for name in NETWORKS}
+    apart = calibration_units(everything)
+    trunk = networks[TRUNK]
+    branches = [fit.network.state_dict() for name, fit in networks.items() if name != TRUNK]
+    mean = codon_network(trunk.network.part())
+    mean.load_state_dict(
+        {k: torch.stack([b[k] for b in branches]).double().mean(0) for k in branches[0]}
     )
-    apart = calibration_units(labelled.contigs)
-    calibration = described([c for c in labelled.contigs if c.unit in apart])
+    settings = NETWORKS[TRUNK]
+    held_out = judging_slice(contigs, settings.slice_fraction, settings.cut_by, "the network")
+    judge = Judge(parted(contigs, held_out)[1], settings, torch.device(options.device))
+    for name, network in {**{k: v.network for k, v in networks.items()}, MEAN: mean}.items():
+        judged = judge.judged(network.to(options.device), math.inf)
+        print(f"{name} on the slice: {json.dumps(judged)}", flush=True)
+    assert judged is not None
+    record = {
+        "method": f"mean of the weights of {len(branches)} networks that were trained further from "
+        "one that was trained from random weights",
+        **{name: trunk.record[name] for name in SHARED},
+        "calibration": described([c for c in everything if c.unit in apart]),
+        SLICE_AREA: judged["auroc"],
+        SLICE_RECALL: judged["recall_at_1pct_fpr"],
+        "seconds": round(sum(fit.record["seconds"] for fit in networks.values()), 1),
+        "steps": sum(fit.record["steps"] for fit in networks.values()),
+        "networks": {
+            name: {k: v for k, v in fit.record.items() if k not in SHARED}
+            for name, fit in networks.items()
+        },
+    }
+    keep(options, MEAN, FitResult(mean.cpu().eval(), record, True, options.work))
+
+
+def keep(options: argparse.Namespace, name: str, result: FitResult) -> None:
+    """Writes the weights of a network, with the record in their metadata."""
     metadata = {
         "part": json.dumps(result.network.part()),
-        "record": json.dumps({**result.record, "calibration": calibration}),
+        "record": json.dumps(result.record),
         "finished": json.dumps(result.finished),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     save_file(result.network.arrays(), options.out / f"{name}.safetensors", metadata)
-    print(f"{name}: {json.dumps(result.record['slice_auroc'])}, {result.record['seconds']} s")
-    if not result.finished:
-        print(f"{name}: time is up; the same command goes on from {result.state}")
 
 
-def trained(options: argparse.Namespace) -> FitResult:
-    """What train wrote for the chosen candidate."""
-    path = options.out / f"{options.candidate}.safetensors"
+def is_finished(options: argparse.Namespace, name: str) -> bool:
+    """Return whether a network is there, and was trained to its end."""
+    path = options.out / f"{name}.safetensors"
     if not path.is_file():
-        raise SystemExit(f"{path} is not there; run with --only train first")
+        return False
+    with safe_open(path, framework="numpy") as file:
+        finished: bool = json.loads(file.metadata()["finished"])
+    return finished
+
+
+def trained(options: argparse.Namespace, name: str) -> FitResult:
+    """What train wrote of a network."""
+    path = options.out / f"{name}.safetensors"
+    if not is_finished(options, name):
+        raise SystemExit(f"{path} is not there, or was stopped; run with --only train")
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if not json.loads(metadata["finished"]):
-        raise SystemExit(f"{path} is from a training that was stopped; go on with --only train")
     network = codon_network(json.loads(metadata["part"]), path)
     network.load_state_dict({name: torch.from_numpy(values) for name, values in arrays.items()})
     return FitResult(network.eval(), json.loads(metadata["record"]), True, options.work)
 
 
 def write(options: argparse.Namespace) -> None:
-    """Writes the bundles of the chosen candidate, still without a card."""
-    fit = trained(options)
+    """Writes the bundles of the mean, still without a card."""
+    fit = trained(options, MEAN)
     for chunk_nt in CHUNKS_NT:
         name = f"mini-{chunk_nt}-v2"
         bundle = write_chunk_bundle(
@@ -480,7 +545,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="state of the training (default: OUT/training)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0")
     parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--candidate", choices=CANDIDATES, default=CHOSEN)
+    parser.add_argument("--network", choices=NETWORKS, help="train this one alone")
     parser.add_argument("--steps", type=int, help="fewer than the recipe has, to try it out")
     parser.add_argument("--max-minutes", type=float, help="stop then; the same command goes on")
     parser.add_argument("--per-side", type=int, default=1000, help="fragments at each length")

@@ -15,7 +15,7 @@ from virnucpro.errors import BundleError, InputError, ResumeError, SettingsError
 from virnucpro.frames import letter_codes
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train import encoder_fit, judge
-from virnucpro.train.encoder_fit import STATE, fit_encoder, write_chunk_bundle
+from virnucpro.train.encoder_fit import STATE, fit_encoder, weights_digest, write_chunk_bundle
 from virnucpro.train.encoder_settings import EncoderSettings, learning_rate_at
 from virnucpro.train.fragments import NO_CONTIG, Augmentation, FragmentPool, blurred
 from virnucpro.train.judge import Judge
@@ -177,6 +177,29 @@ def test_the_state_of_another_training_is_refused(tmp_path):
     (tmp_path / STATE).write_bytes(b"broken")
     with pytest.raises(ResumeError, match="damaged"):
         fit_encoder(contigs_of(), TINY, "cpu", tmp_path)
+
+
+def test_a_fit_begins_with_the_weights_that_are_given(tmp_path):
+    first = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "a").network
+    still = dataclasses.replace(TINY, learning_rate=0.0, weight_decay=0.0)
+    result = fit_encoder(contigs_of(), still, "cpu", tmp_path / "b", start=first)
+    weights = dict(first.named_parameters())
+    for name, values in result.network.named_parameters():
+        assert torch.equal(values, weights[name]), name
+    assert "given weights" in result.record["method"]
+    assert result.record["start_sha256"] == weights_digest(first)
+    with pytest.raises(ResumeError, match="began with other weights"):
+        fit_encoder(contigs_of(), still, "cpu", tmp_path / "b")
+
+
+def test_fits_with_one_seed_for_the_slice_are_judged_alike(tmp_path):
+    seeds = [{"seed": 1, "slice_seed": 0}, {"seed": 2, "slice_seed": 0}, {"seed": 0}]
+    fits = [
+        fit_encoder(contigs_of(), dataclasses.replace(TINY, **s), "cpu", tmp_path / str(i))
+        for i, s in enumerate(seeds)
+    ]
+    assert fits[0].record["slice"] == fits[1].record["slice"] == fits[2].record["slice"]
+    assert fits[0].record["evaluations"] != fits[1].record["evaluations"]
 
 
 def test_one_side_alone_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import CodonConfig
@@ -94,7 +95,7 @@ def data(tmp_path):
 def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     tiny = dataclasses.replace(
-        recipe.CANDIDATES[recipe.CHOSEN],
+        recipe.PLAIN,
         network=CodonConfig(channels=(8, 8), blocks=(1, 1), kernels=(3, 3), embedding=8),
         hidden=8,
         steps=8,
@@ -109,7 +110,9 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     cut = tmp_path / "prophages.tsv"
     cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
     monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", cut)
-    monkeypatch.setitem(recipe.CANDIDATES, recipe.CHOSEN, tiny)
+    for name, settings in recipe.NETWORKS.items():
+        own = {k: getattr(settings, k) for k in ("seed", "slice_seed", "unit_power")}
+        monkeypatch.setitem(recipe.NETWORKS, name, dataclasses.replace(tiny, **own))
     monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
     monkeypatch.setattr(recipe, "KmerSettings", lambda: quick)
@@ -119,14 +122,22 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "main", asked.append)
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "30"]
-    with pytest.raises(SystemExit, match="only train first"):
+    with pytest.raises(SystemExit, match="is not there"):
         recipe.main([*arguments, "--only", "bundle"])
     recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
     with pytest.raises(SystemExit, match="stopped"):
-        recipe.main([*arguments, "--only", "bundle"])
+        recipe.main([*arguments, "--only", "train", "--network", "branch-1"])
     with pytest.raises(SystemExit, match=r"further than 0\.01 .* mini-500-v2, mini-300-v2"):
         recipe.main(arguments)
     assert [given[0] for given in asked] == [str(out / "mini-500-v2"), str(out)]
+    weights = [
+        load_file(out / f"{name}.safetensors")
+        for name in ("mean", "branch-1", "branch-2", "branch-3", "branch-4")
+    ]
+    for name, mean in weights[0].items():
+        four = [branch[name] for branch in weights[1:]]
+        assert np.allclose(mean, np.mean(four, 0), atol=1e-6)
+    assert not all(np.array_equal(weights[1][name], weights[2][name]) for name in weights[0])
     monkeypatch.setattr(recipe, "NOISE", 1.0)
     recipe.main([*arguments, "--only", "compare"])
     for chunk_nt in (500, 300):
@@ -155,7 +166,10 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         assert [row["group"] for row in card["by_origin"]] == ["gnonviral"]
         assert 0 <= bundle.parts["agreement"]["bf16"]["label_agreement"] <= 1
         training = bundle.parts["training"]
-        assert training["steps"] == 8
+        assert training["steps"] == 8 * 5
+        assert training["networks"]["branch-2"]["settings"]["seed"] == 2
+        assert "random weights" in training["networks"]["plain"]["method"]
+        assert "given weights" in training["networks"]["branch-1"]["method"]
         assert all(name.startswith(("train/", "more/")) for name in training["data"])
         apart = training["calibration"]["units"]
         assert apart == 2

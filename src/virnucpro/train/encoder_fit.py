@@ -7,6 +7,7 @@ is drawn anew from (seed, step), so a run that was stopped goes on as if it had 
 module knows no command line and writes nothing but its state.
 """
 
+import hashlib
 import json
 import math
 import platform
@@ -95,8 +96,11 @@ def fit_encoder(
     *,
     data_sha256: Mapping[str, str] | None = None,
     max_minutes: float | None = None,
+    start: CodonNetwork | None = None,
 ) -> FitResult:
     """Train, going on from the state in workdir if there is one.
+
+    start: a network of the same shape whose weights are the first ones, in place of random ones.
 
     On a CPU the same contigs, settings and number of threads give the same weights, however often
     the fit was stopped. progress is called at every evaluation, and after a step when it was not
@@ -111,7 +115,7 @@ def fit_encoder(
         workdir.mkdir(parents=True, exist_ok=True)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda, enabled=True), _fast_kernels(device):
-        fit = _Fit(contigs, settings, device, workdir / STATE)
+        fit = _Fit(contigs, settings, device, workdir / STATE, start)
         fit.resume()
         finished = fit.run(deadline, progress or (lambda _: None))
         network = fit.chosen()
@@ -158,9 +162,10 @@ class _Fit:
         settings: EncoderSettings,
         device: torch.device,
         state: Path,
+        start: CodonNetwork | None,
     ) -> None:
         self._settings, self._device, self._state = settings, device, state
-        held_out = judging_slice(contigs, settings.slice_fraction, settings.seed, "the network")
+        held_out = judging_slice(contigs, settings.slice_fraction, settings.cut_by, "the network")
         fitting, judging = parted(contigs, held_out)
         self._identity = {
             "settings": _plain(asdict(settings)),
@@ -177,6 +182,9 @@ class _Fit:
         self._judge = Judge(judging, settings, device)
         torch.manual_seed(settings.seed)
         self._network = self._new_network()
+        if start is not None:
+            self._network.load_state_dict(start.state_dict())
+            self._identity["start_sha256"] = weights_digest(start)
         self._average = self._new_network()
         self._average.load_state_dict(self._network.state_dict())
         self._best = {k: v.clone() for k, v in self._average.state_dict().items()}
@@ -318,7 +326,8 @@ class _Fit:
         device = self._device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
         return {
-            "method": "codon network and head, end to end, from random weights",
+            "method": "codon network and head, end to end, from "
+            + ("given weights" if "start_sha256" in self._identity else "random weights"),
             **self._identity,
             **self._described,
             "data": dict(data_sha256),
@@ -371,6 +380,8 @@ class _Fit:
         told = "choose another folder, or delete that file to begin anew"
         if identity["contigs_sha256"] != self._identity["contigs_sha256"]:
             raise ResumeError(f"{self._state}: made from other contigs; {told}")
+        if identity.get("start_sha256") != self._identity.get("start_sha256"):
+            raise ResumeError(f"{self._state}: began with other weights; {told}")
         saved, wanted = identity["settings"], _plain(asdict(self._settings))
         for name in sorted({*saved, *wanted}):
             if saved.get(name) != wanted.get(name):
@@ -378,6 +389,14 @@ class _Fit:
                     f"{self._state}: made with {name} = {saved.get(name)}, not "
                     f"{wanted.get(name)}; {told}"
                 )
+
+
+def weights_digest(network: CodonNetwork) -> str:
+    """sha256 over the names and values of the weights, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fast_kernels(device: torch.device) -> AbstractContextManager[Any]:

@@ -25,8 +25,9 @@ class EncoderSettings:
     viral fragments above the tail_share of the others that score highest, in a batch.
     by_level, unit_power: how contigs are weighed, see contig_weights.
     slice_fraction: of the bases of each label and group held out, by unit, for choosing;
-    slice_fragments: of each label, at each of slice_lengths_nt. The fit stops early after patience
-    evaluations without a better one; 0 means never.
+    slice_fragments: of each label, at each of slice_lengths_nt; slice_seed: of the slice, where it
+    is not to be the seed of everything else. The fit stops early after patience evaluations without
+    a better one; 0 means never.
     """
 
     network: CodonConfig = field(default_factory=CodonConfig)
@@ -50,11 +51,17 @@ class EncoderSettings:
     unit_power: float = 0.5
     slice_fraction: float = 0.05
     slice_fragments: int = 2000
+    slice_seed: int | None = None
     slice_lengths_nt: tuple[int, ...] = (300, 500)
     evaluate_every: int = 250
     save_every: int = 500
     patience: int = 8
     seed: int = 0
+
+    @property
+    def cut_by(self) -> int:
+        """The seed that cuts the slice and draws its fragments."""
+        return self.seed if self.slice_seed is None else self.slice_seed
 
     def up_to(self, chunk_nt: int) -> "EncoderSettings":
         """Return the same for chunks of a length: no fragment is longer than what is scored."""

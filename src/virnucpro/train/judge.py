@@ -30,7 +30,7 @@ class Judge:
         self._device = device
         self._sets: list[tuple[int, list[Tensor], NDArray[np.bool_]]] = []
         for length_nt in settings.slice_lengths_nt:
-            found = fragments_at(contigs, length_nt, settings.slice_fragments, settings.seed)
+            found = fragments_at(contigs, length_nt, settings.slice_fragments, settings.cut_by)
             label = np.array([f.label == 1 for f in found], np.bool_)
             if not label.any() or label.all():
                 raise InputError(
