@@ -55,7 +55,7 @@ def source_of(path: Path, data: bytes, **reading) -> Source:
 
 
 def files_in(folder: Path) -> tuple[list[Path], list[str]]:
-    sources, notes = open_inputs([folder], None, Reading(), 500, written_in)
+    sources, notes = open_inputs([folder], None, Reading(), written_in)
     return [source.path for source in sources], notes
 
 

@@ -22,7 +22,6 @@ def open_inputs(
     paths: Sequence[Path],
     sample: str | None,
     reading: Reading,
-    chunk_nt: int,
     results_in: Callable[[Path], set[str]],
     faults: list[InputError] | None = None,
 ) -> tuple[list[Source], list[str]]:
@@ -36,15 +35,18 @@ def open_inputs(
     files, notes = _files_in(paths, results_in, found)
     sources = open_sources(files, sample, reading, found)
     if found and faults is None:
-        shapes_of(sources, chunk_nt, found)
+        shapes_of(sources, found)
         raise InputError.of(found)
     return sources, notes
 
 
-def shapes_of(sources: Sequence[Source], chunk_nt: int, faults: list[InputError]) -> list[Shape]:
+def shapes_of(
+    sources: Sequence[Source], faults: list[InputError], chunk_nt: int = 1
+) -> list[Shape]:
     """Return what each input that is not a pipe holds, from a look at its head.
 
-    faults: takes the errors that end a run once it reads such an input.
+    faults: takes the errors that end a run once it reads such an input. chunk_nt: of chunks; who
+    counts none need not say.
     """
     shapes: list[Shape] = []
     for source in sources:

@@ -50,7 +50,7 @@ class Negatives:
                 outputs.negatives,
             )
         faults: list[InputError] = []
-        shapes = shapes_of([source], 1, faults)  # chunks may be of any size: nobody counts them
+        shapes = shapes_of([source], faults)
         if faults:
             raise faults[0]
         if not shapes[0].records:

@@ -201,7 +201,7 @@ class _Run:
             log.line(line)
         log.lines(opening_lines(job.sources))
         faults: list[InputError] = []
-        shapes = shapes_of(job.sources, job.bundle.chunk_nt, faults)
+        shapes = shapes_of(job.sources, faults, job.bundle.chunk_nt)
         if faults:  # sooner than when hours were spent on what comes before them
             raise InputError.of(faults)
         if not job.streamed:  # else nobody knows how much will come, and of what length

@@ -110,9 +110,7 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
     settings.check_for(bundle)
     prescreen = Prescreen.of(bundle, settings.scoring, settings.outputs.chunk_threshold(bundle))
     reading, compute = settings.spooling, settings.compute
-    sources, notes = open_inputs(
-        settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in
-    )
+    sources, notes = open_inputs(settings.inputs, reading.sample, reading, written_in)
     files = settings.files
     negatives = Negatives.of(settings.outputs, settings.reading, settings.scoring.genetic_code)
     _refuse_inputs_as_results([*sources, *([negatives.source] if negatives else [])], files)

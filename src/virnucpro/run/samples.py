@@ -103,7 +103,7 @@ def _check_inputs(samples: Sequence[Settings]) -> None:
         reading = sample.reading
         try:
             sources = open_sources(sample.inputs, reading.sample, reading, found)
-            shapes_of(sources, 1, found)  # nobody asks for the shapes, so chunks may be of any size
+            shapes_of(sources, found)
         except InputError as error:
             found.append(error)
         faults += [InputError(f"sample {reading.sample}: {error}") for error in found]

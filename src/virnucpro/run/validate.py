@@ -72,9 +72,7 @@ def inspect(settings: Settings, bundle: Bundle) -> tuple[list[Inspection], list[
     settings.check()
     reading = settings.reading
     faults: list[InputError] = []
-    sources, notes = open_inputs(
-        settings.inputs, reading.sample, reading, bundle.chunk_nt, written_in, faults
-    )
+    sources, notes = open_inputs(settings.inputs, reading.sample, reading, written_in, faults)
     closed = [Inspection(str(e.path), None, None, broken=str(e)) for e in faults]
     return [*(_inspect(source, bundle, settings) for source in sources), *closed], notes
 
