@@ -25,8 +25,16 @@ from virnucpro.results.false_discovery import (
     q_values,
     worst_of_groups,
 )
+from virnucpro.results.judge import origins_of
 from virnucpro.results.prior import Cells, estimated_prior
-from virnucpro.results.sample import background_of, bounded, bounds_by_group, with_calls
+from virnucpro.results.sample import (
+    Sample,
+    background_of,
+    bounded,
+    bounds_by_group,
+    viral_negatives,
+    with_calls,
+)
 from virnucpro.train.calibration_fit import reliability_of
 from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
 
@@ -36,6 +44,7 @@ FEWEST = 50
 RESAMPLES = 200
 # Lengths of the records of a sample: short reads, long reads, contigs.
 BINS = (0, 1, 2)
+NEGATIVES, VIRUS_IN_NEGATIVES = 1000, (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True)
@@ -212,6 +221,38 @@ def priors(records: ScoredRecords, calibration: Calibration) -> Iterator[str]:
     yield f"the interval held the share in {held} of {tried}"
 
 
+def hints(records: ScoredRecords, calibration: Calibration, draws: int) -> Iterator[str]:
+    """How often negatives of a host and length that hold so much virus are said to hold some."""
+    score = calibration.rule.log_odds(records.evidence, records.called_nt)
+    origin = np.zeros(len(score), np.uint8)
+    if calibration.origin is not None:
+        origin += 1 + calibration.origin.of(records.groups)
+    rng, bins = np.random.default_rng(3), calibration.bins
+    yield "negatives of | length | draws with a hint at " + ", ".join(
+        f"{100 * share:g} %" for share in VIRUS_IN_NEGATIVES
+    )
+    for g, host in enumerate(records.group_names):
+        for b, length in enumerate(calibration.bin_names()):
+            inside = records.length_bin == b
+            viral = np.flatnonzero(records.viral & inside)
+            others = np.flatnonzero(~records.viral & inside & (records.group == g))
+            if len(others) < FEWEST:
+                continue
+            told = []
+            for share in VIRUS_IN_NEGATIVES:
+                number, hinted = round(NEGATIVES * share), 0
+                for _ in range(draws):
+                    drawn = np.concatenate(
+                        [rng.choice(viral, number), rng.choice(others, NEGATIVES - number)]
+                    )
+                    counted = Sample(None, bins, len(origins_of(calibration)))
+                    counted.add(score[drawn], records.length_bin[drawn], origin[drawn])
+                    own = Null.of(score[drawn], records.length_bin[drawn], bins)
+                    hinted += bool(viral_negatives(calibration, own, counted))
+                told.append(f"{hinted}/{draws}")
+            yield f"{host} | {length} | {', '.join(told)}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
@@ -233,6 +274,7 @@ def main() -> int:
         reliability(records, calibration),
         discoveries(records, calibration, options.fdr, options.draws),
         priors(records, calibration),
+        hints(records, calibration, options.draws),
     ):
         for line in lines:
             print(line, flush=True)

@@ -175,6 +175,61 @@ def test_the_users_own_negatives_are_the_null():
         assert found["q_value"][0] < found["q_value"][5]
 
 
+def five_percent_of_hosts_are_called():
+    return a_calibration({"bacteria": [[], [-3.0] * 190 + [3.0] * 9]})
+
+
+def own_negatives(called: int, number: int):
+    return [contig(0.97)] * called + [contig(0.05)] * (number - called)
+
+
+@pytest.mark.parametrize(
+    ("called", "number", "told"),
+    # Hosts explain 10, and chance up to 9 more; of 100, it explains less than half as many again.
+    [(10, 200, False), (19, 200, False), (20, 200, True), (150, 2000, False), (151, 2000, True)],
+)
+def test_negatives_of_which_hosts_do_not_explain_the_calls_seem_to_hold_viruses(
+    called, number, told
+):
+    own = own_negatives(called, number)
+    judge, _ = judged([contig(0.9)], five_percent_of_hosts_are_called(), negatives=own)
+    said = f"{called:,} of the {number:,} negatives have p_virus >= 0.8, of which hosts explain "
+    assert judge.discovery.viral.startswith(f"{said}{number // 20} at most") == told
+    assert bool(judge.discovery.viral) == told
+
+
+def test_bounds_of_few_units_explain_calls_of_negatives():
+    plain = five_percent_of_hosts_are_called()
+    bounds = Bounds(
+        score=np.array([logit(0.9), np.inf]),
+        share=np.array([0.2, 0.01]),
+        length_bin=np.ones(2, np.uint8),
+        group=np.ones(2, np.uint8),  # of all groups together
+    )
+    for called, told in ((60, False), (61, True)):
+        own = own_negatives(called, 200)
+        judge, _ = judged([contig(0.9)], replace(plain, bounds=bounds), negatives=own)
+        assert ("hosts explain 40 at most" in judge.discovery.viral) == told
+
+
+def test_a_rate_that_viruses_among_the_negatives_forbid_says_so():
+    too_many = "of 200 negatives (null: your own) too many score as high as the best"
+    too_few = "with 200 negatives (null: your own) no q below 0.005 x m / k can be told"
+    for calibration, called, best, why, told in (
+        (five_percent_of_hosts_are_called(), 60, [0.95] * 10, too_many, True),
+        (five_percent_of_hosts_are_called(), 60, [0.99], too_few, True),
+        (five_percent_of_hosts_are_called(), 15, [0.95] * 10, too_many, False),
+        (None, 60, [0.95] * 10, too_many, False),
+    ):
+        sample = [contig(p) for p in [*best, *[0.03] * 90]]
+        own = own_negatives(called, 200)
+        judge, _ = judged(sample, calibration, negatives=own, fdr=0.1)
+        refusal = judge.discovery.refusal
+        assert refusal.startswith(f"nothing is called at --fdr 0.1: {why}")
+        assert ("so these negatives seem to hold viruses" in refusal) == told
+        assert refusal.endswith("use --host instead" if told else "or call by --threshold")
+
+
 def test_low_complexity_is_never_called_and_speaks_for_no_virus():
     blocks = blocks_of_made([contig(0.99, 0.99), contig(0.99)], [], "chunks")
     noted = replace(

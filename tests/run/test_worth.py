@@ -175,6 +175,30 @@ def test_negatives_are_scored_in_the_run_and_again_only_when_they_change(tmp_pat
     assert run_json(tmp_path / "run")["status"] == "complete"
 
 
+def test_viruses_among_the_negatives_are_told_of_once(tmp_path, reads):
+    """Of the negatives all are called at 0.3, and of the calibration's hosts none, or all."""
+    unlike, alike = (
+        calibrated(
+            made_bundle(tmp_path / name, block_nt=6_000),
+            a_calibration({"bacteria": [[log_odds] * 400] * 5}, threshold=0.3),
+        )
+        for name, log_odds in (("unlike", -3.0), ("alike", 3.0))
+    )
+    own = tmp_path / "blank.fa"
+    own.write_bytes(fasta((f"n{i}", dna(500, f"n{i}")) for i in range(400)))
+    hint, refused = "so these negatives seem to hold viruses", "nothing is called at --fdr 0.5"
+    for options, warned in (((), True), (("--fdr", 0.5), False), (("--fdr", 1), True)):
+        run = tmp_path / f"run{len(options) and options[1]}"
+        done = predict(reads, run, unlike, "--negatives", own, *options, "--quiet")
+        log = (run / "log.txt").read_text()
+        assert (done.code, log.count(hint)) == (0, 1), done.err
+        assert ("warning: " in next(line for line in log.splitlines() if hint in line)) == warned
+        assert (hint in " ".join(done.err.split())) == warned
+        assert (refused in log) == (not warned)
+    assert predict(reads, tmp_path / "usual", alike, "--negatives", own).code == 0
+    assert hint not in (tmp_path / "usual" / "log.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -75,7 +75,8 @@ class Discovery:
     """q-values of a sample under a null.
 
     null: its name in words; negatives: their number; q: by length bin and step; asked: the rate
-    that was asked for, None for none; resolution: of the null.
+    that was asked for, None for none; resolution: of the null; viral: that the user's negatives
+    seem to hold viruses, and what to do, else empty.
     """
 
     null: str
@@ -84,6 +85,7 @@ class Discovery:
     q: tuple[Float64, ...]
     resolution: Resolution
     asked: float | None
+    viral: str = ""
 
     def of(self, score: Float64, length_bin: Int64) -> Float64:
         """q of r scores, (r,)."""
@@ -101,17 +103,17 @@ class Discovery:
             return ""
         found, negatives = self.resolution, f"{self.negatives:,} negatives ({self.null})"
         nothing = f"nothing is called at --fdr {self.asked:g}"
-        otherwise = "ask for a higher --fdr, or call by --threshold"
+        otherwise = self.viral or "ask for a higher --fdr, or call by --threshold"
         if found.floor * found.records <= self.asked * found.best:
             return (
                 f"{nothing}: of {negatives} too many score as high as the best records, of which "
                 f"the smallest q is {found.smallest_q:.2g}; {otherwise}"
             )
+        more = "" if self.viral else "give more --negatives of your own, "
         return (
             f"{nothing}: with {negatives} no q below {found.floor:.2g} x m / k can be told (m = "
             f"{found.records:,} records, of which k = {found.best:,} have the smallest q), and the "
-            f"smallest of this sample is {found.smallest_q:.2g}; give more --negatives of your "
-            f"own, {otherwise}"
+            f"smallest of this sample is {found.smallest_q:.2g}; {more}{otherwise}"
         )
 
 

@@ -5,12 +5,17 @@ knows no file but by way of finished blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration, probability
+from virnucpro.bundle.calibration import (
+    LENGTH_EDGES,
+    Calibration,
+    chunk_log_odds,
+    probability,
+)
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, meant
 from virnucpro.results.contig_calls import ContigCalls, Contigs
@@ -58,6 +63,10 @@ ALL = "all groups"
 # Of fewer units it cannot be told what five of them stay below.
 BOUNDED = 20
 _NAMED = 4  # more groups are counted in a sentence
+# Negatives seem to hold viruses if more of them are called than hosts explain, by chance (in
+# standard deviations) and by this share: hosts of other kinds than the calibration's exceed its
+# bounds by up to a tenth.
+_SPREADS, _CLEARLY = 3.0, 0.5
 
 
 @dataclass(slots=True)
@@ -168,16 +177,18 @@ def _mean_judge(
     if negatives is None:
         return judge
     bins = len(LENGTH_EDGES) + 1
-    null = _own(negatives, rule, lambda contigs: contigs.mean, judge.length_bin, bins)
+
+    def untold(contigs: Contigs) -> UInt8:
+        return np.zeros(len(contigs), np.uint8)
+
+    of_own = Sample(None, bins, 1)
+    null = _own(negatives, rule, lambda contigs: contigs.mean, judge.length_bin, untold, of_own)
     steps = Steps.of([null])
     sample = Sample(steps, bins, 1)
     for contigs in summed(finished, rule):
         some = contigs.called > 0
-        sample.add(
-            contigs.mean[some],
-            judge.length_bin(contigs.called_nt[some]),
-            np.zeros(int(some.sum()), np.uint8),
-        )
+        called_nt = contigs.called_nt[some]
+        sample.add(contigs.mean[some], judge.length_bin(called_nt), untold(contigs)[some])
     judge.discovery = _discovered(sample, steps.p_values(null), OWN, len(null), question)
     return judge
 
@@ -187,15 +198,18 @@ def _own(
     rule: Rule,
     score_of: Callable[[Contigs], Float64],
     length_bin: Callable[[Float64], Int64],
-    bins: int,
+    origin: Callable[[Contigs], UInt8],
+    counted: Sample,
 ) -> Null:
-    """Return the user's negatives; 16 bytes each."""
+    """Return the user's negatives; 16 bytes each. counted: takes them, too."""
     scores, where = [np.zeros(0)], [np.zeros(0, np.uint8)]
     for contigs in summed(negatives, rule):
         some = contigs.called > 0
-        scores.append(score_of(contigs)[some])
-        where.append(length_bin(contigs.called_nt[some]).astype(np.uint8))
-    return Null.of(np.concatenate(scores), np.concatenate(where), bins)
+        score, bins = score_of(contigs)[some], length_bin(contigs.called_nt[some])
+        counted.add(score, bins, origin(contigs)[some])
+        scores.append(score)
+        where.append(bins.astype(np.uint8))
+    return Null.of(np.concatenate(scores), np.concatenate(where), counted.bins)
 
 
 def _calibrated_judge(
@@ -206,32 +220,32 @@ def _calibrated_judge(
     threshold: float,
     negatives: FinishedBlocks | None,
 ) -> CalibratedJudge:
-    held_out, bins = calibration.negatives, calibration.bins
+    bins, origins = calibration.bins, len(origins_of(calibration))
 
     def score_of(contigs: Contigs) -> Float64:
         return calibration.rule.log_odds(contigs.evidence, contigs.called_nt)
 
-    everything = Null.of(held_out.log_odds, held_out.length_bin, bins)
-    own = None
+    def origin(contigs: Contigs) -> UInt8:
+        return origin_of(calibration, contigs)
+
+    own, viral = None, ""
     if negatives is not None:
-        own = _own(negatives, rule, score_of, calibration.length_bin, bins)
-    bounds = bounds_by_group(calibration) if own is None else {}
-    steps = Steps.of([everything, *bounds.values()] if own is None else [own])
-    sample = Sample(steps, bins, len(origins_of(calibration)))
+        of_own = Sample(None, bins, origins)
+        own = _own(negatives, rule, score_of, calibration.length_bin, origin, of_own)
+        viral = viral_negatives(calibration, own, of_own)
+    steps = _steps(calibration) if own is None else Steps.of([own])
+    sample = Sample(steps, bins, origins)
     for contigs in summed(finished, rule):
         some = contigs.called > 0
         called_nt = contigs.called_nt[some]
         score = score_of(contigs)[some]
-        sample.add(score, calibration.length_bin(called_nt), origin_of(calibration, contigs)[some])
+        sample.add(score, calibration.length_bin(called_nt), origin(contigs)[some])
         sample.cells.add(score, calibration.rule.size(called_nt))
         sample.above += int(np.count_nonzero(probability(score) >= calibration.threshold))
     if own is not None:
         p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
     else:
-        hosts = _hosts(calibration, question, sample)
-        shares = _shares(calibration, sample) if question.host == MIXTURE else None
-        p_values = _p_values(steps, hosts, everything, shares)
-        p_values = bounded(p_values, steps, hosts, bounds, shares)
+        hosts, p_values = _of_hosts(calibration, question, steps, sample)
         name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
@@ -240,8 +254,54 @@ def _calibrated_judge(
         calibration,
         threshold,
         prior,
-        _discovered(sample, p_values, name, number, question),
+        replace(_discovered(sample, p_values, name, number, question), viral=viral),
         _wrong_bound(sample, calibration, threshold, prior) if by_threshold else None,
+    )
+
+
+def _everything(calibration: Calibration) -> Null:
+    """The negatives of all groups."""
+    held_out = calibration.negatives
+    return Null.of(held_out.log_odds, held_out.length_bin, calibration.bins)
+
+
+def _steps(calibration: Calibration) -> Steps:
+    """The steps of all that a calibration has to compare with."""
+    return Steps.of([_everything(calibration), *bounds_by_group(calibration).values()])
+
+
+def _of_hosts(
+    calibration: Calibration, question: Question, steps: Steps, sample: Sample
+) -> tuple[dict[str, Null], list[Float64]]:
+    """The nulls that a sample is judged by, by group, and p under them, by length bin and step."""
+    hosts = _hosts(calibration, question, sample)
+    shares = _shares(calibration, sample) if question.host == MIXTURE else None
+    p_values = _p_values(steps, hosts, _everything(calibration), shares)
+    return hosts, bounded(p_values, steps, hosts, bounds_by_group(calibration), shares)
+
+
+def viral_negatives(calibration: Calibration, own: Null, counted: Sample) -> str:
+    """Say that the user's negatives seem to hold viruses, if they do.
+
+    Hosts explain a share of them at the threshold of the calibration that is p there under the
+    calibration's own null for them: five units of hosts stay below that in 95 of 100 draws.
+    counted: the same negatives.
+    """
+    steps = _steps(calibration)
+    cut = float(chunk_log_odds(np.array(calibration.threshold)))
+    called = sum(len(s) - int(np.searchsorted(s, cut)) for s in own.by_bin)
+    _, p_values = _of_hosts(calibration, Question(negatives=True), steps, counted)
+    at = steps.step(np.arange(calibration.bins), np.full(calibration.bins, cut))
+    share = [p[step] for p, step in zip(p_values, at.tolist(), strict=True)]
+    explained = float(counted.by_bin @ share)
+    if called <= explained + max(_CLEARLY * explained, _SPREADS * explained**0.5):
+        return ""
+    return (
+        f"{called:,} of the {len(own):,} negatives have p_virus >= "
+        f"{calibration.threshold:g}, of which hosts explain {explained:,.0f} at most, so these "
+        "negatives seem to hold viruses and q-values are too large: classify the file of "
+        "--negatives by itself to see which, take out those that a search of known viruses "
+        "confirms, or use --host instead"
     )
 
 

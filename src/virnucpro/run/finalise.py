@@ -98,5 +98,6 @@ def finalise(
     records = sum(seen.records for seen in before)
     if written.counts.records != records:
         raise AssertionError(f"{records} records read, {written.counts.records} in the tables")
-    refusal = judge.discovery.refusal if judge.discovery is not None else ""
-    return replace(written, refusal=refusal)
+    if (found := judge.discovery) is None:
+        return written
+    return replace(written, refusal=found.refusal, viral_negatives=found.viral)
