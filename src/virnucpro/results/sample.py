@@ -63,10 +63,10 @@ ALL = "all groups"
 # Of fewer units it cannot be told what five of them stay below.
 BOUNDED = 20
 _NAMED = 4  # more groups are counted in a sentence
-# Negatives seem to hold viruses if more of them are called than hosts explain, by chance (in
-# standard deviations) and by this share: hosts of other kinds than the calibration's exceed its
-# bounds by up to a tenth.
-_SPREADS, _CLEARLY = 3.0, 0.5
+# Negatives seem to hold viruses if more of them are called than hosts explain, by so many standard
+# deviations. Hosts that the calibration lacks exceed the bound of all by a third at most on val. A
+# bound of fewer than _FEW negatives is none.
+_SPREADS, _UNLIKE, _FEW = 3.0, 1.5, 5
 
 
 @dataclass(slots=True)
@@ -245,7 +245,10 @@ def _calibrated_judge(
     if own is not None:
         p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
     else:
-        hosts, p_values = _of_hosts(calibration, question, steps, sample)
+        hosts = _hosts(calibration, question, sample)
+        shares = _shares(calibration, sample) if question.host == MIXTURE else None
+        p_values = _p_values(steps, hosts, _everything(calibration), shares)
+        p_values = bounded(p_values, steps, hosts, bounds_by_group(calibration), shares)
         name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
@@ -270,34 +273,32 @@ def _steps(calibration: Calibration) -> Steps:
     return Steps.of([_everything(calibration), *bounds_by_group(calibration).values()])
 
 
-def _of_hosts(
-    calibration: Calibration, question: Question, steps: Steps, sample: Sample
-) -> tuple[dict[str, Null], list[Float64]]:
-    """The nulls that a sample is judged by, by group, and p under them, by length bin and step."""
-    hosts = _hosts(calibration, question, sample)
-    shares = _shares(calibration, sample) if question.host == MIXTURE else None
-    p_values = _p_values(steps, hosts, _everything(calibration), shares)
-    return hosts, bounded(p_values, steps, hosts, bounds_by_group(calibration), shares)
-
-
 def viral_negatives(calibration: Calibration, own: Null, counted: Sample) -> str:
     """Say that the user's negatives seem to hold viruses, if they do.
 
-    Hosts explain a share of them at the threshold of the calibration that is p there under the
-    calibration's own null for them: five units of hosts stay below that in 95 of 100 draws.
-    counted: the same negatives.
+    Of hosts, five units stay below the bounds of the calibration in 95 of 100 draws: that of their
+    group by origin, or that of all for hosts that it lacks, with room for these. Lengths of which
+    it has few negatives tell nothing. counted: the same negatives.
     """
-    steps = _steps(calibration)
-    cut = float(chunk_log_odds(np.array(calibration.threshold)))
-    called = sum(len(s) - int(np.searchsorted(s, cut)) for s in own.by_bin)
-    _, p_values = _of_hosts(calibration, Question(negatives=True), steps, counted)
-    at = steps.step(np.arange(calibration.bins), np.full(calibration.bins, cut))
-    share = [p[step] for p, step in zip(p_values, at.tolist(), strict=True)]
-    explained = float(counted.by_bin @ share)
-    if called <= explained + max(_CLEARLY * explained, _SPREADS * explained**0.5):
+    cut = chunk_log_odds(np.array([calibration.threshold]))
+    everything, bounds = _everything(calibration), bounds_by_group(calibration)
+    hosts = _hosts(calibration, Question(negatives=True), counted)
+    number, called, explained = 0, 0, 0.0
+    for b, negatives in enumerate(own.by_bin):
+        if len(everything.by_bin[b]) >= FEWEST:
+            of_all = max(float(null.p_values(b, cut)[0]) for null in (everything, bounds[ALL]))
+            of_groups = [
+                float(bounds[name].p_values(b, cut)[0])
+                for name, null in hosts.items()
+                if len(null.by_bin[b]) >= _FEW
+            ]
+            number += len(negatives)
+            called += int(np.count_nonzero(negatives >= cut))
+            explained += len(negatives) * max([_UNLIKE * of_all, *of_groups])
+    if called <= explained + _SPREADS * explained**0.5:
         return ""
     return (
-        f"{called:,} of the {len(own):,} negatives have p_virus >= "
+        f"{called:,} of {number:,} negatives have p_virus >= "
         f"{calibration.threshold:g}, of which hosts explain {explained:,.0f} at most, so these "
         "negatives seem to hold viruses and q-values are too large: classify the file of "
         "--negatives by itself to see which, take out those that a search of known viruses "
