@@ -235,6 +235,17 @@ def test_a_rate_that_viruses_among_the_negatives_forbid_says_so():
         assert refusal.startswith(f"nothing is called at --fdr 0.1: {why}")
         assert ("so these negatives seem to hold viruses" in refusal) == told
         assert refusal.endswith("use --host instead" if told else "or call by --threshold")
+        assert ("; check that these negatives hold no viruses, ask for" in refusal) != told
+
+
+@pytest.mark.parametrize(("called", "reached"), [(0, False), (1, True)])
+def test_own_negatives_that_reach_the_best_records_are_to_be_checked(called, reached):
+    """There are too few to call two records of thirty, whether or not they hold a virus."""
+    sample = [contig(0.95)] * 2 + [contig(0.03)] * 28
+    judge, _ = judged(sample, negatives=own_negatives(called, 99), fdr=0.1)
+    refusal = judge.discovery.refusal
+    assert "; give more --negatives of your own, " in refusal
+    assert ("check that these negatives hold no viruses" in refusal) == reached
 
 
 def test_low_complexity_is_never_called_and_speaks_for_no_virus():

@@ -20,6 +20,7 @@ from virnucpro.bundle.calibration import (
 from virnucpro.calls import Call, Rule
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.false_discovery import (
+    OWN,
     WORST,
     Resolution,
     Steps,
@@ -104,6 +105,9 @@ class Discovery:
         found, negatives = self.resolution, f"{self.negatives:,} negatives ({self.null})"
         nothing = f"nothing is called at --fdr {self.asked:g}"
         otherwise = self.viral or "ask for a higher --fdr, or call by --threshold"
+        reached = found.smallest_q * found.best > 1.001 * found.floor * found.records
+        if self.null == OWN and reached and not self.viral:  # by negatives that score as high
+            otherwise = f"check that these negatives hold no viruses, {otherwise}"
         if found.floor * found.records <= self.asked * found.best:
             return (
                 f"{nothing}: of {negatives} too many score as high as the best records, of which "
