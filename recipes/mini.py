@@ -34,7 +34,6 @@ from virnucpro.bundle.manifest import Bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
 from virnucpro.classifiers import Classifier
 from virnucpro.classifiers.codon import CodonConfig, codon_network
-from virnucpro.classifiers.whole_chunks import ChunkClassifier
 from virnucpro.measure.accuracy import (
     PREVALENCES,
     evaluate,
@@ -268,7 +267,7 @@ def measure(options: argparse.Namespace) -> None:
         bf16 = evaluate(bundle.classifier("cpu", "bf16"), fixed[chunk_nt], chunk_nt=chunk_nt)
         card["fixed_fragments_bf16"] = _numbers(bf16.chunk[0])
         card |= _changed(bundle, scorer, fixed[chunk_nt])
-        card["by_origin"] = _by_origin(scorer, fixed[chunk_nt])
+        card["by_origin"] = _by_origin(bundle, scorer, fixed[chunk_nt])
         card["sources"] = sources
         _keep_card(bundle, card, {"bf16": _agreement(bundle, fixed[chunk_nt])})
 
@@ -396,14 +395,17 @@ def _changed(
     return {"by_substitutions": rows, "nonsense": nonsense}
 
 
-def _by_origin(classifier: Classifier, fixed: Sequence[LabelledContig]) -> list[dict[str, Any]]:
+def _by_origin(
+    bundle: Bundle, classifier: Classifier, fixed: Sequence[LabelledContig]
+) -> list[dict[str, Any]]:
     """How often the group head names the group of a fragment, where that is resolved."""
-    assert isinstance(classifier, ChunkClassifier)
-    probability = classifier.group_probabilities([f.sequence.decode("ascii") for f in fixed])
-    named = np.array(classifier.groups)[probability.argmax(1)]
+    log_p = classifier.score([f.sequence.decode("ascii") for f in fixed]).groups
+    assert log_p is not None
+    groups = bundle.part("codon")["groups"]
+    named = np.array(groups)[log_p.argmax(1)]
     group = np.array([fragment.group for fragment in fixed])
     rows = []
-    for name in classifier.groups:
+    for name in groups:
         inside = group == name
         if inside.any():
             right = float((named[inside] == name).mean())
