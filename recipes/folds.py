@@ -3,8 +3,8 @@
     python recipes/folds.py --data DATA --out OUT --device cuda:0 --only train
     python recipes/folds.py --data DATA --out OUT --only measure
 
-train fits the first network of mini.py for fewer steps, once without each fold, and goes on where
-it was stopped. measure scores fragments of the fold that a network did not see, and the fixed
+train fits the trunk of networks.py for fewer steps, once without each fold, and goes on where it
+was stopped. measure scores fragments of the fold that a network did not see, and the fixed
 fragments of val. If diamond is on PATH, viral fragments of a fold have a novelty, as those of val
 have: the identity of the nearest open stretch of a virus that the network was trained on.
 OUT/folds.tsv has a row for each fold and part; what is printed is their mean, least and most.
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 import fragments
-import mini
+import networks
 import sides
 from virnucpro.bundle import load
 from virnucpro.classifiers import Classifier
@@ -67,7 +67,7 @@ def bundle_of(options: argparse.Namespace, fold: int) -> Path:
 
 def train(options: argparse.Namespace, labelled: Labelled) -> None:
     """Fits a network without each fold, and writes a bundle of it."""
-    settings = replace(mini.PLAIN, steps=options.steps, evaluate_every=options.steps)
+    settings = replace(networks.PLAIN, steps=options.steps, evaluate_every=options.steps)
     deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     for fold in range(FOLDS):
         if bundle_of(options, fold).exists():
@@ -89,7 +89,7 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
             fit,
             name=f"fold-{fold}",
             description=f"Without fold {fold}: for measuring only.",
-            chunk_nt=max(mini.CHUNKS_NT),
+            chunk_nt=max(sides.CHUNKS_NT),
             validated_nt=sides.SHORTEST_NT,
         )
 
@@ -165,12 +165,12 @@ def rows_of(
 ) -> Iterator[tuple[object, ...]]:
     """Rows of a fold: both sets of fragments, both lengths, every part."""
     trained_on = [c for k, part in enumerate(options.folds) if k != fold for c in part]
-    for length_nt in mini.CHUNKS_NT:
+    for length_nt in sides.CHUNKS_NT:
         drawn = fragments_at(options.folds[fold], length_nt, options.per_side)
         if shutil.which("diamond"):
             drawn = with_novelty(drawn, trained_on, options.out / "novelty")
         for name, given in (("fold", drawn), ("val", fragments.fixed(options.data, length_nt))):
-            found = evaluate(classifier, given, chunk_nt=max(mini.CHUNKS_NT), resamples=2).contig
+            found = evaluate(classifier, given, chunk_nt=max(sides.CHUNKS_NT), resamples=2).contig
             for part in found:
                 if part.part in PARTS and part.auroc is not None:
                     label = f"{part.part}: {part.value}" if part.value else part.part

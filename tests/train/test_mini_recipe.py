@@ -94,7 +94,7 @@ def data(tmp_path):
 
 def tiny_of(recipe):
     return dataclasses.replace(
-        recipe.PLAIN,
+        recipe.networks.PLAIN,
         network=CodonConfig(channels=(8, 8), blocks=(1, 1), kernels=(3, 3), embedding=8),
         hidden=8,
         steps=8,
@@ -114,10 +114,10 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     cut = tmp_path / "prophages.tsv"
     cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
     monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", cut)
-    for name, settings in recipe.NETWORKS.items():
+    for name, settings in recipe.networks.NETWORKS.items():
         own = {k: getattr(settings, k) for k in ("seed", "slice_seed", "unit_power")}
-        monkeypatch.setitem(recipe.NETWORKS, name, dataclasses.replace(tiny, **own))
-    monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
+        monkeypatch.setitem(recipe.networks.NETWORKS, name, dataclasses.replace(tiny, **own))
+    monkeypatch.setattr(recipe.measures, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
     monkeypatch.setattr(recipe, "KmerSettings", lambda: quick)
     asked = []
@@ -188,7 +188,7 @@ def test_folds_part_the_units_and_measure_what_was_left_out(recipe, data, tmp_pa
     torch.set_num_threads(1)
     monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", tmp_path / "prophages.tsv")
     (tmp_path / "prophages.tsv").write_text("id\tstart\tend\tmean_score\n")
-    monkeypatch.setattr(folds.mini, "PLAIN", tiny_of(recipe))
+    monkeypatch.setattr(recipe.networks, "PLAIN", tiny_of(recipe))
     monkeypatch.setattr(folds.shutil, "which", lambda _: None)
     out = tmp_path / "folds"
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "20", "--steps", "2"]
@@ -218,7 +218,7 @@ def test_open_stretches_are_translated_in_six_frames():
 
 
 def test_licences_come_from_the_table_of_sources_alone(recipe):
-    assert recipe._licences(README) == {"a": "MIT", "b": "GPL-3"}
+    assert recipe.measures._licences(README) == {"a": "MIT", "b": "GPL-3"}
 
 
 def test_val_is_never_read_in_training(recipe, data):
@@ -253,7 +253,7 @@ def test_what_looks_viral_over_5_kb_is_a_stretch():
 
 
 def test_a_piece_has_the_novelty_of_the_stretch_that_it_shares_75_nt_with(recipe):
-    fragments = recipe.fragments
+    fragments = recipe.measures.fragments
     record = bytes(np.random.default_rng(2).choice(list(b"ACGT"), 900).astype(np.uint8))
     records = {"u": [("r", record)]}
     reverse = record[300:600].translate(fragments.COMPLEMENT)[::-1]
