@@ -324,9 +324,10 @@ def _cost(training: Row) -> Iterator[str]:
         "snapshots; tests ran beside two of them. Energy was not measured. A bound is the power "
         f"limit of the GPU times the hours: {WATTS[device]} W, "
         f"{hours * WATTS[device] / 1000:.2f} kWh, the host not counted. What else was tried "
-        "(`recipes/README.md`): networks of 934, 574, 559, 82 and 73 s of an H200, and four of 290 "
-        "to 344 s of an H100. The time of a distillation of 9,500 steps, of measuring cards and of "
-        "earlier trials was not recorded."
+        "(`recipes/README.md`): networks of 934, 574 and 559 s of an H200, two of 82 and 73 s, six "
+        "of about 530 s and six of 4,500 steps on a third of one, and four of 290 to 344 s of an "
+        "H100. The time of a distillation of 9,500 steps, of measuring cards and of earlier trials "
+        "was not recorded."
     )
 
 

@@ -34,6 +34,7 @@ from virnucpro.frames import AMINO_ACID_OF, letter_codes
 from virnucpro.measure.accuracy import evaluate
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import Labelled, LabelledContig
+from virnucpro.storage.atomic import replace_file
 from virnucpro.train.encoder_fit import fit_encoder, write_chunk_bundle
 from virnucpro.train.units import held_out_slice
 
@@ -49,7 +50,7 @@ AMINO_ACID[:UNKNOWN] = [ord(AMINO_ACID_OF["".join(codon)]) for codon in product(
 
 
 def folds_of(contigs: Sequence[LabelledContig]) -> list[list[LabelledContig]]:
-    """The contigs in FOLDS parts of about a fifth of each label and group, whole units.
+    """Parts the contigs into FOLDS, each of about a fifth of each label and group, whole units.
 
     A group of one unit is in the last part.
     """
@@ -70,8 +71,6 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
     settings = replace(networks.PLAIN, steps=options.steps, evaluate_every=options.steps)
     deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     for fold in range(FOLDS):
-        if bundle_of(options, fold).exists():
-            continue
         fit = fit_encoder(
             [c for k, part in enumerate(options.folds) if k != fold for c in part],
             settings,
@@ -82,8 +81,9 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
         )
         print(f"fold {fold}: {fit.record['steps']} steps, {fit.record['seconds']} s", flush=True)
         if not fit.finished:
-            print("time is up; the same command goes on")
-            return
+            raise SystemExit(f"time is up; the same command goes on from {fit.state}")
+        if bundle_of(options, fold).exists():
+            continue
         write_chunk_bundle(
             bundle_of(options, fold),
             fit,
@@ -95,7 +95,7 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
 
 
 def open_stretches(sequence: bytes) -> Iterator[bytes]:
-    """Proteins of LEAST_AA and more between stop codons, in six frames."""
+    """Yields the proteins of LEAST_AA and more between stop codons, in six frames."""
     for strand in (sequence, sequence.translate(fragments.COMPLEMENT)[::-1]):
         code = letter_codes(strand).astype(np.int16)
         codon = 16 * code[:-2] + 4 * code[1:-1] + code[2:]
@@ -109,7 +109,7 @@ def open_stretches(sequence: bytes) -> Iterator[bytes]:
 def with_novelty(
     given: Sequence[LabelledContig], trained_on: Sequence[LabelledContig], folder: Path
 ) -> list[LabelledContig]:
-    """The fragments, each viral one with its novelty, by the rule of DATA/more/README.md."""
+    """Adds to viral fragments their novelty, by the rule of DATA/more/README.md."""
     folder.mkdir(parents=True, exist_ok=True)
     proteins, queries, hits = (folder / name for name in ("proteins.fa", "viral.fa", "hits.tsv"))
     with proteins.open("wb") as file:
@@ -122,9 +122,9 @@ def with_novelty(
                 file.write(b">%d\n%b\n" % (place, fragment.sequence))
     base = str(folder / "proteins.dmnd")
     search = ["blastx", "--sensitive", "--evalue", "1e-5", "-q", str(queries), "-d", base]
-    wanted = ["-k", "100", "-o", str(hits), "-f", "6", "qseqid", "pident", "length"]
-    for words in (["makedb", "--in", str(proteins), "-d", base], [*search, *wanted]):
-        subprocess.run(["diamond", *words, "--quiet"], check=True)
+    columns = ["-k", "100", "-o", str(hits), "-f", "6", "qseqid", "pident", "length"]
+    for step in (["makedb", "--in", str(proteins), "-d", base], [*search, *columns]):
+        subprocess.run(["diamond", *step, "--quiet"], check=True)
     nearest: dict[int, float] = defaultdict(lambda: -1.0)
     with hits.open(encoding="utf-8") as file:
         for place, identity, length_aa in csv.reader(file, delimiter="\t"):
@@ -143,13 +143,12 @@ def measure(options: argparse.Namespace, labelled: Labelled) -> None:
     table = options.out / "folds.tsv"
     rows = []
     for fold in range(FOLDS):
-        own = options.out / f"fold-{fold}.tsv"
+        own = options.out / f"fold-{fold}-{options.per_side}.tsv"
         if not own.exists():
             classifier = load(bundle_of(options, fold)).classifier(options.device, "fp32")
-            with own.open("w", encoding="utf-8") as file:
-                print(*COLUMNS, sep="\t", file=file)
-                for row in rows_of(options, fold, classifier):
-                    print(*row, sep="\t", file=file)
+            lines = [COLUMNS, *rows_of(options, fold, classifier)]
+            text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
+            replace_file(own, text.encode())
         with own.open(encoding="utf-8") as file:
             rows += list(csv.DictReader(file, delimiter="\t"))
     with table.open("w", encoding="utf-8") as file:
@@ -163,25 +162,28 @@ def measure(options: argparse.Namespace, labelled: Labelled) -> None:
 def rows_of(
     options: argparse.Namespace, fold: int, classifier: Classifier
 ) -> Iterator[tuple[object, ...]]:
-    """Rows of a fold: both sets of fragments, both lengths, every part."""
+    """Yields the rows of a fold: both sets of fragments, both lengths, every part."""
     trained_on = [c for k, part in enumerate(options.folds) if k != fold for c in part]
     for length_nt in sides.CHUNKS_NT:
         drawn = fragments_at(options.folds[fold], length_nt, options.per_side)
         if shutil.which("diamond"):
             drawn = with_novelty(drawn, trained_on, options.out / "novelty")
         for name, given in (("fold", drawn), ("val", fragments.fixed(options.data, length_nt))):
-            found = evaluate(classifier, given, chunk_nt=max(sides.CHUNKS_NT), resamples=2).contig
-            for part in found:
+            measured = evaluate(classifier, given, chunk_nt=max(sides.CHUNKS_NT), resamples=2)
+            for part in measured.contig:
                 if part.part in PARTS and part.auroc is not None:
                     label = f"{part.part}: {part.value}" if part.value else part.part
                     numbers = (part.auroc, part.recall_at_1pct_fpr)
                     rounded = ("" if n is None else f"{n:.4f}" for n in numbers)
                     yield (fold, name, length_nt, label, part.viral, part.others, *rounded)
-            print(f"fold {fold}, {name}, {length_nt} nt: AUROC {found[0].auroc:.4f}", flush=True)
+            print(
+                f"fold {fold}, {name}, {length_nt} nt: AUROC {measured.contig[0].auroc:.4f}",
+                flush=True,
+            )
 
 
 def summary(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Mean, least and most over the folds, of each part."""
+    """Yields a table of mean, least and most over the folds, of each part."""
     numbers: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         key = (row["set"], row["part"], row["length_nt"])
@@ -189,10 +191,12 @@ def summary(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield "| set | part | nt | folds | AUROC | found at 1 % false positives |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for key in sorted(numbers):
-        areas, found = zip(*numbers[key], strict=True)
+        areas, recalls = zip(*numbers[key], strict=True)
         area = f"{np.mean(areas):.3f} ({min(areas):.3f} to {max(areas):.3f})"
-        share = f"{100 * np.mean(found):.0f} % ({100 * min(found):.0f} to {100 * max(found):.0f})"
-        share = "" if np.isnan(found).any() else share
+        share = (
+            f"{100 * np.mean(recalls):.0f} % ({100 * min(recalls):.0f} to {100 * max(recalls):.0f})"
+        )
+        share = "" if np.isnan(recalls).any() else share
         yield f"| {' | '.join(key)} | {len(areas)} | {area} | {share} |"
 
 

@@ -117,11 +117,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="state of the training (default: OUT/training)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0")
     parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--network", choices=networks.NETWORKS, help="train this one alone")
+    parser.add_argument(
+        "--network", choices=networks.NETWORKS, help="train this one alone, with --only train"
+    )
     parser.add_argument("--steps", type=int, help="fewer than the recipe has, to try it out")
     parser.add_argument("--max-minutes", type=float, help="stop then; the same command goes on")
     parser.add_argument("--per-side", type=int, default=1000, help="fragments at each length")
     options = parser.parse_args(arguments)
+    if options.network and options.only != "train":
+        parser.error("--network needs --only train")
     options.work = options.work or options.out / "training"
     options.kmer = KmerSettings()
     for name, part in PARTS.items():

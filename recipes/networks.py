@@ -67,12 +67,12 @@ SLICE_AREA, SLICE_RECALL = "slice_auroc", "slice_recall_at_1pct_fpr"
 
 
 def train(options: argparse.Namespace) -> None:
-    """Fits the networks that are not there yet, and averages the branches."""
+    """Fits the networks, each from where it was stopped, and averages the branches."""
     labelled = train_side(options.data)
     contigs = fitting_side(labelled.contigs)
     deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
     for name, settings in NETWORKS.items():
-        if options.network not in (None, name) or is_finished(options, name):
+        if options.network not in (None, name):
             continue
 
         def tell(now: FitProgress, name: str = name) -> None:
@@ -94,8 +94,7 @@ def train(options: argparse.Namespace) -> None:
         keep(options, name, result)
         print(f"{name}: {json.dumps(result.record[SLICE_AREA])}, {result.record['seconds']} s")
         if not result.finished:
-            print(f"{name}: time is up; the same command goes on from {result.state}")
-            return
+            raise SystemExit(f"{name}: time is up; the same command goes on from {result.state}")
     if options.network is None:
         average(options, labelled.contigs, contigs)
 
@@ -150,7 +149,7 @@ def keep(options: argparse.Namespace, name: str, result: FitResult) -> None:
 
 
 def is_finished(options: argparse.Namespace, name: str) -> bool:
-    """Return whether a network is there, and was trained to its end."""
+    """Tells whether a network is there, and was trained to its end."""
     path = options.out / f"{name}.safetensors"
     if not path.is_file():
         return False
@@ -160,10 +159,11 @@ def is_finished(options: argparse.Namespace, name: str) -> bool:
 
 
 def trained(options: argparse.Namespace, name: str) -> FitResult:
-    """What train wrote of a network."""
+    """Reads what train wrote of a network."""
     path = options.out / f"{name}.safetensors"
     if not is_finished(options, name):
-        raise SystemExit(f"{path} is not there, or was stopped; run with --only train")
+        alone = "" if name == MEAN else f" --network {name}"
+        raise SystemExit(f"{path}: missing, or its training was stopped; run --only train{alone}")
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import CodonConfig
+from virnucpro.errors import ResumeError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.kmer_fit import KmerSettings
 
@@ -126,13 +127,18 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "main", asked.append)
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "30"]
-    with pytest.raises(SystemExit, match="is not there"):
+    with pytest.raises(SystemExit, match="missing"):
         recipe.main([*arguments, "--only", "bundle"])
-    recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
+    with pytest.raises(SystemExit, match="time is up"):
+        recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
+    with pytest.raises(SystemExit):
+        recipe.main([*arguments, "--network", "plain"])
     with pytest.raises(SystemExit, match="stopped"):
         recipe.main([*arguments, "--only", "train", "--network", "branch-1"])
     with pytest.raises(SystemExit, match=r"further than 0\.01 .* mini-500-v2, mini-300-v2"):
         recipe.main(arguments)
+    with pytest.raises(ResumeError, match="made with steps = 8, not 2"):
+        recipe.main([*arguments, "--only", "train", "--steps", "2"])
     assert [given[0] for given in asked] == [str(out / "mini-500-v2"), str(out)]
     weights = [
         load_file(out / f"{name}.safetensors")
@@ -192,7 +198,8 @@ def test_folds_part_the_units_and_measure_what_was_left_out(recipe, data, tmp_pa
     monkeypatch.setattr(folds.shutil, "which", lambda _: None)
     out = tmp_path / "folds"
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "20", "--steps", "2"]
-    folds.main([*arguments, "--only", "train", "--max-minutes", "0"])
+    with pytest.raises(SystemExit, match="time is up"):
+        folds.main([*arguments, "--only", "train", "--max-minutes", "0"])
     assert not (out / "fold-0").exists()
     folds.main(arguments)
     parts = folds.folds_of(recipe.train_side(data).contigs)
