@@ -250,7 +250,7 @@ def test_pairs_are_counted_in_the_log_the_page_and_run_json(tmp_path, bundle):
     virus = sum(row["call"] == "virus" for row in rows)
     assert (outcome.counts.pairs, outcome.counts.virus_pairs) == (len(rows), virus)
     assert f"{len(rows):,} pairs: {virus:,} virus" in outcome.files.log.read_text()
-    assert f"</b> of {len(rows):,} pairs called virus." in outcome.files.report.read_text()
+    assert f"{virus:,}</b> of {len(rows):,} pairs called virus" in outcome.files.report.read_text()
 
 
 def test_options_that_go_together_or_not(tmp_path, bundle):
