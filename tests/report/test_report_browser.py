@@ -220,6 +220,18 @@ def test_pairs_have_a_table_of_their_own(browser, tmp_path):
     assert page.errors == []
 
 
+def test_a_long_name_keeps_its_end_and_is_copied_whole(browser, tmp_path):
+    names = [f"A00551:128:HJ2YVDSXX:2:1101:1709:{i}" for i in (6963, 6964)]
+    page = Page(browser, remake([made_run(tmp_path, [(n, [Chunk()]) for n in names]).run_dir]))
+    for cell, name in zip(page.all(".records td.name"), names, strict=True):
+        copied = "getSelection().selectAllChildren(arguments[0]); return getSelection().toString()"
+        assert browser.execute_script(copied, cell) == name
+        end = "const r = document.createRange(); r.selectNodeContents(arguments[0].lastChild);"
+        end += "return r.getBoundingClientRect().right"
+        place = cell.find_element(By.CLASS_NAME, "shortened")
+        assert browser.execute_script(end, place) <= cell.rect["x"] + cell.rect["width"]
+
+
 def test_a_record_can_be_picked_and_zoomed_and_its_chunks_told(browser, pages):
     page = Page(browser, pages["small"])
     calls = table(pages["small"].with_name("calls.tsv"))

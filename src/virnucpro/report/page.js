@@ -303,9 +303,18 @@ function noted(notes) {
   return [...low, ...found.filter((note) => note !== "low_complexity")];
 }
 
+// A name that is too long keeps its end, in which names of reads differ.
+function shortened(name) {
+  if (name.length <= 28) return name || "(no name)";
+  const whole = make("span", null, { class: "shortened" });
+  whole.append(make("span", name.slice(0, -14)), name.slice(-14));
+  return whole;
+}
+
 function nameOf(row, run, show) {
-  if (row[11] === null) return [row[2] || "(no name)"];
-  const button = make("button", row[2] || "(no name)", { type: "button", title: `${row[2]}: show along its chunks` });
+  if (row[11] === null) return [shortened(row[2])];
+  const button = make("button", null, { type: "button", title: `${row[2]}: show along its chunks` });
+  button.append(shortened(row[2]));
   button.addEventListener("click", () => show(row[11]));
   return [button];
 }
@@ -365,7 +374,7 @@ const TABLES = {
     columns: [
       { name: "sample", at: 0, up: true, when: several, text: (row, run) => run.samples[row[0]], class: "text" },
       { name: "records", at: 2, up: true, class: "more", text: (row) => [row[2], row[3]].filter(Boolean).map(count).join(" and ") },
-      { name: "name", at: 1, up: true, class: "name", text: (row) => row[1] || "(no name)" },
+      { name: "name", at: 1, up: true, class: "name", nodes: (row) => [shortened(row[1])] },
       { name: "p_virus", at: 4, nodes: (row) => barred(row[4], "virus") },
       { name: "mate 1", at: 5, nodes: (row) => mateOf(row[2], row[5], row[7]) },
       { name: "mate 2", at: 6, nodes: (row) => mateOf(row[3], row[6], row[8]) },
