@@ -7,6 +7,7 @@ encoders or files.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ FRAME_SETS = [
     for bits in range(1 << len(FRAME_NAMES))
 ]
 DEFAULT_THRESHOLD = 0.5
+# What a bundle scores, and so how: see bundle.manifest.Bundle.
+Kind = Literal["frames", "chunks", "kmer"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Status(IntEnum):
@@ -203,9 +207,9 @@ CALL_NAMES = [call.name.lower() for call in Call]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule from score to call. kind is the bundle's: "frames", "chunks" or "kmer"."""
+    """The rule from score to call. kind is the bundle's."""
 
-    kind: str
+    kind: Kind
     threshold: float = DEFAULT_THRESHOLD
 
     def chunks(self, scores: Scores) -> NDArray[np.uint8]:

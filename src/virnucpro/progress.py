@@ -46,11 +46,15 @@ class Progress(Protocol):
     def detail(self, text: str) -> None:
         """Take one line for people who want every detail."""
 
+    def common(self, text: str, *, detail: bool = False) -> None:
+        """Take one line that is the same for every sample of a sheet."""
+        (self.detail if detail else self.line)(text)
+
     def advance(self, position: Position) -> None:
         """Take the position when work begins, and after each step."""
 
 
-class Silent:
+class Silent(Progress):
     """A progress that is not shown."""
 
     def line(self, text: str) -> None:

@@ -862,6 +862,34 @@ def test_a_sheet_of_samples_is_a_run_for_each(tmp_path, bundle):
     assert (tmp_path / "out" / "sea" / "contigs.tsv").exists()
 
 
+def test_a_sheet_says_once_what_is_common_to_its_samples(tmp_path, bundle):
+    for name in "abc":
+        (tmp_path / f"{name}.fa").write_bytes(fasta(READS[:3]))
+    path = sheet(tmp_path, "sample\tpath\n" + "".join(f"{n}\t{n}.fa\n" for n in "abc"))
+    options = ("-o", "out", "--bundle", bundle, "--verbose", "--no-progress", "--pin-memory")
+    done = virnucpro("predict", "--sample-sheet", path, *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    shown = done.err.splitlines()
+    headings = [shown.index(f"sample {i} of 3: {name}") for i, name in enumerate("abc", 1)]
+    logs = [(tmp_path / "out" / name / "log.txt").read_text() for name in "abc"]
+    for begin in (
+        "virnucpro 0",
+        "bundle sha256",
+        "records are called virus at",
+        "chunks of",
+        "warning: --pin-memory changes nothing",
+        "no regions are looked for",
+    ):
+        assert [line.startswith(begin) for line in shown].count(True) == 1, begin
+        assert all(f" {begin}" in log for log in logs), begin
+    assert shown[headings[0] - 1].startswith("warning: --pin-memory")
+    for name, start, end in zip("abc", headings, [*headings[1:], len(shown)], strict=True):
+        of_sample = shown[start + 1 : end]
+        assert of_sample[0].startswith(f"reading {name}.fa as sample {name}, ")
+        assert any(line.startswith("this may need up to ") for line in of_sample)
+        assert sum(line.startswith("3 records: ") for line in of_sample) == 1
+
+
 def test_a_sheet_ends_with_the_worst_of_its_codes_and_runs_all(tmp_path, bundle):
     bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
     cut = gzip.compress(fasta(READS), mtime=0)[:-100]

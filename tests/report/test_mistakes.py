@@ -30,6 +30,8 @@ def folder(tmp_path_factory) -> Path:
     predict(path, bundle, folder / "rate", fdr=0.5)
     predict(path, bundle, folder / "none", fdr=0.001)
     predict(path, folder / "km", folder / "plain")
+    low = a_calibration({"bacteria": [np.linspace(-4, -2, 300).tolist()] * 5})
+    predict(path, calibrated(made_bundle(folder / "low"), low).path, folder / "found", fdr=0.4)
     return folder
 
 
@@ -66,10 +68,25 @@ def test_multiqc_has_the_number(folder):
     for name in ("cut", "rate", "plain"):
         (row,) = json.loads((folder / name / "virnucpro_mqc.json").read_text())["data"].values()
         worth = run_json(folder / name)["worth"]
-        expected = None
-        if worth is not None:
-            expected = worth["wrong"] if worth["fdr"] is None else 0.5 * worth["called"]
-        assert row["expected_wrong"] == expected
+        assert row["expected_wrong"] == (None if worth is None else worth["most_wrong"])
+
+
+def test_a_rate_is_what_everything_says_of_mistakes(folder):
+    worth, page = run_json(folder / "found")["worth"], page_of([of(folder, "found")]).decode()
+    most = round(0.4 * worth["called"], 1)
+    assert most > 1
+    assert (worth["fewest_wrong"], worth["wrong"], worth["most_wrong"]) == (0, most, most)
+    assert f"of these at most {most:,.0f} (40 %) are expected to be wrong" in worth["sentence"]
+    assert worth["sentence"] in (folder / "found" / "log.txt").read_text()
+    assert worth["sentence"] in page.replace("\N{NO-BREAK SPACE}", " ")
+    for name in ("virnucpro_mqc.json", "virnucpro_general_mqc.json"):
+        (row,) = json.loads((folder / "found" / name).read_text())["data"].values()
+        assert row["expected_wrong"] == most
+
+
+def test_a_rate_that_calls_nothing_expects_no_mistake(folder):
+    worth = run_json(folder / "none")["worth"]
+    assert [worth[name] for name in ("called", "fewest_wrong", "wrong", "most_wrong")] == [0] * 4
 
 
 def test_the_methods_say_how_records_were_called(folder):

@@ -96,7 +96,7 @@ def test_general_statistics_are_three_columns_of_the_same_rows(folder):
     [
         (None, None),
         ({"fdr": None, "called": 8, "wrong": 1.5, "most_wrong": 2.5}, 2.5),
-        ({"fdr": 0.25, "called": 8, "wrong": 1.0}, 2.0),
+        ({"fdr": 0.25, "called": 8, "wrong": 2.0, "most_wrong": 2.0}, 2.0),
     ],
 )
 def test_expected_mistakes_come_from_what_the_run_says_of_its_worth(folder, worth, expected):

@@ -311,6 +311,6 @@ def test_expected_mistakes_add_up():
     several = replace(worth, fewest_wrong=0.4, most_wrong=2.6)
     assert replace(several, wrong_bound=2.7).sentence == several.sentence
     assert "of these up to 3 are expected to be wrong (prior" in several.sentence
-    of_rate = replace(worth, fdr=0.2)
+    of_rate = replace(worth, fdr=0.2, most_wrong=0.6)
     assert "of these fewer than 1 (20 %) are expected to be wrong" in of_rate.sentence
-    assert "of these at most 2 (50 %) are" in replace(of_rate, fdr=0.5).sentence
+    assert "of these at most 2 (50 %) are" in replace(of_rate, fdr=0.5, most_wrong=1.5).sentence

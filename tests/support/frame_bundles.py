@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from virnucpro.encoders import load_dnabert_s, load_esm2
 from virnucpro.measure.labels import LabelledContig
+from virnucpro.progress import Silent
 from virnucpro.train.head_fit import fit_head, write_frames_bundle
 from virnucpro.train.head_settings import HeadSettings
 
@@ -25,7 +26,7 @@ VIRAL_CODONS = ("GCA", "AAA", "ATT", "GAA", "AGA", "ACA", "CAA", "TTA", "GGA", "
 OTHER_CODONS = ("GCC", "CTG", "GTC", "GAC", "CGC", "ACC", "CAG", "TCC", "GGC", "AAG")
 
 
-class Told:
+class Told(Silent):
     """A progress that remembers what it was told, and calls back at each step."""
 
     def __init__(self, at_step=lambda note: None):

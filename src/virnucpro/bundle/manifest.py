@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from virnucpro.bundle.catalogue import read_catalogue
+from virnucpro.calls import KINDS, Kind
 from virnucpro.errors import BundleError
 from virnucpro.storage.digests import file_digest, file_sha256, refuse_irregular
 
@@ -33,7 +34,6 @@ MANIFEST = "bundle.toml"
 # The largest embedded one has 45 kB; of 50 MB tomllib would need minutes.
 MOST_MANIFEST_BYTES = 4_000_000
 _DAMAGED = "the bundle is damaged, fetch or make it again"
-KINDS = ("frames", "chunks", "kmer")
 LABELS = ("others", "virus")
 
 
@@ -63,7 +63,7 @@ class Bundle:
     sha256: str
     name: str
     description: str
-    kind: str
+    kind: Kind
     chunk_nt: int
     block_nt: int
     min_nt: int

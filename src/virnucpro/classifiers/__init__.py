@@ -4,7 +4,7 @@ Importing this loads no torch; a kind that needs it is loaded when a bundle of t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from virnucpro.blocks import Batches, Block
 from virnucpro.calls import Scores
@@ -95,28 +95,36 @@ def classifier_of(
     have; device and precision are looked at first.
     """
     name, resolved = chosen(model, device, precision)
-    if model.kind == "kmer":
-        from virnucpro.classifiers.kmer import kmer_classifier
+    match model.kind:
+        case "kmer":
+            from virnucpro.classifiers.kmer import kmer_classifier
 
-        return kmer_classifier(model)
-    if model.kind == "chunks":
-        from virnucpro.classifiers.whole_chunks import ChunkClassifier
+            return kmer_classifier(model)
+        case "chunks":
+            from virnucpro.classifiers.whole_chunks import ChunkClassifier
 
-        return ChunkClassifier(model, name, resolved, compute)
-    from virnucpro.classifiers.open_frames import FrameClassifier
+            return ChunkClassifier(model, name, resolved, compute)
+        case "frames":
+            from virnucpro.classifiers.open_frames import FrameClassifier
 
-    return FrameClassifier(model, name, resolved, compute, embeddings=embeddings)
+            return FrameClassifier(model, name, resolved, compute, embeddings=embeddings)
+        case unknown:
+            assert_never(unknown)
 
 
 def head_of(model: Model) -> "Head":
     """The head of a bundle, on the CPU in fp32. Raises BundleError for the k-mer model."""
-    if model.kind == "kmer":
-        raise BundleError(f"bundle {model.name} is a linear model on k-mers and has no head")
-    if model.kind == "chunks":
-        from virnucpro.classifiers.whole_chunks import codon_network_of
+    match model.kind:
+        case "kmer":
+            raise BundleError(f"bundle {model.name} is a linear model on k-mers and has no head")
+        case "chunks":
+            from virnucpro.classifiers.whole_chunks import codon_network_of
 
-        return codon_network_of(model, "cpu", "fp32").head
-    from virnucpro.classifiers.head import load_head
-    from virnucpro.classifiers.open_frames import HEAD
+            return codon_network_of(model, "cpu", "fp32").head
+        case "frames":
+            from virnucpro.classifiers.head import load_head
+            from virnucpro.classifiers.open_frames import HEAD
 
-    return load_head(model.file(HEAD))
+            return load_head(model.file(HEAD))
+        case unknown:
+            assert_never(unknown)

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from virnucpro.calls import Kind
+
 
 class Model(Protocol):
     """A model whose files are checked when they are read; see bundle.manifest.Bundle."""
@@ -19,8 +21,8 @@ class Model(Protocol):
         """The name by which users know it."""
 
     @property
-    def kind(self) -> str:
-        """One of frames, chunks and kmer."""
+    def kind(self) -> Kind:
+        """The way of scoring chunks."""
 
     @property
     def chunk_nt(self) -> int:

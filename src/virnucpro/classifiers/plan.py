@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from virnucpro.classifiers.model import Model
 from virnucpro.devices.choice import check_fp8, known_device, precision_for
@@ -52,15 +52,18 @@ def plan_of(
         check_fp8(name)
     dtype = dtype_of(products(resolved))
     check_backend(attention, place, dtype, biased=False)
-    if model.kind == "frames":
-        kernels = {
-            encoder: kernels_tried(
-                place, dtype, slopes=biased, pads=True, backend=backend_for(attention, biased)
-            )
-            for encoder, biased in {"dnabert_s": True, "esm2": False}.items()
-        }
-    else:
-        kernels = _kernels_of_codons(model, place, dtype, attention)
+    match model.kind:
+        case "frames":
+            kernels = {
+                encoder: kernels_tried(
+                    place, dtype, slopes=biased, pads=True, backend=backend_for(attention, biased)
+                )
+                for encoder, biased in {"dnabert_s": True, "esm2": False}.items()
+            }
+        case "chunks":
+            kernels = _kernels_of_codons(model, place, dtype, attention)
+        case unknown:
+            assert_never(unknown)
     return Plan(resolved, name, kernels, *_block_sizes(model, name))
 
 

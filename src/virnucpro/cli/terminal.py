@@ -28,6 +28,7 @@ from virnucpro.cli.forecast import Forecast
 from virnucpro.cli.signals import stop
 from virnucpro.devices.memory import peak_memory_bytes
 from virnucpro.progress import WARNING, Position, escaped
+from virnucpro.progress import Progress as Watcher
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -171,7 +172,7 @@ class _Stderr(Console):
         self.quiet = True
 
 
-class Screen:
+class Screen(Watcher):
     """Progress in a terminal or a file, for `with`.
 
     quiet leaves out everything but warnings and errors, bar=False only the bar and the periodic

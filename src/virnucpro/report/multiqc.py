@@ -117,7 +117,4 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
 
 def _expected_wrong(run: Run) -> float | None:
     """Return how many calls of a run are expected to be wrong, at most where a range is known."""
-    if not run.worth:
-        return None
-    fdr, called = run.worth["fdr"], run.worth["called"]
-    return float(run.worth["most_wrong"] if fdr is None else fdr * called)
+    return float(run.worth["most_wrong"]) if run.worth else None

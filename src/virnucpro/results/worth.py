@@ -38,12 +38,13 @@ class Worth:
     """The worth of the calls of records in this sample.
 
     called: virus; wrong, fewest_wrong, most_wrong: of these, expected at the prior and at the ends
-    of its interval; wrong_bound: of these, wrong at most if the hosts look more viral than most of
-    the calibration, see CalibratedJudge. more_virus: whether more records are called than the
-    prior with such hosts explains. scored: records with a score. threshold: of p_virus; None
-    where fdr decides. null, negatives: what q-values compare with. refusal: why fdr calls nothing;
-    empty where it does. origins, notes: counts of records. scores, null_scores: counts of records
-    and of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
+    of its interval; where fdr decides, fdr times called, 0, and fdr times called again.
+    wrong_bound: of these, wrong at most if the hosts look more viral than most of the calibration,
+    see CalibratedJudge. more_virus: whether more records are called than the prior with such hosts
+    explains. scored: records with a score. threshold: of p_virus; None where fdr decides. null,
+    negatives: what q-values compare with. refusal: why fdr calls nothing; empty where it does.
+    origins, notes: counts of records. scores, null_scores: counts of records and of negatives in
+    BINS equal parts of -WIDEST to WIDEST log-odds.
     """
 
     called: int
@@ -101,7 +102,7 @@ class Worth:
         if not self.called:
             return f"{calls} ({self.prior.sentence}; {self.null})"
         if self.fdr is not None:
-            most = _whole(self.fdr * self.called)
+            most = _whole(self.most_wrong)
             at_most = most if most == _FEW else f"at most {most}"
             return (
                 f"{calls}; of these {at_most} ({100 * self.fdr:g} %) are expected to be wrong "
@@ -170,6 +171,8 @@ class Mistakes:
             return None
         found = judge.discovery
         most, used, fewest = self.wrong.tolist()
+        if found.asked is not None:  # q-values bound the mistakes from above, whatever the prior
+            most, used, fewest = found.asked * self.called, found.asked * self.called, 0.0
         bound, viral = judge.wrong_bound, judge.prior.high * self.scored
         notes: Counter[str] = Counter()
         for bits, number in self.notes.items():

@@ -56,6 +56,11 @@ class RunLog:
         self._write(text)
         self._progress.detail(text)
 
+    def common(self, text: str, *, detail: bool = False) -> None:
+        """Write a line that every sample of a sheet has, and of these only the first shows."""
+        self._write(text)
+        self._progress.common(text, detail=detail)
+
     def lines(self, each: Sequence[str]) -> None:
         """Write a line on each of several inputs; all but the first few to the files alone."""
         for line in each[:MOST_LINES]:

@@ -190,12 +190,14 @@ class _Run:
     def _announce(self) -> None:
         job, log = self.job, self.log
         lines = opening(job.settings, job.bundle, job.plan, job.device)
-        log.line(next(lines))
-        log.detail(f"bundle sha256 {job.bundle.sha256}")
+        log.common(next(lines))
+        log.common(f"bundle sha256 {job.bundle.sha256}", detail=True)
         if job.prescreen is not None:
-            log.line(job.prescreen.sentence)
-            log.detail(f"prescreen sha256 {job.prescreen.bundle.sha256}")
-        for line in (*lines, *job.notes, *self.directory.notes):
+            log.common(job.prescreen.sentence)
+            log.common(f"prescreen sha256 {job.prescreen.bundle.sha256}", detail=True)
+        for line in lines:
+            log.common(line)
+        for line in (*job.notes, *self.directory.notes):
             log.line(line)
         log.lines(opening_lines(job.sources))
         faults: list[InputError] = []
@@ -235,11 +237,10 @@ class _Run:
         cuda = job.device.kind == "cuda"
         for stage, memory in runner.loaded.memory.items():
             log.memory(stage, memory, cuda=cuda)
-        say = log.line if cuda else log.detail
         for line in computing(
             runner.loaded, job.device, job.compute, job.prefetch, prefetches=job.prefetches
         ):
-            say(line)
+            log.common(line, detail=not cuda)
         self.watch.observe(runner.loaded)
         self.watch.show()
         with self._timed("blocks_s"):
@@ -274,7 +275,7 @@ class _Run:
         code = job.settings.scoring.genetic_code
         plan = results_plan(job.bundle, job.settings.outputs, widths, first, code)
         for note in plan.notes:
-            self.log.line(note)
+            self.log.common(note)
         running = self._record(RUNNING, None, None, None)
         self.replacing = True
         self.directory.begin_results(running, planned(job.files, plan.wanted))

@@ -1,11 +1,11 @@
 """A run for each sample of a sheet, one after the other in one process."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virnucpro.errors import InputError, SettingsError, VirnucproError
-from virnucpro.progress import Progress, several
+from virnucpro.progress import Position, Progress, several
 from virnucpro.reads import open_sources
 from virnucpro.reads.inputs import shapes_of
 from virnucpro.reads.sample_sheet import SheetRow, read_sheet
@@ -29,11 +29,12 @@ def run_samples(
     samples = settings_of_samples(sheet, settings)
     _check_inputs(samples)
     loaded: LoadedClassifiers = {}
+    shown: set[str] = set()
     codes: dict[str, int] = {}
     for number, sample in enumerate(samples, 1):
         name = str(sample.reading.sample)
-        progress.line(f"sample {number} of {len(samples)}: {name}")
-        codes[name] = _run(sample, progress, complain, loaded)
+        heading = f"sample {number} of {len(samples)}: {name}"
+        codes[name] = _run(sample, _OfSample(progress, shown, heading), complain, loaded)
     if failed := [name for name, code in codes.items() if code]:
         progress.line(f"not complete: {', '.join(failed)}")
     count = several(len(samples), "sample")
@@ -55,6 +56,43 @@ def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
         except SettingsError as error:
             raise SettingsError(f"{sheet}: sample {sample.reading.sample}: {error}") from error
     return samples
+
+
+@dataclass(slots=True)
+class _OfSample(Progress):
+    """The progress of one of several samples: a heading, and only lines that none before it had.
+
+    shown: the lines of earlier samples that are common to all.
+    """
+
+    progress: Progress
+    shown: set[str]
+    heading: str
+
+    def common(self, text: str, *, detail: bool = False) -> None:
+        """Pass on a line, unless another sample has; those of the first stand above its heading."""
+        if text not in self.shown:
+            self.shown.add(text)
+            self.progress.common(text, detail=detail)
+
+    def line(self, text: str) -> None:
+        """Pass on one line."""
+        self._head()
+        self.progress.line(text)
+
+    def detail(self, text: str) -> None:
+        """Pass on one line for people who want every detail."""
+        self._head()
+        self.progress.detail(text)
+
+    def advance(self, position: Position) -> None:
+        """Pass on the position."""
+        self.progress.advance(position)
+
+    def _head(self) -> None:
+        if self.heading:
+            self.progress.line(self.heading)
+            self.heading = ""
 
 
 def _check_inputs(samples: Sequence[Settings]) -> None:
