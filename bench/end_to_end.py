@@ -124,7 +124,7 @@ def main() -> None:
     done: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     tokenizer = next(path for path in TOKENIZERS if path.exists())
     make = Maker(torch.device(wish.device), torch.float16)
-    bundle = published_kind(folder, SIZES[wish.esm], make, tokenizer)
+    bundle = published_kind(folder, wish.esm, make, tokenizer)
     for length_nt in LENGTHS.values():
         written_input(folder / f"{length_nt}.fa", length_nt, wish.frames)
     for precision in wish.precision:

@@ -407,8 +407,9 @@ def make_bundle(folder: Path, dnabert: Path, esm: Path, width: int) -> None:
     write_bundle(folder, manifest, {"head.safetensors": head})
 
 
-def published_kind(folder: Path, size: Esm2Size, make: Maker, tokenizer: Path) -> Path:
-    """A bundle of both encoders in published layouts, made where it is not there yet."""
+def published_kind(folder: Path, esm: str, make: Maker, tokenizer: Path) -> Path:
+    """Makes a bundle of both encoders in published layouts, unless it is there. esm: of SIZES."""
+    folder, size = folder / esm, SIZES[esm]
     bundle = folder / "bundle"
     if not (bundle / "bundle.toml").exists():
         for part in ("dnabert", "esm"):

@@ -1,7 +1,7 @@
 """Whether a calibrated bundle keeps its word on val: how far scores are from frequencies, and how
 often calls by q-value hold more mistakes than was asked for, in samples put together from val.
 
-    python bench/worth.py mini-500 --data DATA
+    python bench/worth.py mini-500 --data DATA --fdr 0.05 0.1 0.2
 """
 
 import argparse
@@ -259,7 +259,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with val")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--fdr", type=float, default=0.05)
+    parser.add_argument("--fdr", type=float, nargs="+", default=[0.05])
     parser.add_argument("--draws", type=int, default=200)
     options = parser.parse_args()
     bundle = load(options.bundle)
@@ -272,7 +272,7 @@ def main() -> int:
     records = score_records(classifier, windows_of(val.contigs, bundle.chunk_nt), bundle.chunk_nt)
     for lines in (
         reliability(records, calibration),
-        discoveries(records, calibration, options.fdr, options.draws),
+        *(discoveries(records, calibration, fdr, options.draws) for fdr in options.fdr),
         priors(records, calibration),
         hints(records, calibration, options.draws),
     ):

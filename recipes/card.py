@@ -269,7 +269,7 @@ def _failures(manifest: Row, intervals: Intervals) -> Iterator[str]:
         f"{lost('half of another fragment, not viral')} of AUROC."
     )
     yield (
-        "- **Recoded genomes**: 0.03 to 0.05 of AUROC, on viruses of val recoded to codes 4 and 15 "
+        "- **Recoded genomes**: 0.02 to 0.05 of AUROC, on viruses of val recoded to codes 4 and 15 "
         "([genetic codes](../genetic-codes.md))."
     )
     yield (
@@ -319,12 +319,15 @@ def _cost(training: Row) -> Iterator[str]:
     yield "## Hours and energy"
     yield ""
     yield (
-        f"Training took {training['seconds']:,.0f} s ({hours:.2f} h) of one {device}, with the "
-        "evaluations of snapshots. Energy was not measured. A bound is the power limit of the GPU "
-        f"times the hours: {WATTS[device]} W, {hours * WATTS[device] / 1000:.2f} kWh, the host not "
-        "counted. What else was tried (`recipes/README.md`): networks of 934, 574 and 559 s of an "
-        "H200, and four of 290 to 344 s of an H100. The time of a distillation of 9,500 steps, of "
-        "measuring cards and of earlier trials was not recorded."
+        f"Training took {training['seconds']:,.0f} s ({hours:.2f} h) of one {device}: "
+        f"{len(training['networks'])} networks one after the other, with the evaluations of "
+        "snapshots; tests ran beside two of them. Energy was not measured. A bound is the power "
+        f"limit of the GPU times the hours: {WATTS[device]} W, "
+        f"{hours * WATTS[device] / 1000:.2f} kWh, the host not counted. What else was tried "
+        "(`recipes/README.md`): networks of 934, 574 and 559 s of an H200, two of 82 and 73 s, six "
+        "of about 530 s and six of 4,500 steps on a third of one, and four of 290 to 344 s of an "
+        "H100. The time of a distillation of 9,500 steps, of measuring cards and of earlier trials "
+        "was not recorded."
     )
 
 
@@ -337,9 +340,10 @@ def _again() -> Iterator[str]:
         "fits, writes, measures and calibrates `mini-500-v2`, `mini-300-v2` and their baselines, "
         "and ends with exit code 1 if a card is further from the embedded one than noise. Noise is "
         f"{mini.NOISE:g} of AUROC on the fixed fragments: the weights were trained on a GPU, where "
-        "the same seed gives other last bits and may choose another snapshot. Repeats of this very "
-        "recipe were not made; networks of other seeds and sizes differ by 0.001 to 0.009 "
-        "(`recipes/README.md`), and by up to 0.08 in what they find at 1 % false positives. "
+        "the same seed gives other last bits and may choose another snapshot. Repeats of the "
+        "whole recipe were not made; the networks that are averaged differ by 0.001 to 0.002, "
+        "networks of other sizes by up to 0.009 (`recipes/README.md`), and by up to 0.08 in what "
+        "they find at 1 % false positives. "
         "Without a GPU, `--device cpu --only train --steps 2` tries the command out."
     )
 

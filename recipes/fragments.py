@@ -91,9 +91,12 @@ def _novelty(stretches: Sequence[tuple[int, int, float]], start: int, end: int) 
         for first, last, percent in stretches
         if min(last, end) - max(first, start) >= OVERLAP_NT
     ]
-    if not near:
-        return "unseen"
-    return next(name for least, name in FROM_PERCENT if max(near) >= least)
+    return named_novelty(max(near, default=-1))
+
+
+def named_novelty(identity: float) -> str:
+    """Return the novelty of what has this identity, in per cent, to its nearest; -1 for none."""
+    return next((name for least, name in FROM_PERCENT if identity >= least), "unseen")
 
 
 def substituted(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import calibrate
 import fragments
-import mini
+import measures
 import robustness
 import sides
 from virnucpro.bundle import load
@@ -122,7 +122,7 @@ def of_scores(label: Bool, score: Float64, threshold: float) -> dict[str, Statis
     return {
         "auroc": lambda rows: auroc(label[rows], score[rows]),
         "recall_at_1pct_fpr": lambda rows: recall_at_false_positive_rate(
-            label[rows], score[rows], mini.ONE_PERCENT
+            label[rows], score[rows], measures.ONE_PERCENT
         ),
         "recall": lambda rows: rates(rows)[0],
         "false_positive_rate": lambda rows: rates(rows)[1],
@@ -148,7 +148,7 @@ def of_fixed(
     label = _labels(given)
     score = score_contigs(classifier, given, bundle.chunk_nt).chunk
     yield from lines_of("fixed_fragments", "", given, of_scores(label, score, bundle.threshold))
-    for threshold in mini.THRESHOLDS:
+    for threshold in measures.THRESHOLDS:
         found = of_scores(label, score, threshold)
         kept = _only(found, "recall", "false_positive_rate", "at_1_percent_virus")
         yield from lines_of("by_threshold", f"{threshold:g}", given, kept)
@@ -217,7 +217,7 @@ def by_length(
     bundle: Bundle, classifier: Remembering, val: Sequence[LabelledContig], per_side: int
 ) -> Iterator[Line]:
     """Lines of fragments that are cut from val at each length."""
-    for length_nt in mini.LENGTHS_NT:
+    for length_nt in measures.LENGTHS_NT:
         given = fragments_at(val, length_nt, per_side)
         score = score_contigs(classifier, given, bundle.chunk_nt).contig
         found = of_scores(_labels(given), score, bundle.threshold)
@@ -302,8 +302,10 @@ def measured(
     """Yield all lines of a bundle."""
     data: Path = options.data
     classifier = Remembering(bundle.classifier(options.device, "fp32"), known)
-    fixed = {length_nt: fragments.fixed(data, length_nt) for length_nt in mini.CHUNKS_NT}
-    fixed[mini.SHORT_NT] = fragments.middles(data, fixed[min(mini.CHUNKS_NT)], mini.SHORT_NT)
+    fixed = {length_nt: fragments.fixed(data, length_nt) for length_nt in sides.CHUNKS_NT}
+    fixed[measures.SHORT_NT] = fragments.middles(
+        data, fixed[min(sides.CHUNKS_NT)], measures.SHORT_NT
+    )
     folder = data / "val"
     val = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"]).contigs
     own = fixed[bundle.chunk_nt]

@@ -16,6 +16,7 @@ UNRESOLVED = (
     ("fungi_protozoa", ("fungi", "protozoa")),
     ("eukaryote_unresolved", EUKARYOTES),
 )
+CHUNKS_NT = (500, 300)
 SHORTEST_NT = 75  # that a network is to score
 
 

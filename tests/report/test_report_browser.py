@@ -11,7 +11,7 @@ import pytest
 from test_report import RECORDS, SCRIPT, run_with_regions
 
 from command import fasta, made_bundle, random_reads, table
-from made_runs import Chunk, made_run
+from made_runs import Chunk, made_paired_run, made_run
 from virnucpro.report import remake
 from virnucpro.run.predict import predict
 
@@ -97,8 +97,9 @@ class Page:
 
     def rows(self) -> list[list[str]]:
         return self.browser.execute_script(
-            "return [...document.querySelectorAll('article:not([hidden]) .records tbody tr,"
-            " main .records tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+            "return [...document.querySelectorAll('article:not([hidden]) [data-table=records]"
+            " tbody tr, main [data-table=records] tbody tr')]"
+            ".map(r => [...r.cells].map(c => c.textContent))"
         )
 
     def bars(self) -> int:
@@ -179,6 +180,56 @@ def test_search_filter_sort_and_pages(browser, pages):
     assert page.rows() == []
     assert page.one('[data-part="page"]').text == "No record fits."
     assert page.errors == []
+
+
+def test_pairs_have_a_table_of_their_own(browser, tmp_path):
+    scores = [(0.9, 0.8), (0.4, 0.7), (0.6, None), (0.2, 0.1), (0.95, 0.3)]
+    names = ["first", "second", "A00551:128:HJ2YVDSXX:2:1101:1709:6963", "others", "<b>last"]
+    pairs = [(name, *of) for name, of in zip(names, scores, strict=True)]
+    files = made_paired_run(tmp_path, [*pairs, *((f"more{i}", 0.5, 0.5) for i in range(60))])
+    page = Page(browser, remake([files.run_dir]))
+    place = '[data-table="pairs"]'
+
+    def rows() -> list[list[str]]:
+        return browser.execute_script(
+            f"return [...document.querySelectorAll('{place} tbody tr')]"
+            ".map(r => [...r.cells].map(c => c.textContent))"
+        )
+
+    assert "All 64 pairs called virus." in page.one(f"{place} .lead").text
+    assert rows()[:4] == [
+        ["1 and 2", names[0], "0.850", "0.900", "0.800", "both virus"],
+        ["9 and 10", names[4], "0.625", "0.950", "0.300", "mates disagree"],
+        ["5 and 6", names[2], "0.600", "0.600", "not called", "one mate only"],
+        ["3 and 4", names[1], "0.550", "0.400", "0.700", "mates disagree"],
+    ]
+    records = page.rows()
+    page.click(f'{place} [data-page="1"]')
+    assert len(rows()) == 14
+    page.click(f'{place} [data-call="mates disagree"]')
+    assert [row[1] for row in rows()] == [names[4], names[1]]
+    page.all(f"{place} thead button")[4].click()
+    assert [row[1] for row in rows()] == [names[1], names[4]]
+    page.click(f'{place} [data-call="all"]')
+    page.one(f"{place} input").send_keys("1709")
+    assert [row[1] for row in rows()] == [names[2]]
+    assert page.one(f'{place} [data-part="found"]').text == "1 found"
+    page.one(f"{place} input").send_keys("no such name")
+    assert page.one(f'{place} [data-part="page"]').text == "No pair fits."
+    assert page.rows() == records  # of the other table
+    assert page.errors == []
+
+
+def test_a_long_name_keeps_its_end_and_is_copied_whole(browser, tmp_path):
+    names = [f"A00551:128:HJ2YVDSXX:2:1101:1709:{i}" for i in (6963, 6964)]
+    page = Page(browser, remake([made_run(tmp_path, [(n, [Chunk()]) for n in names]).run_dir]))
+    for cell, name in zip(page.all(".records td.name"), names, strict=True):
+        copied = "getSelection().selectAllChildren(arguments[0]); return getSelection().toString()"
+        assert browser.execute_script(copied, cell) == name
+        end = "const r = document.createRange(); r.selectNodeContents(arguments[0].lastChild);"
+        end += "return r.getBoundingClientRect().right"
+        place = cell.find_element(By.CLASS_NAME, "shortened")
+        assert browser.execute_script(end, place) <= cell.rect["x"] + cell.rect["width"]
 
 
 def test_a_record_can_be_picked_and_zoomed_and_its_chunks_told(browser, pages):

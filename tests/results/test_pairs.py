@@ -173,7 +173,41 @@ def test_first_records_that_are_not_mates_are_told_before_the_bundle_is_loaded(
         predict(one, bundle, tmp_path / "run", pairs="interleaved")
 
 
-@pytest.mark.parametrize(("n1", "n2"), [(5, 4), (4, 5), (1, 0), (0, 1)])
+@pytest.mark.parametrize("compression", ["plain", "gzip"])
+@pytest.mark.parametrize("empty", ["r_1.fq", "r_2.fq"])
+def test_a_file_of_mates_without_records_is_told_before_the_bundle_is_loaded(
+    tmp_path, bundle, monkeypatch, compression, empty
+):
+    loads = "virnucpro.run.predict.runner_for"
+    monkeypatch.setattr(loads, lambda *_: pytest.fail("the bundle is loaded"))
+    one, two = tmp_path / "r_1.fq", tmp_path / "r_2.fq"
+    for path, mates in ((one, FIRST), (two, SECOND)):
+        data = b"" if path.name == empty else fastq(mates)
+        path.write_bytes(COMPRESSIONS[compression](data))
+    full = "r_2.fq" if empty == "r_1.fq" else "r_1.fq"
+    with pytest.raises(InputError) as caught:
+        predict(one, bundle, tmp_path / "run", mates=two)
+    assert str(caught.value) == (
+        f"{tmp_path}/{empty}: there is no record in this file, so record 1 (t0) of "
+        f"{tmp_path}/{full} has no mate; give two files with the mates in the same order"
+    )
+    document = run_json(tmp_path / "run")
+    assert (document["status"], document["exit_code"]) == ("failed", 1)
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text(f"sample\tpath\tmates\na\t{one}\t{two}\n")
+    done = virnucpro("predict", "--sample-sheet", sheet, "-o", tmp_path / "x", "--bundle", bundle)
+    assert (done.code, done.error) == (1, f"sample a: {caught.value}")
+    assert not (tmp_path / "x").exists()
+
+
+def test_two_files_of_mates_without_any_record_are_an_empty_input(tmp_path, bundle):
+    source = two_files(tmp_path, b"", b"")
+    assert list(source.contigs()) == []
+    mates = tmp_path / "r_2.fq"
+    assert predict(tmp_path / "r_1.fq", bundle, tmp_path / "run", mates=mates).exit_code == 0
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(5, 4), (4, 5), (2, 1), (1, 2)])
 def test_two_files_of_other_length(tmp_path, n1, n2):
     source = two_files(tmp_path, fastq(FIRST[:n1]), fastq(SECOND[:n2]))
     got = []
@@ -216,7 +250,7 @@ def test_pairs_are_counted_in_the_log_the_page_and_run_json(tmp_path, bundle):
     virus = sum(row["call"] == "virus" for row in rows)
     assert (outcome.counts.pairs, outcome.counts.virus_pairs) == (len(rows), virus)
     assert f"{len(rows):,} pairs: {virus:,} virus" in outcome.files.log.read_text()
-    assert f"</b> of {len(rows):,} pairs called virus." in outcome.files.report.read_text()
+    assert f"{virus:,}</b> of {len(rows):,} pairs called virus" in outcome.files.report.read_text()
 
 
 def test_options_that_go_together_or_not(tmp_path, bundle):

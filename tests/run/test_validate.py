@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pysam
@@ -169,6 +170,80 @@ def test_mates_that_stand_alone_are_counted_as_predict_does(tmp_path, bundle):
     virnucpro("predict", "in.bam", "--bundle", bundle, "-o", "run", cwd=tmp_path)
     rows = [row["status"] for row in table(tmp_path / "run" / "pairs.tsv")]
     assert (len(rows), rows.count("mate_missing")) == (20, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        b"",
+        gzip.compress(b">n1\nACGT\n")[:-12],
+        gzip.compress(fasta((f"n{i}", dna(500, i)) for i in range(40)))[:-100],
+        b">n1\nACGT\n>p2\nMKLVFF\n",
+        b"PK\x03\x04",
+    ],
+    ids=["missing", "empty", "cut", "cut late", "protein", "zip"],
+)
+def test_negatives_that_predict_refuses_are_refused_in_its_words(tmp_path, bundle, data):
+    (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    if data is not None:
+        (tmp_path / "blank.fa").write_bytes(data)
+    arguments = ("in.fa", "--bundle", bundle, "--negatives", "blank.fa")
+    done = virnucpro("validate", *arguments, cwd=tmp_path)
+    predicted = virnucpro("predict", *arguments, "-o", "run", cwd=tmp_path)
+    assert (done.code, done.error) == (predicted.code, predicted.error) == (1, done.error)
+    assert done.error.startswith("blank.fa")
+    assert "in.fa, sample in\n  records  6," in done.out
+    found = json.loads(virnucpro("validate", *arguments, "--json", cwd=tmp_path).out)
+    assert [(f["path"], f["negatives"]) for f in found] == [("in.fa", False), ("blank.fa", True)]
+
+
+def test_negatives_from_a_pipe_are_refused_in_the_words_of_predict(tmp_path, bundle):
+    (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    os.mkfifo(tmp_path / "pipe")
+    arguments = ("in.fa", "--bundle", bundle, "--negatives", "pipe")
+    done = virnucpro("validate", *arguments, cwd=tmp_path)
+    predicted = virnucpro("predict", *arguments, "-o", "run", cwd=tmp_path)
+    assert (done.code, done.error) == (predicted.code, predicted.error) == (1, done.error)
+    assert "pipe: cannot be used as negatives\n" in done.out
+
+
+def test_negatives_are_counted_as_predict_scores_them(tmp_path, bundle):
+    (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    blank = [*((f"n{i}", dna(60 + i, i)) for i in range(110)), ("odd", "ACGT!")]
+    (tmp_path / "blank.fa").write_bytes(fasta(blank))
+    options = ("--min-length", 70, "--max-length", 1_700, "--max-records", 4, "--unpaired")
+    arguments = ("in.fa", "--bundle", bundle, *options, "--negatives", "blank.fa")
+    done = virnucpro("validate", *arguments, cwd=tmp_path)
+    predicted = virnucpro("predict", *arguments, "-o", "run", cwd=tmp_path)
+    assert (done.code, predicted.code, done.err) == (0, 0, "")  # a fault costs a negative alone
+    said = "blank.fa, negatives\n  records  111, of these 0 empty, 10 shorter than --min-length\n"
+    assert said in done.out
+    assert "  failing  1 record\n    record 111 (odd): " in done.out
+    assert "negatives: 111 records of blank.fa" in predicted.err
+
+
+@pytest.mark.parametrize("letters", ["ACGT", "N" * 100], ids=["short", "unknown"])
+def test_negatives_without_a_score_give_the_warning_of_predict(tmp_path, bundle, letters):
+    (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    (tmp_path / "blank.fa").write_bytes(fasta([("n", letters)]))
+    arguments = ("in.fa", "--bundle", bundle, "--negatives", "blank.fa")
+    done = virnucpro("validate", *arguments, cwd=tmp_path)
+    predicted = virnucpro("predict", *arguments, "-o", "run", cwd=tmp_path)
+    assert (done.code, predicted.code) == (0, 0)
+    warning = done.out.partition("blank.fa, negatives\n")[2].partition("  warning  ")[2]
+    assert f"warning: blank.fa: {warning.strip()}" in " ".join(predicted.err.split())
+    assert warning.startswith("none of these negatives could be scored")
+
+
+def test_negatives_of_a_sheet_are_inspected_once(tmp_path, bundle):
+    (tmp_path / "in.fa").write_bytes(fasta(MIXED))
+    (tmp_path / "blank.fa").write_bytes(fasta(MIXED))
+    (tmp_path / "sheet.tsv").write_text("sample\tpath\nlake\tin.fa\nsea\tin.fa\n")
+    arguments = ("--sample-sheet", "sheet.tsv", "--bundle", bundle, "--negatives", "blank.fa")
+    done = virnucpro("validate", *arguments, "--json", cwd=tmp_path)
+    assert done.code == 0
+    assert [f["path"] for f in json.loads(done.out)] == ["in.fa", "in.fa", "blank.fa"]
 
 
 def test_a_sheet_is_inspected_sample_by_sample(tmp_path, bundle):

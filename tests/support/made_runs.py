@@ -13,7 +13,7 @@ from virnucpro.bundle import load
 from virnucpro.bundle.card import about_bundle
 from virnucpro.calls import Status
 from virnucpro.results.files import RunFiles
-from virnucpro.results.schema import CallsTable, ContigsTable
+from virnucpro.results.schema import CallsTable, ContigsTable, PairsTable
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,45 @@ def made_run(
                 }
                 calls_file.write(line(CallsTable, row))
                 start = end
+    return files
+
+
+def made_paired_run(
+    run_dir: Path, pairs: Iterable[tuple[str, float | None, float | None]], **changes: object
+) -> RunFiles:
+    """A run on pairs of reads with these scores, each pair with the mean of its mates."""
+    made = list(pairs)
+    reads = [
+        (name, [Chunk(p, "ok" if p is not None else "too_short", length_nt=150)])
+        for name, *scores in made
+        for p in scores
+    ]
+    scored = [[p for p in scores if p is not None] for _, *scores in made]
+    means = [sum(scores) / len(scores) if scores else None for scores in scored]
+    virus = sum(call(mean) == "virus" for mean in means)
+    counts = counts_of(reads) | {"pairs": len(made), "virus_pairs": virus}
+    files = made_run(
+        run_dir, reads, **{"counts": counts, "outputs": {"pairs.tsv": "0" * 64}} | changes
+    )
+    header, *rows = files.contigs.read_text().splitlines()
+    with files.contigs.open("w") as file:
+        file.write(f"{header}\tmate\n")
+        file.writelines(f"{row}\t/{1 + i % 2}\n" for i, row in enumerate(rows))
+    with files.pairs.open("w") as file:
+        file.write("\t".join(PairsTable._fields) + "\n")
+        for i, ((name, one, two), mean) in enumerate(zip(made, means, strict=True)):
+            row = {
+                "sample": "lake",
+                "template": name,
+                "record_1": 2 * i + 1,
+                "record_2": 2 * i + 2,
+                "p_virus_1": text(one),
+                "p_virus_2": text(two),
+                "p_virus": text(mean),
+                "call": call(mean),
+                "status": ("not_called", "one_called", "ok")[len(scored[i])],
+            }
+            file.write(line(PairsTable, row))
     return files
 
 

@@ -188,6 +188,9 @@ def test_a_fit_begins_with_the_weights_that_are_given(tmp_path):
         assert torch.equal(values, weights[name]), name
     assert "given weights" in result.record["method"]
     assert result.record["start_sha256"] == weights_digest(first)
+    other = dataclasses.replace(still, hidden=still.hidden + 1)
+    with pytest.raises(SettingsError, match="shape"):
+        fit_encoder(contigs_of(), other, "cpu", tmp_path / "c", start=first)
     with pytest.raises(ResumeError, match="began with other weights"):
         fit_encoder(contigs_of(), still, "cpu", tmp_path / "b")
 

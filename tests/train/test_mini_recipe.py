@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import CodonConfig
+from virnucpro.errors import ResumeError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.kmer_fit import KmerSettings
 
@@ -92,10 +93,9 @@ def data(tmp_path):
     return root
 
 
-def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
-    torch.set_num_threads(1)
-    tiny = dataclasses.replace(
-        recipe.PLAIN,
+def tiny_of(recipe):
+    return dataclasses.replace(
+        recipe.networks.PLAIN,
         network=CodonConfig(channels=(8, 8), blocks=(1, 1), kernels=(3, 3), embedding=8),
         hidden=8,
         steps=8,
@@ -107,13 +107,18 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         slice_fragments=20,
         evaluate_every=4,
     )
+
+
+def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    tiny = tiny_of(recipe)
     cut = tmp_path / "prophages.tsv"
     cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
     monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", cut)
-    for name, settings in recipe.NETWORKS.items():
+    for name, settings in recipe.networks.NETWORKS.items():
         own = {k: getattr(settings, k) for k in ("seed", "slice_seed", "unit_power")}
-        monkeypatch.setitem(recipe.NETWORKS, name, dataclasses.replace(tiny, **own))
-    monkeypatch.setattr(recipe, "LENGTHS_NT", (75, 600))
+        monkeypatch.setitem(recipe.networks.NETWORKS, name, dataclasses.replace(tiny, **own))
+    monkeypatch.setattr(recipe.measures, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
     monkeypatch.setattr(recipe, "KmerSettings", lambda: quick)
     asked = []
@@ -122,13 +127,18 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "main", asked.append)
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--out", str(out), "--per-side", "30"]
-    with pytest.raises(SystemExit, match="is not there"):
+    with pytest.raises(SystemExit, match="missing"):
         recipe.main([*arguments, "--only", "bundle"])
-    recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
+    with pytest.raises(SystemExit, match="time is up"):
+        recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
+    with pytest.raises(SystemExit):
+        recipe.main([*arguments, "--network", "plain"])
     with pytest.raises(SystemExit, match="stopped"):
         recipe.main([*arguments, "--only", "train", "--network", "branch-1"])
     with pytest.raises(SystemExit, match=r"further than 0\.01 .* mini-500-v2, mini-300-v2"):
         recipe.main(arguments)
+    with pytest.raises(ResumeError, match="made with steps = 8, not 2"):
+        recipe.main([*arguments, "--only", "train", "--steps", "2"])
     assert [given[0] for given in asked] == [str(out / "mini-500-v2"), str(out)]
     weights = [
         load_file(out / f"{name}.safetensors")
@@ -179,8 +189,43 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         assert kmer.card["fixed_fragments"]["auroc"] == card["fixed_fragments"]["kmer_auroc"]
 
 
+def test_folds_part_the_units_and_measure_what_was_left_out(recipe, data, tmp_path, monkeypatch):
+    folds = importlib.import_module("folds")
+    torch.set_num_threads(1)
+    monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", tmp_path / "prophages.tsv")
+    (tmp_path / "prophages.tsv").write_text("id\tstart\tend\tmean_score\n")
+    monkeypatch.setattr(recipe.networks, "PLAIN", tiny_of(recipe))
+    monkeypatch.setattr(folds.shutil, "which", lambda _: None)
+    out = tmp_path / "folds"
+    arguments = ["--data", str(data), "--out", str(out), "--per-side", "20", "--steps", "2"]
+    with pytest.raises(SystemExit, match="time is up"):
+        folds.main([*arguments, "--only", "train", "--max-minutes", "0"])
+    assert not (out / "fold-0").exists()
+    folds.main(arguments)
+    parts = folds.folds_of(recipe.train_side(data).contigs)
+    units = [{contig.unit for contig in part} for part in parts]
+    assert sum(map(len, units)) == len(set.union(*units)) == 24
+    assert all({contig.label for contig in part} == {0, 1} for part in parts)
+    for fold, part in enumerate(parts):
+        training = load(out / f"fold-{fold}").parts["training"]
+        seen = training["fitting"]["contigs"] + training["slice"]["contigs"]
+        assert seen == 24 - len(part)
+    rows = (out / "folds.tsv").read_text().splitlines()
+    assert sum("\tall\t" in row for row in rows) == 5 * 2 * 2
+    assert any("\tnovelty: unseen\t" in row for row in rows)
+
+
+def test_open_stretches_are_translated_in_six_frames():
+    folds = importlib.import_module("folds")
+    text = "ATGGCN" + "GCTAAA" * 20 + "TAA"
+    found = [*folds.open_stretches(text.encode())]
+    assert b"MX" + b"AK" * 20 in found
+    reverse = text.encode().translate(folds.fragments.COMPLEMENT)[::-1]
+    assert sorted(folds.open_stretches(reverse)) == sorted(found)
+
+
 def test_licences_come_from_the_table_of_sources_alone(recipe):
-    assert recipe._licences(README) == {"a": "MIT", "b": "GPL-3"}
+    assert recipe.measures._licences(README) == {"a": "MIT", "b": "GPL-3"}
 
 
 def test_val_is_never_read_in_training(recipe, data):
@@ -215,7 +260,7 @@ def test_what_looks_viral_over_5_kb_is_a_stretch():
 
 
 def test_a_piece_has_the_novelty_of_the_stretch_that_it_shares_75_nt_with(recipe):
-    fragments = recipe.fragments
+    fragments = recipe.measures.fragments
     record = bytes(np.random.default_rng(2).choice(list(b"ACGT"), 900).astype(np.uint8))
     records = {"u": [("r", record)]}
     reverse = record[300:600].translate(fragments.COMPLEMENT)[::-1]

@@ -92,17 +92,6 @@ class ChunkClassifier:
         """The groups that the network names, of viruses and of others; often empty."""
         return self._network.groups
 
-    def group_probabilities(self, chunks: Sequence[str]) -> Float32:
-        """P of each of groups, (n, G), of chunks given as text; nan where a chunk is not called.
-
-        They sum to 1, and are what the network was trained to name, not calibrated.
-        """
-        texts = Texts.of_strings(chunks)
-        found = np.full((len(texts), len(self.groups)), np.nan, np.float32)
-        _, called, outputs, _ = self._outputs(texts)
-        found[called] = outputs.group.numpy()
-        return found
-
     def _score(self, texts: Texts) -> Scores:
         status, called, outputs, flipped = self._outputs(texts)
         p_virus = np.full(len(texts), np.nan)

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("inputs", nargs=-1, type=FILE)
-@click.option_panel("Input", options=["--sample-sheet", *OPTIONS])
+@click.option_panel("Input", options=["--sample-sheet", *OPTIONS, "--negatives"])
 @click.option(
     "--sample-sheet", type=FILE, help="Instead of INPUTS: a table of samples, as for predict."
 )
 @reading_options
+@click.option(
+    "--negatives",
+    type=FILE,
+    metavar="FILE",
+    help="Check these sequences, too, as predict does before it compares with them.",
+)
 @click.option(
     "--bundle",
     type=NAME,
@@ -54,7 +60,7 @@ def validate(
     from virnucpro.bundle import load
     from virnucpro.run.samples import settings_of_samples
     from virnucpro.run.settings import Settings
-    from virnucpro.run.validate import inspect
+    from virnucpro.run.validate import inspect, inspect_negatives
 
     settings = Settings.of(out=Path(), bundle=bundle, pairs=pairs, **options)
     runs = [settings] if sample_sheet is None else settings_of_samples(sample_sheet, settings)
@@ -65,6 +71,8 @@ def validate(
         found += inspections
         for note in notes:
             click.echo(folded(note), err=True)
+    if negatives := inspect_negatives(settings, loaded):
+        found.append(negatives)
     if as_json:
         click.echo(json.dumps([inspection.as_dict() for inspection in found], indent=2))
     else:
@@ -79,10 +87,12 @@ def validate(
 
 def _print(found: "Inspection") -> None:
     if found.sample is None:
-        click.echo(escaped(f"{found.path}: could not be opened"))
+        what = "cannot be used as negatives" if found.negatives else "could not be opened"
+        click.echo(escaped(f"{found.path}: {what}"))
         return
     mates = f" and {found.mates}" if found.mates else ""
-    click.echo(escaped(f"{found.path}{mates}, sample {found.sample}"))
+    what = "negatives" if found.negatives else f"sample {found.sample}"
+    click.echo(escaped(f"{found.path}{mates}, {what}"))
     lengths = "" if found.longest_nt is None else f", {found.shortest_nt:,} to {found.longest_nt:,}"
     short = f", {found.short:,} shorter than --min-length" if found.short else ""
     click.echo(f"  records  {found.records:,}, of these {found.empty:,} empty{short}")

@@ -13,14 +13,15 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
     """The mates of two files by turns: the first of one, the first of the other, and so on.
 
     Raises StreamBroken, after all pairs before, where a file ends before the other, or two records
-    have names that are not names of mates; InputError where the first two have such names.
+    have names that are not names of mates; InputError where the first two have such names, or one
+    file has no record at all.
     """
     number = 0
     for one in first:
         number += 1
         other = next(second, None)
         if other is None:
-            raise _alone(number, one, paths[0], f"{paths[1]} ends before it")
+            raise _ended(number, one, paths[0], paths[1])
         if not _are_mates(one, other):
             raise _not_mates(
                 f"{_named(number, one)} and {_named(number, other)} of {paths[1]} are not mates by "
@@ -31,7 +32,7 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
         yield *one[:3], 1, one[4]
         yield *other[:3], 2, other[4]
     if (other := next(second, None)) is not None:
-        raise _alone(number + 1, other, paths[1], f"{paths[0]} ends before it")
+        raise _ended(number + 1, other, paths[1], paths[0])
 
 
 def interleaved(entries: Entries, path: Path) -> Entries:
@@ -108,6 +109,17 @@ def _not_mates(why: str, record: int, path: Path) -> InputError:
     if record == 1:
         return InputError(why, path)
     return StreamBroken(f"{why} (what came before is kept)", path)
+
+
+def _ended(number: int, entry: Entry, path: Path, ended: Path) -> InputError:
+    """Return the error, which is told before anything is scored if the other file is empty."""
+    if number == 1:
+        return InputError(
+            f"there is no record in this file, so {_named(number, entry)} of {path} has no mate; "
+            "give two files with the mates in the same order",
+            ended,
+        )
+    return _alone(number, entry, path, f"{ended} ends before it")
 
 
 def _alone(number: int, entry: Entry, path: Path, why: str) -> StreamBroken:

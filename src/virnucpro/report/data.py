@@ -1,18 +1,22 @@
 """The data that the script draws, as JSON of bounded size."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
+
+from jinja2.utils import htmlsafe_json_dumps
 
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, STATUS_NAMES
 from virnucpro.report.names import short
+from virnucpro.report.pairs import AGREEMENTS, ShownPair
 from virnucpro.report.runs import BINS, Histogram, Run
-from virnucpro.report.shown import Shown
+from virnucpro.report.shown import Row, Shown
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import typical_nt
 
 MOST_TABLE_BYTES = 2_000_000
+MOST_PAIRS_BYTES = 1_200_000  # with these, the fullest page is still below 5 MB
 
 
 def data_of(runs: Sequence[Run]) -> dict[str, Any]:
@@ -22,11 +26,12 @@ def data_of(runs: Sequence[Run]) -> dict[str, Any]:
         "frames": FRAME_NAMES,
         "calls": CALL_NAMES,
         "statuses": [name.replace("_", " ") for name in STATUS_NAMES],
-        "runs": [_run(run, MOST_TABLE_BYTES // len(runs)) for run in runs],
+        "mates": AGREEMENTS,
+        "runs": [_run(run, len(runs)) for run in runs],
     }
 
 
-def _run(run: Run, most_bytes: int) -> dict[str, Any]:
+def _run(run: Run, share: int) -> dict[str, Any]:
     samples = list(run.records)
     sample = {name: i for i, name in enumerate(samples)}
     where = {track.shown.ordinal: i for i, track in enumerate(run.tracks)}
@@ -49,7 +54,24 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
             s.row.origin,
             s.row.note,
         ]
-        for s in _fitting(run.shown, most_bytes)
+        for s in _fitting(run.shown, _of_record, MOST_TABLE_BYTES // share)
+    ]
+    pairs = [
+        [
+            sample[p.sample],
+            short(p.template),
+            p.record_1 or None,
+            p.record_2 or None,
+            _number(p.p_virus),
+            _number(p.p_virus_1),
+            _number(p.p_virus_2),
+            p.call_1,
+            p.call_2,
+            p.agreement,
+            p.origin,
+            p.note,
+        ]
+        for p in _fitting(run.pairs.shown, _of_pair, MOST_PAIRS_BYTES // share)
     ]
     return {
         "threshold": run.threshold if run.fdr is None else None,
@@ -61,6 +83,8 @@ def _run(run: Run, most_bytes: int) -> dict[str, Any]:
         "records": run.counts["records"],
         "scores": {"chunks": _scores(run.chunk_scores), "records": _scores(run.record_scores)},
         "rows": rows,
+        "pairs": pairs,
+        "virus_pairs": run.pairs.calls["virus"],
         "tracks": [_track(track) for track in run.tracks],
     }
 
@@ -69,17 +93,37 @@ def _scores(scores: Histogram) -> dict[str, list[int]]:
     return {"virus": scores.virus, "others": scores.others}
 
 
-def _fitting(shown: Sequence[Shown], most_bytes: int) -> list[Shown]:
-    """Return as many records as the page has room for, those of the highest p_virus first."""
-    kept, size = [], 0
-    for s in sorted(
-        shown, key=lambda s: (-s.row.p_virus if s.row.p_virus >= 0 else 1.0, s.ordinal)
-    ):
-        size += len(json.dumps(short(s.row.name))) + len(s.row.origin) + len(s.row.note) + 96
-        if size > most_bytes:
-            break
-        kept.append(s)
-    return sorted(kept, key=lambda s: s.ordinal)
+class _Place(NamedTuple):
+    """What decides whether a row has a place: its score, its ordinal, and its bytes, about."""
+
+    p_virus: float
+    ordinal: int
+    size: int
+
+
+def _of_record(shown: Shown) -> _Place:
+    row = shown.row
+    size = _bytes_of(row.name) + len(row.origin) + len(row.note) + 96
+    return _Place(row.p_virus, shown.ordinal, size)
+
+
+def _of_pair(pair: ShownPair) -> _Place:
+    size = _bytes_of(pair.template) + len(pair.origin) + len(pair.note) + 80
+    return _Place(pair.p_virus, pair.ordinal, size)
+
+
+def _bytes_of(name: str) -> int:
+    """Return how many bytes a name takes where the page holds it, markup escaped."""
+    return len(htmlsafe_json_dumps(short(name)))
+
+
+def _fitting(shown: Sequence[Row], place_of: Callable[[Row], _Place], most_bytes: int) -> list[Row]:
+    """Return as many rows as the page has room for, those of the highest p_virus first."""
+    placed = [(place_of(row), row) for row in shown]
+    placed.sort(key=lambda p: (-p[0].p_virus if p[0].p_virus >= 0 else 1.0, p[0].ordinal))
+    sizes = accumulate(place.size for place, _ in placed)
+    kept = [both for both, size in zip(placed, sizes, strict=True) if size <= most_bytes]
+    return [row for _, row in sorted(kept, key=lambda p: p[0].ordinal)]
 
 
 def _hundredths(share: float | None) -> int | None:

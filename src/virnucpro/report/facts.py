@@ -5,12 +5,17 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from virnucpro.bundle.card import Rates
+from virnucpro.calls import Call
 from virnucpro.progress import several
+from virnucpro.report.pairs import AGREEMENTS, Agreement
 from virnucpro.report.runs import Run
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import NOT_CALLED
 
 CALLS = {"virus": "virus", "others": "others", "none": "not called", "failed": "failed"}
+
+
+_OF_PAIRS = ("virus", "others", "none")
 
 
 class BarPart(NamedTuple):
@@ -28,13 +33,31 @@ def record_parts(run: Run) -> list[BarPart]:
 
 
 def called(run: Run) -> list[tuple[str, list[BarPart], int]]:
-    """Records and chunks with their parts and their number, of the tables that there are."""
+    """Records, chunks and pairs with their parts and number, of the tables that there are."""
     groups = []
     if run.files.contigs.exists():
         groups.append(("record", record_parts(run), run.counts["records"]))
     if run.files.calls.exists():
         groups.append(("chunk", _chunk_parts(run), run.lengths_nt.total()))
+    if run.pairs.calls.total():
+        parts = [BarPart(kind, CALLS[kind], run.pairs.calls[kind]) for kind in _OF_PAIRS]
+        groups.append(("pair", parts, run.pairs.calls.total()))
     return groups
+
+
+def by_agreement(run: Run) -> list[tuple[str, int, int]]:
+    """Return the pairs by the calls of their mates: all of them, and those called virus."""
+    found = run.pairs.agreements
+    rows = [
+        (name, sum(found[agreement, call] for call in Call), found[agreement, Call.VIRUS])
+        for agreement, name in zip(Agreement, AGREEMENTS, strict=True)
+    ]
+    return [row for row in rows if row[1]]
+
+
+def agreements_of_virus(run: Run) -> list[str]:
+    """Return the names of those rows that have pairs called virus."""
+    return [name for name, _, virus in by_agreement(run) if virus]
 
 
 def _chunk_parts(run: Run) -> list[BarPart]:

@@ -86,11 +86,16 @@ def _counts(run: Run) -> Iterator[Note]:
     stated, counted = run.document.get("counts"), run.counts
     if not stated or not run.files.contigs.exists():
         return
-    for name in ("records", "virus", "others", "none", "failed", "bases", "chunks"):
-        if stated.get(name, counted[name]) != counted[name]:
+    of_records = ("records", "virus", "others", "none", "failed", "bases", "chunks")
+    found = [(run.files.contigs, name, counted[name]) for name in of_records]
+    if run.files.pairs.exists():
+        pairs = {"pairs": run.pairs.calls.total(), "virus_pairs": run.pairs.calls["virus"]}
+        found += [(run.files.pairs, name, number) for name, number in pairs.items()]
+    for path, name, number in found:
+        if stated.get(name, number) != number:
             yield Note(
-                f"{run.files.contigs.name} does not belong to {run.files.run_json.name}.",
-                f"One counts {counted[name]:,} ({name}), the other {stated[name]:,}. "
+                f"{path.name} does not belong to {run.files.run_json.name}.",
+                f"One counts {number:,} ({name}), the other {stated[name]:,}. "
                 "This page shows the table.",
                 True,
             )

@@ -280,54 +280,127 @@ function drawTracks(section, run) {
   return { draw, show: choose };
 }
 
-// Table of records
+// Tables of records and of pairs
 
-const any = (at) => (run) => run.rows.some((row) => row[at] !== null && row[at] !== "");
+const any = (at) => (run, rows) => rows.some((row) => row[at] !== null && row[at] !== "");
+const several = (run) => run.samples.length > 1;
+const spaced = (words) => words.replaceAll("_", " ").replaceAll(",", ", ");
+const mark = (kind, text) => [make("i", null, { class: `mark fill-${kind}` }), text];
 
-const COLUMNS = [
-  { name: "sample", at: 0, when: (run) => run.samples.length > 1, text: (row, run) => run.samples[row[0]], class: "text" },
-  { name: "record", at: 1, class: "more", text: (row) => count(row[1]) },
-  { name: "name", at: 2, class: "name" },
-  { name: "length, nt", at: 3, text: (row) => count(row[3]) },
-  { name: "chunks", at: 4, class: "more", text: (row) => count(row[4]) },
-  { name: "virus chunks", at: 5, class: "more", text: (row) => count(row[5]) },
-  { name: "p_virus", at: 6 },
-  { name: "highest", at: 7, when: (run) => !any(12)(run), class: "more", text: (row) => score(row[7]) },
-  { name: "probability", at: 12, when: any(12), class: "more", text: (row) => score(row[12]) },
-  { name: "q_value", at: 13, when: (run) => run.threshold === null && any(13)(run), class: "more", text: (row) => score(row[13]) },
-  { name: "call", at: 8, class: "text" },
-  { name: "origin", at: 14, when: any(14), class: "text more", text: (row) => row[14].replaceAll("_", " ") },
-  { name: "caution", at: 9, class: "text" },
-];
+function barred(p, kind) {
+  const holder = make("span", null, { class: "score" });
+  const line = make("i");
+  const bar = make("b", null, { class: `fill-${kind}` });
+  bar.style.width = `${100 * p}%`;
+  line.append(bar);
+  holder.append(line, score(p));
+  return [holder];
+}
+
+function noted(notes) {
+  const found = notes ? notes.split(",") : [];
+  const low = found.includes("low_complexity") ? ["repeats of few letters"] : [];
+  return [...low, ...found.filter((note) => note !== "low_complexity")];
+}
+
+// A name that is too long keeps its end, in which names of reads differ.
+function shortened(name) {
+  if (name.length <= 28) return name || "(no name)";
+  const whole = make("span", null, { class: "shortened" });
+  whole.append(make("span", name.slice(0, -14)), name.slice(-14));
+  return whole;
+}
+
+function nameOf(row, run, show) {
+  if (row[11] === null) return [shortened(row[2])];
+  const button = make("button", null, { type: "button", title: `${row[2]}: show along its chunks` });
+  button.append(shortened(row[2]));
+  button.addEventListener("click", () => show(row[11]));
+  return [button];
+}
+
+function mateOf(record, p, call) {
+  if (record === null) return ["missing"];
+  return mark(data.calls[call], p === null ? NAMES.none : score(p));
+}
 
 function cautions(row, run) {
-  const found = [];
-  if (row[9] !== 0) found.push(data.statuses[row[9]]);
-  const notes = row[15] ? row[15].split(",") : [];
-  if ((row[10] !== null && row[10] >= 50) || notes.includes("low_complexity")) found.push("repeats of few letters");
-  found.push(...notes.filter((note) => note !== "low_complexity"));
+  const found = row[9] === 0 ? [] : [data.statuses[row[9]]];
+  const low = row[10] !== null && row[10] >= 50 && !row[15].includes("low_complexity");
+  found.push(...(low ? ["repeats of few letters"] : []), ...noted(row[15]));
   if (row[9] === 0 && run.chunk !== null && row[3] < 0.8 * run.chunk) found.push("short");
   return found.join(", ");
 }
 
-function drawRecords(section, run, tracks) {
-  const table = section.querySelector(".records");
-  if (!table) return () => {};
-  const columns = COLUMNS.filter((column) => !column.when || column.when(run));
+// Of each table: the columns of a row that hold its name and its p_virus, and what is drawn of it.
+const TABLES = {
+  records: {
+    rows: (run) => run.rows,
+    name: 2,
+    p: 6,
+    kind: (row) => NAMES[data.calls[row[8]]],
+    extent: (run, shown) => {
+      const drawn = run.tracks.length ? " Those whose names are underlined can be drawn along their chunks." : "";
+      if (shown < run.records)
+        return `The ${count(shown)} records of the highest p_virus, of ${count(run.records)}. contigs.tsv has all of them.${drawn}`;
+      return (run.records === 1 ? "" : `All ${count(run.records)} records.`) + drawn;
+    },
+    none: "No record fits.",
+    columns: [
+      { name: "sample", at: 0, up: true, when: several, text: (row, run) => run.samples[row[0]], class: "text" },
+      { name: "record", at: 1, up: true, class: "more", text: (row) => count(row[1]) },
+      { name: "name", at: 2, up: true, class: "name", nodes: nameOf },
+      { name: "length, nt", at: 3, text: (row) => count(row[3]) },
+      { name: "chunks", at: 4, class: "more", text: (row) => count(row[4]) },
+      { name: "virus chunks", at: 5, class: "more", text: (row) => count(row[5]) },
+      { name: "p_virus", at: 6, nodes: (row) => (row[6] === null ? ["–"] : barred(row[6], data.calls[row[8]])) },
+      { name: "highest", at: 7, when: (run, rows) => !any(12)(run, rows), class: "more", text: (row) => score(row[7]) },
+      { name: "probability", at: 12, when: any(12), class: "more", text: (row) => score(row[12]) },
+      { name: "q_value", at: 13, when: (run, rows) => run.threshold === null && any(13)(run, rows), class: "more", text: (row) => score(row[13]) },
+      { name: "call", at: 8, class: "text", nodes: (row) => mark(data.calls[row[8]], NAMES[data.calls[row[8]]]) },
+      { name: "origin", at: 14, when: any(14), class: "text more", text: (row) => spaced(row[14]) },
+      { name: "caution", at: 9, class: "text beware", text: cautions },
+    ],
+  },
+  pairs: {
+    rows: (run) => run.pairs,
+    name: 1,
+    p: 4,
+    kind: (row) => data.mates[row[9]],
+    extent: (run, shown) => (shown < run.virus_pairs
+      ? `The ${count(shown)} pairs of the highest p_virus, of ${count(run.virus_pairs)} called virus. pairs.tsv has all of them.`
+      : run.virus_pairs === 1 ? "" : `All ${count(run.virus_pairs)} pairs called virus.`),
+    none: "No pair fits.",
+    columns: [
+      { name: "sample", at: 0, up: true, when: several, text: (row, run) => run.samples[row[0]], class: "text" },
+      { name: "records", at: 2, up: true, class: "more", text: (row) => [row[2], row[3]].filter(Boolean).map(count).join(" and ") },
+      { name: "name", at: 1, up: true, class: "name", nodes: (row) => [shortened(row[1])] },
+      { name: "p_virus", at: 4, nodes: (row) => barred(row[4], "virus") },
+      { name: "mate 1", at: 5, nodes: (row) => mateOf(row[2], row[5], row[7]) },
+      { name: "mate 2", at: 6, nodes: (row) => mateOf(row[3], row[6], row[8]) },
+      { name: "mates", at: 9, class: "text", text: (row) => data.mates[row[9]] },
+      { name: "origin", at: 10, when: any(10), class: "text more", text: (row) => spaced(row[10]) },
+      { name: "caution", at: 11, when: any(11), class: "text beware", text: (row) => noted(row[11]).join(", ") },
+    ],
+  },
+};
+
+function drawTable(section, run, show) {
+  const { rows: rowsOf, name, p, kind, extent, none, columns: all } = TABLES[section.dataset.table];
+  const rows = rowsOf(run);
+  const table = section.querySelector("table");
+  const columns = all.filter((column) => !column.when || column.when(run, rows));
   const search = section.querySelector('input[type="search"]');
   const buttons = [...section.querySelectorAll("[data-call]")];
   const [back, forth] = section.querySelectorAll("[data-page]");
-  const part = (name) => section.querySelector(`[data-part="${name}"]`);
-  const names = run.rows.map((row) => row[2].toLowerCase());
-  let sort = { at: 6, down: true }, call = "all", page = 0, kept = [];
+  const part = (of) => section.querySelector(`[data-part="${of}"]`);
+  const names = rows.map((row) => row[name].toLowerCase());
+  let sort = { at: p, down: true }, chosen = "all", page = 0, kept = [];
 
-  part("extent").textContent = run.rows.length < run.records
-    ? `The ${count(run.rows.length)} records of the highest p_virus, of ${count(run.records)}. contigs.tsv has all of them.`
-    : run.records === 1 ? "" : `All ${count(run.records)} records.`;
-  if (run.tracks.length) part("extent").textContent += " Those whose names are underlined can be drawn along their chunks.";
+  part("extent").textContent = extent(run, rows.length);
 
   const order = (a, b) => {
-    const [x, y] = [run.rows[a][sort.at], run.rows[b][sort.at]];
+    const [x, y] = [rows[a][sort.at], rows[b][sort.at]];
     if (x === y) return a - b;
     if (x === null) return 1;
     if (y === null) return -1;
@@ -336,9 +409,8 @@ function drawRecords(section, run, tracks) {
 
   const choose = () => {
     const wanted = search.value.trim().toLowerCase();
-    const code = call === "all" ? null : data.calls.indexOf({ "not called": "none" }[call] ?? call);
-    kept = d3.range(run.rows.length)
-      .filter((i) => (code === null || run.rows[i][8] === code) && names[i].includes(wanted))
+    kept = d3.range(rows.length)
+      .filter((i) => (chosen === "all" || kind(rows[i]) === chosen) && names[i].includes(wanted))
       .sort(order);
     page = 0;
     draw();
@@ -352,7 +424,7 @@ function drawRecords(section, run, tracks) {
       if (sorted) cell.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
       const button = make("button", `${column.name}${sorted ? (sort.down ? " ↓" : " ↑") : ""}`, { type: "button" });
       button.addEventListener("click", () => {
-        sort = { at: column.at, down: sorted ? !sort.down : !["sample", "record", "name"].includes(column.name) };
+        sort = { at: column.at, down: sorted ? !sort.down : !column.up };
         choose();
         table.querySelector("[aria-sort] button").focus();
       });
@@ -364,31 +436,8 @@ function drawRecords(section, run, tracks) {
 
   const cell = (column, row) => {
     const place = make("td", null, { class: column.class ?? "" });
-    if (column.name === "name" && row[11] !== null) {
-      const button = make("button", row[2] || "(no name)", { type: "button", title: `${row[2]}: show along its chunks` });
-      button.addEventListener("click", () => {
-        tracks.show(row[11]);
-        section.closest(".run").querySelector(".tracks").scrollIntoView({ block: "start" });
-      });
-      place.append(button);
-    } else if (column.name === "name") {
-      place.textContent = row[2] || "(no name)";
-      place.title = row[2];
-    } else if (column.name === "p_virus" && row[6] !== null) {
-      const holder = make("span", null, { class: "score" });
-      const line = make("i");
-      const bar = make("b", null, { class: `fill-${data.calls[row[8]]}` });
-      bar.style.width = `${100 * row[6]}%`;
-      line.append(bar);
-      holder.append(line, score(row[6]));
-      place.append(holder);
-    } else if (column.name === "call") {
-      const kind = data.calls[row[8]];
-      place.append(make("i", null, { class: `mark fill-${kind}` }), NAMES[kind]);
-    } else if (column.name === "caution") {
-      place.textContent = cautions(row, run);
-      place.classList.add("beware");
-    } else place.textContent = column.text ? column.text(row, run) : "–";
+    if (column.class === "name") place.title = row[name];
+    place.append(...(column.nodes ? column.nodes(row, run, show) : [column.text(row, run)]));
     return place;
   };
 
@@ -400,12 +449,12 @@ function drawRecords(section, run, tracks) {
     table.tBodies[0].replaceChildren(
       ...shown.map((i) => {
         const row = make("tr");
-        row.append(...columns.map((column) => cell(column, run.rows[i])));
+        row.append(...columns.map((column) => cell(column, rows[i])));
         return row;
       }),
     );
-    part("found").textContent = kept.length === run.rows.length ? "" : `${count(kept.length)} found`;
-    part("page").textContent = kept.length ? `${count(first + 1)} to ${count(first + shown.length)} of ${count(kept.length)}` : "No record fits.";
+    part("found").textContent = kept.length === rows.length ? "" : `${count(kept.length)} found`;
+    part("page").textContent = kept.length ? `${count(first + 1)} to ${count(first + shown.length)} of ${count(kept.length)}` : none;
     back.disabled = page === 0;
     forth.disabled = page >= pages - 1;
     back.hidden = forth.hidden = pages === 1;
@@ -414,7 +463,7 @@ function drawRecords(section, run, tracks) {
   search.addEventListener("input", choose);
   for (const button of buttons)
     button.addEventListener("click", () => {
-      call = button.dataset.call;
+      chosen = button.dataset.call;
       press(buttons, button);
       choose();
     });
@@ -433,8 +482,12 @@ const redraws = sections.map((section) => {
   const run = data.runs[Number(section.dataset.run)];
   const scores = drawScores(section, run);
   const tracks = drawTracks(section, run);
-  const records = drawRecords(section, run, tracks);
-  return { figures: () => { scores(); tracks.draw(); }, records };
+  const show = (track) => {
+    tracks.show(track);
+    section.querySelector(".tracks").scrollIntoView({ block: "start" });
+  };
+  const tables = [...section.querySelectorAll("[data-table]")].map((place) => drawTable(place, run, show));
+  return { figures: () => { scores(); tracks.draw(); }, tables: () => tables.forEach((draw) => draw()) };
 });
 
 const chosen = document.getElementById("choose-run");
@@ -443,7 +496,7 @@ function show() {
   const number = chosen ? Number(chosen.value) : 0;
   sections.forEach((section, i) => { section.hidden = i !== number; });
   redraws[number].figures();
-  if (!visible.has(number)) redraws[number].records();
+  if (!visible.has(number)) redraws[number].tables();
   visible.add(number);
 }
 if (chosen) chosen.addEventListener("change", show);

@@ -1,8 +1,8 @@
 """The files of a finished run -> what a page can show of it, in bounded memory.
 
-Tables are streamed: contigs.tsv with regions.tsv once, viral.fasta once, calls.tsv once. What is
-kept does not grow with the input, but for one line of counts a sample, and a number a region. This
-module knows nothing of HTML.
+Tables are streamed: contigs.tsv with regions.tsv and pairs.tsv once, viral.fasta once, calls.tsv
+once. What is kept does not grow with the input, but for one line of counts a sample, and a number a
+region. This module knows nothing of HTML.
 """
 
 from collections import Counter
@@ -17,6 +17,7 @@ import numpy as np
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
+from virnucpro.report.pairs import Pairs, PairsBeside
 from virnucpro.report.shown import Chosen, RegionRow, Shown, ShownRow
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
@@ -80,6 +81,7 @@ class Run:
     by_length: dict[int, Counter[str]] = field(default_factory=dict)
     shown: list[Shown] = field(default_factory=list)
     tracks: list[Track] = field(default_factory=list)
+    pairs: Pairs = field(default_factory=Pairs)
     excerpts: set[int] = field(default_factory=set)
     low_shares: dict[int, float] = field(default_factory=dict)
     low: int = 0
@@ -147,8 +149,8 @@ def read_run(files: RunFiles, share: int = 1) -> Run:
     shown = [files.run_json, files.contigs, files.calls]
     if run.settings.get("write") != "none":
         shown.append(files.viral_fasta)
-    if files.regions.name in (run.document.get("outputs") or {}):
-        shown.append(files.regions)
+    listed = run.document.get("outputs") or {}
+    shown += [path for path in (files.regions, files.pairs) if path.name in listed]
     run.missing = [path.name for path in shown if not path.exists()]
     chosen: list[tuple[str, Shown]] = []
     if files.contigs.exists():
@@ -210,13 +212,23 @@ def _region_rows(path: Path) -> Iterator[tuple[tuple[str, int], RegionRow]]:
 def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
     """Counts contigs.tsv, and chooses what is shown; returns what is drawn, with the reason."""
     chosen, regions = Chosen(share), _Regions(run.files.regions)
+    pairs = PairsBeside(run.files.pairs, share) if run.files.pairs.exists() else None
     for block in blocks(run.files.contigs, ContigsTable, _OF_CONTIGS, ContigsPaired):
         _count(run, block)
         chosen.add(block, regions.of(block))
+        if pairs is not None:
+            pairs.add(block)
     if regions.left:
         run.notes.append(
             f"{run.files.regions.name} tells of records that {run.files.contigs.name} does not hold"
         )
+    if pairs is not None:
+        run.pairs = pairs.pairs()
+        if not run.pairs.fits:
+            run.notes.append(
+                f"{run.files.pairs.name} tells of mates that {run.files.contigs.name} does not "
+                "hold, so what they say is not shown"
+            )
     run.shown, run.excerpts = chosen.rows(), chosen.excerpts
     return chosen.drawn()
 

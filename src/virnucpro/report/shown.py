@@ -4,13 +4,15 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.calls import Call, Status
 from virnucpro.results.read import Columns
+
+Row = TypeVar("Row")
 
 MOST_ROWS = 10_000
 MOST_TRACKS = 40  # of each of the reasons to draw a contig
@@ -73,25 +75,25 @@ class Shown:
     regions: tuple[RegionRow, ...] = ()
 
 
-class _Top:
+class Top(Generic[Row]):
     """The rows of the largest keys, the earlier one first where keys are equal."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._heap: list[tuple[float, int, Shown]] = []
+        self._heap: list[tuple[float, int, Row]] = []
 
     @property
     def floor(self) -> float:
         """Only larger keys have a place here."""
         return self._heap[0][0] if len(self._heap) == self._size else -inf
 
-    def add(self, key: float, shown: Shown) -> None:
+    def add(self, key: float, ordinal: int, row: Row) -> None:
         if len(self._heap) < self._size:
-            heapq.heappush(self._heap, (key, -shown.ordinal, shown))
+            heapq.heappush(self._heap, (key, -ordinal, row))
         elif key > self.floor:
-            heapq.heapreplace(self._heap, (key, -shown.ordinal, shown))
+            heapq.heapreplace(self._heap, (key, -ordinal, row))
 
-    def rows(self) -> list[Shown]:
+    def rows(self) -> list[Row]:
         return [row for _, _, row in sorted(self._heap, reverse=True)]
 
 
@@ -105,8 +107,8 @@ class Chosen:
     def __init__(self, share: int) -> None:
         self.excerpts: set[int] = set()
         self._most_points = MOST_POINTS // share
-        self._table = _Top(MOST_ROWS // share)
-        self._tops = {reason: _Top(MOST_TRACKS) for reason in _REASONS}
+        self._table = Top[Shown](MOST_ROWS // share)
+        self._tops = {reason: Top[Shown](MOST_TRACKS) for reason in _REASONS}
         self._ordinal = self._viral = 0
 
     def add(self, block: Columns, regions: Mapping[int, tuple[RegionRow, ...]]) -> None:
@@ -147,7 +149,7 @@ class Chosen:
 
 
 def _choose(
-    top: _Top,
+    top: Top[Shown],
     keys: NDArray[np.float64],
     block: Columns,
     ordinal: int,
@@ -157,7 +159,7 @@ def _choose(
     """Adds the rows of a block that have a place; ordinal is that of its first row."""
     for i in np.flatnonzero(keys > top.floor).tolist():
         row, of_row = _contig_row(block, i), regions.get(i, ())
-        top.add(float(keys[i]), Shown(row, ordinal + i, int(viral[i]), of_row))
+        top.add(float(keys[i]), ordinal + i, Shown(row, ordinal + i, int(viral[i]), of_row))
 
 
 def _contig_row(block: Columns, i: int) -> ShownRow:

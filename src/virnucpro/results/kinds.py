@@ -83,6 +83,10 @@ class Ordinals(Integers):
         """Return them, or nothing."""
         return [str(number or "") for number in column.tolist()]
 
+    def read(self, cells: Cells) -> Column:
+        """Return int64, 0 for an empty cell."""
+        return np.fromiter((int(text or 0) for text in cells.texts()), np.int64, len(cells))
+
 
 class Floats(Kind):
     """Numbers, (n,), printed by texts; nan is an empty cell, and None in a row."""

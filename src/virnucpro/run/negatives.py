@@ -18,6 +18,11 @@ from virnucpro.run.pipeline import coded, compute, contigs_of, limited
 from virnucpro.run.runners import Runner
 from virnucpro.run.watch import Watch
 
+UNSCORED = (
+    "none of these negatives could be scored, as they are too short or hardly DNA, so every "
+    "q_value is 1; give longer ones"
+)
+
 
 @dataclass(slots=True)
 class Negatives:
@@ -101,10 +106,7 @@ class Negatives:
             )
         log.line(f"negatives: {source.seen.records:,} records of {source.path}")
         if not (watch.scored["called chunks"] or watch.scored["skipped chunks"]):
-            log.line(
-                f"warning: {source.path}: none of these negatives could be scored, as they are too "
-                "short or hardly DNA, so every q_value is 1; give longer ones"
-            )
+            log.line(f"warning: {source.path}: {UNSCORED}")
         return watch.telemetry
 
 

@@ -14,8 +14,10 @@ from virnucpro.classifiers.chunk_status import chunk_status
 from virnucpro.errors import InputError, StreamBroken
 from virnucpro.frames import letter_codes, open_frames_of
 from virnucpro.reads import Contig, Source, are_pair
+from virnucpro.reads.files import Reading
 from virnucpro.reads.inputs import open_inputs
 from virnucpro.run.directory import written_in
+from virnucpro.run.negatives import UNSCORED, Negatives
 from virnucpro.run.pipeline import contigs_of, limited
 from virnucpro.run.settings import Settings
 
@@ -31,7 +33,8 @@ class Inspection:
     one. chunk_status counts chunks by the status that predict would give them; open_frames is None
     for bundles that score whole chunks. shortest_nt, longest_nt: of the records that have letters.
     faults: the first few sentences, of faulty records in all. broken: why the input ends early or
-    is refused. warning: what is odd about the end of its file.
+    is refused. warning: what is odd about the end of its file, or that no negative has a score.
+    negatives: whether this is the file of --negatives, whose sample is None where it is refused.
     """
 
     path: str
@@ -52,11 +55,14 @@ class Inspection:
     faults: list[str] = field(default_factory=list)
     broken: str | None = None
     warning: str | None = None
+    negatives: bool = False
 
     @property
     def exit_code(self) -> int:
         """The exit code that predict would end with for this input alone."""
-        return 1 if self.broken else 2 if self.faulty else 0
+        if self.broken:
+            return 1
+        return 2 if self.faulty and not self.negatives else 0  # which has no row for a failure
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -74,14 +80,32 @@ def inspect(settings: Settings, bundle: Bundle) -> tuple[list[Inspection], list[
     faults: list[InputError] = []
     sources, notes = open_inputs(settings.inputs, reading.sample, reading, written_in, faults)
     closed = [Inspection(str(e.path), None, None, broken=str(e)) for e in faults]
-    return [*(_inspect(source, bundle, settings) for source in sources), *closed], notes
+    return [*(_inspect(source, bundle, reading) for source in sources), *closed], notes
 
 
-def _inspect(source: Source, bundle: Bundle, settings: Settings) -> Inspection:
+def inspect_negatives(settings: Settings, bundle: Bundle) -> Inspection | None:
+    """Reads the file of --negatives to its end, by the rules of predict; None if none is named."""
+    outputs, code = settings.outputs, settings.scoring.genetic_code
+    if outputs.negatives is None:
+        return None
+    found = Inspection(str(outputs.negatives), None, None)
+    try:
+        if negatives := Negatives.of(outputs, settings.reading, code):
+            found = _inspect(negatives.source, bundle, negatives.reading)
+    except InputError as error:
+        found.broken = str(error)
+    found.negatives = True
+    scored = any(STATUS_NAMES[status] in found.chunk_status for status in Status if status.called)
+    if not (found.broken or scored):
+        found.warning = "; ".join(filter(None, (found.warning, UNSCORED)))
+    return found
+
+
+def _inspect(source: Source, bundle: Bundle, reading: Reading) -> Inspection:
     mates = [str(file.path) for file in source.files[1:]]
     found = Inspection(str(source.path), mates[0] if mates else None, source.sample)
     broken: list[StreamBroken] = []
-    contigs = limited(contigs_of([source], broken), settings.reading)
+    contigs = limited(contigs_of([source], broken), reading)
     status = np.zeros(len(Status), np.int64)
     frames = 0
     try:

@@ -29,7 +29,7 @@ from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.chunk_status import MIN_NT
 from virnucpro.classifiers.codon import CodonNetwork, frame_codons
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
-from virnucpro.errors import ResumeError
+from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.storage.atomic import disk_errors
 from virnucpro.train.checks import check_finite
@@ -100,7 +100,8 @@ def fit_encoder(
 ) -> FitResult:
     """Train, going on from the state in workdir if there is one.
 
-    start: a network of the same shape whose weights are the first ones, in place of random ones.
+    start: a network whose weights are the first ones, in place of random ones; SettingsError if it
+    is not of the shape of the settings.
 
     On a CPU the same contigs, settings and number of threads give the same weights, however often
     the fit was stopped. progress is called at every evaluation, and after a step when it was not
@@ -183,6 +184,8 @@ class _Fit:
         torch.manual_seed(settings.seed)
         self._network = self._new_network()
         if start is not None:
+            if start.part() != self._network.part():
+                raise SettingsError("the network to start from is not of the shape of the settings")
             self._network.load_state_dict(start.state_dict())
             self._identity["start_sha256"] = weights_digest(start)
         self._average = self._new_network()

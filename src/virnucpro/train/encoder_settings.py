@@ -25,8 +25,8 @@ class EncoderSettings:
     viral fragments above the tail_share of the others that score highest, in a batch.
     by_level, unit_power: how contigs are weighed, see contig_weights.
     slice_fraction: of the bases of each label and group held out, by unit, for choosing;
-    slice_fragments: of each label, at each of slice_lengths_nt; slice_seed: of the slice, where it
-    is not to be the seed of everything else. The fit stops early after patience evaluations without
+    slice_fragments: of each label, at each of slice_lengths_nt; slice_seed: the seed of the
+    slice; None: that of everything else. The fit stops early after patience evaluations without
     a better one; 0 means never.
     """
 
