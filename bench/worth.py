@@ -25,16 +25,10 @@ from virnucpro.results.false_discovery import (
     q_values,
     worst_of_groups,
 )
+from virnucpro.results.hosts import bounded, bounds_by_group, viral_negatives
 from virnucpro.results.judge import origins_of
 from virnucpro.results.prior import Cells, estimated_prior
-from virnucpro.results.sample import (
-    Sample,
-    background_of,
-    bounded,
-    bounds_by_group,
-    viral_negatives,
-    with_calls,
-)
+from virnucpro.results.sample import background_of, with_calls
 from virnucpro.train.calibration_fit import reliability_of
 from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
 
@@ -227,7 +221,7 @@ def hints(records: ScoredRecords, calibration: Calibration, draws: int) -> Itera
     origin = np.zeros(len(score), np.uint8)
     if calibration.origin is not None:
         origin += 1 + calibration.origin.of(records.groups)
-    rng, bins = np.random.default_rng(3), calibration.bins
+    rng, bins, origins = np.random.default_rng(3), calibration.bins, len(origins_of(calibration))
     yield "negatives of | length | draws with a hint at " + ", ".join(
         f"{100 * share:g} %" for share in VIRUS_IN_NEGATIVES
     )
@@ -245,10 +239,9 @@ def hints(records: ScoredRecords, calibration: Calibration, draws: int) -> Itera
                     drawn = np.concatenate(
                         [rng.choice(viral, number), rng.choice(others, NEGATIVES - number)]
                     )
-                    counted = Sample(None, bins, len(origins_of(calibration)))
-                    counted.add(score[drawn], records.length_bin[drawn], origin[drawn])
+                    by_origin = np.bincount(origin[drawn], minlength=origins)
                     own = Null.of(score[drawn], records.length_bin[drawn], bins)
-                    hinted += bool(viral_negatives(calibration, own, counted))
+                    hinted += bool(viral_negatives(calibration, own, by_origin))
                 told.append(f"{hinted}/{draws}")
             yield f"{host} | {length} | {', '.join(told)}"
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from virnucpro.bundle.calibration import (
     LENGTH_EDGES,
     Calibration,
-    chunk_log_odds,
     probability,
 )
 from virnucpro.calls import Rule
@@ -24,16 +23,23 @@ from virnucpro.results.false_discovery import (
     MIXTURE,
     OWN,
     WORST,
-    Bound,
     Null,
     Resolution,
     Steps,
-    mixture,
     q_values,
-    worst,
-    worst_of_groups,
 )
 from virnucpro.results.finished import FinishedBlocks
+from virnucpro.results.hosts import (
+    bounded,
+    bounds_by_group,
+    everything_of,
+    hosts_of,
+    named,
+    p_values_of,
+    shares_of,
+    steps_of,
+    viral_negatives,
+)
 from virnucpro.results.judge import (
     AUTO,
     CalibratedJudge,
@@ -56,17 +62,6 @@ from virnucpro.results.prior import (
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
-
-# A group of hosts counts for the worst null where so much of the sample seems to be of it.
-LEAST_SHARE = 0.05
-ALL = "all groups"
-# Of fewer units it cannot be told what five of them stay below.
-BOUNDED = 20
-_NAMED = 4  # more groups are counted in a sentence
-# Negatives seem to hold viruses if more of them are called than hosts explain, by so many standard
-# deviations. Hosts that the calibration lacks exceed the bound of all by a third at most on val. A
-# bound of fewer than _FEW negatives is none.
-_SPREADS, _UNLIKE, _FEW = 3.0, 1.5, 5
 
 
 @dataclass(slots=True)
@@ -181,8 +176,10 @@ def _mean_judge(
     def untold(contigs: Contigs) -> UInt8:
         return np.zeros(len(contigs), np.uint8)
 
-    of_own = Sample(None, bins, 1)
-    null = _own(negatives, rule, lambda contigs: contigs.mean, judge.length_bin, untold, of_own)
+    def mean(contigs: Contigs) -> Float64:
+        return contigs.mean
+
+    null, _ = _own(negatives, rule, mean, judge.length_bin, bins, untold, 1)
     steps = Steps.of([null])
     sample = Sample(steps, bins, 1)
     for contigs in summed(finished, rule):
@@ -198,18 +195,19 @@ def _own(
     rule: Rule,
     score_of: Callable[[Contigs], Float64],
     length_bin: Callable[[Float64], Int64],
+    bins: int,
     origin: Callable[[Contigs], UInt8],
-    counted: Sample,
-) -> Null:
-    """Return the user's negatives; 16 bytes each. counted: takes them, too."""
+    origins: int,
+) -> tuple[Null, Int64]:
+    """Return the user's negatives, 16 bytes each, and their numbers by origin."""
     scores, where = [np.zeros(0)], [np.zeros(0, np.uint8)]
+    by_origin = np.zeros(origins, np.int64)
     for contigs in summed(negatives, rule):
         some = contigs.called > 0
-        score, bins = score_of(contigs)[some], length_bin(contigs.called_nt[some])
-        counted.add(score, bins, origin(contigs)[some])
-        scores.append(score)
-        where.append(bins.astype(np.uint8))
-    return Null.of(np.concatenate(scores), np.concatenate(where), counted.bins)
+        by_origin += np.bincount(origin(contigs)[some], minlength=origins)
+        scores.append(score_of(contigs)[some])
+        where.append(length_bin(contigs.called_nt[some]).astype(np.uint8))
+    return Null.of(np.concatenate(scores), np.concatenate(where), bins), by_origin
 
 
 def _calibrated_judge(
@@ -230,10 +228,11 @@ def _calibrated_judge(
 
     own, viral = None, ""
     if negatives is not None:
-        of_own = Sample(None, bins, origins)
-        own = _own(negatives, rule, score_of, calibration.length_bin, origin, of_own)
-        viral = viral_negatives(calibration, own, of_own)
-    steps = _steps(calibration) if own is None else Steps.of([own])
+        own, by_origin = _own(
+            *(negatives, rule, score_of, calibration.length_bin, bins, origin, origins)
+        )
+        viral = viral_negatives(calibration, own, by_origin)
+    steps = steps_of(calibration) if own is None else Steps.of([own])
     sample = Sample(steps, bins, origins)
     for contigs in summed(finished, rule):
         some = contigs.called > 0
@@ -245,11 +244,11 @@ def _calibrated_judge(
     if own is not None:
         p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
     else:
-        hosts = _hosts(calibration, question, sample)
-        shares = _shares(calibration, sample) if question.host == MIXTURE else None
-        p_values = _p_values(steps, hosts, _everything(calibration), shares)
+        hosts = hosts_of(calibration, question.host, sample.by_origin)
+        shares = shares_of(calibration, sample.by_origin) if question.host == MIXTURE else None
+        p_values = p_values_of(steps, hosts, everything_of(calibration), shares)
         p_values = bounded(p_values, steps, hosts, bounds_by_group(calibration), shares)
-        name, number = _named(question.host, hosts), sum(map(len, hosts.values()))
+        name, number = named(question.host, hosts), sum(map(len, hosts.values()))
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
     return CalibratedJudge(
@@ -262,143 +261,10 @@ def _calibrated_judge(
     )
 
 
-def _everything(calibration: Calibration) -> Null:
-    """The negatives of all groups."""
-    held_out = calibration.negatives
-    return Null.of(held_out.log_odds, held_out.length_bin, calibration.bins)
-
-
-def _steps(calibration: Calibration) -> Steps:
-    """The steps of all that a calibration has to compare with."""
-    return Steps.of([_everything(calibration), *bounds_by_group(calibration).values()])
-
-
-def viral_negatives(calibration: Calibration, own: Null, counted: Sample) -> str:
-    """Say that the user's negatives seem to hold viruses, if they do.
-
-    Of hosts, five units stay below the bounds of the calibration in 95 of 100 draws: that of their
-    group by origin, or that of all for hosts that it lacks, with room for these. Lengths of which
-    it has few negatives tell nothing. counted: the same negatives.
-    """
-    cut = chunk_log_odds(np.array([calibration.threshold]))
-    everything, bounds = _everything(calibration), bounds_by_group(calibration)
-    hosts = _hosts(calibration, Question(negatives=True), counted)
-    number, called, explained = 0, 0, 0.0
-    for b, negatives in enumerate(own.by_bin):
-        if len(everything.by_bin[b]) >= FEWEST:
-            of_all = max(float(null.p_values(b, cut)[0]) for null in (everything, bounds[ALL]))
-            of_groups = [
-                float(bounds[name].p_values(b, cut)[0])
-                for name, null in hosts.items()
-                if len(null.by_bin[b]) >= _FEW
-            ]
-            number += len(negatives)
-            called += int(np.count_nonzero(negatives >= cut))
-            explained += len(negatives) * max([_UNLIKE * of_all, *of_groups])
-    if called <= explained + _SPREADS * explained**0.5:
-        return ""
-    return (
-        f"{called:,} of {number:,} negatives have p_virus >= "
-        f"{calibration.threshold:g}, of which hosts explain {explained:,.0f} at most, so these "
-        "negatives seem to hold viruses and q-values are too large: classify the file of "
-        "--negatives by itself to see which, take out those that a search of known viruses "
-        "confirms, or use --host instead"
-    )
-
-
 def _wrong_bound(sample: Sample, calibration: Calibration, threshold: float, prior: Prior) -> float:
     """Return how many calls are wrong at most if the hosts are five units drawn at random."""
     most, _ = calibration.few_units_at(threshold)
     return (1 - prior.low) * float(sample.by_bin @ most)
-
-
-def _hosts(calibration: Calibration, question: Question, sample: Sample) -> dict[str, Null]:
-    """The nulls that the sample is judged by, by group."""
-    held_out = calibration.negatives
-
-    def null(name: str) -> Null:
-        of_group = held_out.of(name)
-        return Null.of(of_group.log_odds, of_group.length_bin, calibration.bins)
-
-    if question.host not in (WORST, MIXTURE):
-        return {question.host: null(question.host)}
-    shares = _shares(calibration, sample)
-    least = LEAST_SHARE if question.host == WORST else 0.0
-    kept = [name for name in held_out.names if shares.get(name, 0.0) >= least]
-    return {name: null(name) for name in kept or held_out.names}
-
-
-def _shares(calibration: Calibration, sample: Sample) -> dict[str, float]:
-    """Share of each group of hosts among the records, as their origins tell.
-
-    Without origins every group may be there; a group that no origin names counts as there, too.
-    Records without an origin, which ended with the bundle that looked first, may be of any group.
-    """
-    names = calibration.negatives.names
-    found = dict(zip(origins_of(calibration), sample.by_origin.tolist(), strict=True))
-    told = sum(found.get(name, 0) for name in names)
-    if not told:
-        return dict.fromkeys(names, 1.0)
-    any_group = int(sample.by_origin[0])
-    return {
-        name: (found[name] + any_group) / sample.records if name in found else 1.0 for name in names
-    }
-
-
-def _p_values(
-    steps: Steps,
-    hosts: Mapping[str, Null],
-    everything: Null,
-    shares: Mapping[str, float] | None,
-) -> list[Float64]:
-    """p of the worst of hosts, which may be one, or of their mixture by shares.
-
-    everything: the negatives of all groups, for lengths of which the hosts have too few.
-    """
-    if shares is None:
-        return worst_of_groups(steps, hosts, everything)
-    p_values = {name: steps.p_values(null) for name, null in hosts.items()}
-    return mixture(p_values, {name: shares[name] for name in hosts})
-
-
-def bounds_by_group(calibration: Calibration) -> dict[str, Bound]:
-    """Return the bound of each group, and that of all together under ALL."""
-    names = (*calibration.negatives.names, ALL)
-    return {
-        name: Bound.of([calibration.bounds.of(group, b) for b in range(calibration.bins)])
-        for group, name in enumerate(names)
-    }
-
-
-def bounded(
-    p_values: Sequence[Float64],
-    steps: Steps,
-    hosts: Mapping[str, Null],
-    bounds: Mapping[str, Bound],
-    shares: Mapping[str, float] | None = None,
-) -> list[Float64]:
-    """p of hosts, by length bin and step, raised to the bounds of these groups and of all.
-
-    A group of fewer than BOUNDED negatives in a length bin has no bound of its own there. shares:
-    of a mixture, whose bound is that of the groups' bounds.
-    """
-    of_group = {name: steps.p_values(bounds[name]) for name in hosts}
-    for name, least in of_group.items():
-        for b, negatives in enumerate(hosts[name].by_bin):
-            if len(negatives) < BOUNDED:
-                least[b] = np.zeros_like(least[b])
-    of_hosts = [*of_group.values()]
-    if shares is not None:
-        of_hosts = [mixture(of_group, {name: shares[name] for name in hosts})]
-    return worst([[*p_values], *of_hosts, steps.p_values(bounds[ALL])])
-
-
-def _named(host: str, hosts: Mapping[str, Null]) -> str:
-    """The null in words."""
-    if host not in (WORST, MIXTURE):
-        return f"null: {host}"
-    several = ", ".join(sorted(hosts)) if len(hosts) <= _NAMED else f"{len(hosts)} groups"
-    return f"null: {'the worst' if host == WORST else 'a mixture'} of {several}"
 
 
 def _prior(
