@@ -244,7 +244,7 @@ def test_own_negatives_that_reach_the_best_records_are_to_be_checked(called, rea
     sample = [contig(0.95)] * 2 + [contig(0.03)] * 28
     judge, _ = judged(sample, negatives=own_negatives(called, 99), fdr=0.1)
     refusal = judge.discovery.refusal
-    assert "; give more --negatives of your own, " in refusal
+    assert "; give more --negatives of your own (without viruses), " in refusal
     assert ("check that these negatives hold no viruses" in refusal) == reached
 
 

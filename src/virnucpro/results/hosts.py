@@ -33,8 +33,8 @@ ALL = "all groups"
 BOUNDED = 20
 _NAMED = 4  # more groups are counted in a sentence
 # Negatives seem to hold viruses if more of them are called than hosts explain, by so many standard
-# deviations. Hosts that the calibration lacks exceed the bound of all by a third at most on val. A
-# bound of fewer than _FEW negatives is none.
+# deviations. Hosts that the calibration lacks may exceed the bound of all, by a third in the worst
+# case seen on val. A bound of fewer than _FEW negatives is none.
 _SPREADS, _UNLIKE, _FEW = 3.0, 1.5, 5
 
 

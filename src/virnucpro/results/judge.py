@@ -113,7 +113,7 @@ class Discovery:
                 f"{nothing}: of {negatives} too many score as high as the best records, of which "
                 f"the smallest q is {found.smallest_q:.2g}; {otherwise}"
             )
-        more = "" if self.viral else "give more --negatives of your own, "
+        more = "" if self.viral else "give more --negatives of your own (without viruses), "
         return (
             f"{nothing}: with {negatives} no q below {found.floor:.2g} x m / k can be told (m = "
             f"{found.records:,} records, of which k = {found.best:,} have the smallest q), and the "
