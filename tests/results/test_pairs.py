@@ -1,6 +1,7 @@
 """Mates: found, checked, and called together."""
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,6 +172,38 @@ def test_first_records_that_are_not_mates_are_told_before_the_bundle_is_loaded(
     said = re.escape("record 1 (t0/1) and record 2 (t1/1) are not mates by their names")
     with pytest.raises(InputError, match=said):
         predict(one, bundle, tmp_path / "run", pairs="interleaved")
+
+
+@pytest.mark.parametrize("mark", ["/", ".", "_"])
+def test_swapped_files_of_mates_are_told_with_the_right_words(tmp_path, bundle, mark):
+    (tmp_path / "s R1.fq").write_bytes(fastq(marked(FIRST, f"{mark}1")))
+    (tmp_path / "s R2.fq").write_bytes(fastq(marked(SECOND, f"{mark}2")))
+    said = (
+        f"s R2.fq: this file and s R1.fq are swapped: record 1 (t0{mark}2) here is the second "
+        f"mate, and record 1 (t0{mark}1) there the first; give 's R1.fq' --mates 's R2.fq', or in "
+        "a sample sheet s R1.fq as path and this file as mates"
+    )
+    swapped = ("s R2.fq", "--mates", "s R1.fq", "--bundle", bundle)
+    done = virnucpro("predict", *swapped, "-o", "run", cwd=tmp_path)
+    assert (done.code, done.error) == (1, said)
+    done = virnucpro("validate", *swapped, cwd=tmp_path)
+    assert (done.code, said in done.out + done.err) == (1, True)
+    (tmp_path / "sheet.tsv").write_text("sample\tpath\tmates\na\ts R2.fq\ts R1.fq\n")
+    sheet = ("--sample-sheet", "sheet.tsv", "-o", "x", "--bundle", bundle)
+    done = virnucpro("predict", *sheet, cwd=tmp_path)
+    assert (done.code, done.error) == (1, f"sample a: {said}")
+    words = (*shlex.split(said.partition("give ")[2].partition(",")[0]), "--bundle", bundle)
+    assert virnucpro("predict", *words, "-o", "right", cwd=tmp_path).code == 0
+
+
+def test_names_that_do_not_prove_a_swap_are_only_not_of_mates(tmp_path):
+    wrong = two_files(tmp_path, fastq([("a/2", "ACGT")]), fastq([("b/1", "ACGT")]))
+    with pytest.raises(InputError, match="are not mates by their names"):
+        list(wrong.contigs())
+    first, second = ("a/1", "b/2"), ("a/2", "b/1")
+    mixed = two_files(tmp_path, *(fastq([(n, "ACGT") for n in of]) for of in (first, second)))
+    with pytest.raises(StreamBroken, match="are not mates by their names"):
+        list(mixed.contigs())
 
 
 @pytest.mark.parametrize("compression", ["plain", "gzip"])

@@ -1,5 +1,6 @@
 """Entries of mates, brought together and checked. Knows no format."""
 
+import shlex
 from pathlib import Path
 
 from virnucpro.errors import InputError, StreamBroken
@@ -23,6 +24,8 @@ def alternating(first: Entries, second: Entries, paths: tuple[Path, Path]) -> En
         if other is None:
             raise _ended(number, one, paths[0], paths[1])
         if not _are_mates(one, other):
+            if number == 1 and _are_mates(other, one):
+                raise _swapped(one, other, paths)
             raise _not_mates(
                 f"{_named(number, one)} and {_named(number, other)} of {paths[1]} are not mates by "
                 "their names; give two files with the mates in the same order",
@@ -109,6 +112,16 @@ def _not_mates(why: str, record: int, path: Path) -> InputError:
     if record == 1:
         return InputError(why, path)
     return StreamBroken(f"{why} (what came before is kept)", path)
+
+
+def _swapped(one: Entry, other: Entry, paths: tuple[Path, Path]) -> InputError:
+    words = shlex.join([str(paths[1]), "--mates", str(paths[0])])
+    return InputError(
+        f"this file and {paths[1]} are swapped: {_named(1, one)} here is the second mate, and "
+        f"{_named(1, other)} there the first; give {words}, or in a sample sheet {paths[1]} as "
+        "path and this file as mates",
+        paths[0],
+    )
 
 
 def _ended(number: int, entry: Entry, path: Path, ended: Path) -> InputError:
