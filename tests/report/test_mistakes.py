@@ -46,6 +46,9 @@ def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):
     assert "<h2>Expected mistakes</h2>" in text
     for at in worth["by_threshold"]:
         assert f"<td>{at['called']:,}</td><td>{at['wrong']:,.0f}</td>" in text
+    (used,) = (at for at in worth["by_threshold"] if at["threshold"] == 0.6)
+    assert (used["called"], used["wrong"]) == (worth["called"], worth["wrong"])
+    assert text.count('<tr class="current"><th scope="row">0.6</th>') == 1
     assert "if 30.0\N{NO-BREAK SPACE}% of the records are viral" in text
     assert "low complexity" in text
     assert 'class="null"' in text
@@ -95,6 +98,17 @@ def test_the_methods_say_how_records_were_called(folder):
         of(folder, "rate")
     )
     assert "the mean over its chunks" in methods(of(folder, "plain"))
+
+
+def test_a_run_whose_thresholds_lack_its_own_can_still_be_shown(folder):
+    run = of(folder, "cut")
+    rows = [at for at in run.worth["by_threshold"] if at["threshold"] != 0.6]
+    run.document = run.document | {"worth": run.worth | {"by_threshold": rows}}
+    text = page_of([run]).decode()
+    assert '<th scope="row">0.5</th>' in text
+    assert '<th scope="row">0.6</th>' not in text
+    rate = [at["threshold"] for at in of(folder, "rate").worth["by_threshold"]]
+    assert rate == [at["threshold"] for at in rows]
 
 
 def test_a_page_says_that_records_were_called_by_q_value(folder):

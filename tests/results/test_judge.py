@@ -17,7 +17,7 @@ from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import SettingsError
 from virnucpro.results.judge import CalibratedJudge, MeanJudge, Question
 from virnucpro.results.sample import check, judge_of, summed
-from virnucpro.results.worth import Mistakes
+from virnucpro.results.worth import THRESHOLDS, Mistakes
 
 RULE, CHUNK_NT = Rule("chunks"), 500
 
@@ -371,6 +371,7 @@ def test_expected_mistakes_add_up():
     assert worth.wrong == pytest.approx(0.09 + 0.04 + 0.005)
     assert worth.fewest_wrong == worth.most_wrong == worth.wrong
     assert [at.called for at in worth.by_threshold] == [3, 3, 3, 3, 2, 1]
+    assert [at.threshold for at in worth.by_threshold] == list(THRESHOLDS)  # 0.8, once
     assert worth.by_threshold[0].wrong == pytest.approx(0.135)
     assert sum(worth.scores) == 4
     assert worth.sentence == (
@@ -387,3 +388,22 @@ def test_expected_mistakes_add_up():
     of_rate = replace(worth, fdr=0.2, most_wrong=0.6)
     assert "of these fewer than 1 (20 %) are expected to be wrong" in of_rate.sentence
     assert "of these at most 2 (50 %) are" in replace(of_rate, fdr=0.5, most_wrong=1.5).sentence
+
+
+def test_the_threshold_of_the_run_is_among_those_that_mistakes_are_told_of():
+    contigs = [contig(p) for p in (0.91, 0.96, 0.995, 0.2)]
+    for question, threshold, more in (({}, 0.93, [0.93]), ({"fdr": 0.5}, 0.93, [])):
+        judge, _ = judged(contigs, a_calibration(), threshold=threshold, **question)
+        mistakes, low = Mistakes(judge), Mistakes(judge)
+        for block in summed(Blocks(blocks_of_made(contigs, [2], "chunks")), RULE):
+            found = judge.contigs(block)
+            mistakes.add(found)
+            notes = np.full_like(found.notes, LOW_COMPLEXITY)
+            low.add(replace(found, notes=notes))
+        worth = mistakes.worth()
+        assert [at.threshold for at in worth.by_threshold] == sorted([*THRESHOLDS, *more])
+        assert {at.called for at in low.worth().by_threshold} == {0}  # never virus
+        for at in worth.by_threshold:
+            if at.threshold == threshold:
+                assert (at.called, at.wrong) == (worth.called, pytest.approx(worth.wrong))
+                assert at.called == 2

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from virnucpro.bundle.calibration import probability
 from virnucpro.calls import Call
-from virnucpro.classifiers.screen import NOTE_TEXTS
+from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTE_TEXTS
 from virnucpro.progress import several
 from virnucpro.results.judge import Judge, Judged, MeanJudge
 from virnucpro.results.prior import Prior
@@ -26,7 +26,7 @@ _FEW = "fewer than 1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtThreshold:
-    """The calls that another threshold would give. wrong: expected, at the prior that is used."""
+    """The calls at a threshold. wrong: expected, at the prior that is used."""
 
     threshold: float
     called: int
@@ -136,13 +136,20 @@ class Mistakes:
     called: int = 0
     scored: int = 0
     wrong: Float64 = field(default_factory=lambda: np.zeros(3))
-    by_threshold: Float64 = field(default_factory=lambda: np.zeros((len(THRESHOLDS), 2)))
+    thresholds: tuple[float, ...] = field(init=False)
+    by_threshold: Float64 = field(init=False)
     origins: NDArray[np.int64] = field(init=False)
     notes: Counter[int] = field(default_factory=Counter)
     scores: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def __post_init__(self) -> None:
-        self.origins = np.zeros(len(self.judge.origins), np.int64)
+        judge = self.judge
+        thresholds = {*THRESHOLDS}
+        if not isinstance(judge, MeanJudge) and judge.discovery.asked is None:
+            thresholds.add(judge.threshold)
+        self.thresholds = tuple(sorted(thresholds))
+        self.by_threshold = np.zeros((len(self.thresholds), 2))
+        self.origins = np.zeros(len(judge.origins), np.int64)
 
     def add(self, judged: Judged) -> None:
         """Take r records."""
@@ -158,8 +165,9 @@ class Mistakes:
         for i, share in enumerate((prior.low, prior.used, prior.high)):
             self.wrong[i] += _expected_wrong(log_odds[virus], share).sum()
         wrong = _expected_wrong(log_odds, prior.used)
-        for row, threshold in zip(self.by_threshold, THRESHOLDS, strict=True):
-            above = judged.p_virus[some] >= threshold
+        low = judged.notes[some] & LOW_COMPLEXITY > 0  # never called virus
+        for row, threshold in zip(self.by_threshold, self.thresholds, strict=True):
+            above = (judged.p_virus[some] >= threshold) & ~low
             row += above.sum(), wrong[above].sum()
         self.origins += np.bincount(judged.origin[some], minlength=len(self.origins))
         self.scores += _spread(log_odds)
@@ -197,7 +205,7 @@ class Mistakes:
             by_threshold=tuple(
                 AtThreshold(threshold=threshold, called=int(called), wrong=wrong)
                 for threshold, (called, wrong) in zip(
-                    THRESHOLDS, self.by_threshold.tolist(), strict=True
+                    self.thresholds, self.by_threshold.tolist(), strict=True
                 )
             ),
             origins={name: number for name, number in origins.items() if name},
