@@ -49,6 +49,7 @@ def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):
     (used,) = (at for at in worth["by_threshold"] if at["threshold"] == 0.6)
     assert (used["called"], used["wrong"]) == (worth["called"], worth["wrong"])
     assert text.count('<tr class="current"><th scope="row">0.6</th>') == 1
+    assert "<h3>Notes on the sequences</h3>" in text
     assert "if 30.0\N{NO-BREAK SPACE}% of the records are viral" in text
     assert "low complexity" in text
     assert 'class="null"' in text

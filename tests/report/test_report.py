@@ -298,14 +298,16 @@ def test_whole_records_are_measured_by_the_lengths_of_this_run(tmp_path):
     for row, i in zip(rows, (0, 1, 3), strict=True):
         assert row.precision(0.01) == pytest.approx(measured[i]["right_at_1_percent"], abs=1e-3)
     text = parsed(remake([tmp_path])).text
-    assert f"Whole records of these lengths, threshold {bundle.record_threshold:g}" in text
+    assert f"By length of record, threshold {bundle.record_threshold:g}" in text
+    assert "Records, virus: of this run. Found, wrong, right: measured on windows of such" in text
+    assert "Others called virus, by group, fragments of 500 nt, threshold 0.5" in text
     for changes in (
         {"settings": {"threshold": 0.5}, "worth": worth},
         {"settings": asked, "worth": worth | {"fdr": 0.1}},
     ):
         other = read_run(made_run(tmp_path, records, **changes))
         assert words.rates_of_records(other) == []
-        assert "Whole records of these lengths" not in parsed(remake([tmp_path])).text
+        assert "By length of record" not in parsed(remake([tmp_path])).text
 
 
 def test_lengths_of_records_are_read_in_any_order(tmp_path):
@@ -875,6 +877,20 @@ def test_the_page_draws_the_regions_of_the_table(prophage):
     assert (drawn[3], drawn[5]) == ([[0, 5_000, 10, 10]], [[10_000, 14_500, 9, 9]])
     assert run["tracks"][0]["record"] == 2  # the most of it viral
     assert drawn[4] == [[500, 4_500, 8, 8]]
+
+
+def test_the_page_says_of_regions_what_the_log_says(prophage, tmp_path):
+    said = "5 viral regions on 4 of the records; 3 on records not called virus. viral.fasta holds"
+    held = "holds the records called virus, and the regions on the others."
+    text = parsed(prophage / "report.html").text
+    assert (said in text, held in text) == (True, True)
+    log = (prophage / "log.txt").read_text()
+    assert "5, on 4 of the records; viral.fasta holds 3 on records not called virus" in log
+    bundle = load(prophage.parent / "km")
+    (tmp_path / "in.fa").write_bytes(fasta([("virus", along(bundle, "v" * 10, 2))]))
+    outcome = predict(tmp_path / "in.fa", bundle.path, tmp_path / "run")
+    text = parsed(outcome.files.report).text
+    assert "1 viral region on 1 of the records. viral.fasta holds the records called virus." in text
 
 
 def test_regions_in_viral_fasta_are_not_taken_for_records(prophage, tmp_path):

@@ -335,3 +335,11 @@ def test_dark_and_printed(browser, pages):
     assert browser.execute_script(paper) == "rgb(255, 255, 255)"
     assert page.all(".screen, .pages button") == []
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
+def test_the_note_of_a_record_stands_under_the_name_of_its_column(browser, tmp_path):
+    page = Page(browser, remake([made_run(tmp_path, [("a", [Chunk(length_nt=120)])]).run_dir]))
+    heads = [head.text for head in page.all('[data-table="records"] thead th')]
+    cells = [cell.text for cell in page.all('[data-table="records"] tbody tr > *')]
+    assert dict(zip(heads, cells, strict=True))["note"] == "short"
+    assert page.errors == []

@@ -324,7 +324,7 @@ function mateOf(record, p, call) {
   return mark(data.calls[call], p === null ? NAMES.none : score(p));
 }
 
-function cautions(row, run) {
+function notesOf(row, run) {
   const found = row[9] === 0 ? [] : [data.statuses[row[9]]];
   const low = row[10] !== null && row[10] >= 50 && !row[15].includes("low_complexity");
   found.push(...(low ? ["repeats of few letters"] : []), ...noted(row[15]));
@@ -359,7 +359,7 @@ const TABLES = {
       { name: "q_value", at: 13, when: (run, rows) => run.threshold === null && any(13)(run, rows), class: "more", text: (row) => score(row[13]) },
       { name: "call", at: 8, class: "text", nodes: (row) => mark(data.calls[row[8]], NAMES[data.calls[row[8]]]) },
       { name: "origin", at: 14, when: any(14), class: "text more", text: (row) => spaced(row[14]) },
-      { name: "caution", at: 9, class: "text beware", text: cautions },
+      { name: "note", at: 9, class: "text beware", text: notesOf },
     ],
   },
   pairs: {
@@ -380,7 +380,7 @@ const TABLES = {
       { name: "mate 2", at: 6, nodes: (row) => mateOf(row[3], row[6], row[8]) },
       { name: "mates", at: 9, class: "text", text: (row) => data.mates[row[9]] },
       { name: "origin", at: 10, when: any(10), class: "text more", text: (row) => spaced(row[10]) },
-      { name: "caution", at: 11, when: any(11), class: "text beware", text: (row) => noted(row[11]).join(", ") },
+      { name: "note", at: 11, when: any(11), class: "text beware", text: (row) => noted(row[11]).join(", ") },
     ],
   },
 };
