@@ -297,16 +297,31 @@ def test_whole_records_are_measured_by_the_lengths_of_this_run(tmp_path):
     ]
     for row, i in zip(rows, (0, 1, 3), strict=True):
         assert row.precision(0.01) == pytest.approx(measured[i]["right_at_1_percent"], abs=1e-3)
+    shares = [
+        [quantities.rounded_percent(measured[i][n]) for n in ("recall", "false_positive_rate")]
+        for i in (0, 1, 3)
+    ]
+    said = (
+        f"each called as a whole at a score of {bundle.record_threshold:g}, this bundle calls "
+        f"viral: below 275 nt, {shares[0][0]} of the viral ones and {shares[0][1]} of the others; "
+        f"from 275 to 550 nt, {shares[1][0]} and {shares[1][1]}; from 2,050 to 6,050 nt, "
+        f"{shares[2][0]} and {shares[2][1]}."
+    )
+    assert said in words.methods(run)
+    assert "at a threshold of 0.5" not in words.methods(run)
     text = parsed(remake([tmp_path])).text
+    assert said in text
     assert f"By length of record, threshold {bundle.record_threshold:g}" in text
     assert "Records, virus: of this run. Found, wrong, right: measured on windows of such" in text
     assert "Others called virus, by group, fragments of 500 nt, threshold 0.5" in text
     for changes in (
-        {"settings": {"threshold": 0.5}, "worth": worth},
-        {"settings": asked, "worth": worth | {"fdr": 0.1}},
+        {"settings": {"threshold": 0.6, "chunk_threshold": 0.5}, "worth": worth},
+        {"settings": asked | {"chunk_threshold": 0.5}, "worth": worth | {"fdr": 0.1}},
     ):
         other = read_run(made_run(tmp_path, records, **changes))
         assert words.rates_of_records(other) == []
+        of_chunks = "these rates are of single chunks at the threshold of chunks, not of the calls"
+        assert of_chunks in words.methods(other)
         assert "By length of record" not in parsed(remake([tmp_path])).text
 
 
@@ -324,6 +339,8 @@ def test_lengths_of_records_are_read_in_any_order(tmp_path):
 def test_a_bundle_without_a_calibration_measures_no_records(tmp_path):
     run = read_run(made_run(tmp_path, [("a", [Chunk(0.9)])], bundle="kmer-500"))
     assert run.bundle["of_records"] == words.rates_of_records(run) == []
+    assert "each a single chunk, this bundle finds" in words.methods(run)
+    assert "these rates are of single chunks" not in words.methods(run)
 
 
 def test_what_was_measured_on_longer_fragments_is_not_promised_for_reads(tmp_path):

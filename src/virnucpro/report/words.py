@@ -1,7 +1,7 @@
 """A run in plain words, and a paragraph for a methods section."""
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from virnucpro import __version__
@@ -115,18 +115,52 @@ def methods(run: Run | None = None) -> str:
     if counts["records"]:
         sentences.append(
             f"Of {several(counts['records'], 'sequence')} ({counts['bases']:,} nt), "
-            f"{counts['virus']:,} were called viral"
+            f"{counts['virus']:,} {'was' if counts['virus'] == 1 else 'were'} called viral"
         )
-    accuracy, rates = Accuracy.of(bundle), rates_of(run)
-    if accuracy is not None and rates is not None:
-        sentences.append(
-            f"On validation fragments of {rates.length_nt:,} nt, each a single chunk, "
-            "this bundle finds "
-            f"{rounded_percent(rates.recall)} of the viral ones at a threshold of "
-            f"{rates.threshold:g} and calls "
-            f"{rounded_percent(rates.false_positive_rate)} of the others viral"
-        )
+    if measured := _measured(run):
+        sentences.append(measured)
     return ". ".join(sentences) + "."
+
+
+def _measured(run: Run) -> str:
+    """Return a sentence on how good such calls are; empty where nothing was measured of them."""
+    of_records, rates = rates_of_records(run), rates_of(run)
+    if of_records:
+        begins = sorted(int(row["from_nt"]) for row in run.bundle["of_records"])
+        ends = dict(pairwise(begins))
+        (first, *more) = (
+            (
+                _span(int(row.length_nt), ends.get(int(row.length_nt))),
+                rounded_percent(row.recall),
+                rounded_percent(row.false_positive_rate),
+            )
+            for row in of_records
+        )
+        return (
+            "Of windows of validation sequences, each called as a whole at a score of "
+            f"{of_records[0].threshold:g}, this bundle calls viral: {first[0]}, {first[1]} of the "
+            f"viral ones and {first[2]} of the others"
+        ) + "".join(f"; {span}, {found} and {wrong}" for span, found, wrong in more)
+    if rates is None:
+        return ""
+    measured = (
+        f"On validation fragments of {rates.length_nt:,} nt, each a single chunk, "
+        f"this bundle finds {rounded_percent(rates.recall)} of the viral ones at a threshold of "
+        f"{rates.threshold:g} and calls "
+        f"{rounded_percent(rates.false_positive_rate)} of the others viral"
+    )
+    if run.worth:
+        measured += (
+            "; these rates are of single chunks at the threshold of chunks, not of the calls of "
+            "sequences"
+        )
+    return measured
+
+
+def _span(from_nt: int, to_nt: int | None) -> str:
+    if to_nt is None:
+        return f"from {from_nt:,} nt on"
+    return f"from {from_nt:,} to {to_nt:,} nt" if from_nt else f"below {to_nt:,} nt"
 
 
 def _of_sequences(run: Run) -> str:
