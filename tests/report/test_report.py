@@ -325,6 +325,18 @@ def test_whole_records_are_measured_by_the_lengths_of_this_run(tmp_path):
         assert "By length of record" not in parsed(remake([tmp_path])).text
 
 
+def test_the_table_of_inputs_names_both_files_of_a_pair(tmp_path):
+    plain = {"sample": "lake", "sha256": "0" * 64, "bytes": 9, "records": 2}
+    pair = plain | {"path": "s_R1.fq", "mates": "s_R2.fq"}
+    alone = plain | {"sample": "sea", "path": "t.fq", "mates": None}
+    files = made_run(tmp_path, [("a", [Chunk()])], inputs=[pair, alone])
+    rows = parsed(remake([files.run_dir])).rows
+    named = [row[1] for row in rows if row[:1] in (("lake",), ("sea",)) and row[-1] == "0" * 64]
+    assert named == ["s_R1.fq and s_R2.fq", "t.fq"]
+    page_text = parsed(remake([files.run_dir], paths=False)).text
+    assert "s_R2.fq" not in page_text
+
+
 def test_lengths_of_records_are_read_in_any_order(tmp_path):
     files = made_run(tmp_path, [("a", [Chunk(0.9)]), ("b", [Chunk(0.9, length_nt=100)])])
     document = json.loads(files.run_json.read_text())
