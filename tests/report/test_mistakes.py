@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_report import Parsed
 
 from command import dna, fasta, made_bundle, run_json, table
 from made_calibrations import a_calibration, calibrated
@@ -129,6 +130,22 @@ def test_a_page_says_that_records_were_called_by_q_value(folder):
     assert '<td class="n">0.6</td>' in both
     assert '<td class="n">q_value &lt;= 0.5</td>' in both
     assert "have different thresholds; their calls cannot be compared" in both
+
+
+def test_the_overview_of_runs_tells_how_many_calls_are_expected_to_be_wrong(folder):
+    names = ("cut", "rate", "none", "plain", "found")
+    both = Parsed(page_of([of(folder, name) for name in names]).decode())
+    head, *rows = both.rows[:6]
+    told = [row[head.index("expected wrong")] for row in rows]
+    worth = {name: run_json(folder / name)["worth"] for name in names}
+    assert f"of these {told[0]} are expected to be wrong" in worth["cut"]["sentence"]
+    assert f"of these {told[4]} (40 %)" in worth["found"]["sentence"]
+    assert (worth["rate"]["called"], worth["none"]["called"]) == (0, 0)
+    assert (*told[1:4],) == ("0", "0", "\N{EN DASH}")
+    assert {len(row) for row in rows} == {len(head)}
+    alike = Parsed(page_of([of(folder, "plain")] * 2).decode())
+    assert "expected wrong" not in alike.rows[0]
+    assert {len(row) for row in alike.rows[:3]} == {len(head) - 1}
 
 
 def test_a_refusal_is_the_first_thing_to_read(folder):

@@ -11,6 +11,7 @@ from virnucpro.report.pairs import AGREEMENTS, Agreement
 from virnucpro.report.runs import Run
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import NOT_CALLED
+from virnucpro.results.worth import wrong_in_words
 
 CALLS = {"virus": "virus", "others": "others", "none": "not called", "failed": "failed"}
 
@@ -83,6 +84,16 @@ def cut(run: Run) -> str | None:
     if run.fdr is not None:
         return f"q_value <= {run.fdr:g}"
     return None if run.threshold is None else f"{run.threshold:g}"
+
+
+def expected_wrong(run: Run) -> str | None:
+    """Return how many records called virus are expected to be wrong; None if nobody knows."""
+    worth = run.worth
+    if not worth:
+        return None
+    if not worth["called"]:
+        return "0"
+    return wrong_in_words(worth["fewest_wrong"], worth["most_wrong"], worth["fdr"])
 
 
 def by_reason(tracks: Sequence[Track]) -> list[tuple[str, list[tuple[int, Track]]]]:

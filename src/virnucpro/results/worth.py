@@ -101,18 +101,14 @@ class Worth:
         calls = f"{several(self.called, 'record')} called virus"
         if not self.called:
             return f"{calls} ({self.prior.sentence}; {self.null})"
+        number = wrong_in_words(self.fewest_wrong, self.most_wrong, self.fdr)
         if self.fdr is not None:
-            most = _whole(self.most_wrong)
-            at_most = most if most == _FEW else f"at most {most}"
             return (
-                f"{calls}; of these {at_most} ({100 * self.fdr:g} %) are expected to be wrong "
+                f"{calls}; of these {number} ({100 * self.fdr:g} %) are expected to be wrong "
                 f"({self.null}, {self.negatives:,} negatives)"
             )
-        low, high = _whole(self.fewest_wrong), _whole(self.most_wrong)
-        about = "" if high == _FEW else "about "
-        between = f"up to {high}" if low == _FEW else f"{low} to {high}"
-        number = f"{about}{high}" if low == high else between
         expected = f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
+        high = _whole(self.most_wrong)
         if self.wrong_bound is not None and _whole(self.wrong_bound) not in (high, _FEW):
             most = _whole(self.wrong_bound)
             expected += f"; up to {most} if its hosts look more viral than most"
@@ -122,6 +118,16 @@ class Worth:
                 "give the share with --prior, or let --prior auto estimate it"
             )
         return expected
+
+
+def wrong_in_words(fewest: float, most: float, fdr: float | None) -> str:
+    """Return how many calls are expected to be wrong; fdr: the rate that was asked for, if any."""
+    low, high = _whole(fewest), _whole(most)
+    if fdr is not None:
+        return high if high == _FEW else f"at most {high}"
+    if low == high:
+        return high if high == _FEW else f"about {high}"
+    return f"up to {high}" if low == _FEW else f"{low} to {high}"
 
 
 def _whole(number: float) -> str:
