@@ -192,6 +192,8 @@ def test_swapped_files_of_mates_are_told_with_the_right_words(tmp_path, bundle, 
     sheet = ("--sample-sheet", "sheet.tsv", "-o", "x", "--bundle", bundle)
     done = virnucpro("predict", *sheet, cwd=tmp_path)
     assert (done.code, done.error) == (1, f"sample a: {said}")
+    done = virnucpro("validate", "--sample-sheet", "sheet.tsv", "--bundle", bundle, cwd=tmp_path)
+    assert (done.code, said in done.error) == (1, True)
     words = (*shlex.split(said.partition("give ")[2].partition(",")[0]), "--bundle", bundle)
     assert virnucpro("predict", *words, "-o", "right", cwd=tmp_path).code == 0
 
