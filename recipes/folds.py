@@ -143,7 +143,8 @@ def measure(options: argparse.Namespace, labelled: Labelled) -> None:
     table = options.out / "folds.tsv"
     rows = []
     for fold in range(FOLDS):
-        own = options.out / f"fold-{fold}-{options.per_side}.tsv"
+        novelty = "-novelty" if shutil.which("diamond") else ""
+        own = options.out / f"fold-{fold}-{options.per_side}{novelty}.tsv"
         if not own.exists():
             classifier = load(bundle_of(options, fold)).classifier(options.device, "fp32")
             lines = [COLUMNS, *rows_of(options, fold, classifier)]

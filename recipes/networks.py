@@ -108,6 +108,9 @@ def average(
     networks = {name: trained(options, name) for name in NETWORKS}
     apart = calibration_units(everything)
     trunk = networks[TRUNK]
+    for name, fit in networks.items():
+        if other := [k for k in SHARED if fit.record[k] != trunk.record[k]]:
+            raise SystemExit(f"{name}: made with another {other[0]} than {TRUNK}; train it again")
     branches = [fit.network.state_dict() for name, fit in networks.items() if name != TRUNK]
     mean = codon_network(trunk.network.part())
     mean.load_state_dict(

@@ -91,7 +91,7 @@ def test_a_rate_that_calls_nothing_expects_no_mistake(folder):
 
 def test_the_methods_say_how_records_were_called(folder):
     assert "at a calibrated score of 0.6 or more" in methods(of(folder, "cut"))
-    assert "at a false discovery rate of 0.5 by conformal p-values against 1,500" in methods(
+    assert "at a false discovery rate of 0.5 by conformal p-values against 300" in methods(
         of(folder, "rate")
     )
     assert "the mean over its chunks" in methods(of(folder, "plain"))

@@ -15,6 +15,8 @@ from virnucpro.bundle.calibration import Bounds, Origin
 from virnucpro.calls import Call, Rule, Status
 from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import SettingsError
+from virnucpro.results.false_discovery import MIXTURE, WORST, Null
+from virnucpro.results.hosts import compared
 from virnucpro.results.judge import CalibratedJudge, MeanJudge, Question
 from virnucpro.results.sample import check, judge_of, summed
 from virnucpro.results.worth import Mistakes
@@ -387,3 +389,31 @@ def test_expected_mistakes_add_up():
     of_rate = replace(worth, fdr=0.2, most_wrong=0.6)
     assert "of these fewer than 1 (20 %) are expected to be wrong" in of_rate.sentence
     assert "of these at most 2 (50 %) are" in replace(of_rate, fdr=0.5, most_wrong=1.5).sentence
+
+
+def test_the_null_names_all_groups_where_a_host_has_few_negatives():
+    few, many = (Null.of(np.zeros(n), np.zeros(n, np.uint8), 2) for n in (3, 150))
+    everything = Null.of(np.zeros(400), np.zeros(400, np.uint8), 2)
+    here = np.array([5, 0])
+    told = "null: all groups, as human has few negatives of this length"
+    assert compared("human", {"human": few}, everything, here) == (told, 400)
+    assert compared("bacteria", {"bacteria": many}, everything, here) == ("null: bacteria", 150)
+    both = {"bacteria": many, "human": few}
+    words, number = compared(WORST, both, everything, here)
+    assert words.startswith("null: the worst of bacteria, human, all groups where")
+    assert number == 150
+    assert compared(MIXTURE, both, everything, here) == ("null: a mixture of bacteria, human", 153)
+
+
+def test_negatives_of_other_lengths_than_the_records_are_said_to_be():
+    judge, _ = judged([contig(0.95)], negatives=[contig(*[0.1] * 40)] * 30, fdr=0.1)
+    assert judge.discovery.refusal.startswith(
+        "nothing is called at --fdr 0.1: none of these negatives has the length of a record; cut"
+    )
+
+
+def test_a_handful_of_negatives_gives_no_hint():
+    judge, _ = judged(
+        [contig(0.9)], five_percent_of_hosts_are_called(), negatives=own_negatives(9, 9)
+    )
+    assert judge.discovery.viral == ""

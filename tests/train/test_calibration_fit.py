@@ -94,13 +94,32 @@ def test_the_threshold_holds_for_the_worst_group():
     threshold, group = threshold_for(worse, rule, 0.05)
     assert group == "fungi"
     p_virus = probability(rule.log_odds(worse.evidence, worse.called_nt))
-    weight = worse.weight
+    cell = worse.unit * 100 + worse.length_bin
+    weight = 1 / np.bincount(cell)[cell]
     rates = [
         np.average(p_virus[kept] >= threshold, weights=weight[kept])
         for kept in (worse.group == 1, worse.group == 2)
     ]
     assert rates[0] < 0.05
     assert rates[1] == pytest.approx(0.05, abs=0.011)
+
+
+def test_a_length_or_a_group_of_few_units_does_not_decide_the_threshold():
+    """One that looks viral has the only long records of its group, or is a group of its own."""
+    records = simulated(6_000, 1)
+    rule = fit_calibration(records, CHUNK_NT).rule
+    expected = threshold_for(records, rule, 0.05)
+    fungi = np.flatnonzero(records.group == 2)
+    one = fungi[records.unit[fungi] == records.unit[fungi[0]]]
+    length_bin, evidence = records.length_bin.copy(), records.evidence.copy()
+    length_bin[one], evidence[one] = 4, 1e6
+    viral_unit = replace(records, length_bin=length_bin, evidence=evidence)
+    assert threshold_for(viral_unit, rule, 0.05)[0] == pytest.approx(expected[0], abs=0.03)
+    names = (*records.group_names, "plant")
+    group = records.group.copy()
+    group[one] = len(names) - 1
+    alone = replace(viral_unit, group=group, group_names=names)
+    assert threshold_for(alone, rule, 0.05)[0] == pytest.approx(expected[0], abs=0.03)
 
 
 def test_weights_are_even_within_every_class():

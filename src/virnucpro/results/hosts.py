@@ -34,8 +34,9 @@ BOUNDED = 20
 _NAMED = 4  # more groups are counted in a sentence
 # Negatives seem to hold viruses if more of them are called than hosts explain, by so many standard
 # deviations. Hosts that the calibration lacks may exceed the bound of all, by a third in the worst
-# case seen on val. A bound of fewer than _FEW negatives is none.
-_SPREADS, _UNLIKE, _FEW = 3.0, 1.5, 5
+# case seen on val. Groups of fewer than _FEW negatives have no bound here, and fewer calls than
+# _LEAST tell nothing.
+_SPREADS, _UNLIKE, _FEW, _LEAST = 3.0, 1.5, 5, 10
 
 
 def everything_of(calibration: Calibration) -> Null:
@@ -129,12 +130,26 @@ def bounded(
     return worst([[*p_values], *of_hosts, steps.p_values(bounds[ALL])])
 
 
-def named(host: str, hosts: Mapping[str, Null]) -> str:
-    """The null in words."""
-    if host not in (WORST, MIXTURE):
-        return f"null: {host}"
-    several = ", ".join(sorted(hosts)) if len(hosts) <= _NAMED else f"{len(hosts)} groups"
-    return f"null: {'the worst' if host == WORST else 'a mixture'} of {several}"
+def compared(
+    host: str, hosts: Mapping[str, Null], everything: Null, records_by_bin: Int64
+) -> tuple[str, int]:
+    """The null in words, and how many negatives records of the most frequent length compare with.
+
+    Of worst, those of the group with the fewest. everything: see p_values_of.
+    """
+    b = int(np.argmax(records_by_bin))
+    sizes = {name: len(null.by_bin[b]) for name, null in hosts.items()}
+    names = ", ".join(sorted(hosts)) if len(hosts) <= _NAMED else f"{len(hosts)} groups"
+    if host == MIXTURE:
+        return f"null: a mixture of {names}", sum(sizes.values())
+    of_all = len(everything.by_bin[b])
+    few = {name for name, number in sizes.items() if number < min(FEWEST, of_all)}
+    number = min(of_all if name in few else number for name, number in sizes.items())
+    if few == hosts.keys():
+        have = "has" if len(hosts) == 1 else "have"
+        return f"null: all groups, as {names} {have} few negatives of this length", number
+    words = f"null: {host}" if host != WORST else f"null: the worst of {names}"
+    return f"{words}, all groups where one has few negatives" if few else words, number
 
 
 def viral_negatives(calibration: Calibration, own: Null, by_origin: Int64) -> str:
@@ -159,7 +174,7 @@ def viral_negatives(calibration: Calibration, own: Null, by_origin: Int64) -> st
             number += len(negatives)
             called += int(np.count_nonzero(negatives >= cut))
             explained += len(negatives) * max([_UNLIKE * of_all, *of_groups])
-    if called <= explained + _SPREADS * explained**0.5:
+    if called < _LEAST or called <= explained + _SPREADS * explained**0.5:
         return ""
     return (
         f"{called:,} of {number:,} negatives have p_virus >= "

@@ -75,7 +75,8 @@ class Judged:
 class Discovery:
     """q-values of a sample under a null.
 
-    null: its name in words; negatives: their number; q: by length bin and step; asked: the rate
+    null: its name in words; negatives: how many records of the most frequent length are compared
+    with; q: by length bin and step; asked: the rate
     that was asked for, None for none; resolution: of the null; viral: that the user's negatives
     seem to hold viruses, and what to do, else empty.
     """
@@ -104,6 +105,11 @@ class Discovery:
             return ""
         found, negatives = self.resolution, f"{self.negatives:,} negatives ({self.null})"
         nothing = f"nothing is called at --fdr {self.asked:g}"
+        if self.null == OWN and found.floor >= 1:
+            return (
+                f"{nothing}: none of these negatives has the length of a record; cut them to the "
+                "lengths of the records, or call by --threshold"
+            )
         otherwise = self.viral or "ask for a higher --fdr, or call by --threshold"
         reached = found.smallest_q * found.best > 1.001 * found.floor * found.records
         if self.null == OWN and reached and not self.viral:  # by negatives that score as high
@@ -114,6 +120,8 @@ class Discovery:
                 f"the smallest q is {found.smallest_q:.2g}; {otherwise}"
             )
         more = "" if self.viral else "give more --negatives of your own (without viruses), "
+        if self.null != OWN and found.floor * (self.negatives + 1) > 1.5:
+            negatives += " and the bound for few units"
         return (
             f"{nothing}: with {negatives} no q below {found.floor:.2g} x m / k can be told (m = "
             f"{found.records:,} records, of which k = {found.best:,} have the smallest q), and the "

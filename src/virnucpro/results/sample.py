@@ -32,9 +32,9 @@ from virnucpro.results.finished import FinishedBlocks
 from virnucpro.results.hosts import (
     bounded,
     bounds_by_group,
+    compared,
     everything_of,
     hosts_of,
-    named,
     p_values_of,
     shares_of,
     steps_of,
@@ -248,7 +248,7 @@ def _calibrated_judge(
         shares = shares_of(calibration, sample.by_origin) if question.host == MIXTURE else None
         p_values = p_values_of(steps, hosts, everything_of(calibration), shares)
         p_values = bounded(p_values, steps, hosts, bounds_by_group(calibration), shares)
-        name, number = named(question.host, hosts), sum(map(len, hosts.values()))
+        name, number = compared(question.host, hosts, everything_of(calibration), sample.by_bin)
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
     return CalibratedJudge(

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.bundle.calibration import LENGTH_EDGES, Bounds, Negatives, RecordRule, probability
-from virnucpro.results.false_discovery import FEWEST
 from virnucpro.train.scored_records import UNNAMED, ScoredRecords
 
 Float64 = NDArray[np.float64]
@@ -14,6 +13,8 @@ Int64 = NDArray[np.int64]
 
 # Shares of others are bounded for hosts of so few units, with this probability.
 FEW_UNITS, SURE, UNIT_DRAWS = 5, 0.95, 1000
+# Of fewer units one is more than a twentieth, the rate that thresholds are made for.
+DECIDING = 20
 
 
 def nulls_of(records: ScoredRecords, rule: RecordRule) -> Negatives:
@@ -88,20 +89,23 @@ def _bound(
 def threshold_for(records: ScoredRecords, rule: RecordRule, worst_rate: float) -> tuple[float, str]:
     """The least p_virus at which no group of others is called virus more often than worst_rate.
 
-    Length bins and units of a group weigh the same. Groups of fewer than FEWEST records do not
-    decide, unless all are. Returns the threshold, with two decimals, and the group that decides.
+    Every unit of a group and length counts the same, so that lengths of which a group has few
+    units, one of which may be a fifth of them, weigh little. Groups of fewer than DECIDING units do
+    not decide, unless all are. Returns the threshold, with two decimals, and the group.
     """
     others = records.part(~records.viral)
     score = rule.log_odds(others.evidence, others.called_nt)
-    weight = others.weight
-    sizes = np.bincount(others.group, minlength=len(others.group_names))
-    large = np.flatnonzero(sizes >= min(FEWEST, sizes.max()))
+    of = np.stack([others.group, others.unit, others.length_bin])
+    _, cell, sizes = np.unique(of, axis=1, return_inverse=True, return_counts=True)
+    weight = 1 / sizes[cell.reshape(-1)]
+    units = {g: len(np.unique(others.unit[others.group == g])) for g in np.unique(others.group)}
     cuts = {}
-    for group in large.tolist():
-        here = others.group == group
-        order = np.argsort(score[here])
-        share = np.cumsum(weight[here][order]) / weight[here].sum()
-        cuts[group] = score[here][order][np.searchsorted(share, 1 - worst_rate)]
+    for group, number in units.items():
+        if number >= min(DECIDING, max(units.values())):
+            here = others.group == group
+            order = np.argsort(score[here])
+            share = np.cumsum(weight[here][order]) / weight[here].sum()
+            cuts[int(group)] = score[here][order][np.searchsorted(share, 1 - worst_rate)]
     worst = max(cuts, key=lambda group: cuts[group])
     threshold = np.ceil(100 * float(probability(np.array([cuts[worst]]))[0])) / 100
     return min(float(threshold), 0.99), others.group_names[worst] or UNNAMED
