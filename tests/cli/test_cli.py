@@ -238,6 +238,10 @@ def test_pairs_are_pointed_to(here, made):
     said = r"\n2 pairs: \d virus; see p.pairs.tsv and p.viral_names.txt\n"
     assert re.search(said, done.err)
     assert done.err.endswith("; begin with run/p.report.html or run/p.pairs.tsv\n")
+    for k in (1, 2):
+        virnucpro("predict", "in.fa", "-o", f"part{k}", "--part", f"{k}/2", *flags)
+    done = virnucpro("merge", "part1", "part2", "-o", "merged", "--prefix", "p")
+    assert done.err.endswith("; begin with merged/p.report.html or merged/p.pairs.tsv\n")
 
 
 def test_quiet_says_nothing_but_logs(here, made):

@@ -890,6 +890,41 @@ def test_a_sheet_says_once_what_is_common_to_its_samples(tmp_path, bundle):
         assert sum(line.startswith("3 records: ") for line in of_sample) == 1
 
 
+def shown_by_sheet(path: Path, bundle) -> list[str]:
+    """The lines that a run of a sheet shows, into a folder beside it."""
+    flags = ("-o", "out", "--bundle", bundle, "--no-progress")
+    return virnucpro("predict", "--sample-sheet", path, *flags, cwd=path.parent).err.splitlines()
+
+
+def test_no_line_of_a_sample_stands_below_the_heading_of_another(tmp_path, bundle):
+    for name in "ab":
+        (tmp_path / f"{name}.fa").write_bytes(fasta(READS[:3]))
+    path = sheet(tmp_path, "sample\tpath\na\ta.fa\nb\tb.fa\n")
+    whole = shown_by_sheet(path, bundle)
+    common = whole[: whole.index("sample 1 of 2: a")]
+    (tmp_path / "out" / "b" / "contigs.tsv").unlink()
+    shown = shown_by_sheet(path, bundle)
+    second = shown.index("sample 2 of 2: b")
+    assert shown[0] == "sample 1 of 2: a"
+    assert second == 2
+    assert "nothing is done" in shown[1]
+    assert len(common) > 2
+    assert shown[second + 1 :][: len(common)] == common
+
+
+@pytest.mark.parametrize("name", "ab")
+def test_a_sample_that_fails_at_once_has_a_heading_above_its_error(tmp_path, bundle, name):
+    for other in "ab":
+        (tmp_path / f"{other}.fa").write_bytes(fasta(READS[:3]))
+    path = sheet(tmp_path, "sample\tpath\na\ta.fa\nb\tb.fa\n")
+    shown_by_sheet(path, bundle)
+    (tmp_path / f"{name}.fa").write_bytes(fasta(READS[3:6]))
+    shown = shown_by_sheet(path, bundle)
+    (place,) = (i for i, line in enumerate(shown) if line.startswith(f"virnucpro: sample {name}: "))
+    assert shown[place - 1] == f"sample {'ab'.index(name) + 1} of 2: {name}"
+    assert len([line for line in shown if line.startswith("sample ")]) == 2
+
+
 def test_a_sheet_ends_with_the_worst_of_its_codes_and_runs_all(tmp_path, bundle):
     bad = [(f"s{i}", dna(90, i) + "!" * (i == 110)) for i in range(1, 121)]
     cut = gzip.compress(fasta(READS), mtime=0)[:-100]

@@ -524,6 +524,23 @@ def test_nothing_invisible_stands_in_a_name():
     assert names.visible("a\u202eb\x00c\ud800d e\u2066") == "a\ufffdb\ufffdc\ufffdd e\ufffd"
 
 
+def test_a_name_that_would_fill_the_page_keeps_its_beginning_and_its_end():
+    longest = "".join(chr(0x1F300 + i) for i in range(names.LONGEST_NAME))
+    assert names.short(longest) == longest
+    for name in (f"{longest}x", f"{longest}{longest}"):
+        beginning, end = names.short(name).split("…")
+        assert len(beginning) + 1 + len(end) == names.LONGEST_NAME
+        assert name.startswith(beginning)
+        assert name.endswith(end)
+        assert abs(len(beginning) - len(end)) <= 1
+
+
+def test_long_names_of_reads_stay_apart(tmp_path):
+    made_run(tmp_path, [(f"{'A00551:128:' * 12}{i}", [Chunk()]) for i in range(5)])
+    (run,) = parsed(remake([tmp_path])).data["runs"]
+    assert len({row[2] for row in run["rows"]}) == 5
+
+
 def test_no_paths(folder, run_dir):
     document = json.loads((run_dir / "run.json").read_text())
     changed = document | {"status": "failed", "error": f"{folder}/lake: it broke off"}

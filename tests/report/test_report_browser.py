@@ -6,6 +6,7 @@ Needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from test_report import RECORDS, SCRIPT, run_with_regions
@@ -230,6 +231,16 @@ def test_a_long_name_keeps_its_end_and_is_copied_whole(browser, tmp_path):
         end += "return r.getBoundingClientRect().right"
         place = cell.find_element(By.CLASS_NAME, "shortened")
         assert browser.execute_script(end, place) <= cell.rect["x"] + cell.rect["width"]
+
+
+def test_no_letter_of_a_long_name_is_cut_in_half(browser, tmp_path):
+    names = ["\N{DNA DOUBLE HELIX}" * 30 + "x" * i for i in (0, 1)]
+    page = Page(browser, remake([made_run(tmp_path, [(n, [Chunk()]) for n in names]).run_dir]))
+    for place, name in zip(page.all(".records td.name .shortened"), names, strict=True):
+        parts = "return [...arguments[0].childNodes].map((part) => encodeURI(part.textContent))"
+        beginning, end = map(unquote, browser.execute_script(parts, place))
+        assert beginning + end == name
+        assert len(end) == 14
 
 
 def test_a_record_can_be_picked_and_zoomed_and_its_chunks_told(browser, pages):

@@ -6,7 +6,7 @@ the larger one, in [[prescreens]], under the sha256 of the smaller; train/prescr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, assert_never
 
 from virnucpro.bundle import load
 from virnucpro.bundle.manifest import MANIFEST, Bundle
@@ -135,16 +135,27 @@ class Prescreen:
         )
 
     def _own_plan(self, large: Plan, attention: str) -> Plan:
-        if self.bundle.kind == "kmer":
-            return plan_of(self.bundle, "cpu")
-        # A function of the large one's precision, which the fingerprint has.
-        precision = large.precision if large.precision in ("bf16", "fp16") else "fp32"
-        return plan_of(self.bundle, large.device, precision, attention)
+        match self.bundle.kind:
+            case "kmer":
+                return plan_of(self.bundle, "cpu")
+            case "chunks" | "frames":
+                # A function of the large one's precision, which the fingerprint has.
+                precision = large.precision if large.precision in ("bf16", "fp16") else "fp32"
+                return plan_of(self.bundle, large.device, precision, attention)
+            case unknown:
+                assert_never(unknown)
 
 
 def check_pair(large: Bundle, small: Bundle) -> None:
     """Raise SettingsError unless one bundle can look before the other."""
-    if small.kind == "frames" or small.chunk_nt != large.chunk_nt:
+    match small.kind:
+        case "chunks" | "kmer":
+            fits = small.chunk_nt == large.chunk_nt
+        case "frames":
+            fits = False
+        case unknown:
+            assert_never(unknown)
+    if not fits:
         raise SettingsError(
             f"what looks before {large.name} must score whole chunks of {large.chunk_nt} nt, and "
             f"{small.name} is of kind {small.kind} and takes {small.chunk_nt} nt; choose another "

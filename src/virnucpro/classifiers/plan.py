@@ -91,16 +91,24 @@ def _block_sizes(model: Model, device: str) -> tuple[int, int]:
 def chosen(model: Model, device: "str | torch.device", precision: str) -> tuple[str, str]:
     """Device and precision by name. Raises DeviceError, and SettingsError."""
     name = known_device(device)
-    if model.kind == "kmer":
-        if not name.startswith("cpu"):
-            raise DeviceError(f"bundle {model.name} computes on the cpu only, not on {name}")
-        if precision not in ("auto", "fp64"):
-            raise SettingsError(f"bundle {model.name} computes in fp64 only, not in {precision}")
-        return name, "fp64"
-    if precision == "fp8" and model.kind != "frames":
-        raise SettingsError(
-            f"precision fp8 is for published encoders on a Hopper GPU; bundle {model.name} "
-            "computes in fp32, bf16 or fp16"
-        )
     agrees = "bf16" in model.parts.get("agreement", {})
-    return name, precision_for(precision, name, agrees, guarded=model.kind == "frames")
+    match model.kind:
+        case "kmer":
+            if not name.startswith("cpu"):
+                raise DeviceError(f"bundle {model.name} computes on the cpu only, not on {name}")
+            if precision not in ("auto", "fp64"):
+                raise SettingsError(
+                    f"bundle {model.name} computes in fp64 only, not in {precision}"
+                )
+            return name, "fp64"
+        case "chunks":
+            if precision == "fp8":
+                raise SettingsError(
+                    f"precision fp8 is for published encoders on a Hopper GPU; bundle {model.name} "
+                    "computes in fp32, bf16 or fp16"
+                )
+            return name, precision_for(precision, name, agrees)
+        case "frames":
+            return name, precision_for(precision, name, agrees, guarded=True)
+        case unknown:
+            assert_never(unknown)

@@ -55,7 +55,5 @@ def merge(
             command=sys.argv,
             progress=screen,
         )
-        screen.line(
-            f"results are in {out}; begin with {outcome.files.report} or {outcome.files.contigs}"
-        )
+        screen.line(f"results are in {out}; begin with {outcome.read_first}")
     return outcome.exit_code

@@ -331,9 +331,7 @@ def predict(
                 return run_samples(sample_sheet, settings, screen, complain)
             outcome = run(settings, screen)
             if outcome.error is None and outcome.counts is not None:
-                files = outcome.files
-                first = files.pairs if outcome.counts.pairs else files.contigs
-                screen.line(f"results are in {settings.out}; begin with {files.report} or {first}")
+                screen.line(f"results are in {settings.out}; begin with {outcome.read_first}")
     except (KeyboardInterrupt, Terminated):
         if not quiet:
             click.echo(folded(_kept_of(settings, sample_sheet)), err=True)

@@ -15,6 +15,9 @@ def visible(name: str) -> str:
 
 
 def short(name: str) -> str:
-    """A name that does not fill the page."""
+    """A name that does not fill the page, with its end, in which names of reads differ."""
     name = visible(name)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    if len(name) <= LONGEST_NAME:
+        return name
+    end = (LONGEST_NAME - 1) // 2
+    return f"{name[: LONGEST_NAME - 1 - end]}…{name[-end:]}"

@@ -305,9 +305,10 @@ function noted(notes) {
 
 // A name that is too long keeps its end, in which names of reads differ.
 function shortened(name) {
-  if (name.length <= 28) return name || "(no name)";
+  const letters = [...name]; // slices of a string would cut some letters in half
+  if (letters.length <= 28) return name || "(no name)";
   const whole = make("span", null, { class: "shortened" });
-  whole.append(make("span", name.slice(0, -14)), name.slice(-14));
+  whole.append(make("span", letters.slice(0, -14).join("")), letters.slice(-14).join(""));
   return whole;
 }
 

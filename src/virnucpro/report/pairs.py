@@ -62,7 +62,7 @@ class Pairs:
     """The pairs of a run.
 
     calls: counts by call; agreements: by the calls of the mates, and by call. shown: those called
-    virus, of the highest p_virus. fits: False where contigs.tsv does not hold their mates;
+    virus, of the highest p_virus. fits: False where contigs.tsv does not hold the same mates;
     agreements and shown are empty then.
     """
 

@@ -226,8 +226,8 @@ def _read_contigs(run: Run, share: int) -> list[tuple[str, Shown]]:
         run.pairs = pairs.pairs()
         if not run.pairs.fits:
             run.notes.append(
-                f"{run.files.pairs.name} tells of mates that {run.files.contigs.name} does not "
-                "hold, so what they say is not shown"
+                f"{run.files.pairs.name} and {run.files.contigs.name} do not hold the same mates, "
+                "so pairs are only counted here; run predict again"
             )
     run.shown, run.excerpts = chosen.rows(), chosen.excerpts
     return chosen.drawn()

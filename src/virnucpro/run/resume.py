@@ -45,6 +45,12 @@ class Outcome:
     counts: Counts | None
     before: bool = False
 
+    @property
+    def read_first(self) -> str:
+        """The files that a person begins with, as a sentence names them."""
+        paired = self.counts is not None and self.counts.pairs
+        return f"{self.files.report} or {self.files.pairs if paired else self.files.contigs}"
+
 
 def finished_before(job: "Job") -> RunRecord | None:
     """Return the record of a finished run of the same inputs and fingerprint in this folder.

@@ -33,8 +33,10 @@ def run_samples(
     codes: dict[str, int] = {}
     for number, sample in enumerate(samples, 1):
         name = str(sample.reading.sample)
-        heading = f"sample {number} of {len(samples)}: {name}"
-        codes[name] = _run(sample, _OfSample(progress, shown, heading), complain, loaded)
+        shows = _OfSample(progress, shown, f"sample {number} of {len(samples)}: {name}")
+        if number > 1:
+            shows.head()
+        codes[name] = _run(sample, shows, complain, loaded)
     if failed := [name for name, code in codes.items() if code]:
         progress.line(f"not complete: {', '.join(failed)}")
     count = several(len(samples), "sample")
@@ -62,7 +64,8 @@ def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
 class _OfSample(Progress):
     """The progress of one of several samples: a heading, and only lines that none before it had.
 
-    shown: the lines of earlier samples that are common to all.
+    The heading of the first sample waits for a line of its own, so that lines common to all stand
+    above it. shown: the lines of earlier samples that are common to all.
     """
 
     progress: Progress
@@ -70,26 +73,27 @@ class _OfSample(Progress):
     heading: str
 
     def common(self, text: str, *, detail: bool = False) -> None:
-        """Pass on a line, unless another sample has; those of the first stand above its heading."""
+        """Pass on a line, unless another sample has."""
         if text not in self.shown:
             self.shown.add(text)
             self.progress.common(text, detail=detail)
 
     def line(self, text: str) -> None:
         """Pass on one line."""
-        self._head()
+        self.head()
         self.progress.line(text)
 
     def detail(self, text: str) -> None:
         """Pass on one line for people who want every detail."""
-        self._head()
+        self.head()
         self.progress.detail(text)
 
     def advance(self, position: Position) -> None:
         """Pass on the position."""
         self.progress.advance(position)
 
-    def _head(self) -> None:
+    def head(self) -> None:
+        """Pass on the heading, once."""
         if self.heading:
             self.progress.line(self.heading)
             self.heading = ""
@@ -125,7 +129,7 @@ def _of(sample: SheetRow, settings: Settings) -> Settings:
 
 def _run(
     settings: Settings,
-    progress: Progress,
+    progress: _OfSample,
     complain: Callable[[str], None],
     loaded: LoadedClassifiers,
 ) -> int:
@@ -133,6 +137,7 @@ def _run(
     try:
         outcome = run(settings, progress, loaded)
     except VirnucproError as error:
+        progress.head()
         complain(f"sample {name}: {error}")
         return error.exit_code
     if outcome.error is not None:

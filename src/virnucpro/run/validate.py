@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,11 +151,14 @@ def _counted(contigs: Iterator[Contig], found: Inspection) -> Iterator[Contig]:
 def _status(block: Block, bundle: Bundle) -> tuple[NDArray[np.uint8], int]:
     """Status of a block's chunks, and how many open frames they have."""
     length_nt = block.rows.length_nt
-    if bundle.kind == "frames":
-        frames = open_frames_of(block.text, block.offset, length_nt)
-        status = np.full(len(length_nt), Status.NO_OPEN_FRAME, np.uint8)
-        status[frames.chunk] = Status.OK
-        return status, len(frames.chunk)
-    texts = Texts.of_block(block)
-    status = chunk_status(letter_codes(block.text), texts, bundle.min_nt, bundle.validated_nt)
-    return status, 0
+    match bundle.kind:
+        case "frames":
+            frames = open_frames_of(block.text, block.offset, length_nt)
+            status = np.full(len(length_nt), Status.NO_OPEN_FRAME, np.uint8)
+            status[frames.chunk] = Status.OK
+            return status, len(frames.chunk)
+        case "chunks" | "kmer":
+            codes, texts = letter_codes(block.text), Texts.of_block(block)
+            return chunk_status(codes, texts, bundle.min_nt, bundle.validated_nt), 0
+        case unknown:
+            assert_never(unknown)
