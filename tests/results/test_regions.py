@@ -317,7 +317,10 @@ def test_a_virus_in_a_bacterium_is_found_and_written_without_its_host(prophages,
         assert float(row["expected_by_chance"]) < 1e-4
     counts = run_json(run)["counts"]
     assert (counts["regions"], counts["region_records"]) == (len(rows), len(rows))
-    assert f"{len(rows)} viral regions on {len(rows)} records" in (run / "report.html").read_text()
+    assert (
+        f"{len(rows)} viral regions on {len(rows)} of the records"
+        in (run / "report.html").read_text()
+    )
     bed = [line.split("\t") for line in (run / "regions.bed").read_text().splitlines()]
     assert [cells[:3] for cells in bed] == [[r["contig"], r["start"], r["end"]] for r in rows]
     assert [cells[3] for cells in bed] == [f"in:{row['record']}:1" for row in rows]
