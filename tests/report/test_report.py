@@ -268,6 +268,7 @@ def a_worth() -> dict:
         negatives=9,
         smallest_q=0.1,
         refusal="",
+        viral_negatives="",
         by_threshold=(),
         origins={},
         notes={},

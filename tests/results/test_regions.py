@@ -318,7 +318,7 @@ def test_a_virus_in_a_bacterium_is_found_and_written_without_its_host(prophages,
     counts = run_json(run)["counts"]
     assert (counts["regions"], counts["region_records"]) == (len(rows), len(rows))
     assert (
-        f"{len(rows)} viral regions on {len(rows)} of the records"
+        f"<b>{len(rows)} viral regions</b> on {len(rows)} of the records"
         in (run / "report.html").read_text()
     )
     bed = [line.split("\t") for line in (run / "regions.bed").read_text().splitlines()]

@@ -195,8 +195,12 @@ def test_viruses_among_the_negatives_are_told_of_once(tmp_path, reads):
         assert ("warning: " in next(line for line in log.splitlines() if hint in line)) == warned
         assert (hint in " ".join(done.err.split())) == warned
         assert (refused in log) == (not warned)
+        assert hint in run_json(run)["worth"]["viral_negatives"]
+        page = " ".join((run / "report.html").read_text().split())
+        assert ("The negatives seem to hold viruses." in page) == warned
     assert predict(reads, tmp_path / "usual", alike, "--negatives", own).code == 0
     assert hint not in (tmp_path / "usual" / "log.txt").read_text()
+    assert run_json(tmp_path / "usual")["worth"]["viral_negatives"] == ""
 
 
 @pytest.mark.parametrize(

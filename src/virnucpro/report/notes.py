@@ -119,6 +119,8 @@ def _calls(run: Run) -> Iterator[Note]:
     if run.worth.get("refusal"):
         why = run.worth["refusal"].partition(": ")[2]
         yield Note("Nothing is called.", f"{why[:1].upper()}{why[1:]}.")
+    elif hint := run.worth.get("viral_negatives"):
+        yield Note("The negatives seem to hold viruses.", f"{hint}.")
     if usual is not None and run.threshold not in (None, usual):
         unmeasured = "" if rates else " Its card has no measurement at this one."
         yield Note(

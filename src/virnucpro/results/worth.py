@@ -43,8 +43,9 @@ class Worth:
     see CalibratedJudge. more_virus: whether more records are called than the prior with such hosts
     explains. scored: records with a score. threshold: of p_virus; None where fdr decides. null,
     negatives: what q-values compare with. refusal: why fdr calls nothing; empty where it does.
-    origins, notes: counts of records. scores, null_scores: counts of records and of negatives in
-    BINS equal parts of -WIDEST to WIDEST log-odds.
+    viral_negatives: see judge.Discovery.viral. origins, notes: counts of records. scores,
+    null_scores: counts of records and of negatives in BINS equal parts of -WIDEST to WIDEST
+    log-odds.
     """
 
     called: int
@@ -61,6 +62,7 @@ class Worth:
     negatives: int
     smallest_q: float
     refusal: str
+    viral_negatives: str
     by_threshold: tuple[AtThreshold, ...]
     origins: Mapping[str, int]
     notes: Mapping[str, int]
@@ -82,6 +84,7 @@ class Worth:
             "negatives": self.negatives,
             "smallest_q": self.smallest_q,
             "refusal": self.refusal,
+            "viral_negatives": self.viral_negatives,
             "by_threshold": [
                 {"threshold": at.threshold, "called": at.called, "wrong": round(at.wrong, 1)}
                 for at in self.by_threshold
@@ -208,6 +211,7 @@ class Mistakes:
             negatives=found.negatives,
             smallest_q=found.resolution.smallest_q,
             refusal=found.refusal,
+            viral_negatives=found.viral,
             by_threshold=tuple(
                 AtThreshold(threshold=threshold, called=int(called), wrong=wrong)
                 for threshold, (called, wrong) in zip(
