@@ -177,8 +177,8 @@ class Calibration:
 
     replicates: a and b of the rule, fitted on units drawn anew, (draws, 2, knots): how uncertain
     it is. threshold: least p_virus of a call virus, at which worst_rate of the negatives of the
-    group worst_group are called virus, and of any other group fewer. edges: where the second and
-    later length bins begin, in chunks. bounds: of the shares of others, for q-values. measured:
+    group worst_group are called virus, and of any other large group fewer. edges: where the second
+    and later length bins begin, in chunks. bounds: of the shares of others, for q-values. measured:
     tables of numbers for people.
     """
 

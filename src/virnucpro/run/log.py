@@ -157,7 +157,7 @@ def _cuts(settings: Settings, bundle: Bundle) -> str:
         found = bundle.part("calibration")
         cut += (
             f", which {100 * found['worst_rate']:g} % of the calibration's {found['worst_group']} "
-            "and fewer of its other hosts reach"
+            "and fewer of its other large groups of hosts reach"
         )
     chunk_threshold = outputs.chunk_threshold(bundle)
     if outputs.fdr is not None or chunk_threshold != threshold:
