@@ -16,11 +16,10 @@ import csv
 import shutil
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ import networks
 import sides
 from virnucpro.bundle import load
 from virnucpro.classifiers import Classifier
-from virnucpro.frames import AMINO_ACID_OF, letter_codes
+from virnucpro.frames import DROPPED, STANDARD, STOP, translate_by_phase
 from virnucpro.measure.accuracy import evaluate
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import Labelled, LabelledContig
@@ -44,9 +43,6 @@ SEED = 7
 COLUMNS = ("fold", "set", "length_nt", "part", "viral", "others", "auroc", "recall_at_1pct_fpr")
 PARTS = ("all", "novelty", "group", "level")
 LEAST_AA = 25
-UNKNOWN = 64
-AMINO_ACID = np.full(UNKNOWN + 1, ord("X"), np.uint8)
-AMINO_ACID[:UNKNOWN] = [ord(AMINO_ACID_OF["".join(codon)]) for codon in product("ACGT", repeat=3)]
 
 
 def folds_of(contigs: Sequence[LabelledContig]) -> list[list[LabelledContig]]:
@@ -69,7 +65,7 @@ def bundle_of(options: argparse.Namespace, fold: int) -> Path:
 def train(options: argparse.Namespace, labelled: Labelled) -> None:
     """Fits a network without each fold, and writes a bundle of it."""
     settings = replace(networks.PLAIN, steps=options.steps, evaluate_every=options.steps)
-    deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
+    minutes_left = networks.countdown(options.max_minutes)
     for fold in range(FOLDS):
         fit = fit_encoder(
             [c for k, part in enumerate(options.folds) if k != fold for c in part],
@@ -77,7 +73,7 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
             options.device,
             options.out / "training" / str(fold),
             data_sha256=labelled.sha256,
-            max_minutes=None if deadline is None else max(0, deadline - time.monotonic()) / 60,
+            max_minutes=minutes_left(),
         )
         print(f"fold {fold}: {fit.record['steps']} steps, {fit.record['seconds']} s", flush=True)
         if not fit.finished:
@@ -94,15 +90,13 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
         )
 
 
-def open_stretches(sequence: bytes) -> Iterator[bytes]:
+def open_stretches(sequence: bytes) -> Iterator[str]:
     """Yields the proteins of LEAST_AA and more between stop codons, in six frames."""
     for strand in (sequence, sequence.translate(fragments.COMPLEMENT)[::-1]):
-        code = letter_codes(strand).astype(np.int16)
-        codon = 16 * code[:-2] + 4 * code[1:-1] + code[2:]
-        known = (code[:-2] < 4) & (code[1:-1] < 4) & (code[2:] < 4)
-        protein = AMINO_ACID[np.where(known, codon, UNKNOWN)]
-        for phase in range(3):
-            pieces = protein[phase::3].tobytes().split(b"*")
+        letters, starts = translate_by_phase(strand, STANDARD)
+        letters = letters.replace(DROPPED, "X")
+        for start, end in pairwise([*starts.tolist(), len(letters)]):
+            pieces = letters[start:end].split(STOP)
             yield from (piece for piece in pieces if len(piece) >= LEAST_AA)
 
 
@@ -112,10 +106,10 @@ def with_novelty(
     """Adds to viral fragments their novelty, by the rule of DATA/more/README.md."""
     folder.mkdir(parents=True, exist_ok=True)
     proteins, queries, hits = (folder / name for name in ("proteins.fa", "viral.fa", "hits.tsv"))
-    with proteins.open("wb") as file:
+    with proteins.open("w", encoding="ascii") as file:
         for contig in trained_on:
             if contig.label:
-                file.writelines(b">p\n%b\n" % piece for piece in open_stretches(contig.sequence))
+                file.writelines(f">p\n{piece}\n" for piece in open_stretches(contig.sequence))
     with queries.open("wb") as file:
         for place, fragment in enumerate(given):
             if fragment.label:
@@ -138,7 +132,7 @@ def with_novelty(
     ]
 
 
-def measure(options: argparse.Namespace, labelled: Labelled) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Measures each network on its fold and on val."""
     table = options.out / "folds.tsv"
     rows = []
@@ -215,9 +209,10 @@ def main(arguments: list[str] | None = None) -> int:
     labelled = sides.train_side(options.data)
     stretches = sides.read_stretches(sides.PROPHAGES)
     options.folds = folds_of(sides.without_stretches(labelled.contigs, stretches))
-    for name, part in (("train", train), ("measure", measure)):
-        if options.only in (None, name):
-            part(options, labelled)
+    if options.only != "measure":
+        train(options, labelled)
+    if options.only != "train":
+        measure(options)
     return 0
 
 

@@ -7,7 +7,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -66,11 +66,17 @@ SHARED = ("contigs_sha256", "parameters", "device", "precision", "fitting", "sli
 SLICE_AREA, SLICE_RECALL = "slice_auroc", "slice_recall_at_1pct_fpr"
 
 
+def countdown(max_minutes: float | None) -> Callable[[], float | None]:
+    """Returns what tells the minutes that are left from now on; None for no limit."""
+    end = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+    return lambda: None if end == math.inf else max(0.0, end - time.monotonic()) / 60
+
+
 def train(options: argparse.Namespace) -> None:
     """Fits the networks, each from where it was stopped, and averages the branches."""
     labelled = train_side(options.data)
     contigs = fitting_side(labelled.contigs)
-    deadline = None if options.max_minutes is None else time.monotonic() + 60 * options.max_minutes
+    minutes_left = countdown(options.max_minutes)
     for name, settings in NETWORKS.items():
         if options.network not in (None, name):
             continue
@@ -88,7 +94,7 @@ def train(options: argparse.Namespace) -> None:
             options.work / name,
             tell,
             data_sha256=labelled.sha256,
-            max_minutes=None if deadline is None else max(0, deadline - time.monotonic()) / 60,
+            max_minutes=minutes_left(),
             start=None if name == TRUNK else trained(options, TRUNK).network,
         )
         keep(options, name, result)

@@ -111,9 +111,9 @@ _CODON_PART = tuple(
     _byte_table({"A": 0, "C": place, "G": 2 * place, "T": 3 * place}, other=64)
     for place in (16, 4, 1)
 )
-_DROPPED = "-"
+DROPPED = "-"
 _AMINO_ACID = {
-    code: ("".join((AMINO_ACID_OF | other).values()) + _DROPPED * 192).encode("ascii")
+    code: ("".join((AMINO_ACID_OF | other).values()) + DROPPED * 192).encode("ascii")
     for code, other in CODES.items()
 }
 
@@ -163,13 +163,13 @@ def open_frames_of(
     upper = text.upper()
     strands = upper + upper.translate(_COMPLEMENT)[::-1]
     begin_6N, end_6N = _frame_spans(len(text), offset, length_nt)
-    amino_acids, phase_start = _translate_by_phase(strands, code)
+    amino_acids, phase_start = translate_by_phase(strands, code)
     first_6N = phase_start[begin_6N % 3] + begin_6N // 3
     last_6N = first_6N + (end_6N - begin_6N) // 3
     chunk, frame = np.nonzero(_are_open(amino_acids, first_6N, last_6N).T)
     proteins = _slices(amino_acids, first_6N[frame, chunk], last_6N[frame, chunk])
-    if _DROPPED in amino_acids:
-        proteins = [protein.replace(_DROPPED, "") for protein in proteins]
+    if DROPPED in amino_acids:
+        proteins = [protein.replace(DROPPED, "") for protein in proteins]
         kept = np.fromiter(map(bool, proteins), dtype=bool, count=len(proteins))
         chunk, frame, proteins = chunk[kept], frame[kept], [*filter(None, proteins)]
     length_aa = np.fromiter(map(len, proteins), dtype=np.int64, count=len(proteins))
@@ -191,10 +191,13 @@ def _frame_spans(text_nt: int, offset: Int64, length_nt: Int64) -> tuple[Int64, 
     return begin_6N, end_6N
 
 
-def _translate_by_phase(strands: bytes, code: int) -> tuple[str, Int64]:
-    """The amino acids of all codons that begin at 0, 3, 6, ..., then at 1, 4, 7, ... and
-    at 2, 5, 8, ...; and where each of the three parts starts. One letter a codon: _DROPPED stands
-    for one that translates to nothing, so that positions remain."""
+def translate_by_phase(strands: bytes, code: int) -> tuple[str, Int64]:
+    """Return the amino acids of all codons that begin at 0, 3, 6, ..., then at 1, 4, 7, ... and at
+    2, 5, 8, ...; and where each of the three parts starts, (3,).
+
+    One letter a codon: DROPPED stands for one that translates to nothing, so that positions remain.
+    strands: ASCII, upper case; code: one of CODES.
+    """
     parts = [np.frombuffer(strands.translate(table), dtype=np.uint8) for table in _CODON_PART]
     codons = parts[0][:-2] + parts[1][1:-1] + parts[2][2:]
     phases = [codons[phase::3] for phase in range(3)]

@@ -1,13 +1,11 @@
 """report.html as text: its numbers, its words, names as data, and bounds. A browser comes later."""
 
-import gc
 import gzip
 import hashlib
 import json
 import random
 import re
 import tomllib
-import tracemalloc
 from collections import Counter
 from html.parser import HTMLParser
 from importlib import resources
@@ -20,7 +18,7 @@ from hypothesis import strategies as st
 from test_outputs_doc import a_run_json
 
 from command import dna, fasta, made_bundle, run_json, table, virnucpro
-from made_runs import Chunk, made_run
+from made_runs import Chunk, made_run, peak_of_reading
 from virnucpro.bundle import embedded_bundles, load
 from virnucpro.bundle.card import PREVALENCES, Accuracy, about_bundle
 from virnucpro.bundle.write import write_bundle
@@ -750,12 +748,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
     monkeypatch.setattr("virnucpro.results.read.BLOCK_ROWS", 250)
     peaks = []
     for place, number in enumerate((6_000, 750, 6_000)):  # the first fills caches
-        files = made_run(tmp_path / str(place), many(number))
-        gc.collect()
-        tracemalloc.start()
-        read_run(files)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(peak_of_reading(made_run(tmp_path / str(place), many(number))))
     assert peaks[2] < 1.15 * peaks[1]
 
 

@@ -1,8 +1,6 @@
 """What report.html says of pairs: counts, the calls of their mates, and those called virus."""
 
-import gc
 import random
-import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from test_report import MOST_BYTES, many, parsed
 
 from command import dna, made_bundle, run_json, table
 from made_reads import alignment, ubam
-from made_runs import Chunk, made_paired_run, made_run
+from made_runs import Chunk, made_paired_run, made_run, peak_of_reading
 from virnucpro.errors import InputError
 from virnucpro.report import remake, shown
 from virnucpro.report.runs import read_run
@@ -258,10 +256,5 @@ def test_memory_does_not_grow_with_the_pairs(tmp_path, monkeypatch):
     monkeypatch.setattr("virnucpro.results.read.BLOCK_ROWS", 250)
     peaks = []
     for place, number in enumerate((4_000, 700, 4_000)):  # the first fills caches
-        files = made_paired_run(tmp_path / str(place), made_pairs(number))
-        gc.collect()
-        tracemalloc.start()
-        read_run(files)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(peak_of_reading(made_paired_run(tmp_path / str(place), made_pairs(number))))
     assert peaks[2] < 1.15 * peaks[1]

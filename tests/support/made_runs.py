@@ -1,6 +1,8 @@
 """Run directories made by hand: run.json and tables with just what a test wants in them."""
 
+import gc
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from test_outputs_doc import a_run_json
 from virnucpro.bundle import load
 from virnucpro.bundle.card import about_bundle
 from virnucpro.calls import Status
+from virnucpro.report.runs import read_run
 from virnucpro.results.files import RunFiles
 from virnucpro.results.schema import CallsTable, ContigsTable, PairsTable
 
@@ -166,3 +169,13 @@ def text(p_virus: float | None) -> str:
 
 def call(p_virus: float | None) -> str:
     return "none" if p_virus is None else "virus" if p_virus >= 0.5 else "others"
+
+
+def peak_of_reading(files: RunFiles) -> int:
+    """Bytes of memory that Python takes at most while a report reads a run."""
+    gc.collect()
+    tracemalloc.start()
+    read_run(files)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak

@@ -131,8 +131,9 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         recipe.main([*arguments, "--only", "bundle"])
     with pytest.raises(SystemExit, match="time is up"):
         recipe.main([*arguments, "--only", "train", "--max-minutes", "0"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as refused:
         recipe.main([*arguments, "--network", "plain"])
+    assert refused.value.code == 2  # of wrong options
     with pytest.raises(SystemExit, match="stopped"):
         recipe.main([*arguments, "--only", "train", "--network", "branch-1"])
     with pytest.raises(SystemExit, match=r"further than 0\.01 .* mini-500-v2, mini-300-v2"):
@@ -219,7 +220,7 @@ def test_open_stretches_are_translated_in_six_frames():
     folds = importlib.import_module("folds")
     text = "ATGGCN" + "GCTAAA" * 20 + "TAA"
     found = [*folds.open_stretches(text.encode())]
-    assert b"MX" + b"AK" * 20 in found
+    assert "MX" + "AK" * 20 in found
     reverse = text.encode().translate(folds.fragments.COMPLEMENT)[::-1]
     assert sorted(folds.open_stretches(reverse)) == sorted(found)
 

@@ -8,7 +8,6 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,11 +22,11 @@ from virnucpro.devices.machine import cpu_count, cpu_has_bf16, cpu_name, gpu_cou
 from virnucpro.devices.memory import memory_of
 from virnucpro.encoders.attention import BACKENDS, attention, mask_of, observing, why_not
 from virnucpro.errors import VirnucproError
+from virnucpro.frames import AMINO_ACID_OF, STOP
 
 DRIVER = Path("/proc/driver/nvidia/version")
 # Open frames of random codons: no bundle is sure of them, so that an error shows in the score.
-_SENSE = ["".join(codon) for codon in product("ACGT", repeat=3)]
-_SENSE = [codon for codon in _SENSE if codon not in ("TAA", "TAG", "TGA")]
+_SENSE = [codon for codon, letter in AMINO_ACID_OF.items() if letter != STOP]
 SEQUENCES = tuple("".join(Random(seed).choices(_SENSE, k=160)) for seed in (18, 29))
 # P(virus) of the two, cut to the bundle's chunk length, in fp32 (the k-mer model: in fp64).
 STORED = {

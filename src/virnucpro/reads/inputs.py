@@ -45,8 +45,8 @@ def shapes_of(
 ) -> list[Shape]:
     """Return what each input that is not a pipe holds, from a look at its head.
 
-    faults: takes the errors that end a run once it reads such an input. chunk_nt: of chunks; who
-    counts none need not say.
+    faults: takes the errors that end a run once it reads such an input. chunk_nt: the
+    length of a chunk, on which only the numbers of chunks depend.
     """
     shapes: list[Shape] = []
     for source in sources:

@@ -14,8 +14,6 @@ from virnucpro.report.words import NOT_CALLED
 from virnucpro.results.worth import wrong_in_words
 
 CALLS = {"virus": "virus", "others": "others", "none": "not called", "failed": "failed"}
-
-
 _OF_PAIRS = ("virus", "others", "none")
 
 

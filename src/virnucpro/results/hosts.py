@@ -45,11 +45,6 @@ def everything_of(calibration: Calibration) -> Null:
     return Null.of(held_out.log_odds, held_out.length_bin, calibration.bins)
 
 
-def steps_of(calibration: Calibration) -> Steps:
-    """The steps of all that a calibration has to compare with."""
-    return Steps.of([everything_of(calibration), *bounds_by_group(calibration).values()])
-
-
 def hosts_of(calibration: Calibration, host: str, by_origin: Int64) -> dict[str, Null]:
     """The nulls that a sample is judged by, by group. by_origin: numbers of its records."""
     held_out = calibration.negatives

@@ -76,9 +76,8 @@ class Discovery:
     """q-values of a sample under a null.
 
     null: its name in words; negatives: how many records of the most frequent length are compared
-    with; q: by length bin and step; asked: the rate
-    that was asked for, None for none; resolution: of the null; viral: that the user's negatives
-    seem to hold viruses, and what to do, else empty.
+    with; q: by length bin and step; asked: the rate that was asked for, None for none; resolution:
+    of the null; viral: that the user's negatives seem to hold viruses, and what to do, else empty.
     """
 
     null: str
@@ -87,7 +86,7 @@ class Discovery:
     q: tuple[Float64, ...]
     resolution: Resolution
     asked: float | None
-    viral: str = ""
+    viral: str
 
     def of(self, score: Float64, length_bin: Int64) -> Float64:
         """q of r scores, (r,)."""

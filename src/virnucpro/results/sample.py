@@ -5,16 +5,12 @@ knows no file but by way of finished blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle.calibration import (
-    LENGTH_EDGES,
-    Calibration,
-    probability,
-)
+from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration, probability
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, meant
 from virnucpro.results.contig_calls import ContigCalls, Contigs
@@ -37,7 +33,6 @@ from virnucpro.results.hosts import (
     hosts_of,
     p_values_of,
     shares_of,
-    steps_of,
     viral_negatives,
 )
 from virnucpro.results.judge import (
@@ -228,11 +223,13 @@ def _calibrated_judge(
 
     own, viral = None, ""
     if negatives is not None:
-        own, by_origin = _own(
-            *(negatives, rule, score_of, calibration.length_bin, bins, origin, origins)
-        )
+        length_bin = calibration.length_bin
+        own, by_origin = _own(negatives, rule, score_of, length_bin, bins, origin, origins)
         viral = viral_negatives(calibration, own, by_origin)
-    steps = steps_of(calibration) if own is None else Steps.of([own])
+        steps = Steps.of([own])
+    else:
+        everything, bounds = everything_of(calibration), bounds_by_group(calibration)
+        steps = Steps.of([everything, *bounds.values()])
     sample = Sample(steps, bins, origins)
     for contigs in summed(finished, rule):
         some = contigs.called > 0
@@ -246,9 +243,9 @@ def _calibrated_judge(
     else:
         hosts = hosts_of(calibration, question.host, sample.by_origin)
         shares = shares_of(calibration, sample.by_origin) if question.host == MIXTURE else None
-        p_values = p_values_of(steps, hosts, everything_of(calibration), shares)
-        p_values = bounded(p_values, steps, hosts, bounds_by_group(calibration), shares)
-        name, number = compared(question.host, hosts, everything_of(calibration), sample.by_bin)
+        p_values = p_values_of(steps, hosts, everything, shares)
+        p_values = bounded(p_values, steps, hosts, bounds, shares)
+        name, number = compared(question.host, hosts, everything, sample.by_bin)
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
     return CalibratedJudge(
@@ -256,7 +253,7 @@ def _calibrated_judge(
         calibration,
         threshold,
         prior,
-        replace(_discovered(sample, p_values, name, number, question), viral=viral),
+        _discovered(sample, p_values, name, number, question, viral),
         _wrong_bound(sample, calibration, threshold, prior) if by_threshold else None,
     )
 
@@ -306,7 +303,12 @@ def _background(null: Null, records_by_bin: Int64) -> float:
 
 
 def _discovered(
-    sample: Sample, p_values: Sequence[Float64], null: str, negatives: int, question: Question
+    sample: Sample,
+    p_values: Sequence[Float64],
+    null: str,
+    negatives: int,
+    question: Question,
+    viral: str = "",
 ) -> Discovery:
     assert sample.steps is not None
     return Discovery(
@@ -316,4 +318,5 @@ def _discovered(
         q=tuple(q_values(p_values, sample.counts)),
         resolution=Resolution.of(p_values, sample.counts),
         asked=question.fdr,
+        viral=viral,
     )

@@ -81,9 +81,8 @@ class Written:
 
     worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
     chunks whose score is of the bundle that looked first; None without one. refusal: why a rate of
-    false discoveries calls nothing; empty where it does, or none was asked for. viral_negatives:
-    that the user's own seem to hold viruses; empty where they do not. excerpts: regions in
-    viral.fasta, of records that are not called virus.
+    false discoveries calls nothing; empty where it does, or none was asked for. excerpts: regions
+    in viral.fasta, of records that are not called virus.
     """
 
     counts: Counts
@@ -92,7 +91,6 @@ class Written:
     sizes: Mapping[str, int]
     prescreened: int | None = None
     refusal: str = ""
-    viral_negatives: str = ""
     excerpts: int = 0
 
 

@@ -98,6 +98,5 @@ def finalise(
     records = sum(seen.records for seen in before)
     if written.counts.records != records:
         raise AssertionError(f"{records} records read, {written.counts.records} in the tables")
-    if (found := judge.discovery) is None:
-        return written
-    return replace(written, refusal=found.refusal, viral_negatives=found.viral)
+    refusal = judge.discovery.refusal if judge.discovery is not None else ""
+    return replace(written, refusal=refusal)

@@ -288,8 +288,8 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
         if worth.notes:
             noted = ", ".join(f"{number:,} {name}" for name, number in worth.notes.items())
             yield f"noted (column note): {noted}"
-    if written.viral_negatives not in written.refusal:
-        yield f"warning: {written.viral_negatives}"
+        if worth.viral_negatives not in worth.refusal:
+            yield f"warning: {worth.viral_negatives}"
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"

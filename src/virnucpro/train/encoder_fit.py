@@ -397,8 +397,8 @@ class _Fit:
 def weights_digest(network: CodonNetwork) -> str:
     """sha256 over the names and values of the weights, in the order of names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, values in sorted(network.arrays().items()):
+        digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()
 
 
