@@ -1,10 +1,11 @@
 """Makes the embedded bundles mini-500-v2 and mini-300-v2, and their k-mer baseline.
 
 Parts, in order: train (a network, four that go on from its weights, each where it was stopped, and
-the mean of the four), kmer (the baseline), bundle (the directories), card (what val says of them,
-written into bundle.toml), robustness (what errors of sequencing cost, likewise), calibration,
-prescreen (how the baseline does before a network), and compare (exit code 1 unless the AUROC is
-that of the embedded bundles to within noise). Each runs alone with --only.
+the mean of the four), kmer (the baseline), bundle (the directories), protein_kmers (what a bundle
+remembers of the sequences), card (what val says of them, written into bundle.toml), robustness
+(what errors of sequencing cost, likewise), calibration, prescreen (how the baseline does before a
+network), and compare (exit code 1 unless the AUROC is that of the embedded bundles to within
+noise). Each runs alone with --only.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import calibrate
 import measures
 import networks
 import prescreen
+import protein_kmers
 import robustness
 from sides import CHUNKS_NT, SHORTEST_NT, train_side
 from virnucpro.bundle import load
@@ -44,6 +46,12 @@ def write(options: argparse.Namespace) -> None:
             validated_nt=SHORTEST_NT,
         )
         print(f"wrote {bundle.path}")
+
+
+def remember(options: argparse.Namespace) -> None:
+    """Adds the protein k-mers of what they were trained on to the bundles."""
+    paths = [str(options.out / f"mini-{chunk_nt}-v2") for chunk_nt in CHUNKS_NT]
+    protein_kmers.main([*paths, "--data", str(options.data), "--device", options.device])
 
 
 def write_kmer(options: argparse.Namespace) -> None:
@@ -99,6 +107,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": networks.train,
     "kmer": write_kmer,
     "bundle": write,
+    "protein_kmers": remember,
     "card": measures.measure,
     "robustness": measure_robustness,
     "calibration": calibrated,

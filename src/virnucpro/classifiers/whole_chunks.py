@@ -25,6 +25,7 @@ from virnucpro.classifiers.codon import (
     unflip_frames,
 )
 from virnucpro.classifiers.model import Model
+from virnucpro.classifiers.protein_kmers import protein_kmers_of
 from virnucpro.devices.compute import DEFAULTS, Compute
 from virnucpro.devices.machine import each_on_one_thread
 from virnucpro.devices.out_of_memory import computing, fitting
@@ -45,7 +46,7 @@ Batch = tuple[Tensor, Tensor]  # codes (B, L), length (B,)
 
 
 class ChunkClassifier:
-    """A codon network with its head, on its device."""
+    """A codon network with its head, and the protein k-mers that the bundle may have."""
 
     ahead = None
 
@@ -61,6 +62,8 @@ class ChunkClassifier:
         self._least = self._budget
         self._count = self._positions = self._pads = 0
         self._network = codon_network_of(model, device, precision, compute.attention)
+        kmers = protein_kmers_of(model, self.groups)
+        self._kmers = None if kmers is None else kmers.to(device)
         self._kernels_seen: dict[Any, str] = {}
 
     @property
@@ -171,7 +174,10 @@ class ChunkClassifier:
         """Return the output of the network for canonical strands, on the CPU."""
         codes_BL, length_B = (tensor.to(self.device) for tensor in batch)
         with torch.inference_mode(), observing(self._kernels_seen):
-            outputs = self._network.outputs(frame_codons(codes_BL, length_B))
+            codons_B6T = frame_codons(codes_BL, length_B)
+            outputs = self._network.outputs(codons_B6T)
+            if self._kmers is not None:
+                outputs = self._kmers.applied(outputs, codons_B6T)
         return Outputs(*(tensor.cpu() for tensor in outputs))
 
 

@@ -1,0 +1,82 @@
+"""Adds to the embedded bundles the protein k-mers of what they were trained on.
+
+    python recipes/protein_kmers.py OUT/mini-500-v2 OUT/mini-300-v2 --data DATA
+
+Filters hold k-mers of all units that the network was fitted on and chosen by; their weights are
+fitted on the units that it was chosen by, before these are added. Neither val nor a calibration
+unit is read. Bundles of one network get the same. What was measured of a bundle before (card,
+calibration, prescreen) is stale then.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+import networks
+import sides
+from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
+from virnucpro.bundle.write import write_manifest
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, PROTEIN_KMERS_FILE
+from virnucpro.classifiers.whole_chunks import CODON, CODON_WEIGHTS
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.storage.atomic import replace_file
+from virnucpro.train.protein_kmers_fit import FittedKmers, KmerSettings, fit_protein_kmers
+
+# The slice by which the network was chosen.
+SETTINGS = KmerSettings(seed=networks.PLAIN.cut_by, slice_fraction=networks.PLAIN.slice_fraction)
+
+
+def fit(bundle: Bundle, contigs: Sequence[LabelledContig], device: str) -> FittedKmers:
+    """Fits the k-mers of a bundle that has none yet."""
+    if PROTEIN_KMERS in bundle.parts:
+        raise SystemExit(f"{bundle.path}: has protein k-mers already; make the bundle again")
+    classifier = bundle.classifier(device, "fp32")
+
+    def tell(done: int, units: int) -> None:
+        if done % 2000 == 0 or done == units:
+            print(f"{done:,} of {units:,} units", flush=True)
+
+    return fit_protein_kmers(
+        contigs, lambda texts: np.asarray(classifier.score(texts).p_virus), SETTINGS, tell
+    )
+
+
+def keep(bundle: Bundle, fitted: FittedKmers, contigs: Sequence[LabelledContig]) -> Bundle:
+    """Writes the k-mers into the bundle."""
+    viral = {contig.group for contig in contigs if contig.label == 1}
+    groups = [g for g in bundle.part(CODON).get("groups", ()) if g in viral]
+    manifest = read_manifest(bundle.path)
+    sums = manifest.pop("files")
+    data = save(fitted.filters)
+    replace_file(bundle.path / PROTEIN_KMERS_FILE, data)
+    sums = {**sums, PROTEIN_KMERS_FILE: hashlib.sha256(data).hexdigest()}
+    part = {**fitted.part, "virus_groups": groups, "training": fitted.record}
+    return write_manifest(bundle.path, {**manifest, PROTEIN_KMERS: part}, sums)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fits the k-mers of the network of these bundles, and writes them into each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundles", nargs="+", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train, more")
+    parser.add_argument("--device", default="cpu", help="for the network: cpu, cuda:0")
+    options = parser.parse_args(arguments)
+    bundles = [read_bundle(path) for path in options.bundles]
+    if len({bundle.files[CODON_WEIGHTS] for bundle in bundles}) != 1:
+        raise SystemExit("the bundles hold different networks; name them apart")
+    contigs = sides.fitting_side(sides.train_side(options.data).contigs)
+    fitted = fit(bundles[0], contigs, options.device)
+    print(f"{fitted.record['kmers']}, {fitted.part['weights']}, {fitted.record['log_loss']}")
+    for bundle in bundles:
+        made = keep(bundle, fitted, contigs)
+        print(f"{made.name}: {made.sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,296 @@
+"""Labelled contigs and the scores of a network -> filters of protein k-mers, and their weights.
+
+Of viruses the k-mers of the longest frame at each place are kept, which is mostly the coding one,
+if no other sequence has them; of others those that several units share, if no virus has them.
+Weights are fitted on a slice of units, with filters that these units are not in. This module knows
+no command line and writes nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from virnucpro.classifiers.codon import frame_codons, padded_codons
+from virnucpro.classifiers.protein_kmers import SIDES, KmerShape, ProteinKmers, part_of
+from virnucpro.errors import InputError
+from virnucpro.frames import UNKNOWN_LETTER, letter_codes
+from virnucpro.measure.fragments import fragments_at
+from virnucpro.measure.labels import LabelledContig
+from virnucpro.train.slices import described, judging_slice, parted
+
+Float64 = NDArray[np.float64]
+Hashes = NDArray[np.int64]
+
+# Sequences of a unit are read together up to this length, which bounds memory.
+READ_AT_ONCE_NT = 2_000_000
+_STEPS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KmerSettings:
+    """How filters and weights are made.
+
+    others_units: units that share a k-mer of others that is kept. distinct: different letters that
+    a kept k-mer has, so that repeats are not remembered. bits: of a filter for each k-mer; 10 with
+    7 probes find 0.8 % of what they do not hold. most: the highest count with a weight of its own.
+    lengths_nt, per_side: fragments that weights are fitted on, of each length and label. seed,
+    slice_fraction: of the slice, see units.held_out_slice.
+    """
+
+    shape: KmerShape = field(default_factory=KmerShape)
+    others_units: int = 2
+    distinct: int = 5
+    bits: int = 10
+    most: int = 8
+    lengths_nt: tuple[int, ...] = (150, 300, 500)
+    per_side: int = 4000
+    seed: int = 0
+    slice_fraction: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class FittedKmers:
+    """Filters by side, the part of a manifest, and the record of how they were made."""
+
+    filters: dict[str, NDArray[np.uint8]] = field(repr=False)
+    part: dict[str, Any]
+    record: dict[str, Any]
+
+    def module(self, virus_groups: Sequence[bool] = ()) -> ProteinKmers:
+        """What scores with them; virus_groups: which groups of the network are viruses."""
+        shape = KmerShape(**{name: self.part[name] for name in ("k", "sampled", "probes")})
+        return ProteinKmers(shape, self.filters, self.part["weights"], virus_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """The k-mers of a unit, ascending, and whether it is in the slice."""
+
+    label: int
+    held_out: bool
+    kmers: Hashes
+
+
+def fit_protein_kmers(
+    contigs: Sequence[LabelledContig],
+    p_virus: Callable[[Sequence[str]], Float64],
+    settings: KmerSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FittedKmers:
+    """Fit filters on all contigs, and weights on a slice of them.
+
+    p_virus: the network's P(virus) of sequences; it must not have been fitted on the slice. The
+    progress is called with units done and units in all. Raises InputError when a side is missing.
+    """
+    settings = settings or KmerSettings()
+    held_out = judging_slice(
+        contigs, settings.slice_fraction, settings.seed, "the weights of protein k-mers"
+    )
+    units = list(_units(contigs, held_out, settings, progress))
+    judging = parted(contigs, held_out)[1]
+    apart = _kept([unit for unit in units if not unit.held_out], settings)
+    weights, effect = _fitted_weights(judging, p_virus, _filters(apart, settings), settings)
+    kept = _kept(units, settings)
+    record = {
+        "settings": {k: v for k, v in asdict(settings).items() if k != "shape"},
+        "kmers": {side: len(hashes) for side, hashes in kept.items()},
+        "contigs": described(contigs),
+        "weights_fitted_on": described(judging),
+        "log_loss": effect,
+    }
+    return FittedKmers(_filters(kept, settings), part_of(settings.shape, weights), record)
+
+
+def _units(
+    contigs: Sequence[LabelledContig],
+    held_out: NDArray[np.bool_],
+    settings: KmerSettings,
+    progress: Callable[[int, int], None] | None,
+) -> Iterable[_Unit]:
+    """Yield the k-mers of each unit and label."""
+    members: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for place, contig in enumerate(contigs):
+        members[(contig.label, contig.unit)].append(place)
+    for done, ((label, _), places) in enumerate(members.items()):
+        found = [
+            kmers_of(text, settings, longest=label == 1)
+            for text in _joined([contigs[place].sequence for place in places])
+        ]
+        kmers = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        yield _Unit(label, bool(held_out[places[0]]), kmers)
+        if progress is not None:
+            progress(done + 1, len(members))
+
+
+def _joined(sequences: Sequence[bytes]) -> Iterable[bytes]:
+    """Yield the sequences, with N between them, in texts of about READ_AT_ONCE_NT."""
+    together: list[bytes] = []
+    length_nt = 0
+    for sequence in sequences:
+        together.append(sequence)
+        length_nt += len(sequence)
+        if length_nt >= READ_AT_ONCE_NT:
+            yield b"N".join(together)
+            together, length_nt = [], 0
+    if together:
+        yield b"N".join(together)
+
+
+def kmers_of(sequence: bytes, settings: KmerSettings, *, longest: bool) -> Hashes:
+    """Hashes of the sampled k-mers of all six frames, in no order.
+
+    longest: only of the frame with the longest stretch without stop at the middle of the k-mer.
+    """
+    shape = settings.shape
+    codes = np.full(3 * padded_codons(len(sequence)) + 2, UNKNOWN_LETTER, np.uint8)
+    codes[: len(sequence)] = letter_codes(sequence)
+    length_1 = torch.tensor([len(sequence)])
+    letters_6T = shape.letters(frame_codons(torch.from_numpy(codes)[None], length_1)[0])
+    if letters_6T.shape[1] < shape.k:
+        return np.zeros(0, np.int64)
+    hashes_6W, sampled_6W = shape.hashes(letters_6T)
+    frame_S, place_S = sampled_6W.nonzero(as_tuple=True)
+    keep_S = _varied(letters_6T, frame_S, place_S, settings)
+    if longest:
+        keep_S &= _longest(letters_6T, frame_S, place_S, len(sequence), shape.k)
+    found: Hashes = hashes_6W[frame_S[keep_S], place_S[keep_S]].numpy()
+    return found
+
+
+def _varied(letters_6T: Tensor, frame_S: Tensor, place_S: Tensor, settings: KmerSettings) -> Tensor:
+    """Whether k-mers hold as many different letters as is asked for."""
+    seen = torch.zeros(len(place_S), len(settings.shape.alphabet), dtype=torch.bool)
+    row_S = torch.arange(len(place_S))
+    for i in range(settings.shape.k):
+        seen[row_S, letters_6T[frame_S, place_S + i]] = True
+    return seen.sum(1) >= settings.distinct
+
+
+def _longest(
+    letters_6T: Tensor, frame_S: Tensor, place_S: Tensor, length_nt: int, k: int
+) -> Tensor:
+    """Whether no other frame has a longer stretch without stop where the k-mer has its middle."""
+    run_6T = np.stack([_stretches(letters.numpy()) for letters in letters_6T])
+    best_L = np.zeros(length_nt, np.int64)
+    for frame, run_T in enumerate(run_6T):
+        strand, phase = divmod(frame, 3)
+        along_L = np.zeros(length_nt, np.int64)
+        spread = np.repeat(run_T, 3)[: length_nt - phase]
+        along_L[phase : phase + len(spread)] = spread
+        np.maximum(best_L, along_L[::-1] if strand else along_L, out=best_L)
+    of_S, at_S = frame_S.numpy(), place_S.numpy()
+    middle_S = of_S % 3 + 3 * (at_S + k // 2) + 1
+    middle_S = np.where(of_S >= 3, length_nt - 1 - middle_S, middle_S)
+    return torch.from_numpy(run_6T[of_S, at_S] >= best_L[middle_S])
+
+
+def _stretches(letters_T: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At each codon the length of the stretch without stop or unknown codon that it is in, (T,)."""
+    inside = np.concatenate(([False], letters_T >= 0, [False]))
+    first = np.flatnonzero(inside[1:] & ~inside[:-1])
+    last = np.flatnonzero(~inside[1:] & inside[:-1])
+    found = np.zeros(len(letters_T), np.int64)
+    found[inside[1:-1]] = np.repeat(last - first, last - first)
+    return found
+
+
+def _kept(units: Sequence[_Unit], settings: KmerSettings) -> dict[str, Hashes]:
+    """The k-mers that each filter is to hold."""
+    virus = _counted([unit.kmers for unit in units if unit.label == 1])[0]
+    others, count = _counted([unit.kmers for unit in units if unit.label == 0])
+    return {
+        "virus": np.setdiff1d(virus, others, assume_unique=True),
+        "others": np.setdiff1d(others[count >= settings.others_units], virus, assume_unique=True),
+    }
+
+
+def _counted(parts: Sequence[Hashes]) -> tuple[Hashes, NDArray[np.int64]]:
+    """Different k-mers, ascending, and how many of the parts have each."""
+    together = np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
+    first = np.flatnonzero(np.diff(together, prepend=-1))
+    return together[first], np.diff(np.append(first, len(together)))
+
+
+def _filters(kept: Mapping[str, Hashes], settings: KmerSettings) -> dict[str, NDArray[np.uint8]]:
+    return {side: filter_of(kept[side], settings) for side in SIDES}
+
+
+def filter_of(kmers: Hashes, settings: KmerSettings) -> NDArray[np.uint8]:
+    """A Bloom filter that holds these k-mers, in bytes."""
+    size = 8 * max(1, -(-len(kmers) * settings.bits // 8))
+    held = np.zeros(size, np.bool_)
+    for part in torch.split(torch.from_numpy(kmers), 1_000_000):
+        held[settings.shape.bits(part, size).flatten().numpy()] = True
+    return np.packbits(held, bitorder="little")
+
+
+def _fitted_weights(
+    judging: Sequence[LabelledContig],
+    p_virus: Callable[[Sequence[str]], Float64],
+    filters: dict[str, NDArray[np.uint8]],
+    settings: KmerSettings,
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Weights of each side by count, from none on, and the log loss before and after."""
+    unweighted = {side: [0.0] for side in SIDES}
+    module = FittedKmers(filters, part_of(settings.shape, unweighted), {}).module()
+    found, logit, label = [], [], []
+    for length_nt in settings.lengths_nt:
+        drawn = fragments_at(judging, length_nt, settings.per_side, settings.seed)
+        if not drawn:
+            continue
+        codes = np.full((len(drawn), 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
+        codes[:, :length_nt] = letter_codes(b"".join(f.sequence for f in drawn)).reshape(
+            -1, length_nt
+        )
+        lengths = torch.full((len(drawn),), length_nt)
+        found.append(module.found(frame_codons(torch.from_numpy(codes), lengths)).numpy())
+        p = np.clip(p_virus([f.sequence.decode("ascii") for f in drawn]), 1e-6, 1 - 1e-6)
+        logit.append(np.log(p / (1 - p)))
+        label.append(np.array([f.label for f in drawn], np.float64))
+    if not found:
+        raise InputError(
+            f"the slice that fits the weights has no sequence of {min(settings.lengths_nt)} nt; "
+            "give longer ones"
+        )
+    return _weights(np.concatenate(found), np.concatenate(logit), np.concatenate(label), settings)
+
+
+def _weights(
+    found_N2: NDArray[np.int64], logit_N: Float64, label_N: Float64, settings: KmerSettings
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Logistic regression with the network's logit as it is; a k-mer more never weighs less.
+
+    By projected gradients with momentum (Nesterov), all weights of a side of one sign.
+    """
+    level = np.arange(1, settings.most + 1)
+    known = [(found_N2[:, [i]] >= level) * sign for i, sign in enumerate((1.0, -1.0))]
+    x = np.concatenate([*known, np.ones((len(label_N), 1))], 1)
+    signed = np.append(np.full(2 * settings.most, True), False)
+    step = 4 * len(x) / np.linalg.norm(x, 2) ** 2
+    ridge = 1 / len(x)
+    weight = ahead = np.zeros(x.shape[1])
+    for turn in range(_STEPS):
+        p = 1 / (1 + np.exp(-(logit_N + x @ ahead)))
+        slope = x.T @ (p - label_N) / len(x) + ridge * np.where(signed, ahead, 0)
+        moved = ahead - step * slope
+        moved = np.where(signed, np.maximum(moved, 0), moved)
+        ahead = moved + turn / (turn + 3) * (moved - weight)
+        weight = moved
+    sides = weight[:-1].reshape(2, -1) * [[1], [-1]]
+    totals = np.cumsum(np.pad(sides, ((0, 0), (1, 0))), 1).round(4)
+    losses = {
+        "before": _log_loss(logit_N, label_N),
+        "after": _log_loss(logit_N + x @ weight, label_N),
+    }
+    return dict(zip(SIDES, totals.tolist(), strict=True)), losses
+
+
+def _log_loss(logit_N: Float64, label_N: Float64) -> float:
+    """The mean of -ln P(label)."""
+    return round(float(np.logaddexp(0, np.where(label_N == 1, -logit_N, logit_N)).mean()), 5)
