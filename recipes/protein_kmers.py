@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 import networks
@@ -25,14 +26,24 @@ from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, PROTEIN_KMERS_FIL
 from virnucpro.classifiers.whole_chunks import CODON, CODON_WEIGHTS
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.storage.atomic import replace_file
-from virnucpro.train.protein_kmers_fit import FittedKmers, KmerSettings, fit_protein_kmers
+from virnucpro.train.protein_kmers_fit import (
+    FittedKmers,
+    KmerSettings,
+    UnitKmers,
+    fit_protein_kmers,
+)
 
 # The slice by which the network was chosen.
 SETTINGS = KmerSettings(seed=networks.PLAIN.cut_by, slice_fraction=networks.PLAIN.slice_fraction)
 
 
-def fit(bundle: Bundle, contigs: Sequence[LabelledContig], device: str) -> FittedKmers:
-    """Fits the k-mers of a bundle that has none yet."""
+def fit(
+    bundle: Bundle,
+    contigs: Sequence[LabelledContig],
+    device: str,
+    units: Sequence[UnitKmers] | None = None,
+) -> FittedKmers:
+    """Fits the k-mers of a bundle that has none yet; units: those of the contigs, if known."""
     if PROTEIN_KMERS in bundle.parts:
         raise SystemExit(f"{bundle.path}: has protein k-mers already; make the bundle again")
     classifier = bundle.classifier(device, "fp32")
@@ -41,9 +52,10 @@ def fit(bundle: Bundle, contigs: Sequence[LabelledContig], device: str) -> Fitte
         if done % 2000 == 0 or done == units:
             print(f"{done:,} of {units:,} units", flush=True)
 
-    return fit_protein_kmers(
-        contigs, lambda texts: np.asarray(classifier.score(texts).p_virus), SETTINGS, tell
-    )
+    def p_virus(texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.asarray(classifier.score(texts).p_virus)
+
+    return fit_protein_kmers(contigs, p_virus, SETTINGS, tell, units=units)
 
 
 def keep(bundle: Bundle, fitted: FittedKmers, contigs: Sequence[LabelledContig]) -> Bundle:

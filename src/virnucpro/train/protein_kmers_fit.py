@@ -49,7 +49,7 @@ class KmerSettings:
     bits: int = 10
     most: int = 8
     lengths_nt: tuple[int, ...] = (150, 300, 500)
-    per_side: int = 4000
+    per_side: int = 2000
     seed: int = 0
     slice_fraction: float = 0.03
 
@@ -69,12 +69,12 @@ class FittedKmers:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
-    """The k-mers of a unit, ascending, and whether it is in the slice."""
+class UnitKmers:
+    """The k-mers of the contigs of one label in a unit, ascending."""
 
     label: int
-    held_out: bool
-    kmers: Hashes
+    unit: str
+    kmers: Hashes = field(repr=False)
 
 
 def fit_protein_kmers(
@@ -82,19 +82,24 @@ def fit_protein_kmers(
     p_virus: Callable[[Sequence[str]], Float64],
     settings: KmerSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    units: Sequence[UnitKmers] | None = None,
 ) -> FittedKmers:
     """Fit filters on all contigs, and weights on a slice of them.
 
     p_virus: the network's P(virus) of sequences; it must not have been fitted on the slice. The
-    progress is called with units done and units in all. Raises InputError when a side is missing.
+    progress is called with units done and units in all. units: what units_of gave for the contigs,
+    if it is there already. Raises InputError when a side is missing.
     """
     settings = settings or KmerSettings()
     held_out = judging_slice(
         contigs, settings.slice_fraction, settings.seed, "the weights of protein k-mers"
     )
-    units = list(_units(contigs, held_out, settings, progress))
     judging = parted(contigs, held_out)[1]
-    apart = _kept([unit for unit in units if not unit.held_out], settings)
+    if units is None:
+        units = units_of(contigs, settings, progress)
+    held = {contig.unit for contig in judging}
+    apart = _kept([unit for unit in units if unit.unit not in held], settings)
     weights, effect = _fitted_weights(judging, p_virus, _filters(apart, settings), settings)
     kept = _kept(units, settings)
     record = {
@@ -107,25 +112,22 @@ def fit_protein_kmers(
     return FittedKmers(_filters(kept, settings), part_of(settings.shape, weights), record)
 
 
-def _units(
+def units_of(
     contigs: Sequence[LabelledContig],
-    held_out: NDArray[np.bool_],
     settings: KmerSettings,
-    progress: Callable[[int, int], None] | None,
-) -> Iterable[_Unit]:
-    """Yield the k-mers of each unit and label."""
-    members: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for place, contig in enumerate(contigs):
-        members[(contig.label, contig.unit)].append(place)
-    for done, ((label, _), places) in enumerate(members.items()):
-        found = [
-            kmers_of(text, settings, longest=label == 1)
-            for text in _joined([contigs[place].sequence for place in places])
-        ]
-        kmers = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-        yield _Unit(label, bool(held_out[places[0]]), kmers)
+    progress: Callable[[int, int], None] | None = None,
+) -> list[UnitKmers]:
+    """The k-mers of each unit and label."""
+    members: dict[tuple[int, str], list[bytes]] = defaultdict(list)
+    for contig in contigs:
+        members[(contig.label, contig.unit)].append(contig.sequence)
+    units = []
+    for (label, unit), sequences in members.items():
+        found = [kmers_of(text, settings, longest=label == 1) for text in _joined(sequences)]
+        units.append(UnitKmers(label, unit, np.unique(np.concatenate(found))))
         if progress is not None:
-            progress(done + 1, len(members))
+            progress(len(units), len(members))
+    return units
 
 
 def _joined(sequences: Sequence[bytes]) -> Iterable[bytes]:
@@ -200,7 +202,7 @@ def _stretches(letters_T: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-def _kept(units: Sequence[_Unit], settings: KmerSettings) -> dict[str, Hashes]:
+def _kept(units: Sequence[UnitKmers], settings: KmerSettings) -> dict[str, Hashes]:
     """The k-mers that each filter is to hold."""
     virus = _counted([unit.kmers for unit in units if unit.label == 1])[0]
     others, count = _counted([unit.kmers for unit in units if unit.label == 0])
