@@ -38,7 +38,7 @@ from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import Labelled, LabelledContig
 from virnucpro.storage.atomic import replace_file
 from virnucpro.train.encoder_fit import fit_encoder, write_chunk_bundle
-from virnucpro.train.protein_kmers_fit import UnitKmers, units_of
+from virnucpro.train.protein_kmers_fit import UnitKmers, keep_protein_kmers, units_of
 from virnucpro.train.units import held_out_slice
 
 FOLDS = 5
@@ -108,7 +108,7 @@ def remembering(options: argparse.Namespace, fold: int, units: list[UnitKmers]) 
     names = {contig.unit for contig in contigs}
     theirs = [unit for unit in units if unit.unit in names]
     fitted = protein_kmers.fit(bundle, contigs, options.device, theirs)
-    return protein_kmers.keep(bundle, fitted, contigs)
+    return keep_protein_kmers(bundle, fitted)
 
 
 def trained_on(options: argparse.Namespace, fold: int) -> list[LabelledContig]:

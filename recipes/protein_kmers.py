@@ -9,28 +9,26 @@ calibration, prescreen) is stale then.
 """
 
 import argparse
-import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 import networks
 import sides
-from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
-from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, PROTEIN_KMERS_FILE
-from virnucpro.classifiers.whole_chunks import CODON, CODON_WEIGHTS
+from virnucpro.bundle.manifest import Bundle, read_bundle
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
+from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.storage.atomic import replace_file
 from virnucpro.train.protein_kmers_fit import (
     FittedKmers,
     KmerSettings,
     UnitKmers,
     fit_protein_kmers,
+    keep_protein_kmers,
 )
 
 # The slice by which the network was chosen.
@@ -58,19 +56,6 @@ def fit(
     return fit_protein_kmers(contigs, p_virus, SETTINGS, tell, units=units)
 
 
-def keep(bundle: Bundle, fitted: FittedKmers, contigs: Sequence[LabelledContig]) -> Bundle:
-    """Writes the k-mers into the bundle."""
-    viral = {contig.group for contig in contigs if contig.label == 1}
-    groups = [g for g in bundle.part(CODON).get("groups", ()) if g in viral]
-    manifest = read_manifest(bundle.path)
-    sums = manifest.pop("files")
-    data = save(fitted.filters)
-    replace_file(bundle.path / PROTEIN_KMERS_FILE, data)
-    sums = {**sums, PROTEIN_KMERS_FILE: hashlib.sha256(data).hexdigest()}
-    part = {**fitted.part, "virus_groups": groups, "training": fitted.record}
-    return write_manifest(bundle.path, {**manifest, PROTEIN_KMERS: part}, sums)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Fits the k-mers of the network of these bundles, and writes them into each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,9 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit("the bundles hold different networks; name them apart")
     contigs = sides.fitting_side(sides.train_side(options.data).contigs)
     fitted = fit(bundles[0], contigs, options.device)
-    print(f"{fitted.record['kmers']}, {fitted.part['weights']}, {fitted.record['log_loss']}")
+    print(json.dumps({name: fitted.part[name] for name in ("weights", "training")}))
     for bundle in bundles:
-        made = keep(bundle, fitted, contigs)
+        made = keep_protein_kmers(bundle, fitted)
         print(f"{made.name}: {made.sha256}")
     return 0
 

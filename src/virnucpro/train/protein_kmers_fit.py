@@ -3,9 +3,10 @@
 Of viruses the k-mers of the longest frame at each place are kept, which is mostly the coding one,
 if no other sequence has them; of others those that several units share, if no virus has them.
 Weights are fitted on a slice of units, with filters that these units are not in. This module knows
-no command line and writes nothing.
+no command line.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,14 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from torch import Tensor
 
+from virnucpro.bundle.manifest import Bundle, read_manifest
+from virnucpro.bundle.write import write_manifest
 from virnucpro.classifiers.codon import frame_codons, padded_codons
-from virnucpro.classifiers.protein_kmers import SIDES, KmerShape, ProteinKmers, part_of
+from virnucpro.classifiers.protein_kmers import (
+    PROTEIN_KMERS,
+    PROTEIN_KMERS_FILE,
+    SIDES,
+    KmerShape,
+    ProteinKmers,
+    part_of,
+)
 from virnucpro.errors import InputError
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
+from virnucpro.storage.atomic import replace_file
 from virnucpro.train.slices import described, judging_slice, parted
 
 Float64 = NDArray[np.float64]
@@ -37,8 +49,8 @@ class KmerSettings:
     """How filters and weights are made.
 
     others_units: units that share a k-mer of others that is kept. distinct: different letters that
-    a kept k-mer has, so that repeats are not remembered. bits: of a filter for each k-mer; 10 with
-    7 probes find 0.8 % of what they do not hold. most: the highest count with a weight of its own.
+    a kept k-mer has, so that repeats are not remembered. bits: of a filter for each k-mer; 16 with
+    11 probes find 0.05 % of what they do not hold. most: the highest count with a weight of its own.
     lengths_nt, per_side: fragments that weights are fitted on, of each length and label. seed,
     slice_fraction: of the slice, see units.held_out_slice.
     """
@@ -46,7 +58,7 @@ class KmerSettings:
     shape: KmerShape = field(default_factory=KmerShape)
     others_units: int = 2
     distinct: int = 5
-    bits: int = 10
+    bits: int = 16
     most: int = 8
     lengths_nt: tuple[int, ...] = (150, 300, 500)
     per_side: int = 2000
@@ -56,16 +68,10 @@ class KmerSettings:
 
 @dataclass(frozen=True, slots=True)
 class FittedKmers:
-    """Filters by side, the part of a manifest, and the record of how they were made."""
+    """Filters by side, and what a manifest keeps of them, with the record of their making."""
 
     filters: dict[str, NDArray[np.uint8]] = field(repr=False)
     part: dict[str, Any]
-    record: dict[str, Any]
-
-    def module(self, virus_groups: Sequence[bool] = ()) -> ProteinKmers:
-        """What scores with them; virus_groups: which groups of the network are viruses."""
-        shape = KmerShape(**{name: self.part[name] for name in ("k", "sampled", "probes")})
-        return ProteinKmers(shape, self.filters, self.part["weights"], virus_groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +108,25 @@ def fit_protein_kmers(
     apart = _kept([unit for unit in units if unit.unit not in held], settings)
     weights, effect = _fitted_weights(judging, p_virus, _filters(apart, settings), settings)
     kept = _kept(units, settings)
-    record = {
+    training = {
         "settings": {k: v for k, v in asdict(settings).items() if k != "shape"},
         "kmers": {side: len(hashes) for side, hashes in kept.items()},
         "contigs": described(contigs),
         "weights_fitted_on": described(judging),
         "log_loss": effect,
     }
-    return FittedKmers(_filters(kept, settings), part_of(settings.shape, weights), record)
+    viral = sorted({contig.group for contig in contigs if contig.label == 1})
+    part = {**part_of(settings.shape, weights, viral), "training": training}
+    return FittedKmers(_filters(kept, settings), part)
+
+
+def keep_protein_kmers(bundle: Bundle, fitted: FittedKmers) -> Bundle:
+    """Return the bundle with these protein k-mers among its files."""
+    data = save(fitted.filters)
+    replace_file(bundle.path / PROTEIN_KMERS_FILE, data)
+    manifest = read_manifest(bundle.path)
+    files = {**manifest.pop("files"), PROTEIN_KMERS_FILE: hashlib.sha256(data).hexdigest()}
+    return write_manifest(bundle.path, {**manifest, PROTEIN_KMERS: fitted.part}, files)
 
 
 def units_of(
@@ -239,12 +256,11 @@ def _fitted_weights(
     settings: KmerSettings,
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Weights of each side by count, from none on, and the log loss before and after."""
-    unweighted = {side: [0.0] for side in SIDES}
-    module = FittedKmers(filters, part_of(settings.shape, unweighted), {}).module()
+    module = ProteinKmers(settings.shape, filters, {side: [0.0] for side in SIDES}, ())
     found, logit, label = [], [], []
     for length_nt in settings.lengths_nt:
         drawn = fragments_at(judging, length_nt, settings.per_side, settings.seed)
-        if not drawn:
+        if {fragment.label for fragment in drawn} != {0, 1}:
             continue
         codes = np.full((len(drawn), 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
         codes[:, :length_nt] = letter_codes(b"".join(f.sequence for f in drawn)).reshape(
@@ -257,8 +273,8 @@ def _fitted_weights(
         label.append(np.array([f.label for f in drawn], np.float64))
     if not found:
         raise InputError(
-            f"the slice that fits the weights has no sequence of {min(settings.lengths_nt)} nt; "
-            "give longer ones"
+            f"the slice that fits the weights of protein k-mers has no {min(settings.lengths_nt)} "
+            "nt of one side; give longer sequences"
         )
     return _weights(np.concatenate(found), np.concatenate(logit), np.concatenate(label), settings)
 
