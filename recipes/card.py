@@ -78,6 +78,7 @@ def page(name: str) -> str:
     intervals = Intervals(CARDS / f"{bundle.name}.tsv")
     parts = (
         _about(bundle, manifest),
+        _remembered(manifest["protein_kmers"]),
         _use(bundle, manifest["card"], intervals),
         _splits(manifest, intervals),
         _accuracy(manifest, intervals),
@@ -109,8 +110,36 @@ def _about(bundle: Bundle, manifest: Row) -> Iterator[str]:
     yield (
         "Numbers are shares from 0 to 1. Ends of 95 % intervals stand in brackets: percentiles of "
         "1,000 resamples (seed 0) of whole units, those of viruses and of others apart. "
-        "`recipes/intervals.py` measured them on a CPU. A side of one unit has no interval, and "
+        "`recipes/intervals.py` measured them on an H200. A side of one unit has no interval, and "
         f"one of fewer than {FEW} units has one that is too narrow."
+    )
+
+
+def _remembered(kmers: Row) -> Iterator[str]:
+    training = kmers["training"]
+    held, losses, contigs = training["kmers"], training["log_loss"], training["contigs"]
+    yield "## What it remembers"
+    yield ""
+    yield (
+        f"Beside the network, one in {kmers['sampled']} of the protein {kmers['k']}-mers of what "
+        f"it was fitted on and chosen by ({contigs['units']:,} units, "
+        f"{contigs['bases'] / 1e6:.1f} Mb): {held['virus']:,} that occur in viruses only, and "
+        f"{held['others']:,} that {training['settings']['others_units']} units of others or more "
+        "share and no virus has ([how they are used](../bundles.md#known-and-unknown-viruses)). "
+        "What so many of them in one frame add to the logit of the network:"
+    )
+    yield ""
+    counts = range(1, len(kmers["weights"]["virus"]))
+    rows = [
+        (f"of {side}", *(f"{kmers['weights'][side][n]:+.1f}" for n in counts))
+        for side in ("virus", "others")
+    ]
+    yield from _table(("k-mers", *map(str, counts[:-1]), f"{counts[-1]} or more"), rows)
+    yield ""
+    yield (
+        f"The weights were fitted on {training['weights_fitted_on']['units']:,} units that chose "
+        "the network, before their k-mers were added; the log loss there fell from "
+        f"{losses['before']:.3f} to {losses['after']:.3f}."
     )
 
 
@@ -325,9 +354,10 @@ def _cost(training: Row) -> Iterator[str]:
         f"limit of the GPU times the hours: {WATTS[device]} W, "
         f"{hours * WATTS[device] / 1000:.2f} kWh, the host not counted. What else was tried "
         "(`recipes/README.md`): networks of 934, 574 and 559 s of an H200, two of 82 and 73 s, six "
-        "of about 530 s and six of 4,500 steps on a third of one, and four of 290 to 344 s of an "
-        "H100. The time of a distillation of 9,500 steps, of measuring cards and of earlier trials "
-        "was not recorded."
+        "of about 530 s and six of 4,500 steps on a third of one, four of 290 to 344 s of an H100, "
+        "and five of 5,000 steps beside a larger one of 9,500 (1,275 s of an H200 in all). The time "
+        "of a distillation of 9,500 steps, of measuring cards and of earlier trials was not "
+        "recorded."
     )
 
 
