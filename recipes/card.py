@@ -355,7 +355,7 @@ def _cost(training: Row) -> Iterator[str]:
         f"{hours * WATTS[device] / 1000:.2f} kWh, the host not counted. What else was tried "
         "(`recipes/README.md`): networks of 934, 574 and 559 s of an H200, two of 82 and 73 s, six "
         "of about 530 s and six of 4,500 steps on a third of one, four of 290 to 344 s of an H100, "
-        "and five of 5,000 steps beside a larger one of 9,500 (1,275 s of an H200 in all). The time "
+        "and five of 5,000 steps beside a larger one of 9,500 (1,275 s of one H200). The time "
         "of a distillation of 9,500 steps, of measuring cards and of earlier trials was not "
         "recorded."
     )
