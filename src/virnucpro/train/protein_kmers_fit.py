@@ -64,7 +64,8 @@ class FittedKmers:
 
     def module(self, virus_groups: Sequence[bool] = ()) -> ProteinKmers:
         """What scores with them; virus_groups: which groups of the network are viruses."""
-        shape = KmerShape(**{name: self.part[name] for name in ("k", "sampled", "probes")})
+        settings = {name: self.part[name] for name in ("k", "sampled", "probes")}
+        shape = KmerShape(alphabet=tuple(self.part["alphabet"]), **settings)
         return ProteinKmers(shape, self.filters, self.part["weights"], virus_groups)
 
 
@@ -253,10 +254,10 @@ def _fitted_weights(
         p = np.clip(p_virus([f.sequence.decode("ascii") for f in drawn]), 1e-6, 1 - 1e-6)
         logit.append(np.log(p / (1 - p)))
         label.append(np.array([f.label for f in drawn], np.float64))
-    if not found:
+    if {*np.concatenate([[], *label])} != {0, 1}:
         raise InputError(
-            f"the slice that fits the weights has no sequence of {min(settings.lengths_nt)} nt; "
-            "give longer ones"
+            "the slice that fits the weights must have viral and other sequences of "
+            f"{min(settings.lengths_nt)} nt; give longer ones"
         )
     return _weights(np.concatenate(found), np.concatenate(logit), np.concatenate(label), settings)
 
