@@ -149,12 +149,12 @@ def kmers_of(sequence: bytes, settings: KmerSettings, *, longest: bool) -> Hashe
     longest: only of the frame with the longest stretch without stop at the middle of the k-mer.
     """
     shape = settings.shape
+    if len(sequence) < 3 * shape.k:
+        return np.zeros(0, np.int64)
     codes = np.full(3 * padded_codons(len(sequence)) + 2, UNKNOWN_LETTER, np.uint8)
     codes[: len(sequence)] = letter_codes(sequence)
     length_1 = torch.tensor([len(sequence)])
     letters_6T = shape.letters(frame_codons(torch.from_numpy(codes)[None], length_1)[0])
-    if letters_6T.shape[1] < shape.k:
-        return np.zeros(0, np.int64)
     hashes_6W, sampled_6W = shape.hashes(letters_6T)
     frame_S, place_S = sampled_6W.nonzero(as_tuple=True)
     keep_S = _varied(letters_6T, frame_S, place_S, settings)
