@@ -285,9 +285,13 @@ def _weights(
         weight = moved
     sides = weight[:-1].reshape(2, -1) * [[1], [-1]]
     totals = np.cumsum(np.pad(sides, ((0, 0), (1, 0))), 1).round(4)
+    # Without the constant, which takes up what the network is wrong by everywhere and is not kept.
+    added_N = sum(
+        totals[i, count_N.clip(max=settings.most)] for i, count_N in enumerate(found_N2.T)
+    )
     losses = {
         "before": _log_loss(logit_N, label_N),
-        "after": _log_loss(logit_N + x @ weight, label_N),
+        "after": _log_loss(logit_N + added_N, label_N),
     }
     return dict(zip(SIDES, totals.tolist(), strict=True)), losses
 
