@@ -4,11 +4,12 @@
     python recipes/folds.py --data DATA --out OUT --only measure
 
 train fits the trunk of networks.py for fewer steps, once without each fold, and goes on where it
-was stopped. measure scores fragments of the fold that a network did not see, and the fixed
-fragments of val. If diamond is on PATH, viral fragments of a fold have a novelty, as those of val
-have: the identity of the nearest open stretch of a virus that the network was trained on.
-OUT/folds.tsv has a row for each fold and part; what is printed is their mean, least and most.
-These networks are weaker than what ships, and tell how far val speaks for other units.
+was stopped. measure adds the protein k-mers of what a network was fitted on, and scores fragments
+of the fold that it did not see, and the fixed fragments of val. If diamond is on PATH, viral
+fragments of a fold have a novelty, as those of val have: the identity of the nearest open stretch
+of a virus that the network was trained on. OUT/folds.tsv has a row for each fold and part; what is
+printed is their mean, least and most. These networks are weaker than what ships, and tell how far
+val speaks for other units.
 """
 
 import argparse
@@ -26,15 +27,18 @@ import numpy as np
 
 import fragments
 import networks
+import protein_kmers
 import sides
-from virnucpro.bundle import load
+from virnucpro.bundle.manifest import Bundle, read_bundle
 from virnucpro.classifiers import Classifier
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
 from virnucpro.frames import DROPPED, STANDARD, STOP, translate_by_phase
 from virnucpro.measure.accuracy import evaluate
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import Labelled, LabelledContig
 from virnucpro.storage.atomic import replace_file
 from virnucpro.train.encoder_fit import fit_encoder, write_chunk_bundle
+from virnucpro.train.protein_kmers_fit import UnitKmers, keep_protein_kmers, units_of
 from virnucpro.train.units import held_out_slice
 
 FOLDS = 5
@@ -68,7 +72,7 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
     minutes_left = networks.countdown(options.max_minutes)
     for fold in range(FOLDS):
         fit = fit_encoder(
-            [c for k, part in enumerate(options.folds) if k != fold for c in part],
+            trained_on(options, fold),
             settings,
             options.device,
             options.out / "training" / str(fold),
@@ -88,6 +92,28 @@ def train(options: argparse.Namespace, labelled: Labelled) -> None:
             chunk_nt=max(sides.CHUNKS_NT),
             validated_nt=sides.SHORTEST_NT,
         )
+
+
+def remembering(options: argparse.Namespace, fold: int, units: list[UnitKmers]) -> Bundle:
+    """The bundle of a fold, with the protein k-mers of what its network was fitted on.
+
+    units: of all folds, found when they are first needed.
+    """
+    bundle = read_bundle(bundle_of(options, fold))
+    if PROTEIN_KMERS in bundle.parts:
+        return bundle
+    if not units:
+        units += units_of([c for part in options.folds for c in part], protein_kmers.SETTINGS)
+    contigs = trained_on(options, fold)
+    names = {contig.unit for contig in contigs}
+    theirs = [unit for unit in units if unit.unit in names]
+    fitted = protein_kmers.fit(bundle, contigs, options.device, theirs)
+    return keep_protein_kmers(bundle, fitted)
+
+
+def trained_on(options: argparse.Namespace, fold: int) -> list[LabelledContig]:
+    """The contigs of all other folds."""
+    return [c for k, part in enumerate(options.folds) if k != fold for c in part]
 
 
 def open_stretches(sequence: bytes) -> Iterator[str]:
@@ -136,11 +162,12 @@ def measure(options: argparse.Namespace) -> None:
     """Measures each network on its fold and on val."""
     table = options.out / "folds.tsv"
     rows = []
+    units: list[UnitKmers] = []
     for fold in range(FOLDS):
         novelty = "-novelty" if shutil.which("diamond") else ""
         own = options.out / f"fold-{fold}-{options.per_side}{novelty}.tsv"
         if not own.exists():
-            classifier = load(bundle_of(options, fold)).classifier(options.device, "fp32")
+            classifier = remembering(options, fold, units).classifier(options.device, "fp32")
             lines = [COLUMNS, *rows_of(options, fold, classifier)]
             text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
             replace_file(own, text.encode())
@@ -158,11 +185,11 @@ def rows_of(
     options: argparse.Namespace, fold: int, classifier: Classifier
 ) -> Iterator[tuple[object, ...]]:
     """Yields the rows of a fold: both sets of fragments, both lengths, every part."""
-    trained_on = [c for k, part in enumerate(options.folds) if k != fold for c in part]
+    others = trained_on(options, fold)
     for length_nt in sides.CHUNKS_NT:
         drawn = fragments_at(options.folds[fold], length_nt, options.per_side)
         if shutil.which("diamond"):
-            drawn = with_novelty(drawn, trained_on, options.out / "novelty")
+            drawn = with_novelty(drawn, others, options.out / "novelty")
         for name, given in (("fold", drawn), ("val", fragments.fixed(options.data, length_nt))):
             measured = evaluate(classifier, given, chunk_nt=max(sides.CHUNKS_NT), resamples=2)
             for part in measured.contig:

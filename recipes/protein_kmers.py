@@ -9,30 +9,39 @@ calibration, prescreen) is stale then.
 """
 
 import argparse
-import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
+from numpy.typing import NDArray
 
 import networks
 import sides
-from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
-from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, PROTEIN_KMERS_FILE
-from virnucpro.classifiers.whole_chunks import CODON, CODON_WEIGHTS
+from virnucpro.bundle.manifest import Bundle, read_bundle
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
+from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.storage.atomic import replace_file
-from virnucpro.train.protein_kmers_fit import FittedKmers, KmerSettings, fit_protein_kmers
+from virnucpro.train.protein_kmers_fit import (
+    FittedKmers,
+    KmerSettings,
+    UnitKmers,
+    fit_protein_kmers,
+    keep_protein_kmers,
+)
 
 # The slice by which the network was chosen.
 SETTINGS = KmerSettings(seed=networks.PLAIN.cut_by, slice_fraction=networks.PLAIN.slice_fraction)
 
 
-def fit(bundle: Bundle, contigs: Sequence[LabelledContig], device: str) -> FittedKmers:
-    """Fits the k-mers of a bundle that has none yet."""
+def fit(
+    bundle: Bundle,
+    contigs: Sequence[LabelledContig],
+    device: str,
+    units: Sequence[UnitKmers] | None = None,
+) -> FittedKmers:
+    """Fits the k-mers of a bundle that has none yet; units: those of the contigs, if known."""
     if PROTEIN_KMERS in bundle.parts:
         raise SystemExit(f"{bundle.path}: has protein k-mers already; make the bundle again")
     classifier = bundle.classifier(device, "fp32")
@@ -41,22 +50,10 @@ def fit(bundle: Bundle, contigs: Sequence[LabelledContig], device: str) -> Fitte
         if done % 2000 == 0 or done == units:
             print(f"{done:,} of {units:,} units", flush=True)
 
-    return fit_protein_kmers(
-        contigs, lambda texts: np.asarray(classifier.score(texts).p_virus), SETTINGS, tell
-    )
+    def p_virus(texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.asarray(classifier.score(texts).p_virus)
 
-
-def keep(bundle: Bundle, fitted: FittedKmers, contigs: Sequence[LabelledContig]) -> Bundle:
-    """Writes the k-mers into the bundle."""
-    viral = {contig.group for contig in contigs if contig.label == 1}
-    groups = [g for g in bundle.part(CODON).get("groups", ()) if g in viral]
-    manifest = read_manifest(bundle.path)
-    sums = manifest.pop("files")
-    data = save(fitted.filters)
-    replace_file(bundle.path / PROTEIN_KMERS_FILE, data)
-    sums = {**sums, PROTEIN_KMERS_FILE: hashlib.sha256(data).hexdigest()}
-    part = {**fitted.part, "virus_groups": groups, "training": fitted.record}
-    return write_manifest(bundle.path, {**manifest, PROTEIN_KMERS: part}, sums)
+    return fit_protein_kmers(contigs, p_virus, SETTINGS, tell, units=units)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,9 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise SystemExit("the bundles hold different networks; name them apart")
     contigs = sides.fitting_side(sides.train_side(options.data).contigs)
     fitted = fit(bundles[0], contigs, options.device)
-    print(f"{fitted.record['kmers']}, {fitted.part['weights']}, {fitted.record['log_loss']}")
+    print(json.dumps({name: fitted.part[name] for name in ("weights", "training")}))
     for bundle in bundles:
-        made = keep(bundle, fitted, contigs)
+        made = keep_protein_kmers(bundle, fitted)
         print(f"{made.name}: {made.sha256}")
     return 0
 

@@ -51,8 +51,8 @@ class KmerShape:
 
     alphabet: tuple[str, ...] = REDUCED
     k: int = 13
-    sampled: int = 8
-    probes: int = 7
+    sampled: int = 12
+    probes: int = 11
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
@@ -196,8 +196,8 @@ def protein_kmers_of(model: Model, groups: Sequence[str]) -> ProteinKmers | None
             probes=part["probes"],
         )
         virus_groups = part["virus_groups"]
-        if not isinstance(virus_groups, list) or not {*virus_groups} <= {*groups}:
-            raise ValueError("virus_groups is not a list of groups that the network names")
+        if not isinstance(virus_groups, list) or {type(g) for g in virus_groups} - {str}:
+            raise ValueError("virus_groups is not a list of names")
         viral = [group in virus_groups for group in groups]
         return ProteinKmers(shape, arrays, part["weights"], viral)
     except (KeyError, TypeError, ValueError) as error:
@@ -208,6 +208,9 @@ def protein_kmers_of(model: Model, groups: Sequence[str]) -> ProteinKmers | None
         ) from error
 
 
-def part_of(shape: KmerShape, weights: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """What a manifest keeps of them besides the filters and the groups that are viruses."""
-    return {**asdict(shape), "alphabet": list(shape.alphabet), "weights": dict(weights)}
+def part_of(
+    shape: KmerShape, weights: Mapping[str, Sequence[float]], virus_groups: Sequence[str]
+) -> dict[str, Any]:
+    """What a manifest keeps of them besides the filters, as protein_kmers_of reads it."""
+    plain = {**asdict(shape), "alphabet": list(shape.alphabet)}
+    return {**plain, "weights": dict(weights), "virus_groups": list(virus_groups)}

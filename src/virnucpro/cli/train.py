@@ -301,6 +301,8 @@ def encoder(
     from virnucpro.encoders.precision import device_of
     from virnucpro.train.encoder_fit import FitProgress, fit_encoder, write_chunk_bundle
     from virnucpro.train.encoder_settings import EncoderSettings
+    from virnucpro.train.judge import scorer_of
+    from virnucpro.train.protein_kmers_fit import KmerSettings, fit_protein_kmers
 
     settings = EncoderSettings(steps=steps, batch_nt=batch_nt, seed=seed).up_to(chunk_nt)
     use_threads(threads)
@@ -312,6 +314,9 @@ def encoder(
         def tell(now: FitProgress) -> None:
             area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
             screen.advance(Position(now.step, now.steps, f"loss {now.loss:.4f}{area}"))
+
+        def told(done: int, units: int) -> None:
+            screen.advance(Position(done, units, "units"))
 
         data = read_labelled(**labelled, stages=screen)
         screen.line(f"training in {work}, {steps:,} steps of {batch_nt:,} nt")
@@ -327,6 +332,17 @@ def encoder(
         if not fit.finished:
             screen.line(f"time is up; the same command goes on from {fit.state}")
             return 1
+        screen.line("cutting the protein k-mers of the sequences that it is trained on")
+        kmers = fit_protein_kmers(
+            data.contigs,
+            scorer_of(fit.network, place),
+            KmerSettings(
+                lengths_nt=settings.slice_lengths_nt,
+                seed=settings.cut_by,
+                slice_fraction=settings.slice_fraction,
+            ),
+            told,
+        )
         bundle = write_chunk_bundle(
             out,
             fit,
@@ -334,6 +350,7 @@ def encoder(
             description=description,
             chunk_nt=chunk_nt,
             validated_nt=min(settings.slice_lengths_nt),
+            kmers=kmers,
         )
         areas = fit.record["slice_auroc"].values()
         bundle = add_sketch(bundle, (contig.sequence for contig in data.contigs))

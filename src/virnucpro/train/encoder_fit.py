@@ -28,6 +28,7 @@ from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.chunk_status import MIN_NT
 from virnucpro.classifiers.codon import CodonNetwork, frame_codons
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, PROTEIN_KMERS_FILE
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
 from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.measure.labels import LabelledContig
@@ -37,6 +38,7 @@ from virnucpro.train.encoder_settings import EncoderSettings, learning_rate_at
 from virnucpro.train.fragments import NO_CONTIG, FragmentPool, blurred
 from virnucpro.train.judge import Judge, autocast
 from virnucpro.train.losses import group_loss, possible_groups, tail_loss
+from virnucpro.train.protein_kmers_fit import FittedKmers
 from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
 from virnucpro.train.state import (
     load_optimiser,
@@ -131,10 +133,12 @@ def write_chunk_bundle(
     description: str,
     chunk_nt: int,
     validated_nt: int,
+    kmers: FittedKmers | None = None,
 ) -> Bundle:
     """A new bundle of kind chunks; validated_nt: shortest length that was measured.
 
-    Raises BundleError if the directory is not empty, or the weights are not finite.
+    kmers: the protein k-mers that it is to remember. Raises BundleError if the directory is not
+    empty, or the weights are not finite.
     """
     arrays = fit.network.arrays()
     check_finite(arrays)
@@ -151,7 +155,10 @@ def write_chunk_bundle(
         "codon": fit.network.part(),
         "training": fit.record,
     }
-    return write_bundle(directory, manifest, {CODON_WEIGHTS: arrays})
+    if kmers is None:
+        return write_bundle(directory, manifest, {CODON_WEIGHTS: arrays})
+    files = {CODON_WEIGHTS: arrays, PROTEIN_KMERS_FILE: kmers.filters}
+    return write_bundle(directory, {**manifest, PROTEIN_KMERS: kmers.part}, files)
 
 
 class _Fit:

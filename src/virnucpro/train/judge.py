@@ -1,7 +1,7 @@
 """The accuracy of a network on a slice that was held out, while it is fitted."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -65,6 +65,25 @@ class Judge:
         with torch.no_grad(), autocast(self._device):
             logits_B2: Tensor = network(frame_codons(codes_BL, length_B)).float()
         return logits_B2[:, 1] - logits_B2[:, 0]
+
+
+def scorer_of(
+    network: CodonNetwork, device: torch.device
+) -> Callable[[Sequence[str]], NDArray[np.float64]]:
+    """Return what gives P(virus) of sequences of one length."""
+    network.to(device).eval()
+
+    def p_virus(texts: Sequence[str]) -> NDArray[np.float64]:
+        length_nt = len(texts[0])
+        codes = _padded_codes([text.encode("ascii") for text in texts], length_nt)
+        parts = []
+        for codes_BL in torch.split(codes.to(device), JUDGED_AT_ONCE):
+            length_B = torch.full((len(codes_BL),), length_nt, device=device)
+            parts.append(network.outputs(frame_codons(codes_BL, length_B)).p_virus.double().cpu())
+        found: NDArray[np.float64] = torch.cat(parts).numpy()
+        return found
+
+    return p_virus
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -3,9 +3,10 @@
 Of viruses the k-mers of the longest frame at each place are kept, which is mostly the coding one,
 if no other sequence has them; of others those that several units share, if no virus has them.
 Weights are fitted on a slice of units, with filters that these units are not in. This module knows
-no command line and writes nothing.
+no command line.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,14 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from torch import Tensor
 
+from virnucpro.bundle.manifest import Bundle, read_manifest
+from virnucpro.bundle.write import write_manifest
 from virnucpro.classifiers.codon import frame_codons, padded_codons
-from virnucpro.classifiers.protein_kmers import SIDES, KmerShape, ProteinKmers, part_of
+from virnucpro.classifiers.protein_kmers import (
+    PROTEIN_KMERS,
+    PROTEIN_KMERS_FILE,
+    SIDES,
+    KmerShape,
+    ProteinKmers,
+    part_of,
+)
 from virnucpro.errors import InputError
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
+from virnucpro.storage.atomic import replace_file
 from virnucpro.train.slices import described, judging_slice, parted
 
 Float64 = NDArray[np.float64]
@@ -37,45 +49,38 @@ class KmerSettings:
     """How filters and weights are made.
 
     others_units: units that share a k-mer of others that is kept. distinct: different letters that
-    a kept k-mer has, so that repeats are not remembered. bits: of a filter for each k-mer; 10 with
-    7 probes find 0.8 % of what they do not hold. most: the highest count with a weight of its own.
-    lengths_nt, per_side: fragments that weights are fitted on, of each length and label. seed,
+    a kept k-mer has, so that repeats are not remembered. bits: of a filter for each k-mer; 16 with
+    11 probes find 0.05 % of what they do not hold. most: the highest count with a weight of its
+    own. lengths_nt, per_side: fragments that weights are fitted on, of each length and label. seed,
     slice_fraction: of the slice, see units.held_out_slice.
     """
 
     shape: KmerShape = field(default_factory=KmerShape)
     others_units: int = 2
     distinct: int = 5
-    bits: int = 10
+    bits: int = 16
     most: int = 8
     lengths_nt: tuple[int, ...] = (150, 300, 500)
-    per_side: int = 4000
+    per_side: int = 2000
     seed: int = 0
     slice_fraction: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class FittedKmers:
-    """Filters by side, the part of a manifest, and the record of how they were made."""
+    """Filters by side, and what a manifest keeps of them, with the record of their making."""
 
     filters: dict[str, NDArray[np.uint8]] = field(repr=False)
     part: dict[str, Any]
-    record: dict[str, Any]
-
-    def module(self, virus_groups: Sequence[bool] = ()) -> ProteinKmers:
-        """What scores with them; virus_groups: which groups of the network are viruses."""
-        settings = {name: self.part[name] for name in ("k", "sampled", "probes")}
-        shape = KmerShape(alphabet=tuple(self.part["alphabet"]), **settings)
-        return ProteinKmers(shape, self.filters, self.part["weights"], virus_groups)
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
-    """The k-mers of a unit, ascending, and whether it is in the slice."""
+class UnitKmers:
+    """The k-mers of the contigs of one label in a unit, ascending."""
 
     label: int
-    held_out: bool
-    kmers: Hashes
+    unit: str
+    kmers: Hashes = field(repr=False)
 
 
 def fit_protein_kmers(
@@ -83,50 +88,63 @@ def fit_protein_kmers(
     p_virus: Callable[[Sequence[str]], Float64],
     settings: KmerSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    units: Sequence[UnitKmers] | None = None,
 ) -> FittedKmers:
     """Fit filters on all contigs, and weights on a slice of them.
 
     p_virus: the network's P(virus) of sequences; it must not have been fitted on the slice. The
-    progress is called with units done and units in all. Raises InputError when a side is missing.
+    progress is called with units done and units in all. units: what units_of gave for the contigs,
+    if it is there already. Raises InputError when a side is missing.
     """
     settings = settings or KmerSettings()
     held_out = judging_slice(
         contigs, settings.slice_fraction, settings.seed, "the weights of protein k-mers"
     )
-    units = list(_units(contigs, held_out, settings, progress))
     judging = parted(contigs, held_out)[1]
-    apart = _kept([unit for unit in units if not unit.held_out], settings)
+    if units is None:
+        units = units_of(contigs, settings, progress)
+    held = {contig.unit for contig in judging}
+    apart = _kept([unit for unit in units if unit.unit not in held], settings)
     weights, effect = _fitted_weights(judging, p_virus, _filters(apart, settings), settings)
     kept = _kept(units, settings)
-    record = {
+    training = {
         "settings": {k: v for k, v in asdict(settings).items() if k != "shape"},
         "kmers": {side: len(hashes) for side, hashes in kept.items()},
         "contigs": described(contigs),
         "weights_fitted_on": described(judging),
         "log_loss": effect,
     }
-    return FittedKmers(_filters(kept, settings), part_of(settings.shape, weights), record)
+    viral = sorted({contig.group for contig in contigs if contig.label == 1})
+    part = {**part_of(settings.shape, weights, viral), "training": training}
+    return FittedKmers(_filters(kept, settings), part)
 
 
-def _units(
+def keep_protein_kmers(bundle: Bundle, fitted: FittedKmers) -> Bundle:
+    """Return the bundle with these protein k-mers among its files."""
+    data = save(fitted.filters)
+    replace_file(bundle.path / PROTEIN_KMERS_FILE, data)
+    manifest = read_manifest(bundle.path)
+    files = {**manifest.pop("files"), PROTEIN_KMERS_FILE: hashlib.sha256(data).hexdigest()}
+    return write_manifest(bundle.path, {**manifest, PROTEIN_KMERS: fitted.part}, files)
+
+
+def units_of(
     contigs: Sequence[LabelledContig],
-    held_out: NDArray[np.bool_],
     settings: KmerSettings,
-    progress: Callable[[int, int], None] | None,
-) -> Iterable[_Unit]:
-    """Yield the k-mers of each unit and label."""
-    members: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for place, contig in enumerate(contigs):
-        members[(contig.label, contig.unit)].append(place)
-    for done, ((label, _), places) in enumerate(members.items()):
-        found = [
-            kmers_of(text, settings, longest=label == 1)
-            for text in _joined([contigs[place].sequence for place in places])
-        ]
-        kmers = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-        yield _Unit(label, bool(held_out[places[0]]), kmers)
+    progress: Callable[[int, int], None] | None = None,
+) -> list[UnitKmers]:
+    """The k-mers of each unit and label."""
+    members: dict[tuple[int, str], list[bytes]] = defaultdict(list)
+    for contig in contigs:
+        members[(contig.label, contig.unit)].append(contig.sequence)
+    units = []
+    for (label, unit), sequences in members.items():
+        found = [kmers_of(text, settings, longest=label == 1) for text in _joined(sequences)]
+        units.append(UnitKmers(label, unit, np.unique(np.concatenate(found))))
         if progress is not None:
-            progress(done + 1, len(members))
+            progress(len(units), len(members))
+    return units
 
 
 def _joined(sequences: Sequence[bytes]) -> Iterable[bytes]:
@@ -201,7 +219,7 @@ def _stretches(letters_T: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-def _kept(units: Sequence[_Unit], settings: KmerSettings) -> dict[str, Hashes]:
+def _kept(units: Sequence[UnitKmers], settings: KmerSettings) -> dict[str, Hashes]:
     """The k-mers that each filter is to hold."""
     virus = _counted([unit.kmers for unit in units if unit.label == 1])[0]
     others, count = _counted([unit.kmers for unit in units if unit.label == 0])
@@ -238,12 +256,11 @@ def _fitted_weights(
     settings: KmerSettings,
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Weights of each side by count, from none on, and the log loss before and after."""
-    unweighted = {side: [0.0] for side in SIDES}
-    module = FittedKmers(filters, part_of(settings.shape, unweighted), {}).module()
+    module = ProteinKmers(settings.shape, filters, {side: [0.0] for side in SIDES}, ())
     found, logit, label = [], [], []
     for length_nt in settings.lengths_nt:
         drawn = fragments_at(judging, length_nt, settings.per_side, settings.seed)
-        if not drawn:
+        if {fragment.label for fragment in drawn} != {0, 1}:
             continue
         codes = np.full((len(drawn), 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
         codes[:, :length_nt] = letter_codes(b"".join(f.sequence for f in drawn)).reshape(
@@ -254,10 +271,10 @@ def _fitted_weights(
         p = np.clip(p_virus([f.sequence.decode("ascii") for f in drawn]), 1e-6, 1 - 1e-6)
         logit.append(np.log(p / (1 - p)))
         label.append(np.array([f.label for f in drawn], np.float64))
-    if {*np.concatenate([[], *label])} != {0, 1}:
+    if not found:
         raise InputError(
-            "the slice that fits the weights must have viral and other sequences of "
-            f"{min(settings.lengths_nt)} nt; give longer ones"
+            f"the slice that fits the weights of protein k-mers has no {min(settings.lengths_nt)} "
+            "nt of one side; give longer sequences"
         )
     return _weights(np.concatenate(found), np.concatenate(logit), np.concatenate(label), settings)
 
