@@ -266,7 +266,7 @@ def test_another_format_and_no_toml_are_refused(tmp_path):
     (made.path / MANIFEST).write_text(text.replace("format = 1", "format = 2"))
     with pytest.raises(BundleError, match="has format 2, this version reads 1"):
         load(made.path)
-    for junk in (b"= = =", b"\xff\xfe"):
+    for junk in (b"= = =", b"\xff\xfe", b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000):
         (made.path / MANIFEST).write_bytes(junk)
         with pytest.raises(BundleError, match=r"bundle.toml: not a TOML file"):
             load(made.path)

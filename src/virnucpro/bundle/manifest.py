@@ -183,7 +183,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error.strerror or error}); make it readable, or choose "
             "another bundle"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of an integer of thousands of digits
         raise BundleError(f"{path}: not a TOML file ({error}); {_DAMAGED}") from error
 
 

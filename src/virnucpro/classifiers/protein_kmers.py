@@ -2,7 +2,8 @@
 
 The amino acids are merged into a reduced alphabet, so that related proteins share k-mers, and one
 k-mer in `sampled` is looked at, by its hash alone. Two Bloom filters hold those that occur in
-viruses and in no other sequence, and those that occur in several units of others and in no virus.
+viruses and in no other sequence, and those that occur in several units of others and in no virus
+(of which the longest frame counts at each place).
 The most found in one frame adds to the logit of a codon network, which generalises but remembers
 little.
 

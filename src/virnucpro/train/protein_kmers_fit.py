@@ -1,7 +1,8 @@
 """Labelled contigs and the scores of a network -> filters of protein k-mers, and their weights.
 
 Of viruses the k-mers of the longest frame at each place are kept, which is mostly the coding one,
-if no other sequence has them; of others those that several units share, if no virus has them.
+if no other sequence has them in any frame; of others those of all frames that several units share,
+if they are none of these k-mers of viruses.
 Weights are fitted on a slice of units, with filters that these units are not in. This module knows
 no command line.
 """
