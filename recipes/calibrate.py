@@ -18,6 +18,7 @@ import sides
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
 from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
 from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.storage.atomic import replace_file
 from virnucpro.train.calibration_fit import fit_calibration, measured_of
@@ -54,6 +55,19 @@ def without_rrna(contigs: Sequence[LabelledContig]) -> list[LabelledContig]:
     return [contig for contig in contigs if contig.level != "rRNA"]
 
 
+def of_unknown_hosts(bundle: Bundle) -> Bundle:
+    """The bundle without what its protein k-mers know of others.
+
+    Half of the calibration's hosts have relatives among what a bundle remembers, and hosts of a
+    sample may have none: a calibration that counted on being told of them would promise too much.
+    """
+    part = bundle.parts.get(PROTEIN_KMERS)
+    if part is None:
+        return bundle
+    weights = {**part["weights"], "others": [0.0]}
+    return replace(bundle, parts={**bundle.parts, PROTEIN_KMERS: {**part, "weights": weights}})
+
+
 def scored(
     bundle: Bundle, contigs: Sequence[LabelledContig], options: argparse.Namespace
 ) -> ScoredRecords:
@@ -67,7 +81,8 @@ def scored(
 
 def calibrate(bundle: Bundle, options: argparse.Namespace) -> Calibration:
     """Fits on the calibration units, and measures on val."""
-    fitting = scored(bundle, without_rrna(calibration_side(options.data)), options)
+    hosts_unknown = of_unknown_hosts(bundle)
+    fitting = scored(hosts_unknown, without_rrna(calibration_side(options.data)), options)
     calibration = fit_calibration(fitting, bundle.chunk_nt, hosts=HOSTS)
     folder = options.data / "val"
     val = read_two_sided([folder / "viral.fasta.gz"], [folder / "nonviral.fasta.gz"])

@@ -1,10 +1,11 @@
 """A network of three times the parameters, to measure how the embedded bundles do before it.
 
     python recipes/larger.py --data DATA --out OUT --device cuda:0
-    python recipes/prescreen.py OUT/larger-500 --before mini-500 --data DATA
+    python recipes/protein_kmers.py OUT/larger-500 --data DATA
+    python recipes/prescreen.py --data DATA --pair mini-500 OUT/larger-500
+    python bench/cascade.py OUT/larger-500 mini-500 --data DATA
 
-It is fitted on what the embedded bundles are fitted on, and goes on where it was stopped. It is no
-better than they are (README.md), so it is not embedded.
+It is fitted on what the embedded bundles are fitted on, and goes on where it was stopped.
 """
 
 import argparse

@@ -86,7 +86,8 @@ def calibrated(options: argparse.Namespace) -> None:
 
 def prescreened(options: argparse.Namespace) -> None:
     """Measures how the baseline does before each bundle."""
-    prescreen.main([str(options.out), "--data", str(options.data), "--device", options.device])
+    out, data = str(options.out), str(options.data)
+    prescreen.main(["--bundles", out, "--data", data, "--device", options.device])
 
 
 def compare(options: argparse.Namespace) -> None:

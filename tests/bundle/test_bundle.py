@@ -266,7 +266,7 @@ def test_another_format_and_no_toml_are_refused(tmp_path):
     (made.path / MANIFEST).write_text(text.replace("format = 1", "format = 2"))
     with pytest.raises(BundleError, match="has format 2, this version reads 1"):
         load(made.path)
-    for junk in (b"= = =", b"\xff\xfe"):
+    for junk in (b"= = =", b"\xff\xfe", b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000):
         (made.path / MANIFEST).write_bytes(junk)
         with pytest.raises(BundleError, match=r"bundle.toml: not a TOML file"):
             load(made.path)
@@ -364,7 +364,7 @@ def test_a_card_begins_with_what_everybody_should_know(alias):
 def test_a_calibrated_bundle_shows_two_thresholds():
     for words in (("mini-500",), ("mini-500", "--all")):
         shown = " ".join(virnucpro("bundles", "show", *words).out.split())
-        assert " threshold of records 0.82 threshold of chunks 0.5 " in shown
+        assert " threshold of records 0.77 threshold of chunks 0.5 " in shown
     assert " threshold 0.5 " in " ".join(virnucpro("bundles", "show", "mini-500-v1").out.split())
     assert json.loads(virnucpro("bundles", "show", "mini-500", "--json").out)["threshold"] == 0.5
 

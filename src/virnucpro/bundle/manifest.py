@@ -92,6 +92,8 @@ class Bundle:
             return load_arrays(path.read_bytes())
         except SafetensorError as error:
             raise BundleError(f"{path}: not a safetensors file ({error}); {_DAMAGED}") from error
+        except KeyError as error:  # a type of numbers that numpy lacks
+            raise BundleError(f"{path}: holds arrays of type {error}; {_DAMAGED}") from error
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Settings of one part. Raises BundleError."""
@@ -181,7 +183,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error.strerror or error}); make it readable, or choose "
             "another bundle"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of an integer of thousands of digits
         raise BundleError(f"{path}: not a TOML file ({error}); {_DAMAGED}") from error
 
 

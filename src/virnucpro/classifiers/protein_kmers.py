@@ -2,7 +2,8 @@
 
 The amino acids are merged into a reduced alphabet, so that related proteins share k-mers, and one
 k-mer in `sampled` is looked at, by its hash alone. Two Bloom filters hold those that occur in
-viruses and in no other sequence, and those that occur in several units of others and in no virus.
+viruses and in no other sequence, and those that occur in several units of others and in no virus
+(of which the longest frame counts at each place).
 The most found in one frame adds to the logit of a codon network, which generalises but remembers
 little.
 
@@ -29,7 +30,10 @@ SIDES = ("virus", "others")
 # Ten classes of Murphy, Wallqvist and Levy 2000 (Protein Engineering 13:149).
 REDUCED = ("LVIM", "C", "A", "G", "ST", "P", "FYW", "EDNQ", "KR", "H")
 _LETTER_BITS = 4
-_LONGEST_K = 15
+# 15 letters leave the sign of a number of 64 bits alone; more probes or fewer k-mers help nobody.
+_MOST = {"k": 15, "sampled": 1 << 16, "probes": 64}
+# The odds of both sides together stay far from 0 and infinity.
+_LARGEST_WEIGHT = 100.0
 _NONE = -1
 # The finaliser of SplitMix64 (Steele, Lea and Flood 2014), as signed numbers.
 _ADDED, _FIRST, _SECOND = (
@@ -53,8 +57,12 @@ class KmerShape:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be."""
-        if not 1 <= self.k <= _LONGEST_K or self.sampled < 1 or self.probes < 1:
-            raise ValueError(f"k is 1 to {_LONGEST_K}, sampled and probes are 1 and more")
+        for name, most in _MOST.items():
+            number = getattr(self, name)
+            if type(number) is not int or not 1 <= number <= most:
+                raise ValueError(f"{name} must be an integer from 1 to {most}")
+        if len(self.alphabet) > 1 << _LETTER_BITS:
+            raise ValueError(f"the alphabet must have at most {1 << _LETTER_BITS} letters")
         if sorted("".join(self.alphabet)) != sorted({*AMINO_ACIDS} - {"*"}):
             raise ValueError("the alphabet does not hold each amino acid once")
 
@@ -118,13 +126,11 @@ class ProteinKmers(nn.Module):
         super().__init__()
         self.shape = shape
         for side in SIDES:
-            if filters[side].ndim != 1 or not filters[side].size:
-                raise ValueError(f"the filter of {side} holds nothing")
-            weight = torch.tensor(weights[side], dtype=torch.float64)
-            if weight.ndim != 1 or not len(weight) or not weight.isfinite().all():
-                raise ValueError(f"the weights of {side} are not a list of finite numbers")
-            self.register_buffer(f"{side}_filter", torch.from_numpy(filters[side].copy()))
-            self.register_buffer(f"{side}_weight", weight)
+            bytes_ = filters[side]
+            if bytes_.dtype != np.uint8 or bytes_.ndim != 1 or not bytes_.size:
+                raise ValueError(f"the filter of {side} is not a row of bytes")
+            self.register_buffer(f"{side}_filter", torch.from_numpy(bytes_.copy()))
+            self.register_buffer(f"{side}_weight", _weight(weights[side], side))
         self.register_buffer("virus_groups", torch.tensor(virus_groups, dtype=torch.bool))
 
     def found(self, codons_B6T: Tensor) -> Tensor:
@@ -167,6 +173,17 @@ class ProteinKmers(nn.Module):
         return Outputs(p_virus_B.float(), outputs.weight, group_BG.float())
 
 
+def _weight(values: Sequence[float], side: str) -> Tensor:
+    """Return the weights of a side as a tensor. Raises ValueError."""
+    numbers = [v for v in values if type(v) in (int, float) and abs(v) <= _LARGEST_WEIGHT]
+    if not numbers or len(numbers) != len(values):
+        raise ValueError(
+            f"the weights of {side} are not a list of numbers from {-_LARGEST_WEIGHT:g} to "
+            f"{_LARGEST_WEIGHT:g}"
+        )
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
 def protein_kmers_of(model: Model, groups: Sequence[str]) -> ProteinKmers | None:
     """The k-mers of a bundle, if it has any; groups: of its network. Raises BundleError."""
     if PROTEIN_KMERS not in model.parts:
@@ -175,17 +192,20 @@ def protein_kmers_of(model: Model, groups: Sequence[str]) -> ProteinKmers | None
     try:
         shape = KmerShape(
             alphabet=tuple(part["alphabet"]),
-            k=int(part["k"]),
-            sampled=int(part["sampled"]),
-            probes=int(part["probes"]),
+            k=part["k"],
+            sampled=part["sampled"],
+            probes=part["probes"],
         )
-        viral = [group in part["virus_groups"] for group in groups]
-        filters = {side: np.asarray(arrays[side], np.uint8) for side in SIDES}
-        return ProteinKmers(shape, filters, part["weights"], viral)
+        virus_groups = part["virus_groups"]
+        if not isinstance(virus_groups, list) or {type(g) for g in virus_groups} - {str}:
+            raise ValueError("virus_groups is not a list of names")
+        viral = [group in virus_groups for group in groups]
+        return ProteinKmers(shape, arrays, part["weights"], viral)
     except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise BundleError(
             f"{model.path / PROTEIN_KMERS_FILE}: not the protein k-mers that its bundle describes "
-            f"({error})"
+            f"({reason}); fetch or make the bundle again"
         ) from error
 
 

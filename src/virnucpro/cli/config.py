@@ -46,7 +46,7 @@ def read_config(context: click.Context, option: click.Parameter, path: Path | No
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); check --config", path) from error
-    except ValueError as error:  # neither TOML nor UTF-8
+    except (ValueError, RecursionError) as error:  # neither TOML nor UTF-8, or too deep
         raise click.UsageError(
             f"{path}: not TOML: {error}; `virnucpro config > FILE.toml` writes a file of "
             "options, and inputs are named without --config."

@@ -1,7 +1,8 @@
 """Labelled contigs and the scores of a network -> filters of protein k-mers, and their weights.
 
 Of viruses the k-mers of the longest frame at each place are kept, which is mostly the coding one,
-if no other sequence has them; of others those that several units share, if no virus has them.
+if no other sequence has them in any frame; of others those of all frames that several units share,
+if they are none of these k-mers of viruses.
 Weights are fitted on a slice of units, with filters that these units are not in. This module knows
 no command line.
 """
@@ -50,8 +51,8 @@ class KmerSettings:
 
     others_units: units that share a k-mer of others that is kept. distinct: different letters that
     a kept k-mer has, so that repeats are not remembered. bits: of a filter for each k-mer; 16 with
-    11 probes find 0.05 % of what they do not hold. most: the highest count with a weight of its own.
-    lengths_nt, per_side: fragments that weights are fitted on, of each length and label. seed,
+    11 probes find 0.05 % of what they do not hold. most: the highest count with a weight of its
+    own. lengths_nt, per_side: fragments that weights are fitted on, of each length and label. seed,
     slice_fraction: of the slice, see units.held_out_slice.
     """
 
@@ -167,12 +168,12 @@ def kmers_of(sequence: bytes, settings: KmerSettings, *, longest: bool) -> Hashe
     longest: only of the frame with the longest stretch without stop at the middle of the k-mer.
     """
     shape = settings.shape
+    if len(sequence) < 3 * shape.k:
+        return np.zeros(0, np.int64)
     codes = np.full(3 * padded_codons(len(sequence)) + 2, UNKNOWN_LETTER, np.uint8)
     codes[: len(sequence)] = letter_codes(sequence)
     length_1 = torch.tensor([len(sequence)])
     letters_6T = shape.letters(frame_codons(torch.from_numpy(codes)[None], length_1)[0])
-    if letters_6T.shape[1] < shape.k:
-        return np.zeros(0, np.int64)
     hashes_6W, sampled_6W = shape.hashes(letters_6T)
     frame_S, place_S = sampled_6W.nonzero(as_tuple=True)
     keep_S = _varied(letters_6T, frame_S, place_S, settings)
@@ -302,9 +303,13 @@ def _weights(
         weight = moved
     sides = weight[:-1].reshape(2, -1) * [[1], [-1]]
     totals = np.cumsum(np.pad(sides, ((0, 0), (1, 0))), 1).round(4)
+    # Without the constant, which takes up what the network is wrong by everywhere and is not kept.
+    added_N = sum(
+        totals[i, count_N.clip(max=settings.most)] for i, count_N in enumerate(found_N2.T)
+    )
     losses = {
         "before": _log_loss(logit_N, label_N),
-        "after": _log_loss(logit_N + x @ weight, label_N),
+        "after": _log_loss(logit_N + added_N, label_N),
     }
     return dict(zip(SIDES, totals.tolist(), strict=True)), losses
 
