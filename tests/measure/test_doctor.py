@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from command import virnucpro
+from virnucpro.bundle import load
+from virnucpro.classifiers.protein_kmers import SIDES, ProteinKmers
 from virnucpro.cli.doctor import doctor as command
 from virnucpro.encoders.attention import KERNELS as kernels  # noqa: N811
 from virnucpro.encoders.attention import _math as doctor_math
@@ -31,10 +33,22 @@ def test_stored_scores_lie_where_an_error_shows():
     assert all(0.2 < score < 0.8 for scores in doctor.STORED.values() for score in scores)
 
 
+@pytest.mark.parametrize("side", range(len(SIDES)))
+@pytest.mark.parametrize("name", ["mini-300", "mini-500"])
+def test_protein_kmers_that_a_filter_does_not_find_are_broken(monkeypatch, name, side):
+    found = ProteinKmers.found
+
+    def without(self, codons):
+        return found(self, codons).index_fill(1, torch.tensor(side), 0)
+
+    monkeypatch.setattr(ProteinKmers, "found", without)
+    assert doctor._bundle(load(name)).broken
+
+
 def test_another_score_is_broken(monkeypatch):
     name = next(iter(doctor.STORED))
-    first, second = doctor.STORED[name]
-    monkeypatch.setitem(doctor.STORED, name, (first, second + 1e-3))
+    *others, last = doctor.STORED[name]
+    monkeypatch.setitem(doctor.STORED, name, (*others, last + 1e-3))
     monkeypatch.setattr(doctor, "_attention", lambda device: iter(()))
     found = findings()
     assert [topic for topic, finding in found.items() if finding.broken] == [name]

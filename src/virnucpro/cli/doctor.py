@@ -12,7 +12,7 @@ def doctor(as_json: bool) -> int:
     """Say what this machine can do, and try whether the package works on it.
 
     Runs every attention kernel on a small batch, on the CPU and on each GPU, and the embedded
-    bundles on two fixed sequences. The first line says whether everything works, the last what to
+    bundles on three fixed sequences. The first line says whether everything works, the last what to
     try next; exits 1 where something that should work does not.
     """
     from virnucpro.measure.doctor import examine
