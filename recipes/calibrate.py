@@ -18,9 +18,9 @@ import sides
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
 from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
 from virnucpro.bundle.write import write_manifest
-from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
 from virnucpro.measure.labels import LabelledContig, read_two_sided
 from virnucpro.storage.atomic import replace_file
+from virnucpro.train.calibrate import of_unknown_hosts
 from virnucpro.train.calibration_fit import fit_calibration, measured_of
 from virnucpro.train.origin_fit import confusion_of, fit_origin, precision_of, with_threshold
 from virnucpro.train.scored_records import ScoredRecords, score_records, windows_of
@@ -53,19 +53,6 @@ def without_rrna(contigs: Sequence[LabelledContig]) -> list[LabelledContig]:
     rare in samples: with it, too few calls would be expected to be wrong.
     """
     return [contig for contig in contigs if contig.level != "rRNA"]
-
-
-def of_unknown_hosts(bundle: Bundle) -> Bundle:
-    """The bundle without what its protein k-mers know of others.
-
-    Half of the calibration's hosts have relatives among what a bundle remembers, and hosts of a
-    sample may have none: a calibration that counted on being told of them would promise too much.
-    """
-    part = bundle.parts.get(PROTEIN_KMERS)
-    if part is None:
-        return bundle
-    weights = {**part["weights"], "others": [0.0]}
-    return replace(bundle, parts={**bundle.parts, PROTEIN_KMERS: {**part, "weights": weights}})
 
 
 def scored(

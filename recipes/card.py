@@ -126,7 +126,7 @@ def _remembered(kmers: Row) -> Iterator[str]:
         f"{contigs['bases'] / 1e6:.1f} Mb): {held['virus']:,} that occur in viruses only, and "
         f"{held['others']:,} that {training['settings']['others_units']} units of others or more "
         "share and no virus has ([how they are used](../bundles.md#known-and-unknown-viruses)). "
-        "What so many of them in one frame add to the logit of the network:"
+        "By their number in one frame, they add to the logit of the network:"
     )
     yield ""
     counts = range(1, len(kmers["weights"]["virus"]))

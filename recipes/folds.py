@@ -106,8 +106,8 @@ def remembering(options: argparse.Namespace, fold: int, units: list[UnitKmers]) 
         units += units_of([c for part in options.folds for c in part], protein_kmers.SETTINGS)
     contigs = trained_on(options, fold)
     names = {contig.unit for contig in contigs}
-    theirs = [unit for unit in units if unit.unit in names]
-    fitted = protein_kmers.fit(bundle, contigs, options.device, theirs)
+    of_fitting = [unit for unit in units if unit.unit in names]
+    fitted = protein_kmers.fit(bundle, contigs, options.device, of_fitting)
     return keep_protein_kmers(bundle, fitted)
 
 

@@ -42,8 +42,6 @@ def fit(
     units: Sequence[UnitKmers] | None = None,
 ) -> FittedKmers:
     """Fits the k-mers of a bundle that has none yet; units: those of the contigs, if known."""
-    if PROTEIN_KMERS in bundle.parts:
-        raise SystemExit(f"{bundle.path}: has protein k-mers already; make the bundle again")
     classifier = bundle.classifier(device, "fp32")
 
     def tell(done: int, units: int) -> None:
@@ -64,6 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="for the network: cpu, cuda:0")
     options = parser.parse_args(arguments)
     bundles = [read_bundle(path) for path in options.bundles]
+    for bundle in bundles:
+        if PROTEIN_KMERS in bundle.parts:
+            raise SystemExit(f"{bundle.path}: has protein k-mers already; make the bundle again")
     if len({bundle.files[CODON_WEIGHTS] for bundle in bundles}) != 1:
         raise SystemExit("the bundles hold different networks; name them apart")
     contigs = sides.fitting_side(sides.train_side(options.data).contigs)

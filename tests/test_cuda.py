@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import tolerances
+from chunk_codons import codons_of
 from command import dna, table
 from encoder_examples import golden_examples, tiny_esm2, worst_error
 from frame_bundles import CHUNK_NT, genes, overflowing, small_bundle, written
 from virnucpro.bundle import load
+from virnucpro.classifiers.protein_kmers import protein_kmers_of
 from virnucpro.devices import memory
 from virnucpro.devices.compute import Compute
 from virnucpro.encoders import load_dnabert_s, load_esm2
@@ -453,6 +455,21 @@ def test_an_embedded_bundle_scores_as_on_the_cpu(precision):
     limit = {"fp32": 1e-5, "bf16": 0.02}[precision]
     assert np.abs(found["cpu"] - found["cuda"]).max() <= limit
     assert not any("unknown" in name for name in classifier.attention.values())
+
+
+def test_protein_kmers_are_found_as_on_the_cpu():
+    kmers = protein_kmers_of(load("mini-500"), load("mini-500").part("codon")["groups"])
+    shape, codons = kmers.shape, codons_of([dna(n, seed=n) for n in range(60, 500, 7)])
+    hashes, sampled = shape.hashes(shape.letters(codons))
+    held = np.full(1 << 20, 0, np.uint8)
+    bits = np.unpackbits(held, bitorder="little")
+    bits[shape.bits(hashes[sampled], len(bits)).flatten().numpy()] = 1
+    kmers.virus_filter = torch.from_numpy(np.packbits(bits, bitorder="little"))
+    expected = kmers.found(codons)
+    assert expected[:, 0].sum() > 100
+    there = kmers.to("cuda")
+    assert torch.equal(shape.hashes(shape.letters(codons.cuda()))[0].cpu(), hashes)
+    assert torch.equal(there.found(codons.cuda()).cpu(), expected)
 
 
 # Whole runs

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from chunk_codons import codons_of
 from plain_kmers import (
     bits_of,
     bytes_of,
@@ -26,8 +27,6 @@ from virnucpro.classifiers.codon import (
     CodonConfig,
     CodonNetwork,
     Outputs,
-    frame_codons,
-    padded_codons,
 )
 from virnucpro.classifiers.protein_kmers import (
     PROTEIN_KMERS,
@@ -40,7 +39,7 @@ from virnucpro.classifiers.protein_kmers import (
 )
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS, ChunkClassifier
 from virnucpro.errors import BundleError
-from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER, letter_codes
+from virnucpro.frames import AMINO_ACIDS
 
 NETWORK = CodonConfig(channels=(8, 16), blocks=(1, 1), kernels=(5, 3), embedding=12)
 GROUPS = ("phage", "human", "plant")
@@ -66,15 +65,6 @@ def array_of(shape, kmers, size=BITS):
 def made(shape, virus=(), others=(), weights=NO_WEIGHTS, virus_groups=()):
     held = {"virus": array_of(shape, virus), "others": array_of(shape, others)}
     return ProteinKmers(shape, held, weights, virus_groups)
-
-
-def codons_of(chunks, more=0):
-    """Codons of chunks, padded to the longest of them, and further."""
-    codons = max(padded_codons(len(chunk)) for chunk in chunks) + more
-    codes = np.full((len(chunks), 3 * codons + 2), UNKNOWN_LETTER, np.uint8)
-    for row, chunk in zip(codes, chunks, strict=True):
-        row[: len(chunk)] = letter_codes(chunk.encode())
-    return frame_codons(torch.from_numpy(codes), torch.tensor([len(c) for c in chunks]))
 
 
 def found_in(kmers, chunks, more=0):
@@ -188,11 +178,23 @@ def applied(weights, counts, p_virus, group, virus_groups):
     kmers = made(SHORT, weights=weights, virus_groups=virus_groups)
     kmers.found = lambda _: torch.tensor(counts)
     weight = torch.full((len(counts), 6), 1 / 6)
-    outputs = Outputs(torch.tensor(p_virus), weight, torch.tensor(group))
+    p = torch.tensor(p_virus)
+    outputs = Outputs(p, 1 - p, weight, torch.tensor(group))
     changed = kmers.applied(outputs, torch.zeros(len(counts), 6, 8, dtype=torch.int32))
     assert changed.weight is weight
     assert changed.p_virus.dtype == changed.group.dtype == torch.float32
     return changed
+
+
+def test_scores_near_1_lose_nothing_to_rounding():
+    logit = torch.linspace(-30, 30, 61, dtype=torch.float64)
+    kmers = made(SHORT, weights={"virus": [0.0], "others": [0.0, -6.9]})
+    kmers.found = lambda _: torch.tensor([[0, 1]] * 61)
+    p, none = logit.sigmoid().float(), torch.zeros(61, 0)
+    outputs = Outputs(p, (-logit).sigmoid().float(), torch.zeros(61, 6), none)
+    changed = kmers.applied(outputs, torch.zeros(61, 6, 8, dtype=torch.int32))
+    expected = torch.sigmoid(logit - 6.9)
+    torch.testing.assert_close(changed.p_virus.double(), expected, rtol=3e-7, atol=0)
 
 
 weight_lists = st.lists(st.floats(-6, 6), min_size=1, max_size=5)
@@ -419,7 +421,8 @@ def test_any_part_scores_or_is_told(change):
         kmers = protein_kmers_of(model, GROUPS)
     except BundleError:
         return
-    outputs = Outputs(torch.rand(8), torch.full((8, 6), 1 / 6), torch.full((8, 3), 1 / 3))
+    p = torch.rand(8)
+    outputs = Outputs(p, 1 - p, torch.full((8, 6), 1 / 6), torch.full((8, 3), 1 / 3))
     changed = kmers.applied(outputs, codons_of(CHUNKS))
     for tensor in changed:
         assert ((tensor >= 0) & (tensor <= 1)).all()

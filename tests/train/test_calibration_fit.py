@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from command import dna, fasta, made_bundle, table, virnucpro
+from virnucpro.bundle import load
 from virnucpro.bundle.calibration import probability
-from virnucpro.bundle.manifest import read_bundle
+from virnucpro.bundle.manifest import Bundle, read_bundle
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
 from virnucpro.errors import InputError
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.train.calibrate import calibration_of
+from virnucpro.train.calibrate import calibration_of, of_unknown_hosts
 from virnucpro.train.calibration_fit import fit_calibration, reliability_of
 from virnucpro.train.null_fit import nulls_of, threshold_for
 from virnucpro.train.scored_records import ScoredRecords, windows_of
@@ -224,3 +226,24 @@ def test_too_few_units_are_refused_before_anything_is_scored(tmp_path):
     with pytest.raises(InputError, match=r"of other sequences .*, and there are 0"):
         calibrated(*viral, *unknown)
     assert scored
+
+
+def test_hosts_are_scored_as_if_nothing_were_known_of_them(tmp_path, monkeypatch):
+    bundle = load("mini-500-v2")
+    unknown = of_unknown_hosts(bundle)
+    before, after = (b.part(PROTEIN_KMERS)["weights"] for b in (bundle, unknown))
+    assert after == {"virus": before["virus"], "others": [0.0]}
+    assert min(before["others"]) < 0
+    for other in ("mini-500-v1", "kmer-500"):
+        assert of_unknown_hosts(load(other)) == load(other)
+    asked = []
+
+    def classifier(self, **_):
+        asked.append(self)
+        raise InputError("enough")
+
+    monkeypatch.setattr(Bundle, "classifier", classifier)
+    contigs = [*labelled(12, 600, "v", 1), *labelled(12, 600, "o")]
+    with pytest.raises(InputError, match="enough"):
+        calibration_of(bundle, windows_of(contigs, CHUNK_NT))
+    assert asked == [unknown]

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import CodonConfig
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
 from virnucpro.errors import ResumeError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.kmer_fit import KmerSettings
@@ -140,7 +141,8 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         recipe.main(arguments)
     with pytest.raises(ResumeError, match="made with steps = 8, not 2"):
         recipe.main([*arguments, "--only", "train", "--steps", "2"])
-    assert [given[0] for given in asked] == [str(out / "mini-500-v2"), str(out)]
+    assert asked[0][:2] == [str(out / f"mini-{chunk_nt}-v2") for chunk_nt in (500, 300)]
+    assert asked[1][:2] == ["--bundles", str(out)]
     weights = [
         load_file(out / f"{name}.safetensors")
         for name in ("mean", "branch-1", "branch-2", "branch-3", "branch-4")
@@ -154,6 +156,7 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     for chunk_nt in (500, 300):
         bundle = load(out / f"mini-{chunk_nt}-v2")
         assert (bundle.kind, bundle.chunk_nt, bundle.validated_nt) == ("chunks", chunk_nt, 75)
+        assert bundle.part(PROTEIN_KMERS)["training"]["kmers"]["virus"] > 0
         card = bundle.card
         assert [row["length_nt"] for row in card["by_length"]] == [75, 600]
         assert {"auroc", "auroc_low", "kmer_auroc"} <= card["fixed_fragments"].keys()
@@ -208,7 +211,9 @@ def test_folds_part_the_units_and_measure_what_was_left_out(recipe, data, tmp_pa
     assert sum(map(len, units)) == len(set.union(*units)) == 24
     assert all({contig.label for contig in part} == {0, 1} for part in parts)
     for fold, part in enumerate(parts):
-        training = load(out / f"fold-{fold}").parts["training"]
+        bundle = load(out / f"fold-{fold}")
+        kmers, training = bundle.part(PROTEIN_KMERS)["training"], bundle.parts["training"]
+        assert kmers["contigs"]["contigs"] == 24 - len(part)
         seen = training["fitting"]["contigs"] + training["slice"]["contigs"]
         assert seen == 24 - len(part)
     rows = (out / "folds.tsv").read_text().splitlines()

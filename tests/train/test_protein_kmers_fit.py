@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
+from chunk_codons import codons_of
 from command import frames_manifest
 from made_genomes import SENSE, coding
 from plain_kmers import bytes_of, kmers_of_text, reverse, sampled_kmers, six_frames
@@ -22,8 +23,6 @@ from virnucpro.classifiers.codon import (
     CodonConfig,
     CodonNetwork,
     Outputs,
-    frame_codons,
-    padded_codons,
 )
 from virnucpro.classifiers.protein_kmers import (
     PROTEIN_KMERS,
@@ -34,7 +33,6 @@ from virnucpro.classifiers.protein_kmers import (
 )
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
 from virnucpro.errors import InputError
-from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train import protein_kmers_fit
 from virnucpro.train.protein_kmers_fit import (
@@ -301,20 +299,12 @@ def module_of(fitted_, groups=()):
     return protein_kmers_of(model, groups)
 
 
-def codons_of(sequences):
-    codes = np.full((len(sequences), 3 * padded_codons(450) + 2), UNKNOWN_LETTER, np.uint8)
-    for row, sequence in zip(codes, sequences, strict=True):
-        row[: len(sequence)] = letter_codes(sequence)
-    return frame_codons(torch.from_numpy(codes), torch.tensor([*map(len, sequences)]))
-
-
 def test_relatives_are_told_where_the_network_tosses_a_coin(fitted):
     fresh = copies(1)
     sequences = [contig.sequence for contig in fresh]
     p, label = coin(sequences), [contig.label for contig in fresh]
-    outputs = Outputs(
-        torch.from_numpy(p), torch.zeros(len(p), 6), torch.from_numpy(np.stack([p, 1 - p], 1))
-    )
+    both = torch.from_numpy(np.stack([p, 1 - p], 1))
+    outputs = Outputs(*both.unbind(1), torch.zeros(len(p), 6), both)
     changed = module_of(fitted, ("g", "host")).applied(outputs, codons_of(sequences))
     assert roc_auc_score(label, p) < 0.7
     assert roc_auc_score(label, changed.p_virus) > 0.95

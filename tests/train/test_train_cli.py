@@ -1,19 +1,26 @@
 """What train and evaluate refuse before they read a sequence."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
-from command import made_bundle
+from chunk_codons import codons_of
+from command import dna, fasta, made_bundle
 from frame_bundles import published_dnabert_s, published_esm2
 from made_genomes import collection
 from virnucpro.bundle import load
 from virnucpro.classifiers.chunk_status import MIN_NT
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, protein_kmers_of
+from virnucpro.classifiers.whole_chunks import codon_network_of
 from virnucpro.cli.evaluate import evaluate
 from virnucpro.cli.train import SHORTEST_CHUNK_NT, train
 from virnucpro.errors import InputError, SettingsError
 from virnucpro.train.head_fit import SIDES as NAMED_SIDES
+from virnucpro.train.judge import scorer_of
 
 DATA = ("--positive", "missing.fa", "--negative", "missing.fa", "-o", "out")
 ENCODERS = ("--dnabert", "d", "--esm", "e")
@@ -68,6 +75,27 @@ def test_an_encoder_sees_no_fragment_longer_than_its_chunks(
     CliRunner().invoke(train, ["encoder", "--chunk", chunk, *data, "-o", str(tmp_path / "out")])
     assert max(seen[0].lengths_nt) == longest
     assert seen[0].slice_lengths_nt == judged
+
+
+def test_an_encoder_remembers_protein_kmers_of_what_it_was_trained_on(tmp_path):
+    sides = {"viral": [], "others": []}
+    for side, records in sides.items():
+        records += [dna(450, seed=f"{side}{n}") for n in range(12)]
+        (tmp_path / side).write_bytes(fasta((f"{side}{n}", r) for n, r in enumerate(records)))
+    data = ["--positive", str(tmp_path / "viral"), "--negative", str(tmp_path / "others")]
+    words = ["encoder", "--chunk", "300", *data, "-o", str(tmp_path / "b"), "--threads", "1"]
+    done = CliRunner().invoke(train, [*words, "--steps", "2", "--batch-nt", "3000"])
+    assert done.exit_code == 0, done.output
+    assert "of the network, without k-mers, on the slice" in " ".join(done.output.split())
+    bundle = load(tmp_path / "b")
+    kmers = protein_kmers_of(bundle, ())
+    viral, others = (int(kmers.found(codons_of(r))[:, 0].sum()) for r in sides.values())
+    assert viral > 10 > others
+    network = codon_network_of(bundle, "cpu", "fp32")
+    chunks = [record[:300] for record in sides["others"]]
+    given = scorer_of(network, torch.device("cpu"))(chunks)
+    alone = replace(bundle, parts={k: v for k, v in bundle.parts.items() if k != PROTEIN_KMERS})
+    assert np.abs(given - alone.classifier("cpu", "fp32").score(chunks).p_virus).max() < 1e-6
 
 
 @pytest.mark.parametrize("path", ["missing/x.json", "file/x.json", "folder"])

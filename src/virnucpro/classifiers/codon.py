@@ -321,11 +321,13 @@ class CodonEncoder(nn.Module):
 class Outputs(NamedTuple):
     """The output of a network for B chunks, in fp32.
 
-    p_virus: P(virus), (B,); weight: of the frames, (B, 6), that sum to 1; group: P of each of the
-    network's groups, (B, G), that sum to 1; G is 0 for a network that knows none.
+    p_virus, p_others: P(virus) and P(others), (B,), each as exact as fp32 is near 0; weight: of the
+    frames, (B, 6), that sum to 1; group: P of each of the network's groups, (B, G), that sum to 1;
+    G is 0 for a network that knows none.
     """
 
     p_virus: Tensor
+    p_others: Tensor
     weight: Tensor
     group: Tensor
 
@@ -355,8 +357,9 @@ class CodonNetwork(nn.Module):
         """Probabilities, without gradients."""
         with torch.inference_mode():
             embedding_BE, weight_B6 = self.encoder(codons_B6T)
-            p_virus_B = self.head.probabilities(embedding_BE)[:, 1]
-            return Outputs(p_virus_B, weight_B6, self._group_logits(embedding_BE).softmax(1))
+            p_others_B, p_virus_B = self.head.probabilities(embedding_BE).unbind(1)
+            group_BG = self._group_logits(embedding_BE).softmax(1)
+            return Outputs(p_virus_B, p_others_B, weight_B6, group_BG)
 
     def _group_logits(self, embedding_BE: Tensor) -> Tensor:
         if self.group is None:

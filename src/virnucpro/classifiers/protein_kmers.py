@@ -2,8 +2,8 @@
 
 The amino acids are merged into a reduced alphabet, so that related proteins share k-mers, and one
 k-mer in `sampled` is looked at, by its hash alone. Two Bloom filters hold those that occur in
-viruses and in no other sequence, and those that occur in several units of others and in no virus
-(of which the longest frame counts at each place).
+viruses and in no other sequence, and those that occur in several units of others and in no virus.
+Of viruses only the longest frame at each place counts.
 The most found in one frame adds to the logit of a codon network, which generalises but remembers
 little.
 
@@ -45,7 +45,7 @@ _POSITIVE = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KmerShape:
-    """Which k-mers are looked at, and how: k letters of the alphabet, one in `sampled`.
+    """Choice of k-mers: k letters of the alphabet, one in `sampled`.
 
     probes: bits that a Bloom filter sets for a k-mer.
     """
@@ -56,7 +56,7 @@ class KmerShape:
     probes: int = 11
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be."""
+        """Raises ValueError for values out of range."""
         for name, most in _MOST.items():
             number = getattr(self, name)
             if type(number) is not int or not 1 <= number <= most:
@@ -109,7 +109,7 @@ def _shifted(key: Tensor, by: int) -> Tensor:
 
 
 class ProteinKmers(nn.Module):
-    """Both filters, and what as many k-mers as were found of a side add to the logit.
+    """Both filters, and what the k-mers found of a side add to the logit.
 
     filters: of each of SIDES bits, in bytes, the first bit of a byte the lowest. weights: of each
     side what 0, 1, 2, ... k-mers add; more than the last count as the last. virus_groups: which
@@ -163,14 +163,20 @@ class ProteinKmers(nn.Module):
         return parts[0] + parts[1]
 
     def applied(self, outputs: Outputs, codons_B6T: Tensor) -> Outputs:
-        """The outputs of the network with the odds of virus, and of each viral group, changed."""
+        """The outputs of the network with the odds of virus, and of each viral group, changed.
+
+        Those of a chunk of which nothing is known stay as they are, to the last bit.
+        """
         odds_B = self.added(codons_B6T).exp()
-        virus_B, others_B = odds_B * outputs.p_virus, 1 - outputs.p_virus.double()
+        virus_B, others_B = odds_B * outputs.p_virus, outputs.p_others.double()
         viral_G = self.get_buffer("virus_groups")
         group_BG = torch.where(viral_G, odds_B[:, None] * outputs.group, outputs.group.double())
         group_BG = group_BG / group_BG.sum(1, keepdim=True)
-        p_virus_B = virus_B / (virus_B + others_B)
-        return Outputs(p_virus_B.float(), outputs.weight, group_BG.float())
+        both_B, same_B = virus_B + others_B, odds_B == 1
+        p_virus_B = torch.where(same_B, outputs.p_virus, (virus_B / both_B).float())
+        p_others_B = torch.where(same_B, outputs.p_others, (others_B / both_B).float())
+        group_BG = torch.where(same_B[:, None], outputs.group, group_BG.float())
+        return Outputs(p_virus_B, p_others_B, outputs.weight, group_BG)
 
 
 def _weight(values: Sequence[float], side: str) -> Tensor:
@@ -212,6 +218,6 @@ def protein_kmers_of(model: Model, groups: Sequence[str]) -> ProteinKmers | None
 def part_of(
     shape: KmerShape, weights: Mapping[str, Sequence[float]], virus_groups: Sequence[str]
 ) -> dict[str, Any]:
-    """What a manifest keeps of them besides the filters, as protein_kmers_of reads it."""
+    """Return what a manifest keeps of them besides the filters, as protein_kmers_of reads it."""
     plain = {**asdict(shape), "alphabet": list(shape.alphabet)}
     return {**plain, "weights": dict(weights), "virus_groups": list(virus_groups)}

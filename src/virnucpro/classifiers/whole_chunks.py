@@ -119,7 +119,8 @@ class ChunkClassifier:
         for codes_BL, length_B in batches:
             self._positions += codes_BL.numel()
             self._pads += codes_BL.numel() - int(length_B.sum())
-        nothing = Outputs(torch.zeros(0), torch.zeros(0, 6), torch.zeros(0, len(self.groups)))
+        none, groups = torch.zeros(0), torch.zeros(0, len(self.groups))
+        nothing = Outputs(none, none, torch.zeros(0, 6), groups)
         return status, called, Outputs(*(t[place] for t in _joined([nothing, *parts]))), flipped
 
     def _batches(

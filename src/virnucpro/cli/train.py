@@ -65,8 +65,8 @@ def _bundle_options(command: Command) -> Command:
     return labelled_options(command)
 
 
-def _tell(screen: Screen, auroc: float, bundle: "Bundle") -> None:
-    screen.line(f"AUROC {auroc:.4f} on the slice of the sequences that was held out by unit")
+def _tell(screen: Screen, auroc: float, bundle: "Bundle", of: str = "") -> None:
+    screen.line(f"AUROC {auroc:.4f}{of} on the slice of the sequences that was held out by unit")
     screen.line(f"wrote {bundle.path}, sha256 {bundle.sha256}")
 
 
@@ -261,7 +261,8 @@ def head(
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0),
-    help="Stop at the end of the step then and keep the state; the same command goes on.",
+    help="Stop at the end of the step then and keep the state; the same command goes on. The "
+    "protein k-mers, which follow the last step, do not count.",
 )
 @click.option(
     "--device", type=NAME, default="cpu", show_default=True, help="As torch names it: cpu, cuda:0."
@@ -298,6 +299,7 @@ def encoder(
     from virnucpro.bundle.sketch import add_sketch
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
+    from virnucpro.devices.out_of_memory import computing
     from virnucpro.encoders.precision import device_of
     from virnucpro.train.encoder_fit import FitProgress, fit_encoder, write_chunk_bundle
     from virnucpro.train.encoder_settings import EncoderSettings
@@ -315,8 +317,8 @@ def encoder(
             area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
             screen.advance(Position(now.step, now.steps, f"loss {now.loss:.4f}{area}"))
 
-        def told(done: int, units: int) -> None:
-            screen.advance(Position(done, units, "units"))
+        def collected(done: int, units: int) -> None:
+            screen.advance(Position(done, units, f"{done:,} of {units:,} units"))
 
         data = read_labelled(**labelled, stages=screen)
         screen.line(f"training in {work}, {steps:,} steps of {batch_nt:,} nt")
@@ -332,17 +334,16 @@ def encoder(
         if not fit.finished:
             screen.line(f"time is up; the same command goes on from {fit.state}")
             return 1
-        screen.line("cutting the protein k-mers of the sequences that it is trained on")
-        kmers = fit_protein_kmers(
-            data.contigs,
-            scorer_of(fit.network, place),
-            KmerSettings(
-                lengths_nt=settings.slice_lengths_nt,
-                seed=settings.cut_by,
-                slice_fraction=settings.slice_fraction,
-            ),
-            told,
+        screen.line("collecting protein k-mers of the training data")
+        of_slice = KmerSettings(
+            lengths_nt=settings.slice_lengths_nt,
+            seed=settings.cut_by,
+            slice_fraction=settings.slice_fraction,
         )
+        with computing("protein k-mers", place):
+            kmers = fit_protein_kmers(
+                data.contigs, scorer_of(fit.network, place), of_slice, collected
+            )
         bundle = write_chunk_bundle(
             out,
             fit,
@@ -354,5 +355,5 @@ def encoder(
         )
         areas = fit.record["slice_auroc"].values()
         bundle = add_sketch(bundle, (contig.sequence for contig in data.contigs))
-        _tell(screen, sum(areas) / len(areas), bundle)
+        _tell(screen, sum(areas) / len(areas), bundle, " of the network, without k-mers,")
     return 0

@@ -9,6 +9,7 @@ import numpy as np
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.bundle.write import write_copy
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
 from virnucpro.errors import InputError
 from virnucpro.train.calibration_fit import fit_calibration, measured_of
 from virnucpro.train.scored_records import ScoredRecords, Window, score_records
@@ -41,7 +42,7 @@ def calibration_of(
             f"the other sequences are of {groups:,} groups, and a calibration holds up to "
             f"{MOST_GROUPS}; put what tells them apart into the column unit"
         )
-    classifier = bundle.classifier(precision=precision)
+    classifier = of_unknown_hosts(bundle).classifier(precision=precision)
     records = score_records(classifier, windows, bundle.chunk_nt, progress)
     measured = _measured_units(records, seed)
     first = fit_calibration(records.part(~measured), bundle.chunk_nt, seed)
@@ -50,6 +51,19 @@ def calibration_of(
         fit_calibration(records, bundle.chunk_nt, seed),
         measured=measured_of(records.part(measured), first, on),
     )
+
+
+def of_unknown_hosts(bundle: Bundle) -> Bundle:
+    """The bundle without what its protein k-mers know of others.
+
+    Others to calibrate on may have relatives among what a bundle remembers, and hosts of a sample
+    none: a calibration that counted on being told of them would promise too much.
+    """
+    part = bundle.parts.get(PROTEIN_KMERS)
+    if part is None:
+        return bundle
+    weights = {**part["weights"], "others": [0.0]}
+    return replace(bundle, parts={**bundle.parts, PROTEIN_KMERS: {**part, "weights": weights}})
 
 
 def _measured_units(records: ScoredRecords, seed: int) -> "np.typing.NDArray[np.bool_]":

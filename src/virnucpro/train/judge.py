@@ -1,5 +1,6 @@
 """The accuracy of a network on a slice that was held out, while it is fitted."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -70,8 +71,8 @@ class Judge:
 def scorer_of(
     network: CodonNetwork, device: torch.device
 ) -> Callable[[Sequence[str]], NDArray[np.float64]]:
-    """Return what gives P(virus) of sequences of one length."""
-    network.to(device).eval()
+    """Return a function that gives P(virus) of sequences of one length."""
+    network = copy.deepcopy(network).to(device).eval()
 
     def p_virus(texts: Sequence[str]) -> NDArray[np.float64]:
         length_nt = len(texts[0])

@@ -40,7 +40,8 @@ from virnucpro.train.slices import described, judging_slice, parted
 Float64 = NDArray[np.float64]
 Hashes = NDArray[np.int64]
 
-# Sequences of a unit are read together up to this length, which bounds memory.
+# Sequences of a unit are read together up to this length, which bounds memory, except of a virus
+# that is longer: its longest frames need its whole stretches.
 READ_AT_ONCE_NT = 2_000_000
 _STEPS = 2000
 
@@ -141,7 +142,8 @@ def units_of(
         members[(contig.label, contig.unit)].append(contig.sequence)
     units = []
     for (label, unit), sequences in members.items():
-        found = [kmers_of(text, settings, longest=label == 1) for text in _joined(sequences)]
+        texts = _joined(sequences) if label == 1 else _pieces(sequences, settings.shape.k)
+        found = [kmers_of(text, settings, longest=label == 1) for text in texts]
         units.append(UnitKmers(label, unit, np.unique(np.concatenate(found))))
         if progress is not None:
             progress(len(units), len(members))
@@ -160,6 +162,14 @@ def _joined(sequences: Sequence[bytes]) -> Iterable[bytes]:
             together, length_nt = [], 0
     if together:
         yield b"N".join(together)
+
+
+def _pieces(sequences: Sequence[bytes], k: int) -> Iterable[bytes]:
+    """Yield what _joined yields, cut so that each k-mer lies in a piece as a whole."""
+    overlap_nt = 3 * k - 1
+    for text in _joined(sequences):
+        for start in range(0, max(1, len(text) - overlap_nt), READ_AT_ONCE_NT):
+            yield text[start : start + READ_AT_ONCE_NT + overlap_nt]
 
 
 def kmers_of(sequence: bytes, settings: KmerSettings, *, longest: bool) -> Hashes:
@@ -283,7 +293,7 @@ def _fitted_weights(
 def _weights(
     found_N2: NDArray[np.int64], logit_N: Float64, label_N: Float64, settings: KmerSettings
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Logistic regression with the network's logit as it is; a k-mer more never weighs less.
+    """Logistic regression with the network's logit as it is; one more k-mer never weighs less.
 
     By projected gradients with momentum (Nesterov), all weights of a side of one sign.
     """
