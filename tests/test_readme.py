@@ -70,7 +70,7 @@ def test_accuracy_by_novelty():
             cells.append(f"{found:.0f} % ({100 * low:.0f}-{100 * high:.0f})")
         assert [cell.strip() for cell in line[1:]] == cells
     strict, known = rows[500, "strict"], rows[500, "known"]
-    said = README[README.index("Of viruses like nothing") : README.index("## The published model")]
+    said = README[README.index("Of viruses unlike those") : README.index("## The published model")]
     assert (
         f"it finds {100 * strict['recall_at_1pct_fpr']:.0f} % at 500 nt "
         f"(AUROC {strict['auroc']:.3f})"

@@ -82,7 +82,7 @@ def codes_of(parts):
 def scored(network, parts):
     codes_BL, length_B = codes_of(parts)
     codes_BL, flipped_B = canonical_codes(codes_BL, length_B)
-    p_B, weight_B6, _ = network.outputs(frame_codons(codes_BL, length_B))
+    p_B, _, weight_B6, _ = network.outputs(frame_codons(codes_BL, length_B))
     return p_B, unflip_frames(weight_B6, flipped_B)
 
 
@@ -165,8 +165,8 @@ def test_a_chunk_does_not_see_its_neighbours(config):
 def test_folding_changes_nothing(config):
     network = network_of(config)
     codons = torch.randint(0, 65, (16, 6, 40), dtype=torch.int32)
-    before, weight_before, _ = network.outputs(codons)
-    after, weight_after, _ = network.for_inference().outputs(codons)
+    before, _, weight_before, _ = network.outputs(codons)
+    after, _, weight_after, _ = network.for_inference().outputs(codons)
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
     torch.testing.assert_close(weight_before, weight_after, atol=1e-5, rtol=0)
 
@@ -175,8 +175,8 @@ def test_frame_weights_sum_to_one_and_order_of_frames_does_not_matter():
     network = network_of(CONFIGS[1])
     codons = torch.randint(0, 65, (4, 6, 40), dtype=torch.int32)
     order = [4, 2, 0, 5, 1, 3]
-    p_B, weight_B6, _ = network.outputs(codons)
-    q_B, shuffled_B6, _ = network.outputs(codons[:, order])
+    p_B, _, weight_B6, _ = network.outputs(codons)
+    q_B, _, shuffled_B6, _ = network.outputs(codons[:, order])
     torch.testing.assert_close(weight_B6.sum(1), torch.ones(4))
     torch.testing.assert_close(p_B, q_B)
     torch.testing.assert_close(weight_B6[:, order], shuffled_B6)

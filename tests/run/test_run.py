@@ -292,6 +292,7 @@ def test_run_json_of_a_real_run(bundle, tmp_path):
         "record_threshold": 0.5,
         "description": "random weights, for tests",
         "provenance": "other",
+        "protein_kmers": False,
         "accuracy": None,
         "of_records": [],
     }

@@ -39,6 +39,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "threshold": bundle.threshold,
         "record_threshold": bundle.record_threshold,
         "validated_nt": bundle.validated_nt,
+        "protein_kmers": "protein_kmers" in bundle.parts,
         "accuracy": accuracy if fixed else None,
         "of_records": _of_records(bundle),
     }

@@ -20,6 +20,7 @@ _METHODS = {
     "chunk",
     "kmer": "a logistic regression on k-mer counts scored each chunk",
 }
+_KMERS = ", and protein k-mers that it shares with the training data were added to the score"
 
 
 def numbered(runs: Sequence[Run], paths: bool) -> list[str]:
@@ -109,7 +110,8 @@ def methods(run: Run | None = None) -> str:
     sentences = [
         f"{opening} and its bundle {bundle['name']} (sha256 {bundle['sha256']}), "
         f"which is {model(bundle)}",
-        f"Sequences were cut into overlapping chunks of {unit}; {_METHODS[bundle['kind']]}. "
+        f"Sequences were cut into overlapping chunks of {unit}; {_METHODS[bundle['kind']]}"
+        f"{_KMERS if bundle.get('protein_kmers') else ''}. "
         f"{_of_sequences(run)}",
     ]
     if counts["records"]:
