@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from chunk_codons import codons_of
+from command import chunks_manifest
 from plain_kmers import (
     bits_of,
     bytes_of,
@@ -259,18 +260,7 @@ def bundle(network, tmp_path):
     """Writes a bundle; part: of its protein k-mers, file: arrays or bytes; None for neither."""
 
     def write(part=PART, file=FILTERS):
-        manifest = {
-            "name": "tiny",
-            "description": "",
-            "kind": "chunks",
-            "chunk_nt": 130,
-            "block_nt": 10_000,
-            "min_nt": 60,
-            "validated_nt": 75,
-            "threshold": 0.5,
-            "codon": network.part(),
-            PROTEIN_KMERS: part,
-        }
+        manifest = chunks_manifest(network.part(), **{PROTEIN_KMERS: part})
         files = {CODON_WEIGHTS: network.arrays()}
         if file is not None:
             files[PROTEIN_KMERS_FILE] = file

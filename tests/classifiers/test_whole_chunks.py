@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from command import chunks_manifest
 from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import Status
 from virnucpro.classifiers import whole_chunks
@@ -27,19 +28,9 @@ def bundle(tmp_path_factory):
     network = CodonNetwork(SHAPE, 8, GROUPS).train()
     for _ in range(3):
         network(torch.randint(0, 65, (6, 6, 24), dtype=torch.int32))
-    manifest = {
-        "name": "tiny",
-        "description": "",
-        "kind": "chunks",
-        "chunk_nt": 130,
-        "block_nt": 10_000,
-        "min_nt": 60,
-        "validated_nt": 75,
-        "threshold": 0.5,
-        "codon": network.part(),
-    }
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    return write_bundle(folder, manifest, {CODON_WEIGHTS: network.eval().arrays()})
+    weights = {CODON_WEIGHTS: network.eval().arrays()}
+    return write_bundle(folder, chunks_manifest(network.part()), weights)
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,22 @@ def frames_manifest(**changes) -> dict:
     return manifest | changes
 
 
+def chunks_manifest(part: dict, **changes) -> dict:
+    """bundle.toml of a bundle of kind chunks with a tiny codon network; part: of that network."""
+    manifest = {
+        "name": "tiny",
+        "description": "",
+        "kind": "chunks",
+        "chunk_nt": 130,
+        "block_nt": 10_000,
+        "min_nt": 60,
+        "validated_nt": 75,
+        "threshold": 0.5,
+        "codon": part,
+    }
+    return manifest | changes
+
+
 def dna(length_nt: int, seed: object = 0) -> str:
     """Random DNA."""
     return "".join(random.Random(str(seed)).choices("ACGT", k=length_nt))
