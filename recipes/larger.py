@@ -15,7 +15,7 @@ from pathlib import Path
 
 import networks
 import sides
-from virnucpro.train.encoder_fit import FitProgress, fit_encoder, write_chunk_bundle
+from virnucpro.train.encoder_fit import fit_encoder, write_chunk_bundle
 
 NAME = "larger-500"
 LARGER = replace(
@@ -38,18 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-minutes", type=float, help="stop the training then")
     options = parser.parse_args(arguments)
 
-    def tell(now: FitProgress) -> None:
-        if now.evaluated:
-            left = f"{now.seconds_left / 60:.1f} min left"
-            print(f"step {now.step}/{now.steps}, slice AUROC {now.auroc:.4f}, {left}", flush=True)
-
     labelled = sides.train_side(options.data)
     fit = fit_encoder(
         sides.fitting_side(labelled.contigs),
         replace(LARGER, steps=options.steps),
         options.device,
         options.out / "training",
-        tell,
+        networks.teller(NAME),
         data_sha256=labelled.sha256,
         max_minutes=options.max_minutes,
     )

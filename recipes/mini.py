@@ -26,8 +26,7 @@ from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 
 DESCRIPTION = (
     "Codon network trained from scratch on public genomes, and protein k-mers of these; not the "
-    "published VirNucPro model. "
-    "Tells viral from other DNA, names no taxa."
+    "published VirNucPro model. Tells viral from other DNA, names no taxa."
 )
 # Of AUROC on the fixed fragments: about what networks of other seeds and sizes differ by.
 NOISE = 0.01

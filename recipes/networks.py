@@ -72,6 +72,18 @@ def countdown(max_minutes: float | None) -> Callable[[], float | None]:
     return lambda: None if end == math.inf else max(0.0, end - time.monotonic()) / 60
 
 
+def teller(name: str) -> Callable[[FitProgress], None]:
+    """Returns what prints how the training of a network goes, at each evaluation."""
+
+    def tell(now: FitProgress) -> None:
+        if now.evaluated:
+            done = f"step {now.step}/{now.steps}, loss {now.loss:.4f}"
+            left = f"{now.seconds_left / 60:.1f} min left"
+            print(f"{name}: {done}, slice AUROC {now.auroc:.4f}, {left}", flush=True)
+
+    return tell
+
+
 def train(options: argparse.Namespace) -> None:
     """Fits the networks, each from where it was stopped, and averages the branches."""
     labelled = train_side(options.data)
@@ -80,19 +92,12 @@ def train(options: argparse.Namespace) -> None:
     for name, settings in NETWORKS.items():
         if options.network not in (None, name):
             continue
-
-        def tell(now: FitProgress, name: str = name) -> None:
-            if now.evaluated:
-                done = f"step {now.step}/{now.steps}, loss {now.loss:.4f}"
-                left = f"{now.seconds_left / 60:.1f} min left"
-                print(f"{name}: {done}, slice AUROC {now.auroc:.4f}, {left}", flush=True)
-
         result = fit_encoder(
             contigs,
             replace(settings, steps=options.steps) if options.steps else settings,
             options.device,
             options.work / name,
-            tell,
+            teller(name),
             data_sha256=labelled.sha256,
             max_minutes=minutes_left(),
             start=None if name == TRUNK else trained(options, TRUNK).network,
