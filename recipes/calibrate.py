@@ -5,21 +5,17 @@ stands in the table [calibration] of the bundle's manifest.
 """
 
 import argparse
-import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save
-
 import sides
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
-from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
+from virnucpro.bundle.manifest import Bundle, read_bundle
+from virnucpro.bundle.write import write_into
 from virnucpro.measure.labels import LabelledContig, read_two_sided
-from virnucpro.storage.atomic import replace_file
 from virnucpro.train.calibrate import of_unknown_hosts
 from virnucpro.train.calibration_fit import fit_calibration, measured_of
 from virnucpro.train.origin_fit import confusion_of, fit_origin, precision_of, with_threshold
@@ -93,12 +89,8 @@ def calibrate(bundle: Bundle, options: argparse.Namespace) -> Calibration:
 
 def keep(bundle: Bundle, calibration: Calibration) -> None:
     """Writes the calibration into the bundle."""
-    manifest = read_manifest(bundle.path)
-    sums: Mapping[str, str] = manifest.pop("files")
-    data = save(calibration.arrays())
-    replace_file(bundle.path / CALIBRATION, data)
-    sums = {**sums, CALIBRATION: hashlib.sha256(data).hexdigest()}
-    made = write_manifest(bundle.path, {**manifest, "calibration": calibration.part()}, sums)
+    changes, files = {"calibration": calibration.part()}, {CALIBRATION: calibration.arrays()}
+    made = write_into(bundle, changes, files)
     print(f"{made.name}: {made.sha256}, threshold {calibration.threshold}")
 
 

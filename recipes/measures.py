@@ -12,8 +12,8 @@ import numpy as np
 import fragments
 from sides import CHUNKS_NT, SHORTEST_NT
 from virnucpro.bundle import load
-from virnucpro.bundle.manifest import Bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.write import write_into
 from virnucpro.classifiers import Classifier
 from virnucpro.measure.accuracy import (
     PREVALENCES,
@@ -240,10 +240,7 @@ def _agreement(bundle: Bundle, fragments: Sequence[LabelledContig]) -> dict[str,
 
 
 def _keep_card(bundle: Bundle, card: Mapping[str, Any], agreement: Mapping[str, Any]) -> None:
-    manifest = read_manifest(bundle.path)
-    files = manifest.pop("files")
-    manifest |= {"card": card, **({"agreement": agreement} if agreement else {})}
-    write_manifest(bundle.path, manifest, files)
+    write_into(bundle, {"card": card, **({"agreement": agreement} if agreement else {})})
     print(f"{bundle.name}: card written {agreement}", flush=True)
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import calibrate
 from virnucpro.bundle import load
-from virnucpro.bundle.manifest import read_manifest
-from virnucpro.bundle.write import write_manifest
+from virnucpro.bundle.write import write_into
 from virnucpro.train.prescreen_fit import choices_of, entry_of, look, table_of, with_entry
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "src" / "virnucpro" / "bundles"
@@ -46,9 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         choices = choices_of(looked, large.threshold)
         entry = entry_of(small, choices, MEASURED_ON, options.per_side)
-        manifest = read_manifest(large.path)
-        sums = manifest.pop("files")
-        made = write_manifest(large.path, {**manifest, **with_entry(large, entry)}, sums)
+        made = write_into(large, with_entry(large, entry))
         for row in table_of(choices):
             print(" | ".join(row))
         print(f"{made.name}: {made.sha256}")

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 import fragments
-from virnucpro.bundle.manifest import Bundle, read_bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
+from virnucpro.bundle.manifest import Bundle, read_bundle
+from virnucpro.bundle.write import write_into
 from virnucpro.classifiers import Classifier
 from virnucpro.measure.accuracy import score_contigs
 from virnucpro.measure.labels import LabelledContig
@@ -86,10 +86,7 @@ def keep(bundle: Bundle, data: Path, device: str, per_side: int) -> None:
     for row in measured(bundle, classifier, given):
         print(f"{bundle.name}: {row}", flush=True)
         rows.append(row)
-    manifest = read_manifest(bundle.path)
-    sums = manifest.pop("files")
-    card = {**manifest.get("card", {}), "robustness": rows}
-    made = write_manifest(bundle.path, {**manifest, "card": card}, sums)
+    made = write_into(bundle, {"card": {**bundle.card, "robustness": rows}})
     print(f"{made.name}: {made.sha256}")
 
 

@@ -5,16 +5,13 @@ whose hash is among the lowest 1 in 2,000, so that the share of one set that is 
 estimated from two sketches. A bundle may lack the file.
 """
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_arrays
 
-from virnucpro.bundle.manifest import Bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
-from virnucpro.storage.atomic import replace_file
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.write import write_into
 
 SKETCH = "sketch.safetensors"
 K = 31
@@ -42,11 +39,7 @@ def sketch_of(sequences: Iterable[bytes]) -> Hashes:
 
 def add_sketch(bundle: Bundle, sequences: Iterable[bytes]) -> Bundle:
     """Return a bundle with the sketch of what it was trained on among its files."""
-    data = save_arrays({_HASHES: sketch_of(sequences)})
-    replace_file(bundle.path / SKETCH, data)
-    manifest = read_manifest(bundle.path)
-    files = {**manifest.pop("files"), SKETCH: hashlib.sha256(data).hexdigest()}
-    return write_manifest(bundle.path, manifest, files)
+    return write_into(bundle, {}, {SKETCH: {_HASHES: sketch_of(sequences)}})
 
 
 def training_sketch(bundle: Bundle) -> Hashes | None:

@@ -87,13 +87,18 @@ def write_files(
     directory: Path, manifest: Mapping[str, Any], files: Mapping[str, bytes | Arrays]
 ) -> Bundle:
     """Write files as write_bundle does, into a directory that is ours alone. Raises OSError."""
+    return write_manifest(directory, manifest, _written(directory, files))
+
+
+def _written(directory: Path, files: Mapping[str, bytes | Arrays]) -> dict[str, str]:
+    """Write files, and return the sha256 of each."""
     sums: dict[str, str] = {}
     for name, content in files.items():
         data = content if isinstance(content, bytes) else save_arrays(dict(content))
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         replace_file(directory / name, data)
         sums[name] = hashlib.sha256(data).hexdigest()
-    return write_manifest(directory, manifest, sums)
+    return sums
 
 
 def write_copy(
@@ -113,6 +118,18 @@ def write_copy(
     for encoder in manifest.get("encoders", {}).values():
         encoder["path"] = str((bundle.path / encoder["path"]).resolve())
     return write_bundle(out, {**manifest, **changes}, {**kept, **new})
+
+
+def write_into(
+    bundle: Bundle, changes: Mapping[str, Any], files: Mapping[str, bytes | Arrays] | None = None
+) -> Bundle:
+    """Write entries and files of a bundle in place of the old ones, as write_copy takes them.
+
+    Raises BundleError, OSError.
+    """
+    manifest = read_manifest(bundle.path)
+    sums = {**manifest.pop("files"), **_written(bundle.path, files or {})}
+    return write_manifest(bundle.path, {**manifest, **changes}, sums)
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any], sums: Mapping[str, str]) -> Bundle:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from virnucpro.classifiers.head import Head, misfits, state_of
 from virnucpro.encoders.attention import Mask, attention, backend_for_short
 from virnucpro.encoders.precision import WideLayerNorm, wide
 from virnucpro.errors import BundleError
-from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER
+from virnucpro.frames import AMINO_ACIDS, UNKNOWN_LETTER, letter_codes
 
 CODONS = 64
 AMBIGUOUS_CODON = 64
@@ -42,6 +43,14 @@ AMINO_OF_CODON = tuple(_AMINO_NAMES.index(amino) for amino in AMINO_ACIDS + "X")
 def padded_codons(length_nt: int) -> int:
     """Codons that a chunk is padded to: a function of its own length alone."""
     return CODON_BUCKET * max(1, -(-(length_nt // 3) // CODON_BUCKET))
+
+
+def padded_codes(sequences: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+    """Codes (B, L) and lengths (B,) of sequences of one length, as frame_codons takes them."""
+    count, length_nt = len(sequences), len(sequences[0])
+    codes = np.full((count, 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
+    codes[:, :length_nt] = letter_codes(b"".join(sequences)).reshape(count, length_nt)
+    return torch.from_numpy(codes), torch.full((count,), length_nt)
 
 
 def reverse_complement(codes_BL: Tensor, length_B: Tensor) -> Tensor:

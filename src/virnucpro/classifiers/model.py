@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from virnucpro.calls import Kind
 
+# The part of a bundle of kind chunks that remembers its training data; see protein_kmers.py.
+PROTEIN_KMERS = "protein_kmers"
+
 
 class Model(Protocol):
     """A model whose files are checked when they are read; see bundle.manifest.Bundle."""

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from virnucpro.classifiers.codon import Outputs
-from virnucpro.classifiers.model import Model
+from virnucpro.classifiers.model import PROTEIN_KMERS, Model
 from virnucpro.errors import BundleError
 from virnucpro.frames import AMINO_ACIDS
 
-PROTEIN_KMERS = "protein_kmers"
 PROTEIN_KMERS_FILE = "protein-kmers.safetensors"
 SIDES = ("virus", "others")
 # Ten classes of Murphy, Wallqvist and Levy 2000 (Protein Engineering 13:149).

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro.bundle import embedded_bundles
-from virnucpro.bundle.manifest import Bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.write import write_into
 from virnucpro.errors import BundleError
 from virnucpro.measure.accuracy import Evaluation
 from virnucpro.measure.performance import Performance
@@ -66,9 +66,7 @@ def keep_card(
         ],
         "warnings": list(warnings),
     }
-    manifest = read_manifest(bundle.path)
-    sums = manifest.pop("files")
-    return write_manifest(bundle.path, manifest | {"card": card}, sums)
+    return write_into(bundle, {"card": card})
 
 
 def _numbers(performance: Performance) -> dict[str, Any]:

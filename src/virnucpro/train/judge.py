@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro.classifiers.codon import CodonNetwork, frame_codons, padded_codons
+from virnucpro.classifiers.codon import CodonNetwork, frame_codons, padded_codes
 from virnucpro.errors import InputError
-from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.measure.metrics import auroc, recall_at_false_positive_rate
@@ -38,7 +37,7 @@ class Judge:
                     f"the slice that chooses the network has no {length_nt} nt of one side; give "
                     "both sides two units or more that are long enough"
                 )
-            codes = _padded_codes([f.sequence for f in found], length_nt)
+            codes, _ = padded_codes([f.sequence for f in found])
             batches = list(torch.split(codes.to(device), JUDGED_AT_ONCE))
             self._sets.append((length_nt, batches, label))
 
@@ -75,13 +74,10 @@ def scorer_of(
     network = copy.deepcopy(network).to(device).eval()
 
     def p_virus(texts: Sequence[str]) -> NDArray[np.float64]:
-        length_nt = len(texts[0])
-        codes = _padded_codes([text.encode("ascii") for text in texts], length_nt)
-        parts = []
-        for codes_BL in torch.split(codes.to(device), JUDGED_AT_ONCE):
-            length_B = torch.full((len(codes_BL),), length_nt, device=device)
-            parts.append(network.outputs(frame_codons(codes_BL, length_B)).p_virus.double().cpu())
-        found: NDArray[np.float64] = torch.cat(parts).numpy()
+        given = padded_codes([text.encode("ascii") for text in texts])
+        batches = zip(*(torch.split(t.to(device), JUDGED_AT_ONCE) for t in given), strict=True)
+        parts = [network.outputs(frame_codons(*batch)).p_virus for batch in batches]
+        found: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
         return found
 
     return p_virus
@@ -92,10 +88,3 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()
-
-
-def _padded_codes(sequences: Sequence[bytes], length_nt: int) -> Tensor:
-    """Codes (B, 3 * T + 2) of sequences of one length."""
-    codes = np.full((len(sequences), 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
-    codes[:, :length_nt] = letter_codes(b"".join(sequences)).reshape(-1, length_nt)
-    return torch.from_numpy(codes)

@@ -7,7 +7,6 @@ Weights are fitted on a slice of units, with filters that these units are not in
 no command line.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 
-from virnucpro.bundle.manifest import Bundle, read_manifest
-from virnucpro.bundle.write import write_manifest
-from virnucpro.classifiers.codon import frame_codons, padded_codons
+from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.write import write_into
+from virnucpro.classifiers.codon import frame_codons, padded_codes
+from virnucpro.classifiers.model import PROTEIN_KMERS
 from virnucpro.classifiers.protein_kmers import (
-    PROTEIN_KMERS,
     PROTEIN_KMERS_FILE,
     SIDES,
     KmerShape,
@@ -31,10 +29,8 @@ from virnucpro.classifiers.protein_kmers import (
     part_of,
 )
 from virnucpro.errors import InputError
-from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.storage.atomic import replace_file
 from virnucpro.train.slices import described, judging_slice, parted
 
 Float64 = NDArray[np.float64]
@@ -124,11 +120,7 @@ def fit_protein_kmers(
 
 def keep_protein_kmers(bundle: Bundle, fitted: FittedKmers) -> Bundle:
     """Return the bundle with these protein k-mers among its files."""
-    data = save(fitted.filters)
-    replace_file(bundle.path / PROTEIN_KMERS_FILE, data)
-    manifest = read_manifest(bundle.path)
-    files = {**manifest.pop("files"), PROTEIN_KMERS_FILE: hashlib.sha256(data).hexdigest()}
-    return write_manifest(bundle.path, {**manifest, PROTEIN_KMERS: fitted.part}, files)
+    return write_into(bundle, {PROTEIN_KMERS: fitted.part}, {PROTEIN_KMERS_FILE: fitted.filters})
 
 
 def units_of(
@@ -180,10 +172,7 @@ def kmers_of(sequence: bytes, settings: KmerSettings, *, longest: bool) -> Hashe
     shape = settings.shape
     if len(sequence) < 3 * shape.k:
         return np.zeros(0, np.int64)
-    codes = np.full(3 * padded_codons(len(sequence)) + 2, UNKNOWN_LETTER, np.uint8)
-    codes[: len(sequence)] = letter_codes(sequence)
-    length_1 = torch.tensor([len(sequence)])
-    letters_6T = shape.letters(frame_codons(torch.from_numpy(codes)[None], length_1)[0])
+    letters_6T = shape.letters(frame_codons(*padded_codes([sequence]))[0])
     hashes_6W, sampled_6W = shape.hashes(letters_6T)
     frame_S, place_S = sampled_6W.nonzero(as_tuple=True)
     keep_S = _varied(letters_6T, frame_S, place_S, settings)
@@ -273,12 +262,8 @@ def _fitted_weights(
         drawn = fragments_at(judging, length_nt, settings.per_side, settings.seed)
         if {fragment.label for fragment in drawn} != {0, 1}:
             continue
-        codes = np.full((len(drawn), 3 * padded_codons(length_nt) + 2), UNKNOWN_LETTER, np.uint8)
-        codes[:, :length_nt] = letter_codes(b"".join(f.sequence for f in drawn)).reshape(
-            -1, length_nt
-        )
-        lengths = torch.full((len(drawn),), length_nt)
-        found.append(module.found(frame_codons(torch.from_numpy(codes), lengths)).numpy())
+        codons = frame_codons(*padded_codes([f.sequence for f in drawn]))
+        found.append(module.found(codons).numpy())
         p = np.clip(p_virus([f.sequence.decode("ascii") for f in drawn]), 1e-6, 1 - 1e-6)
         logit.append(np.log(p / (1 - p)))
         label.append(np.array([f.label for f in drawn], np.float64))
