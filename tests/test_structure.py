@@ -231,6 +231,7 @@ def test_a_kmer_bundle_needs_no_torch(tmp_path):
         assert "numpy" in loaded or command[0] == "bundles"
         assert not loaded & {"torch", "tokenizers"}
     assert (tmp_path / "run" / "calls.tsv").exists()
+    assert "torch" not in modules_after("import virnucpro.train.calibrate")
 
 
 def test_help_is_quick():

@@ -10,7 +10,7 @@ from virnucpro.bundle import load
 from virnucpro.bundle.calibration import probability
 from virnucpro.bundle.manifest import Bundle, read_bundle
 from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
-from virnucpro.errors import InputError
+from virnucpro.errors import BundleError, InputError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.calibrate import calibration_of, of_unknown_hosts
 from virnucpro.train.calibration_fit import fit_calibration, reliability_of
@@ -236,6 +236,9 @@ def test_hosts_are_scored_as_if_nothing_were_known_of_them(tmp_path, monkeypatch
     assert min(before["others"]) < 0
     for other in ("mini-500-v1", "kmer-500"):
         assert of_unknown_hosts(load(other)) == load(other)
+    damaged = of_unknown_hosts(replace(bundle, parts={**bundle.parts, PROTEIN_KMERS: {}}))
+    with pytest.raises(BundleError, match="not the protein k-mers that its bundle describes"):
+        damaged.classifier("cpu", "fp32")
     asked = []
 
     def classifier(self, **_):

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from virnucpro.bundle.manifest import Bundle, table_of
+from virnucpro.classifiers.model import PROTEIN_KMERS
 
 PREVALENCES = (0.001, 0.01, 0.1)
 _RATES = ("recall", "false_positive_rate")
@@ -39,7 +40,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "threshold": bundle.threshold,
         "record_threshold": bundle.record_threshold,
         "validated_nt": bundle.validated_nt,
-        "protein_kmers": "protein_kmers" in bundle.parts,
+        "protein_kmers": PROTEIN_KMERS in bundle.parts,
         "accuracy": accuracy if fixed else None,
         "of_records": _of_records(bundle),
     }

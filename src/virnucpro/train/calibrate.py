@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from virnucpro.bundle.calibration import CALIBRATION, Calibration
-from virnucpro.bundle.manifest import Bundle
+from virnucpro.bundle.manifest import Bundle, table_of
 from virnucpro.bundle.write import write_copy
-from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
+from virnucpro.classifiers.model import PROTEIN_KMERS
 from virnucpro.errors import InputError
 from virnucpro.train.calibration_fit import fit_calibration, measured_of
 from virnucpro.train.scored_records import ScoredRecords, Window, score_records
@@ -59,10 +59,10 @@ def of_unknown_hosts(bundle: Bundle) -> Bundle:
     Others to calibrate on may have relatives among what a bundle remembers, and hosts of a sample
     none: a calibration that counted on being told of them would promise too much.
     """
-    part = bundle.parts.get(PROTEIN_KMERS)
-    if part is None:
+    if PROTEIN_KMERS not in bundle.parts:
         return bundle
-    weights = {**part["weights"], "others": [0.0]}
+    part = bundle.part(PROTEIN_KMERS)
+    weights = {**table_of(part, "weights"), "others": [0.0]}
     return replace(bundle, parts={**bundle.parts, PROTEIN_KMERS: {**part, "weights": weights}})
 
 

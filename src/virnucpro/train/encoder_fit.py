@@ -28,7 +28,8 @@ from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import DEFAULT_THRESHOLD
 from virnucpro.classifiers.chunk_status import MIN_NT
 from virnucpro.classifiers.codon import CodonNetwork, frame_codons
-from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS, PROTEIN_KMERS_FILE
+from virnucpro.classifiers.model import PROTEIN_KMERS
+from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS_FILE
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS
 from virnucpro.errors import ResumeError, SettingsError
 from virnucpro.measure.labels import LabelledContig
@@ -142,7 +143,7 @@ def write_chunk_bundle(
     """
     arrays = fit.network.arrays()
     check_finite(arrays)
-    manifest = {
+    manifest: dict[str, Any] = {
         "name": name,
         "description": description,
         "kind": "chunks",
@@ -155,10 +156,11 @@ def write_chunk_bundle(
         "codon": fit.network.part(),
         "training": fit.record,
     }
-    if kmers is None:
-        return write_bundle(directory, manifest, {CODON_WEIGHTS: arrays})
-    files = {CODON_WEIGHTS: arrays, PROTEIN_KMERS_FILE: kmers.filters}
-    return write_bundle(directory, {**manifest, PROTEIN_KMERS: kmers.part}, files)
+    files = {CODON_WEIGHTS: arrays}
+    if kmers is not None:
+        manifest[PROTEIN_KMERS] = kmers.part
+        files[PROTEIN_KMERS_FILE] = kmers.filters
+    return write_bundle(directory, manifest, files)
 
 
 class _Fit:
