@@ -227,8 +227,8 @@ class Attention(nn.Module):
 
 
 def _product(linear: nn.Linear, x_BFTC: Tensor) -> Tensor:
-    """linear(x); in bf16 on a CPU as a convolution, in which oneDNN adds the bias by itself."""
-    if x_BFTC.is_cuda or x_BFTC.dtype != torch.bfloat16:
+    """linear(x); on a CPU, to score, as a convolution, in which oneDNN adds the bias by itself."""
+    if x_BFTC.is_cuda or torch.is_grad_enabled():
         found: Tensor = linear(x_BFTC)
         return found
     weight = linear.weight[:, :, None, None]
