@@ -106,7 +106,9 @@ def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     choice.check_present("cuda")
     choice.check_present("cuda:1")
-    with pytest.raises(DeviceError, match=r"cuda:2 was asked .*torch sees 2 CUDA devices here"):
+    with pytest.raises(
+        DeviceError, match=r"cuda:2 was asked .*torch sees 2 CUDA devices here, counted from 0"
+    ):
         choice.precision_for("auto", "cuda:2", False)
 
 

@@ -91,10 +91,10 @@ def check_present(device: str) -> None:
     """Raises DeviceError for a known device that this machine lacks."""
     here = gpu_count()
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= here:
-        seen = several(here, "CUDA device") if here else "no CUDA device"
+        seen = f"{several(here, 'CUDA device')} here, counted from 0" if here else "no CUDA device"
         raise DeviceError(
-            f"device {device} was asked for, but torch sees {seen} here; virnucpro doctor shows "
-            "what there is"
+            f"device {device} was asked for, but torch sees {seen}; virnucpro doctor shows what "
+            "there is"
         )
 
 
