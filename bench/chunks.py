@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -31,10 +32,10 @@ def contestants(
         codons = random_codons(chunks, bundle.chunk_nt, device)
         for precision in precisions:
             network = codon_network_of(bundle, device, precision)
-            found[name, "network", precision] = lambda net=network, x=codons: net.outputs(x)
+            found[name, "network", precision] = partial(network.outputs, codons)
         kmers = protein_kmers_of(bundle, network.groups)
         if kmers is not None:
-            found[name, "k-mers", "any"] = lambda k=kmers.to(device), x=codons: k.added(x)
+            found[name, "k-mers", "any"] = partial(kmers.to(device).added, codons)
     return found
 
 

@@ -128,7 +128,8 @@ def _as_options(made: Settings) -> dict:
     "other", [{"prescreen_threshold": 0.41}, {"prescreen": None, "prescreen_threshold": None}]
 )
 def test_another_prescreen_is_another_run(here, whole, other):
-    with pytest.raises(OtherRun, match="with another prescreen"):
+    told = r"other thresholds of it \(sha256 [0-9a-f]{12}\.\.\.; this run: "
+    with pytest.raises(OtherRun, match=told):
         run(settings(here, whole, **other))
 
 
@@ -160,7 +161,7 @@ def test_the_cut_comes_from_what_was_measured_of_the_pair(here, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"threshold": 0.3}, "would end chunks of p_virus up to 0.4, and 0.3 is called virus"),
+        ({"threshold": 0.3}, "would rule out chunks of a p_virus up to 0.4, although from 0.3 on"),
         ({"prescreen_recall": 0.9}, "both decide what is handed on"),
         ({"prescreen": None}, "are for a bundle that looks first"),
         ({"prescreen_threshold": 1.5}, "--prescreen-threshold must be 0 to 1, got 1.5"),

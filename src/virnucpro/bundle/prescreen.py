@@ -95,9 +95,9 @@ class Prescreen:
             found = cls(small, choice.cuts, choice)
         if (highest := max(found.cuts.p_virus)) > threshold:
             raise SettingsError(
-                f"{small.name} would end chunks of p_virus up to {highest:g}, and {threshold:g} is "
-                "called virus; take a --prescreen-threshold that is no higher than that, a higher "
-                "--prescreen-recall, or a higher --threshold"
+                f"{small.name} would rule out chunks of a p_virus up to {highest:g}, although from "
+                f"{threshold:g} on a chunk is called virus; give a --prescreen-threshold that is "
+                "no higher than that, a higher --prescreen-recall, or a higher --threshold"
             )
         return found
 

@@ -76,12 +76,20 @@ def refuse_other(
     for field in fingerprint:
         if earlier.get(field) == fingerprint[field]:
             continue
-        before, now = (str(of.get(field, "unknown")) for of in (earlier, fingerprint))
-        if field == "bundle":  # whose first figures are enough
-            before, now = (f"sha256 {sha256[:12]}..." for sha256 in (before, now))
+        before, now = (_shown(field, of.get(field, "unknown")) for of in (earlier, fingerprint))
+        if field == "bundle":
             before += f", named in {files.log.name} there" if option == "-o" else ""
+        what = "prescreen, or other thresholds of it" if field == "prescreen" else field
         raise OtherRun(
-            f"{folder}: this folder holds another run, with another {field} ({before}; this run: "
+            f"{folder}: this folder holds another run, with another {what} ({before}; this run: "
             f"{now}); choose another with {option}"
             + (", or replace it with --rerun" if option == "-o" else "")
         )
+
+
+def _shown(field: str, value: object) -> str:
+    """Return a value as a sentence has it: of a sha256 its first figures are enough."""
+    text = str(value)
+    if field not in ("bundle", "prescreen") or text in ("none", "unknown"):
+        return text
+    return f"sha256 {text.removeprefix('sha256 ')[:12]}..."
