@@ -49,7 +49,6 @@ PLAIN = EncoderSettings(
     by_level=True,
     slice_fraction=0.03,
     evaluate_every=1000,
-    save_every=1000,
 )
 # They begin with the weights of the trunk, share its slice, and see the units more evenly.
 BRANCH = replace(

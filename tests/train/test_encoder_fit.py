@@ -32,7 +32,6 @@ TINY = EncoderSettings(
     slice_fragments=40,
     slice_lengths_nt=(150,),
     evaluate_every=4,
-    save_every=5,
 )
 
 
@@ -96,6 +95,26 @@ def test_a_stopped_fit_goes_on_to_the_same_weights(tmp_path):
     ]
     assert without_times[0] == without_times[1]
     assert parts.record["steps"] == TINY.steps
+
+
+def test_a_killed_fit_goes_on_from_the_last_save_by_the_clock(tmp_path, monkeypatch):
+    whole = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "whole")
+    monkeypatch.setattr(encoder_fit, "REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(encoder_fit, "SAVE_EVERY_S", 0.0)
+
+    class Killed(Exception):
+        pass
+
+    def kill(now):
+        if now.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", kill)
+    reached = []
+    parts = fit_encoder(contigs_of(), TINY, "cpu", tmp_path / "parts", reached.append)
+    assert reached[0].step == 4
+    assert same(whole, parts)
 
 
 def test_the_time_limit_saves_the_state_and_the_next_call_finishes(tmp_path):

@@ -56,6 +56,8 @@ STATE = "training-state.safetensors"
 BLOCK_NT = 1_000_000
 SHORTEST_FOR_BATCH_NT = 200
 REPORT_EVERY_S = 1.0
+# What a kill costs at most, besides a step: by the clock, as on a CPU a step may take a minute.
+SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +220,8 @@ class _Fit:
 
     def run(self, deadline: float, progress: Progress) -> bool:
         """Step until the end; False when the deadline came first. The state is saved either way."""
-        settings, first, before = self._settings, self._step, self._seconds
-        began = told = time.monotonic()
+        first, before = self._step, self._seconds
+        began = told = saved = time.monotonic()
         while not self._ended():
             if time.monotonic() > deadline:
                 self.save()
@@ -229,9 +231,10 @@ class _Fit:
                 self._step += 1
             self._seconds = before + time.monotonic() - began
             evaluated = self._evaluation_due() and self._evaluate(deadline)
-            if evaluated or self._step % settings.save_every == 0:
-                self.save()
             now = time.monotonic()
+            if evaluated or now - saved >= SAVE_EVERY_S:
+                self.save()
+                saved = now
             if evaluated or now - told >= REPORT_EVERY_S:
                 pace, told = (now - began) / max(1, self._step - first), now
                 progress(self._stand(evaluated, pace))

@@ -54,7 +54,6 @@ class EncoderSettings:
     slice_seed: int | None = None
     slice_lengths_nt: tuple[int, ...] = (300, 500)
     evaluate_every: int = 250
-    save_every: int = 500
     patience: int = 8
     seed: int = 0
 
@@ -74,7 +73,7 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         check_least(self, hidden=1, steps=1, batch_nt=1, lengths_nt=3, learning_rate=0)
         check_least(self, weight_decay=0, warm_up=0, gradient_norm=0, average_decay=0)
-        check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1, save_every=1)
+        check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1)
         check_least(self, label_smoothing=0, patience=0, seed=0, unit_power=0)
         check_least(self, group_weight=0, tail_weight=0, tail_share=0)
 
