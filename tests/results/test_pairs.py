@@ -174,6 +174,15 @@ def test_first_records_that_are_not_mates_are_told_before_the_bundle_is_loaded(
         predict(one, bundle, tmp_path / "run", pairs="interleaved")
 
 
+def test_interleaved_mates_in_the_wrong_order_are_told_so(tmp_path, bundle):
+    path = tmp_path / "r.fq"
+    turned = zip(marked(SECOND, "/2"), marked(FIRST, "/1"), strict=True)
+    path.write_bytes(fastq([record for pair in turned for record in pair]))
+    said = "record 1 (t0/2) and record 2 (t0/1) are mates in the wrong order; put the first mate of"
+    with pytest.raises(InputError, match=re.escape(said)):
+        predict(path, bundle, tmp_path / "run", pairs="interleaved")
+
+
 @pytest.mark.parametrize("mark", ["/", ".", "_"])
 def test_swapped_files_of_mates_are_told_with_the_right_words(tmp_path, bundle, mark):
     (tmp_path / "s R1.fq").write_bytes(fastq(marked(FIRST, f"{mark}1")))

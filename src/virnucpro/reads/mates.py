@@ -46,10 +46,12 @@ def interleaved(entries: Entries, path: Path) -> Entries:
         if other is None:
             raise _alone(number, one, path, "the file ends there")
         if not _are_mates(one, other):
+            these = f"{_named(number, one)} and {_named(number + 1, other)}"
             raise _not_mates(
-                f"{_named(number, one)} and {_named(number + 1, other)} are not mates by their "
-                "names, so this file is not interleaved; leave out --interleaved, or repair the "
-                "file",
+                f"{these} are mates in the wrong order; put the first mate of each pair first"
+                if _are_mates(other, one)
+                else f"{these} are not mates by their names, so this file is not interleaved; "
+                "leave out --interleaved, or repair the file",
                 number,
                 path,
             )
