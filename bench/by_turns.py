@@ -10,12 +10,11 @@ transformers.
 
 import argparse
 import statistics
-from collections.abc import Callable
 from time import perf_counter, thread_time
 
 import torch
 
-from figures import machine, table
+from figures import by_turns, machine, table
 from rivals import RIVALS
 from virnucpro.measure.speed import ESM2_SIZES, Bench, Case
 
@@ -23,20 +22,7 @@ OURS = ("ours", "fp32")
 CONTESTANTS = (OURS, ("transformers", "fp32"), ("plain", "fp32"), ("ours", "bf16"))
 
 
-def seconds(
-    runs: dict[tuple[str, str], Callable[[], object]], clock: Callable[[], float], rounds: int
-) -> dict[tuple[str, str], list[float]]:
-    """What each run took in each round, after one that does not count."""
-    found: dict[tuple[str, str], list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, run in runs.items():
-            begin = clock()
-            run()
-            found[name].append(clock() - begin)
-    return {name: taken[1:] for name, taken in found.items()}
-
-
-def rows(found: dict[tuple[str, str], list[float]], how: str, tokens: int) -> list[list[str]]:
+def rows(found: dict[tuple[str, ...], list[float]], how: str, tokens: int) -> list[list[str]]:
     """Rows of the table."""
     made = []
     for (by, precision), taken in found.items():
@@ -56,9 +42,9 @@ def main() -> None:
     ids = bench.ids("esm2")
     runs = {name: bench.runner(Case("esm2", *name), ids) for name in CONTESTANTS}
     tokens, threads = sum(map(len, ids)), torch.get_num_threads()
-    made = rows(seconds(runs, perf_counter, words.rounds), f"{threads} threads", tokens)
+    made = rows(by_turns(runs, perf_counter, words.rounds), f"{threads} threads", tokens)
     torch.set_num_threads(1)
-    made += rows(seconds(runs, thread_time, words.rounds), "processor time, 1 thread", tokens)
+    made += rows(by_turns(runs, thread_time, words.rounds), "processor time, 1 thread", tokens)
     print(machine())
     print(table(["computed by", "precision", "by", "tokens a second", "time over ours fp32"], made))
 

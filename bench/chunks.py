@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from figures import machine, table
+from figures import by_turns, machine, table
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import frame_codons, padded_codons
 from virnucpro.classifiers.protein_kmers import protein_kmers_of
@@ -45,6 +45,12 @@ def random_codons(chunks: int, chunk_nt: int, device: str) -> torch.Tensor:
     return frame_codons(codes, torch.full((chunks,), chunk_nt)).to(device)
 
 
+def on_gpu() -> float:
+    """The clock, once the GPU has done what it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("bundles", nargs="*", default=["mini-500-v2", "mini-500-v1"])
@@ -57,24 +63,13 @@ def main() -> None:
     chunks = options.chunks or (32 if on_cpu else 4096)
     torch.set_num_threads(1)
     runs = contestants(options.bundles, options.precision, options.device, chunks)
-
-    def seconds(run: Callable[[], object]) -> float:
-        clock = time.thread_time if on_cpu else time.perf_counter
-        began = clock()
-        run()
-        if not on_cpu:
-            torch.cuda.synchronize()
-        return clock() - began
-
-    taken: dict[tuple[str, ...], list[float]] = {key: [] for key in runs}
-    for _ in range(options.rounds + 1):  # the first round does not count
-        for key, run in runs.items():
-            taken[key].append(seconds(run))
-    first = next(iter(taken.values()))[1:]
+    clock = time.thread_time if on_cpu else on_gpu
+    taken = by_turns(runs, clock, options.rounds)
+    first = next(iter(taken.values()))
     rows = []
     for key, times in taken.items():
-        rate = chunks / statistics.median(times[1:])
-        ratios = [one / other for one, other in zip(first, times[1:], strict=True)]
+        rate = chunks / statistics.median(times)
+        ratios = [one / other for one, other in zip(first, times, strict=True)]
         rows.append([*key, f"{rate:,.0f}", f"{statistics.median(ratios):.2f}"])
     columns = ["bundle", "part", "precision", "chunks/s", "over the first"]
     print(f"{chunks} chunks a turn, {options.rounds} rounds on {options.device}; {machine()}")

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from virnucpro.devices.machine import cpu_count, cpu_name
@@ -17,6 +17,19 @@ def processor_seconds(work: Callable[[], object], repeats: int) -> float:
         work()
         times.append(time.process_time() - began)
     return statistics.median(times)
+
+
+def by_turns(
+    runs: Mapping[tuple[str, ...], Callable[[], object]], clock: Callable[[], float], rounds: int
+) -> dict[tuple[str, ...], list[float]]:
+    """What each run took in each round by the clock, after one that does not count."""
+    found: dict[tuple[str, ...], list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            begin = clock()
+            run()
+            found[name].append(clock() - begin)
+    return {name: taken[1:] for name, taken in found.items()}
 
 
 def machine() -> dict[str, Any]:
