@@ -228,7 +228,8 @@ class Attention(nn.Module):
 
 def _product(linear: nn.Linear, x_BFTC: Tensor) -> Tensor:
     """linear(x); on a CPU, to score, as a convolution, in which oneDNN adds the bias by itself."""
-    if x_BFTC.is_cuda or torch.is_grad_enabled():
+    with_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if x_BFTC.is_cuda or torch.is_grad_enabled() or not with_onednn:
         found: Tensor = linear(x_BFTC)
         return found
     weight = linear.weight[:, :, None, None]
