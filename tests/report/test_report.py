@@ -267,6 +267,7 @@ def a_worth() -> dict:
         smallest_q=0.1,
         refusal="",
         viral_negatives="",
+        beyond=0,
         by_threshold=(),
         origins={},
         notes={},

@@ -117,6 +117,16 @@ def test_the_smallest_q_may_be_of_another_length():
     told = np.concatenate(q_values(p_values, counts))[np.concatenate(counts) > 0]
     found = Resolution.of(p_values, counts)
     assert found.smallest_q == told.min() == pytest.approx(0.01 * 100 / 51)
+    assert (found.floor, found.reached, found.best) == (0.01, 0.01, 51)
+
+
+def test_the_floor_is_that_of_the_length_of_the_best():
+    """Fifty records below one of 99 negatives; of the other length, with 999, none is near."""
+    null = null_of([range(999), range(99)])
+    steps = Steps.of([null])
+    counts = counted(steps, [1] * 50 + [0] * 50, [98.0] * 50 + [1.0] * 50)
+    found = Resolution.of(steps.p_values(null), counts)
+    assert (found.floor, found.reached, found.best) == (0.01, 0.02, 50)
 
 
 def test_a_rate_is_kept_in_simulated_samples():

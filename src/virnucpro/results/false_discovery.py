@@ -162,11 +162,13 @@ def q_values(p_values: Sequence[Float64], counts: Sequence[Int64]) -> list[Float
 class Resolution:
     """The resolution that a null has for a sample.
 
-    floor: smallest p of a length bin that holds a record; records: of the sample; smallest_q: of
-    any of these; best: records that have it. So no q is below floor * records / best.
+    records: of the sample; smallest_q: of any of these; best: records that have it; reached: the
+    largest p of these; floor: the smallest of its length bin. So no q is below floor * records /
+    best. Both are 1 where no negative has the length of a record.
     """
 
     floor: float
+    reached: float
     best: int
     records: int
     smallest_q: float
@@ -176,9 +178,14 @@ class Resolution:
         """Return the resolution of a null for a sample, by length bin and step."""
         pairs = [(p, n) for p, n in zip(p_values, counts, strict=True) if n.sum()]
         if not pairs:
-            return cls(1.0, 0, 0, 0.0)
-        floor = min(float(p[-1]) for p, _ in pairs)
+            return cls(1.0, 1.0, 0, 0, 0.0)
         told = q_values([p for p, _ in pairs], [n for _, n in pairs])
         smallest = min(float(q[n > 0].min()) for q, (_, n) in zip(told, pairs, strict=True))
-        best = sum(int(n[q <= smallest].sum()) for q, (_, n) in zip(told, pairs, strict=True))
-        return cls(floor, best, sum(int(n.sum()) for _, n in pairs), smallest)
+        best, ends = 0, []
+        for q, (p, n) in zip(told, pairs, strict=True):
+            has = (q <= smallest) & (n > 0)
+            best += int(n[has].sum())
+            if has.any():
+                ends.append((float(p[has].max()), float(p[-1])))
+        reached, floor = max((e for e in ends if e[1] < 1), default=(1.0, 1.0))
+        return cls(floor, reached, best, sum(int(n.sum()) for _, n in pairs), smallest)

@@ -77,7 +77,9 @@ class Discovery:
 
     null: its name in words; negatives: how many records of the most frequent length are compared
     with; q: by length bin and step; asked: the rate that was asked for, None for none; resolution:
-    of the null; viral: that the user's negatives seem to hold viruses, and what to do, else empty.
+    of the null; viral: that the user's negatives seem to hold viruses, and what to do, else empty;
+    beyond: records that score higher than all negatives of their length, which yet are too few for
+    the rate.
     """
 
     null: str
@@ -87,6 +89,7 @@ class Discovery:
     resolution: Resolution
     asked: float | None
     viral: str
+    beyond: int
 
     def of(self, score: Float64, length_bin: Int64) -> Float64:
         """q of r scores, (r,)."""
@@ -102,7 +105,7 @@ class Discovery:
         """The reason why nothing is called at the rate asked for; empty where something is."""
         if self.asked is None or any(np.any(q <= self.asked) for q in self.q):
             return ""
-        found, negatives = self.resolution, f"{self.negatives:,} negatives ({self.null})"
+        found = self.resolution
         nothing = f"nothing is called at --fdr {self.asked:g}"
         if self.null == OWN and found.floor >= 1:
             return (
@@ -110,21 +113,21 @@ class Discovery:
                 "lengths of the records, or call by --threshold"
             )
         otherwise = self.viral or "ask for a higher --fdr, or call by --threshold"
-        reached = found.smallest_q * found.best > 1.001 * found.floor * found.records
-        if self.null == OWN and reached and not self.viral:  # by negatives that score as high
+        if self.null == OWN and found.reached > found.floor and not self.viral:
             otherwise = f"check that these negatives hold no viruses, {otherwise}"
         if found.floor * found.records <= self.asked * found.best:
             return (
-                f"{nothing}: of {negatives} too many score as high as the best records, of which "
-                f"the smallest q is {found.smallest_q:.2g}; {otherwise}"
+                f"{nothing}: of {self.negatives:,} negatives ({self.null}) too many score as high "
+                f"as the best records, of which the smallest q is {found.smallest_q:.2g}; "
+                f"{otherwise}"
             )
         more = "" if self.viral else "give more --negatives of your own (without viruses), "
-        if self.null != OWN and found.floor * (self.negatives + 1) > 1.5:
-            negatives += " and the bound for few units"
+        few = "are too few" if self.null == OWN else "are too few, or of too few units,"
         return (
-            f"{nothing}: with {negatives} no q below {found.floor:.2g} x m / k can be told (m = "
-            f"{found.records:,} records, of which k = {found.best:,} have the smallest q), and the "
-            f"smallest of this sample is {found.smallest_q:.2g}; {more}{otherwise}"
+            f"{nothing}: the negatives of the length of the best records ({self.null}) {few} to "
+            f"tell a q below {found.floor:.2g} x m / k (m = {found.records:,} records, of which k "
+            f"= {found.best:,} have the smallest q), and the smallest of this sample is "
+            f"{found.smallest_q:.2g}; {more}{otherwise}"
         )
 
 

@@ -311,12 +311,15 @@ def _discovered(
     viral: str = "",
 ) -> Discovery:
     assert sample.steps is not None
+    q, asked = tuple(q_values(p_values, sample.counts)), question.fdr
+    above = [int(n[-1]) for of, n in zip(q, sample.counts, strict=True) if of[-1] > (asked or 0)]
     return Discovery(
         null=null,
         negatives=negatives,
         steps=sample.steps,
-        q=tuple(q_values(p_values, sample.counts)),
+        q=q,
         resolution=Resolution.of(p_values, sample.counts),
-        asked=question.fdr,
+        asked=asked,
         viral=viral,
+        beyond=0 if asked is None else sum(above),
     )

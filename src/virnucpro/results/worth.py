@@ -1,5 +1,6 @@
 """The number of calls of a run to expect to be wrong, counted while its tables are written."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 40
 # Log-odds beyond these are shown as these.
 WIDEST = 10.0
-_FEW = "fewer than 1"
+_FEW = "fewer than 0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,11 @@ class Worth:
     of its interval; where fdr decides, fdr times called, 0, and fdr times called again.
     wrong_bound: of these, wrong at most if the hosts look more viral than most of the calibration,
     see CalibratedJudge. more_virus: whether more records are called than the prior with such hosts
-    explains. scored: records with a score. threshold: of p_virus; None where fdr decides. null,
-    negatives: what q-values compare with. refusal: why fdr calls nothing; empty where it does.
-    viral_negatives: see judge.Discovery.viral. origins, notes: counts of records. scores,
-    null_scores: counts of records and of negatives in BINS equal parts of -WIDEST to WIDEST
-    log-odds.
+    and chance (two standard deviations, and one record) explain. scored: records with a score.
+    threshold: of p_virus; None where fdr decides. null, negatives: what q-values compare with.
+    refusal: why fdr calls nothing; empty where it does. viral_negatives, beyond: see
+    judge.Discovery. origins, notes: counts of records. scores, null_scores: counts of records and
+    of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
     """
 
     called: int
@@ -63,6 +64,7 @@ class Worth:
     smallest_q: float
     refusal: str
     viral_negatives: str
+    beyond: int
     by_threshold: tuple[AtThreshold, ...]
     origins: Mapping[str, int]
     notes: Mapping[str, int]
@@ -85,6 +87,7 @@ class Worth:
             "smallest_q": self.smallest_q,
             "refusal": self.refusal,
             "viral_negatives": self.viral_negatives,
+            "beyond": self.beyond,
             "by_threshold": [
                 {"threshold": at.threshold, "called": at.called, "wrong": round(at.wrong, 1)}
                 for at in self.by_threshold
@@ -108,7 +111,7 @@ class Worth:
         if self.fdr is not None:
             return (
                 f"{calls}; of these {number} ({100 * self.fdr:g} %) are expected to be wrong "
-                f"({self.null}, {self.negatives:,} negatives)"
+                f"({self.null}, {self.negatives:,} negatives)" + self._beyond
             )
         expected = f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
         high = _whole(self.most_wrong)
@@ -122,6 +125,16 @@ class Worth:
             )
         return expected
 
+    @property
+    def _beyond(self) -> str:
+        if not self.beyond:
+            return ""
+        return (
+            f"; {several(self.beyond, 'more record')} of a score above all negatives of the same "
+            f"length {'is' if self.beyond == 1 else 'are'} not called, since these are too few for "
+            "that rate: call by --threshold"
+        )
+
 
 def wrong_in_words(fewest: float, most: float, fdr: float | None) -> str:
     """Return how many calls are expected to be wrong; fdr: the rate that was asked for, if any."""
@@ -134,7 +147,9 @@ def wrong_in_words(fewest: float, most: float, fdr: float | None) -> str:
 
 
 def _whole(number: float) -> str:
-    return f"{number:,.0f}" if number >= 1 or number == 0 else _FEW
+    if 0 < number < 0.05:
+        return _FEW
+    return f"{number:.1f}" if 0 < number < 0.95 else f"{number:,.0f}"
 
 
 @dataclass(slots=True)
@@ -191,6 +206,7 @@ class Mistakes:
         if found.asked is not None:  # q-values bound the mistakes from above, whatever the prior
             most, used, fewest = found.asked * self.called, found.asked * self.called, 0.0
         bound, viral = judge.wrong_bound, judge.prior.high * self.scored
+        chance = 1 + 2 * math.sqrt(viral + (bound or 0.0))
         notes: Counter[str] = Counter()
         for bits, number in self.notes.items():
             for name in NOTE_TEXTS[bits].split(","):
@@ -203,7 +219,7 @@ class Mistakes:
             fewest_wrong=fewest,
             most_wrong=most,
             wrong_bound=None if bound is None else min(float(self.called), max(most, bound)),
-            more_virus=bound is not None and self.called > viral + bound,
+            more_virus=bound is not None and self.called > viral + bound + chance,
             prior=judge.prior,
             threshold=judge.threshold if found.asked is None else None,
             fdr=found.asked,
@@ -212,6 +228,7 @@ class Mistakes:
             smallest_q=found.resolution.smallest_q,
             refusal=found.refusal,
             viral_negatives=found.viral,
+            beyond=found.beyond,
             by_threshold=tuple(
                 AtThreshold(threshold=threshold, called=int(called), wrong=wrong)
                 for threshold, (called, wrong) in zip(
