@@ -92,6 +92,32 @@ def test_a_bundle_of_the_program_keeps_its_card(here):
     assert virnucpro("evaluate", "copy", *SIDES, "--into", "copy").code == 0
 
 
+@pytest.mark.parametrize("command", ["train", "calibrate"])
+def test_a_file_on_both_sides_is_told_before_a_bundle_is_made(here, command):
+    sides = ("--positive", "viral.fa", "--negative", "viral.fa", "-o", "new", "-q")
+    words = {"train": ("train", "kmer", "--fragments", "1000"), "calibrate": ("calibrate", "plain")}
+    done = virnucpro(*words[command], *sides)
+    assert "warning: 4 sequences are on both sides, so that no bundle could" in done.err
+    if command == "train":
+        assert "warning: this bundle hardly tells the sides apart" in done.err
+
+
+@pytest.mark.parametrize(("chunk_nt", "lengths"), [(100, (100, 100)), (800, (150, 800))])
+def test_a_kmer_model_is_fitted_on_fragments_of_up_to_a_chunk(here, chunk_nt, lengths):
+    words = ("train", "kmer", *SIDES, "-o", "new", "--chunk", chunk_nt, "--fragments", "1000")
+    done = virnucpro(*words)
+    assert done.code == 0, done.err
+    assert "of 8 units" not in done.err  # every record is one of its own
+    fitted = load("new").parts["training"]["settings"]
+    assert (fitted["shortest_nt"], fitted["longest_nt"]) == lengths
+
+
+def test_an_encoder_for_longer_chunks_than_it_is_trained_on_is_refused(here):
+    done = virnucpro("train", "encoder", *SIDES, "-o", "new", "--chunk", "6000")
+    assert (done.code, "give --chunk 500 or less" in done.error) == (2, True)
+    assert not (here / "new").exists()
+
+
 def test_training_writes_a_sketch(here):
     words = ("train", "kmer", *SIDES, "-o", "new", "--chunk", "500", "--fragments", "1000", "-q")
     assert virnucpro(*words).code == 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from virnucpro.errors import InputError
 from virnucpro.measure.labels import (
     LabelledContig,
+    beside,
     read_two_sided,
     read_with_labels,
     table_beside,
@@ -66,10 +67,19 @@ def test_names_of_ncbi_tell_no_group(tmp_path: Path, name: str) -> None:
     assert [c.group for c in read_two_sided([viral], [other]).contigs] == ["", ""]
 
 
-def test_an_unrelated_table_beside_is_left_alone(tmp_path: Path) -> None:
+def test_an_unrelated_table_beside_is_left_alone_and_said_to_be(tmp_path: Path) -> None:
     viral, other = fasta(tmp_path / "v.fasta", "A"), fasta(tmp_path / "o.fasta", "B")
-    write(tmp_path / "v.tsv", "reads\tcount\n1\t2\n")
+    table = write(tmp_path / "v.tsv", "id\tUnit\nA\t2\n")
     assert [c.label for c in read_two_sided([viral], [other]).contigs] == [1, 0]
+    found = beside(viral)
+    assert found is not None
+    assert found.sentence.startswith(f"{table} is not used: to describe the sequences of v.fasta, ")
+    assert "a column id and any of group, level, source, unit" in found.sentence
+    assert beside(other) is None
+    write(tmp_path / "v.tsv.gz", "id\tunit\nA\tx\n")
+    found = beside(viral)
+    assert found is not None
+    assert found.sentence == f"{table}.gz describes the sequences of {viral}"
 
 
 def test_a_side_without_contigs_is_an_error(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from command import (
 )
 from made_reads import COMPRESSIONS, alignment, count, fastq, ubam
 from virnucpro.cli.terminal import complain
-from virnucpro.errors import InputError, ResumeError, StreamBroken
+from virnucpro.errors import InputError, ResumeError, SettingsError, StreamBroken
 from virnucpro.reads import Reading, Source, open_sources, sample_name
 from virnucpro.reads.bam import LEFT_OUT, LEFT_OUT_FLAGS
 from virnucpro.reads.estimate import Shape
@@ -369,7 +369,7 @@ def test_read_groups_name_samples(tmp_path, bundle):
     rows = table(tmp_path / "run" / "contigs.tsv")
     assert [row["sample"] for row in rows] == ["lake", "sea", "in", "in", "lake"]
     assert [row["record"] for row in rows] == ["1", "2", "3", "4", "5"]
-    with pytest.raises(InputError, match="--read-groups goes with one input"):
+    with pytest.raises(SettingsError, match="--read-groups goes with one input"):
         open_sources([path, path], reading=Reading(read_groups=True))
 
 

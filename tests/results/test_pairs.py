@@ -306,7 +306,7 @@ def test_options_that_go_together_or_not(tmp_path, bundle):
         (source,) = open_sources([bam], reading=reading)
         with pytest.raises(InputError, match="is for FASTQ and FASTA; the mates of this BAM"):
             list(source.contigs())
-    with pytest.raises(InputError, match="--mates goes with one input, and 2 were named"):
+    with pytest.raises(SettingsError, match="--mates goes with one input, and 2 were named"):
         open_sources([bam, bam], reading=Reading(mates=bam))
     with pytest.raises(SettingsError, match="--mates and --unpaired contradict each other"):
         predict(bam, bundle, tmp_path / "run", mates=bam, pairs="none")

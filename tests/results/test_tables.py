@@ -495,7 +495,7 @@ def one_virus(folder: Path):
 def test_an_input_that_changed_is_named_and_nothing_written(tmp_path, text):
     path, files, journal, seen = one_virus(tmp_path)
     path.write_bytes(text)
-    with pytest.raises(InputError, match="changed while it was read") as caught:
+    with pytest.raises(InputError, match="the file is not as it was when it was scored") as caught:
         write_tables(files, journal, JUDGE, open_sources([path]), [seen])
     assert str(path) in str(caught.value)
     assert [p.name for p in files.run_dir.iterdir()] == [".virnucpro"]
@@ -517,7 +517,7 @@ def test_a_stream_that_broke_in_the_first_pass_may_break_again(tmp_path):
     broken = replace(seen, sha256="")
     for text, before in ((path.read_bytes(), seen), (b"", broken), (b">a\nACGA\n", broken)):
         path.write_bytes(text)
-        with pytest.raises(InputError, match="changed"):
+        with pytest.raises(InputError, match="not as it was"):
             write_tables(
                 files, journal, MeanJudge(Rule("frames"), 4), open_sources([path]), [before]
             )

@@ -217,7 +217,7 @@ def test_inputs_may_have_moved(here, expected, tmp_path):
     assert results(tmp_path / "run") == expected
     with pytest.raises(SettingsError, match="the parts read 2 inputs, and 1 were named"):
         merge(parts, tmp_path / "run", inputs=[tmp_path / "moved.fa"], force=True)
-    with pytest.raises(InputError, match="changed"):
+    with pytest.raises(InputError, match="not as it was"):
         merge(parts, tmp_path / "again", inputs=[tmp_path / "b.fa", tmp_path / "moved.fa"])
 
 
@@ -272,7 +272,7 @@ def test_a_part_of_another_run(here, thirds, tmp_path, change, what):
 
 def test_a_part_that_is_no_part(here, expected, thirds, tmp_path):
     sentence = refused([here / "whole", *thirds], tmp_path / "run")
-    assert sentence.startswith(f"{here / 'whole'}: is not a finished part of a run")
+    assert sentence.startswith(f"{here / 'whole'}: is a whole run and no part of one; parts are")
     sentence = refused([tmp_path / "missing", *thirds], tmp_path / "run")
     assert str(tmp_path / "missing") in sentence
 

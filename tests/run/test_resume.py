@@ -778,7 +778,7 @@ def test_an_input_that_is_gone_for_the_second_pass(here):
 def test_an_input_that_changes_for_the_second_pass(here):
     done = slow_and(lambda: (here / "in.fa").write_bytes(fasta(letter(RECORDS))))
     assert done.code == 1
-    assert "the file changed while it was read" in done.error
+    assert "the file is not as it was when it was scored" in done.error
     assert results(here / "run") == {}
     done = predict()
     assert done.code == 3

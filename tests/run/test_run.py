@@ -455,9 +455,9 @@ def shorter(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (same_size, "the file changed while it was read; run again"),
-        (longer, "the file changed while it was read; run again"),
-        (shorter, "the file changed while it was read; run again"),
+        (same_size, "the file is not as it was when it was scored"),
+        (longer, "the file is not as it was when it was scored"),
+        (shorter, "the file is not as it was when it was scored"),
         (Path.unlink, "cannot be read (No such file or directory)"),
     ],
 )

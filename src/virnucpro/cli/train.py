@@ -10,13 +10,14 @@ from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen
 from virnucpro.cli.training_data import fetch, make
 from virnucpro.cli.values import FILE, NAME
-from virnucpro.progress import Position
+from virnucpro.progress import WARNING, Position
 
 if TYPE_CHECKING:
     from virnucpro.bundle.manifest import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHORTEST_CHUNK_NT = 60
+LITTLE_BETTER_THAN_GUESSING = 0.55
 OUTPUT = ["--out", "--name", "--description", "--chunk", "--seed", "--quiet", "--no-progress"]
 
 
@@ -67,6 +68,11 @@ def _bundle_options(command: Command) -> Command:
 
 def _tell(screen: Screen, auroc: float, bundle: "Bundle", of: str = "") -> None:
     screen.line(f"AUROC {auroc:.4f}{of} on the slice of the sequences that was held out by unit")
+    if auroc < LITTLE_BETTER_THAN_GUESSING:
+        screen.line(
+            f"{WARNING}this bundle hardly tells the sides apart: guessing has an AUROC of 0.5; "
+            "train on more sequences, and look whether the sides are what you think"
+        )
     screen.line(f"wrote {bundle.path}, sha256 {bundle.sha256}")
 
 
@@ -103,7 +109,7 @@ def kmer(
     from virnucpro.bundle.write import check_free
     from virnucpro.train.kmer_fit import KmerSettings, fit_kmer, write_kmer_bundle
 
-    settings = KmerSettings(k=k, fragments=fragments, seed=seed)
+    settings = KmerSettings(k=k, fragments=fragments, seed=seed).up_to(chunk_nt)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         check_free(out)
         data = read_labelled(**labelled, stages=screen)

@@ -20,13 +20,7 @@ def doubts(
 ) -> Iterator[str]:
     """Yield what to doubt: training data, sequences with both labels, an AUROC below chance."""
     yield from known(bundle, contigs)
-    both = _with_both_labels(contigs)
-    if both:
-        sequences = "sequence is" if both == 1 else "sequences are"
-        yield (
-            f"{both:,} {sequences} on both sides, so that no bundle could call them right; look "
-            "whether a file was given twice"
-        )
+    yield from on_both_sides(contigs)
     auroc = evaluation.contig[0].auroc
     if auroc is not None and auroc < 0.5:
         yield (
@@ -49,7 +43,13 @@ def known(bundle: Bundle, contigs: Sequence[LabelledContig]) -> Iterator[str]:
             )
 
 
-def _with_both_labels(contigs: Sequence[LabelledContig]) -> int:
-    """Return how many different sequences occur with both labels."""
+def on_both_sides(contigs: Sequence[LabelledContig]) -> Iterator[str]:
+    """Yield a sentence if sequences occur with both labels."""
     viral = {contig.sequence for contig in contigs if contig.label == 1}
-    return len(viral & {contig.sequence for contig in contigs if contig.label == 0})
+    both = len(viral & {contig.sequence for contig in contigs if contig.label == 0})
+    if both:
+        sequences = "sequence is" if both == 1 else "sequences are"
+        yield (
+            f"{both:,} {sequences} on both sides, so that no bundle could call them right; look "
+            "whether a file was given twice"
+        )

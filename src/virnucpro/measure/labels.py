@@ -177,17 +177,47 @@ def with_novelty(contigs: Sequence[LabelledContig], path: Path) -> list[Labelled
     ]
 
 
-def table_beside(fasta: Path) -> Path | None:
-    """The table that describes a FASTA file: the same name with .tsv or .tsv.gz, if it is one."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A table of the name of a FASTA file. describes: whether it has the columns for that."""
+
+    path: Path
+    fasta: Path
+    describes: bool
+
+    @property
+    def sentence(self) -> str:
+        """The use that is made of it, for the log."""
+        if self.describes:
+            return f"{self.path} describes the sequences of {self.fasta}"
+        return (
+            f"{self.path} is not used: to describe the sequences of {self.fasta.name}, "
+            f"its first line must name a column id and any of {', '.join(DESCRIPTIONS)}, between "
+            "tabs"
+        )
+
+
+def beside(fasta: Path) -> Beside | None:
+    """Return the table beside a FASTA file: the same name with .tsv or .tsv.gz."""
     name = fasta.name
     for suffixes in (GZIP_SUFFIXES, FASTA_SUFFIXES):
         name = next((name[: -len(s)] for s in suffixes if name.lower().endswith(s)), name)
+    found = None
     for candidate in (fasta.with_name(name + ".tsv"), fasta.with_name(name + ".tsv.gz")):
         if candidate.is_file():
             header = next(_lines(candidate), [])
-            if "id" in header and any(column in header for column in DESCRIPTIONS):
-                return candidate
-    return None
+            fits = "id" in header and any(column in header for column in DESCRIPTIONS)
+            if fits or found is None:
+                found = Beside(candidate, fasta, fits)
+            if fits:
+                break
+    return found
+
+
+def table_beside(fasta: Path) -> Path | None:
+    """Return the table beside a FASTA file that describes its sequences."""
+    found = beside(fasta)
+    return found.path if found is not None and found.describes else None
 
 
 def read_table(paths: Sequence[Path], sha256: dict[str, str]) -> Table:

@@ -98,6 +98,11 @@ class Reading:
             if number is not None and number < 1:
                 option = f"--{name.replace('_', '-')}"
                 raise SettingsError(f"{option} must be 1 or more, got {number}")
+        if self.max_length is not None and (self.min_length or 0) > self.max_length:
+            raise SettingsError(
+                f"no record has --min-length {self.min_length} and --max-length "
+                f"{self.max_length}: give a --max-length that is no less than --min-length"
+            )
 
 
 def readable_size(path: Path) -> int | None:

@@ -119,7 +119,7 @@ def _is_input(path: Path, faults: list[InputError]) -> bool:
 def opening_lines(sources: Sequence[Source]) -> list[str]:
     """Return a line on each input that is going to be read."""
     most = sources[0].reading.max_records
-    part = "" if most is None else f", of which {most:,} records at most"
+    part = "" if most is None else f", of which {several(most, 'record')} at most"
     lines: list[str] = []
     for source in sources:
         names = " and ".join(str(file.path) for file in source.files)
@@ -133,8 +133,9 @@ def closing_lines(sources: Sequence[Source]) -> Iterator[list[str]]:
     yield [_alignments(source) for source in sources if source.left_out is not None]
     yield [f"warning: {path}: {told}" for source in sources for path, told in source.warnings]
     yield [
-        f"{source.path}: only its first {source.seen.records:,} records were read, as "
-        "--max-records asks; these results are not those of the whole"
+        f"{source.path}: only its first {source.seen.records // len(source.files):,} records"
+        f"{' and their mates' if len(source.files) > 1 else ''} were read, as --max-records asks; "
+        "these results are not those of the whole"
         for source in sources
         if not source.whole
     ]

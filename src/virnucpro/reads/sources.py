@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from virnucpro.errors import InputError
+from virnucpro.errors import InputError, SettingsError
 from virnucpro.reads.bam import LEFT_OUT, form_of
 from virnucpro.reads.compression import DAMAGE, READ_BYTES, text_of
 from virnucpro.reads.contig import IUPAC, Contig, Entry, Seen, decoded_text, why_not_dna
@@ -42,7 +42,7 @@ def open_sources(
     reading = reading or Reading()
     if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
         option = "--mates" if reading.mates is not None else "--read-groups"
-        raise InputError(f"{option} goes with one input, and {len(paths)} were named")
+        raise SettingsError(f"{option} goes with one input, and {len(paths)} were named")
     if reading.reference is not None and readable_size(reading.reference) is None:
         raise InputError("a reference cannot come through a pipe; name a file", reading.reference)
     if [*paths, reading.mates].count(STDIN) > 1:

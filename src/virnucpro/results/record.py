@@ -49,6 +49,7 @@ class InputRecord:
     def of(cls, source: Source) -> Self:
         """Return the record of an input, as far as it was read."""
         mates = [str(file.path) for file in source.files[1:]]
+        whole = source.whole and bool(source.seen.sha256)
         return cls(
             path=str(source.path),
             mates=mates[0] if mates else None,
@@ -57,9 +58,9 @@ class InputRecord:
             sha256=source.sha256 or None,
             bytes=source.bytes_read if source.streamed else source.size_bytes,
             records=source.seen.records,
-            whole=source.whole and bool(source.sha256),
+            whole=whole,
             warning="; ".join(f"{path}: {told}" for path, told in source.warnings) or None,
-            left_out=source.left_out,
+            left_out=source.left_out if whole else None,
         )
 
 

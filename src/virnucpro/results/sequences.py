@@ -21,7 +21,7 @@ from virnucpro.results.regions import Region
 from virnucpro.storage.atomic import OutputFile
 
 FASTA_WIDTH = 60
-_CHANGED = "the file changed while it was read; run again"
+_CHANGED = "the file is not as it was when it was scored; run again, or name that which was scored"
 _FASTA_PIECE = 10_000 * FASTA_WIDTH
 _FASTA_PIECES = 2048
 _OTHERS, _VIRUS, _REGIONS = b"\0", b"\1", b"\2"

@@ -68,6 +68,11 @@ class FinishedPart:
             )
         record = RunRecord.read(found[0].run_json, ResumeError)
         if record is None or record.status != PART or not record.part:
+            if record is not None and not record.part and record.status in FINISHED:
+                raise ResumeError(
+                    f"{folder}: is a whole run and no part of one; parts are what predict --part "
+                    "makes"
+                )
             status = "unknown" if record is None else record.status
             raise ResumeError(
                 f"{folder}: is not a finished part of a run (its status is {status}); {_AGAIN}"

@@ -90,21 +90,34 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
     """Return why the results of a finished run must be made anew; empty if they need not."""
     settings = job.settings.as_dict()
     before = earlier.settings
+    other: list[str] = []
     if before.get("threshold") != job.threshold:
-        return f"the threshold was {before.get('threshold')}"
-    if before.get("chunk_threshold", job.chunk_threshold) != job.chunk_threshold:
-        return f"the threshold of chunks was {before['chunk_threshold']}"
-    for name in OF_TABLES:
-        if before.get(name) != settings[name]:
-            return f"the setting {name} was {before.get(name)}"
+        other.append(f"the threshold was {before.get('threshold')}")
+    elif before.get("chunk_threshold", job.chunk_threshold) != job.chunk_threshold:
+        other.append(f"the threshold of chunks was {before['chunk_threshold']}")
+    other += [
+        f"the setting {name} was {_in_words(before.get(name))}"
+        for name in OF_TABLES
+        if before.get(name) != settings[name]
+    ]
     negatives = None if job.negatives is None else job.negatives.sha256
     if (earlier.negatives or {}).get("sha256") != negatives:
-        return "the negatives were others"
+        other.append(
+            "the negatives were others" if earlier.negatives else "there were no negatives"
+        )
+    if other:
+        return ", ".join(other)
     if earlier.samples != [source.sample for source in job.sources]:
         return f"the sample was {', '.join(earlier.samples)}"
     if names := missing_or_changed(job.files, earlier):
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing or changed"
     return ""
+
+
+def _in_words(value: object) -> str:
+    if value is None:
+        return "not given"
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 def as_before(files: RunFiles, earlier: RunRecord, outputs: Outputs, progress: Progress) -> Outcome:

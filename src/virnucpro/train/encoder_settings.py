@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from virnucpro.classifiers.codon import CodonConfig
+from virnucpro.errors import SettingsError
 from virnucpro.train.checks import check_least
 from virnucpro.train.fragments import Augmentation
 
@@ -63,7 +64,16 @@ class EncoderSettings:
         return self.seed if self.slice_seed is None else self.slice_seed
 
     def up_to(self, chunk_nt: int) -> "EncoderSettings":
-        """Return the same for chunks of a length: no fragment is longer than what is scored."""
+        """Return the same for chunks of a length: no fragment is longer than what is scored.
+
+        Raises SettingsError for chunks that are longer than all fragments.
+        """
+        if chunk_nt > (longest := max(self.lengths_nt)):
+            raise SettingsError(
+                f"an encoder is trained on fragments of up to {longest} nt, so chunks of "
+                f"{chunk_nt:,} nt would be new to it; give --chunk {longest} or less (a longer "
+                "record is scored by its chunks)"
+            )
         lengths, judged = (
             tuple(nt for nt in given if nt <= chunk_nt) or (chunk_nt,)
             for given in (self.lengths_nt, self.slice_lengths_nt)

@@ -6,7 +6,7 @@ contigs and settings give the same arrays. numpy only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ class KmerSettings:
     slice_fraction: float = 0.05
     penalties: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001, 0.0001)
     seed: int = 0
+
+    def up_to(self, chunk_nt: int) -> "KmerSettings":
+        """Return the same for chunks of a length, which is that of the longest fragment."""
+        return replace(self, shortest_nt=min(self.shortest_nt, chunk_nt), longest_nt=chunk_nt)
 
     def __post_init__(self) -> None:
         check_least(self, k=4, fragments=2, held_out_fragments=2, penalties=0, seed=0)

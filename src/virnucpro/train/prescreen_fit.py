@@ -44,7 +44,8 @@ class Looked:
         if len(found) < FEWEST_FOUND:
             raise InputError(
                 f"of the viral fragments of {self.length_nt} nt the larger bundle calls "
-                f"{len(found)} virus, and {FEWEST_FOUND} are needed; give more viral sequences"
+                f"{len(found)} virus, and {FEWEST_FOUND} are needed; give more viral "
+                "sequences, or a higher --per-side"
             )
         return float(np.quantile(found, 1 - recall, method="lower"))
 
