@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
+_GOES_ON = "the same command goes on from the blocks that are finished"
+
 
 class VirnucproError(Exception):
     """A failure whose message is meant for the user; every other exception is a bug."""
@@ -97,9 +99,9 @@ def ending(error: BaseException) -> tuple[str, int, str]:
     if isinstance(error, VirnucproError):
         return "failed", error.exit_code, str(error)
     if isinstance(error, Terminated):
-        return "interrupted", error.exit_code, "terminated by a signal"
+        return "interrupted", error.exit_code, f"terminated by a signal; {_GOES_ON}"
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", 130, "interrupted from the keyboard"
+        return "interrupted", 130, f"interrupted from the keyboard; {_GOES_ON}"
     if isinstance(error, MemoryError):
         return "failed", OutOfMemory.exit_code, "out of memory"
     return "failed", 1, f"{type(error).__name__}: {error}"

@@ -36,7 +36,7 @@ from virnucpro.errors import InputError, ResumeError, SettingsError, StreamBroke
 from virnucpro.reads import Reading, Source, open_sources, sample_name
 from virnucpro.reads.bam import LEFT_OUT, LEFT_OUT_FLAGS
 from virnucpro.reads.estimate import Shape
-from virnucpro.reads.inputs import open_inputs, other_bundle
+from virnucpro.reads.inputs import open_inputs, opening_lines, other_bundle
 from virnucpro.run.directory import written_in
 from virnucpro.run.predict import predict
 
@@ -267,6 +267,31 @@ def test_counts_of_alignments_are_told(aligned, tmp_path, bundle):
     assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     rows = table(tmp_path / "run" / "contigs.tsv")
     assert [row["contig"] for row in rows] == [name for name, _ in primary]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("s_R1.fastq", "s_R2.fastq"), True),
+        (("s.1.fq", "s.2.fq"), True),
+        (("s_R2_001.fastq.gz", "s_R1_001.fastq.gz"), True),
+        (("s_R1.fastq", "t_R2.fastq"), False),
+        (("day1.fastq", "day2.fastq"), False),
+        (("s_1.fasta", "s_2.fasta"), False),
+    ],
+)
+def test_inputs_that_are_named_as_mates_are_told(tmp_path, names, told):
+    for name in names:
+        data = fastq([("r", "ACGT" * 30)]) if "fasta" not in name else b">r\nACGT\n"
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    sources = open_sources([tmp_path / name for name in names])
+    said = [line for line in opening_lines(sources) if "are named as mates" in line]
+    assert bool(said) == told
+    if told:
+        first, second = sorted(str(tmp_path / name) for name in names)
+        assert said[0].startswith(f"{first} and {second} are named as mates and read as two")
+    plain = open_sources([tmp_path / name for name in names], None, Reading(pairs="none"))
+    assert not [line for line in opening_lines(plain) if "mates" in line]
 
 
 def test_of_a_part_of_a_bam_no_counts_are_claimed(aligned, tmp_path, bundle):

@@ -1,5 +1,6 @@
 """The inputs that a user named, and what a run says of them: in its log, and in run.json."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from virnucpro.progress import several
 from virnucpro.reads import STDIN, Reading, Source, decoded, holds_records, open_sources
 from virnucpro.reads.estimate import Shape
 
+# s_R1.fastq.gz, s_1.fq, s_R1_001.fastq
+_FIRST_MATES = re.compile(
+    r"(.*[._-]R?)1((?:_\d+)?\.(?:fastq|fq)(?:\.\w+)?)", re.IGNORECASE | re.DOTALL
+)
 # More names than these are counted.
 _NAMED = 10
 
@@ -125,7 +130,26 @@ def opening_lines(sources: Sequence[Source]) -> list[str]:
         names = " and ".join(str(file.path) for file in source.files)
         size = "a pipe" if source.streamed else f"{source.size_bytes:,} bytes"
         lines.append(f"reading {names} as sample {source.sample}, {size}{part}")
+    if mates := [*_named_as_mates(sources)]:
+        (one, other), more = mates[0], len(mates) - 1
+        such = (
+            f", and so {'is' if more == 1 else 'are'} {several(more, 'more pair')}" if more else ""
+        )
+        lines.append(
+            f"{one} and {other} are named as mates and read as two samples{such}; to read pairs, "
+            "give the second file with --mates, or both in a --sample-sheet; --unpaired says that "
+            "they are meant so"
+        )
     return lines
+
+
+def _named_as_mates(sources: Sequence[Source]) -> Iterator[tuple[str, str]]:
+    """Yield the paths of two inputs, a file each, that are named like first and second mates."""
+    paths = {str(source.path) for source in sources if len(source.files) == 1}
+    for path in sorted(paths if sources[0].reading.pairs == "auto" else ()):
+        found = _FIRST_MATES.fullmatch(path)
+        if found and (other := f"{found[1]}2{found[2]}") in paths:
+            yield path, other
 
 
 def closing_lines(sources: Sequence[Source]) -> Iterator[list[str]]:
