@@ -13,7 +13,7 @@ import pytest
 
 from virnucpro.errors import ResumeError
 from virnucpro.storage import lock
-from virnucpro.storage.lock import Lock
+from virnucpro.storage.lock import Lock, holder_of
 
 
 @pytest.fixture
@@ -109,3 +109,19 @@ def test_a_command_that_is_started_holds_no_lock(tmp_path):
         child.kill()
     held.release()
     assert not [path for path in pass_on if path.name == lock.NAME]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+def test_a_process_that_has_ended_unasked_holds_nothing(tmp_path):
+    """A zombie: killed while its parent, as a container's first process may, does not wait."""
+    script = "from pathlib import Path; from virnucpro.storage.lock import Lock; import time\n"
+    script += f"lock = Lock(Path({str(tmp_path)!r})); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        (named, lives) = holder_of(tmp_path)
+        assert (str(child.pid) in named, lives) == (True, True)
+        child.kill()
+        stat = Path(f"/proc/{child.pid}/stat")
+        while b") Z" not in stat.read_bytes():
+            time.sleep(0.01)
+        assert holder_of(tmp_path) is None

@@ -10,7 +10,7 @@ from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
 from virnucpro.cli.terminal import Screen, paper, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
-from virnucpro.progress import WARNING, Position
+from virnucpro.progress import WARNING, Position, several
 
 if TYPE_CHECKING:
     from virnucpro.measure.accuracy import Evaluation
@@ -149,6 +149,10 @@ def _print(evaluation: "Evaluation") -> None:
         )
     if others < FEW:
         console.print(
-            f"only {others} contigs of others were measured, so that how many are called virus by "
-            "mistake, and the precision, are hardly known"
+            f"only {several(others, 'contig')} of others {'was' if others == 1 else 'were'} "
+            "measured, so that how many are called virus by mistake, and the precision, are hardly "
+            "known"
+            if others
+            else "no contigs of others were measured, so that there is no AUROC, and nothing is "
+            "known of calls by mistake: label some 0"
         )

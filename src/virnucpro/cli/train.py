@@ -10,7 +10,7 @@ from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled
 from virnucpro.cli.terminal import Screen
 from virnucpro.cli.training_data import fetch, make
 from virnucpro.cli.values import FILE, NAME
-from virnucpro.progress import WARNING, Position
+from virnucpro.progress import WARNING, Position, several
 
 if TYPE_CHECKING:
     from virnucpro.bundle.manifest import Bundle
@@ -327,7 +327,7 @@ def encoder(
             screen.advance(Position(done, units, f"{done:,} of {units:,} units"))
 
         data = read_labelled(**labelled, stages=screen)
-        screen.line(f"training in {work}, {steps:,} steps of {batch_nt:,} nt")
+        screen.line(f"training in {work}, {several(steps, 'step')} of {batch_nt:,} nt")
         fit = fit_encoder(
             data.contigs,
             settings,

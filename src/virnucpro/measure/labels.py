@@ -144,7 +144,11 @@ def read_with_labels(fasta: Sequence[Path], labels: Sequence[Path]) -> Labelled:
         contigs.append(_labelled(contig, 0 if label is None else label, table))
     unused = [row for row in table.rows if row not in used]
     if missing:
-        raise InputError(f"{_listed(missing)} without a label, of {_names(fasta)}", table.where)
+        raise InputError(
+            f"{_listed(missing)} without a label, of {_names(fasta)}; add a row for each, or take "
+            "these sequences out",
+            table.where,
+        )
     if unused:
         raise InputError(
             f"{_listed(unused)} labelled here, but missing in {_names(fasta)}", table.where
@@ -228,7 +232,11 @@ def read_table(paths: Sequence[Path], sha256: dict[str, str]) -> Table:
         lines = _lines(path)
         header = next(lines, [])
         if "id" not in header:
-            raise InputError("the first line names no column id", path, 1)
+            raise InputError(
+                "the first line names no column id; name the columns there, with tabs between them",
+                path,
+                1,
+            )
         described = described or any(column in header for column in DESCRIPTIONS)
         for line, row in _rows(lines, header, rows, path):
             rows[row["id"]] = _description(row, path, line)
@@ -300,7 +308,10 @@ def _labelled(contig: Contig, label: int, table: Table | None) -> LabelledContig
     if table is not None and table.described:
         row = table.row_of(contig.name)
         if row is None:
-            raise InputError(f"no row for the contig {contig.name}", table.where)
+            raise InputError(
+                f"no row for the contig {contig.name}; add one, or move the table elsewhere",
+                table.where,
+            )
         told_group, level, source, unit, frames = table.rows[row][1]
         group = told_group or group
     sequence = letters(contig.sequence)

@@ -97,7 +97,9 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
     inputs = [i["sample"] for i in run.document.get("inputs", [])]
     named = run.settings.get("sample") is not None or not run.files.prefix
     found = {}
-    for sample in dict.fromkeys([*inputs, *run.records]):
+    samples = [*dict.fromkeys([*inputs, *run.records])]
+    alone = len(samples) == 1  # of each sample of several nobody counts it
+    for sample in samples:
         counts: Mapping[str, int] = run.records.get(sample, {})
         records, chunks = counts.get("records", 0), counts.get("chunks", 0)
         row = {
@@ -106,7 +108,7 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
             "virus_chunks_percent": 100 * counts.get("virus_chunks", 0) / chunks
             if chunks
             else None,
-            "expected_wrong": _expected_wrong(run),
+            "expected_wrong": _expected_wrong(run) if alone else None,
             "threshold": run.threshold,
             "bundle": run.bundle.get("name"),
         }

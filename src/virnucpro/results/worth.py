@@ -106,14 +106,15 @@ class Worth:
             return self.refusal
         calls = f"{several(self.called, 'record')} called virus"
         if not self.called:
-            return f"{calls} ({self.prior.sentence}; {self.null})"
+            return f"{calls} ({self.prior.sentence})"
         number = wrong_in_words(self.fewest_wrong, self.most_wrong, self.fdr)
         if self.fdr is not None:
             return (
                 f"{calls}; of these {number} ({100 * self.fdr:g} %) are expected to be wrong "
                 f"({self.null}, {self.negatives:,} negatives)" + self._beyond
             )
-        expected = f"{calls}; of these {number} are expected to be wrong ({self.prior.sentence})"
+        are = "is" if number == "about 1" else "are"
+        expected = f"{calls}; of these {number} {are} expected to be wrong ({self.prior.sentence})"
         high = _whole(self.most_wrong)
         if self.wrong_bound is not None and _whole(self.wrong_bound) not in (high, _FEW):
             most = _whole(self.wrong_bound)

@@ -225,7 +225,7 @@ def shares(of_workers: Mapping[str, Share]) -> Iterator[str]:
         rate = f", {share.chunks / share.seconds:,.0f} chunks/s" if share.seconds else ""
         used = "unknown" if share.utilisation is None else f"{share.utilisation:.0%}"
         yield (
-            f"worker {name} ({share.host}, {share.device}): {share.blocks:,} blocks, "
+            f"worker {name} ({share.host}, {share.device}): {several(share.blocks, 'block')}, "
             f"{share.chunks:,} chunks in {share.seconds:,.1f} s{rate}, utilisation {used}"
         )
     yield f"load balance (slowest / mean): {balance(of_workers):.2f}"

@@ -258,9 +258,8 @@ class _Run:
                     runner, self.negatives, job.sizes, log, self.watch.telemetry
                 )
         if journal.counts.reused:
-            log.detail(
-                f"{journal.counts.reused:,} of {journal.counts.total:,} blocks were finished before"
-            )
+            total = several(journal.counts.total, "block")
+            log.detail(f"{journal.counts.reused:,} of {total} were finished before")
         if "blocks" not in self.watch.telemetry.memory:  # every block was finished before
             self.watch.observe(Telemetry(memory={"blocks": memory_of(job.device.index)}))
         telemetry = self.watch.telemetry

@@ -190,7 +190,16 @@ def _lives(pid: Any) -> bool:  # noqa: ANN401
         return True
     except (OSError, TypeError, OverflowError):
         return False
-    return True
+    return not _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    """Return whether a process has ended and its parent does not ask for its exit code (Linux)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[:1] == [b"Z"]
 
 
 def _self_description() -> dict[str, Any]:
