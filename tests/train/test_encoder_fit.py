@@ -326,6 +326,8 @@ def test_progress_is_told_at_every_slow_step(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder_fit, "REPORT_EVERY_S", 0.0)
     told = []
     fit_encoder(contigs_of(), TINY, "cpu", tmp_path, told.append)
+    assert [p.step for p in told if p.judging] == [4, 8, 12]
+    told = [p for p in told if not p.judging]
     assert [p.step for p in told] == list(range(1, 13))
     assert [p.step for p in told if p.evaluated] == [4, 8, 12]
     assert [p.auroc is None for p in told[:4]] == [True, True, True, False]

@@ -320,11 +320,18 @@ def encoder(
         check_free(out)
 
         def tell(now: FitProgress) -> None:
+            if now.judging:
+                note = f"step {now.step:,} of {several(now.steps, 'step')}, judging it on the slice"
+                screen.advance(Position(now.step, None, note))
+                return
             area = "" if now.auroc is None else f", slice AUROC {now.auroc:.4f}"
             screen.advance(Position(now.step, now.steps, f"loss {now.loss:.4f}{area}"))
 
         def collected(done: int, units: int) -> None:
-            screen.advance(Position(done, units, f"{done:,} of {units:,} units"))
+            if done == units:
+                screen.advance(Position(done, None, "weighing protein k-mers on the slice"))
+            else:
+                screen.advance(Position(done, units, f"{done:,} of {several(units, 'unit')}"))
 
         data = read_labelled(**labelled, stages=screen)
         screen.line(f"training in {work}, {several(steps, 'step')} of {batch_nt:,} nt")

@@ -65,7 +65,8 @@ class FitProgress:
     """The state of a fit.
 
     loss: mean since the last evaluation; auroc: on the slice, of the last evaluation, None before
-    the first; evaluated: whether that was now; seconds_left by pace.
+    the first; evaluated: whether that was now; judging: whether it is about to be; seconds_left by
+    pace.
     """
 
     step: int
@@ -74,6 +75,7 @@ class FitProgress:
     auroc: float | None
     evaluated: bool
     seconds_left: float
+    judging: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,9 @@ class _Fit:
                 self._losses.append(self._one_step())
                 self._step += 1
             self._seconds = before + time.monotonic() - began
+            if self._evaluation_due():
+                pace = (time.monotonic() - began) / max(1, self._step - first)
+                progress(self._stand(False, pace, judging=True))
             evaluated = self._evaluation_due() and self._evaluate(deadline)
             now = time.monotonic()
             if evaluated or now - saved >= SAVE_EVERY_S:
@@ -240,12 +245,12 @@ class _Fit:
                 progress(self._stand(evaluated, pace))
         return True
 
-    def _stand(self, evaluated: bool, pace: float) -> FitProgress:
+    def _stand(self, evaluated: bool, pace: float, *, judging: bool = False) -> FitProgress:
         last = self._history[-1] if self._history else {}
         loss = float(last["loss"]) if evaluated else _mean(self._losses)
         step, steps = self._step, self._settings.steps
         left = pace * (steps - step)
-        return FitProgress(step, steps, loss, last.get("mean"), evaluated, left)
+        return FitProgress(step, steps, loss, last.get("mean"), evaluated, left, judging)
 
     def _evaluation_due(self) -> bool:
         due = self._step == self._settings.steps or self._step % self._settings.evaluate_every == 0
