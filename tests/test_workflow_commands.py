@@ -95,6 +95,20 @@ def test_the_array_job_takes_paths_with_dots_and_blanks(here, monkeypatch):
         assert len(table(Path("results") / sample / f"{sample}.contigs.tsv")) == records
 
 
+def test_the_array_job_refuses_two_files_of_one_sample_name(here, monkeypatch):
+    (here / "work").mkdir()
+    monkeypatch.chdir(here / "work")
+    Path("files.txt").write_text("a/lake.fastq.gz\na/lake2.fq\nb/lake.fq")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    words = ["bash", WORKFLOWS / "virnucpro.slurm"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, "several files give the sample name lake, and so" in done.stderr) == (
+        2,
+        True,
+    )
+    assert not Path("results").exists()
+
+
 @pytest.mark.parametrize("pair", [False, True])
 def test_nextflow_gives_a_read_or_a_pair(here, pair):
     """What Groovy puts into the script, of which paths come quoted, is put in here."""
