@@ -247,11 +247,11 @@ def test_a_part_is_doubled(thirds, tmp_path):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"part": "2/2"}, "another number of parts (2, not 3)"),
-        ({"inputs": "other"}, "another inputs"),
-        ({"bundle": "other"}, "another bundle"),
-        ({"min_length": 100}, "another min_length (100, not none)"),
-        ({"threshold": 0.7}, "another setting threshold (0.7, not 0.5)"),
+        ({"part": "2/2"}, "its number of parts (2, not 3)"),
+        ({"inputs": "other"}, "its inputs"),
+        ({"bundle": "other"}, "its bundle"),
+        ({"min_length": 100}, "its min_length (100, not none)"),
+        ({"threshold": 0.7}, "its setting threshold (0.7, not 0.5)"),
     ],
 )
 def test_a_part_of_another_run(here, thirds, tmp_path, change, what):
@@ -266,8 +266,8 @@ def test_a_part_of_another_run(here, thirds, tmp_path, change, what):
     other = tmp_path / "other part"
     run(Settings.of(inputs, other, bundle, **{"part": "2/3", **options}))
     sentence = refused([thirds[0], other, thirds[2]], tmp_path / "run")
-    assert sentence.startswith(f"{other}: is of another run than {thirds[0]}, with {what}")
-    assert sentence.endswith("; leave it out, or run it again")
+    assert sentence.startswith(f"{other}: is of another run than {thirds[0]}, by {what}")
+    assert sentence.endswith("; run it again with the options and inputs of the others")
 
 
 def test_a_part_that_is_no_part(here, expected, thirds, tmp_path):
