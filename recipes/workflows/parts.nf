@@ -14,7 +14,7 @@ process VIRNUCPRO_PART {
     script:
     def chosen = bundle ? "--bundle ${bundle}" : ''
     """
-    virnucpro predict ${reads} -o part_${part} --part ${part}/${parts} --sample ${sample} \\
+    virnucpro predict ${reads} -o part_${part} --part ${part}/${parts} --sample '${sample}' \\
         ${chosen} --threads ${task.cpus} --allow-partial --no-progress
     """
 }
@@ -33,7 +33,7 @@ process VIRNUCPRO_MERGE {
 
     script:
     """
-    virnucpro merge ${parts} -o . --input ${reads} --prefix ${sample} --no-progress
+    virnucpro merge ${parts} -o . --input ${reads} --prefix '${sample}' --no-progress
     """
 }
 

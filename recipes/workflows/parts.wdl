@@ -48,8 +48,8 @@ task score {
   }
   command <<<
     set -euo pipefail
-    virnucpro predict ~{reads} -o part_~{part} --part ~{part}/~{parts} --sample ~{sample} \
-      --bundle ~{bundle} --threads ~{cpu} --allow-partial --no-progress
+    virnucpro predict '~{reads}' -o part_~{part} --part ~{part}/~{parts} --sample '~{sample}' \
+      --bundle '~{bundle}' --threads ~{cpu} --allow-partial --no-progress
     tar cf part_~{part}.tar part_~{part}
   >>>
   output {
@@ -73,7 +73,7 @@ task merge {
   command <<<
     set -euo pipefail
     while read -r part; do tar xf "$part"; done < ~{write_lines(parts)}
-    virnucpro merge part_* -o run --input ~{reads} --prefix ~{sample} --no-progress
+    virnucpro merge part_* -o run --input '~{reads}' --prefix '~{sample}' --no-progress
   >>>
   output {
     File contigs = "run/~{sample}.contigs.tsv"
