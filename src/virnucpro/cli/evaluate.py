@@ -88,7 +88,7 @@ def evaluate(
     if into is not None:
         check_own(found, into)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
-        contigs = read_labelled(fasta, labels, positive, negative, screen, warned=False).contigs
+        contigs = read_labelled(fasta, labels, positive, negative, screen, warns=False).contigs
         if novelty is not None:
             contigs = with_novelty(contigs, novelty)
         total, done = sum(len(contig.sequence) for contig in contigs), 0

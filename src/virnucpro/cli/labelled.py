@@ -63,15 +63,14 @@ def read_labelled(
     positive: tuple[Path, ...],
     negative: tuple[Path, ...],
     stages: "Progress",
-    warned: bool = True,
+    warns: bool = True,
 ) -> "Labelled":
     """The labelled contigs that the four options name.
 
-    Says which tables beside files describe them, and warns of sequences on both sides unless the
-    caller does (warned).
+    Says which tables beside files describe them. warns: of sequences on both sides, too.
     """
     from virnucpro.measure.doubts import on_both_sides
-    from virnucpro.measure.labels import beside, read_two_sided, read_with_labels
+    from virnucpro.measure.labels import read_two_sided, read_with_labels
 
     one, two = bool(fasta and labels), bool(positive and negative)
     if one == two or bool(fasta) != bool(labels) or bool(positive) != bool(negative):
@@ -79,13 +78,12 @@ def read_labelled(
     found = read_with_labels(fasta, labels) if one else read_two_sided(positive, negative)
     for fault in found.faults:
         stages.line(f"without its sequence: {fault}")
-    for path in (*positive, *negative):
-        if (table := beside(path)) is not None:
-            stages.line(table.sentence)
+    for table in found.tables:
+        stages.line(table.sentence)
     bases = sum(len(contig.sequence) for contig in found.contigs)
-    units = len({contig.unit or contig.name for contig in found.contigs})
+    units = len({contig.unit for contig in found.contigs})
     of_units = "" if units == len(found.contigs) else f", of {several(units, 'unit')}"
     stages.line(f"read {len(found.contigs):,} labelled sequences, {bases:,} nt{of_units}")
-    for sentence in on_both_sides(found.contigs) if warned else ():
+    for sentence in on_both_sides(found.contigs) if warns else ():
         stages.line(f"{WARNING}{sentence}")
     return found

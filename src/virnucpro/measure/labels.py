@@ -68,11 +68,13 @@ class Labelled:
     a machine the data lay.
     faults: a sentence for each contig that cannot be read as DNA. Such a contig stays among the
     others with an empty sequence: it is never drawn from, and in an evaluation it has no score.
+    tables: those beside the files, whether they describe them or not.
     """
 
     contigs: list[LabelledContig]
     sha256: dict[str, str]
     faults: list[str]
+    tables: Sequence["Beside"] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,14 @@ def read_two_sided(positive: Sequence[Path], negative: Sequence[Path]) -> Labell
     contigs: list[LabelledContig] = []
     sha256: dict[str, str] = {}
     faults: list[str] = []
+    tables: list[Beside] = []
     for label, paths in ((1, positive), (0, negative)):
         found = 0
         for path in paths:
-            beside = table_beside(path)
-            table = None if beside is None else read_table([beside], sha256)
+            table = None
+            if (there := beside(path)) is not None:
+                tables.append(there)
+                table = read_table([there.path], sha256) if there.describes else None
             for contig in _contigs([path], sha256, faults):
                 contigs.append(_labelled(contig, label, table))
                 found += 1
@@ -113,7 +118,7 @@ def read_two_sided(positive: Sequence[Path], negative: Sequence[Path]) -> Labell
             named = ", ".join(map(str, paths)) or "no file"
             side = "positive" if label else "negative"
             raise InputError(f"there is no contig on the {side} side ({named})")
-    return Labelled(contigs, sha256, faults)
+    return Labelled(contigs, sha256, faults, tables)
 
 
 def read_with_labels(fasta: Sequence[Path], labels: Sequence[Path]) -> Labelled:
@@ -206,16 +211,14 @@ def beside(fasta: Path) -> Beside | None:
     name = fasta.name
     for suffixes in (GZIP_SUFFIXES, FASTA_SUFFIXES):
         name = next((name[: -len(s)] for s in suffixes if name.lower().endswith(s)), name)
-    found = None
-    for candidate in (fasta.with_name(name + ".tsv"), fasta.with_name(name + ".tsv.gz")):
-        if candidate.is_file():
-            header = next(_lines(candidate), [])
-            fits = "id" in header and any(column in header for column in DESCRIPTIONS)
-            if fits or found is None:
-                found = Beside(candidate, fasta, fits)
-            if fits:
-                break
-    return found
+    paths = (fasta.with_name(name + suffix) for suffix in (".tsv", ".tsv.gz"))
+    tables = [Beside(path, fasta, _describes(path)) for path in paths if path.is_file()]
+    return next((table for table in tables if table.describes), tables[0] if tables else None)
+
+
+def _describes(path: Path) -> bool:
+    header = next(_lines(path), [])
+    return "id" in header and any(column in header for column in DESCRIPTIONS)
 
 
 def table_beside(fasta: Path) -> Path | None:

@@ -98,7 +98,7 @@ def rows(run: Run) -> dict[str, dict[str, Any]]:
     named = run.settings.get("sample") is not None or not run.files.prefix
     found = {}
     samples = [*dict.fromkeys([*inputs, *run.records])]
-    alone = len(samples) == 1  # of each sample of several nobody counts it
+    alone = len(samples) == 1  # the expected mistakes are those of the run
     for sample in samples:
         counts: Mapping[str, int] = run.records.get(sample, {})
         records, chunks = counts.get("records", 0), counts.get("chunks", 0)

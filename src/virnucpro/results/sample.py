@@ -312,7 +312,9 @@ def _discovered(
 ) -> Discovery:
     assert sample.steps is not None
     q, asked = tuple(q_values(p_values, sample.counts)), question.fdr
-    above = [int(n[-1]) for of, n in zip(q, sample.counts, strict=True) if of[-1] > (asked or 0)]
+    beyond = 0
+    if asked is not None:
+        beyond = sum(int(n[-1]) for of, n in zip(q, sample.counts, strict=True) if of[-1] > asked)
     return Discovery(
         null=null,
         negatives=negatives,
@@ -321,5 +323,5 @@ def _discovered(
         resolution=Resolution.of(p_values, sample.counts),
         asked=asked,
         viral=viral,
-        beyond=0 if asked is None else sum(above),
+        beyond=beyond,
     )

@@ -5,6 +5,7 @@ Budgets, workers, threads, paths and times are not part of it.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def refuse_other(
     for field in fingerprint:
         if earlier.get(field) == fingerprint[field]:
             continue
-        before, now = (_shown(field, of.get(field, "unknown")) for of in (earlier, fingerprint))
+        before, now = (in_words(of.get(field, "unknown")) for of in (earlier, fingerprint))
         if field == "bundle":
             before += f", named in {files.log.name} there" if option == "-o" else ""
         what = "prescreen, or other thresholds of it" if field == "prescreen" else field
@@ -87,9 +88,15 @@ def refuse_other(
         )
 
 
-def _shown(field: str, value: object) -> str:
-    """Return a value as a sentence has it: of a sha256 its first figures are enough."""
-    text = str(value)
-    if field not in ("bundle", "prescreen") or text in ("none", "unknown"):
-        return text
-    return f"sha256 {text.removeprefix('sha256 ')[:12]}..."
+def in_words(value: object) -> str:
+    """Return a value of a fingerprint or a setting as a sentence has it.
+
+    Of a sha256 its first figures are enough, and of a prescreen its sha256.
+    """
+    if isinstance(value, bool):
+        return ("off", "on")[value]
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    text = "none" if value is None else str(value)
+    found = re.match(r"(?:sha256 )?([0-9a-f]{12})[0-9a-f]{52}\b", text)
+    return f"sha256 {found[1]}..." if found else text

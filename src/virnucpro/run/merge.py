@@ -3,7 +3,6 @@
 Needs the parts' blocks and, for sequences, the inputs; no weights, no device and no torch.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from virnucpro.results.write import planned
 from virnucpro.run.block_file import read_block, read_embeddings
 from virnucpro.run.directory import RunDirectory, missing_or_changed
 from virnucpro.run.finalise import finalise, results_plan
+from virnucpro.run.fingerprint import in_words
 from virnucpro.run.journal import sha256_of
 from virnucpro.run.log import closing, open_log
 from virnucpro.run.resume import OF_TABLES, Outcome, as_before
@@ -237,7 +237,7 @@ def _complete(parts: Sequence[FinishedPart]) -> list[FinishedPart]:
         for what, (expected, found) in _differences(first, part).items():
             raise ResumeError(
                 f"{part.folder}: is of another run than {first.folder}, by its {what} "
-                f"({_shown(found)}, not {_shown(expected)}); run it again with the options and "
+                f"({in_words(found)}, not {in_words(expected)}); run it again with the options and "
                 "inputs of the others"
             )
     missing = [n for n in range(1, first.part.of + 1) if n not in by_number]
@@ -265,14 +265,6 @@ def _differences(one: FinishedPart, other: FinishedPart) -> dict[str, tuple[obje
         if name not in _OF_PARTS:
             pairs[f"setting {name}"] = settings[name], others.get(name)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _shown(value: object) -> str:
-    """Return a value as a sentence has it: of a sha256 its first figures are enough."""
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    text = "none" if value is None else str(value)
-    return f"sha256 {text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def _negatives(part: FinishedPart) -> str | None:

@@ -16,7 +16,7 @@ from virnucpro.results.files import RunFiles
 from virnucpro.results.outputs import Outputs
 from virnucpro.results.record import RunRecord
 from virnucpro.run.directory import clear_leftovers, missing_or_changed
-from virnucpro.run.fingerprint import refuse_other
+from virnucpro.run.fingerprint import in_words, refuse_other
 from virnucpro.storage.atomic import disk_errors
 from virnucpro.storage.lock import Lock
 
@@ -96,9 +96,9 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
     elif before.get("chunk_threshold", job.chunk_threshold) != job.chunk_threshold:
         other.append(f"the threshold of chunks was {before['chunk_threshold']}")
     other += [
-        f"the setting {name} was {_in_words(before.get(name))}"
+        f"the setting {name} was {'not given' if value is None else in_words(value)}"
         for name in OF_TABLES
-        if before.get(name) != settings[name]
+        if (value := before.get(name)) != settings[name]
     ]
     negatives = None if job.negatives is None else job.negatives.sha256
     if (earlier.negatives or {}).get("sha256") != negatives:
@@ -112,12 +112,6 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
     if names := missing_or_changed(job.files, earlier):
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing or changed"
     return ""
-
-
-def _in_words(value: object) -> str:
-    if value is None:
-        return "not given"
-    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 def as_before(files: RunFiles, earlier: RunRecord, outputs: Outputs, progress: Progress) -> Outcome:

@@ -224,6 +224,11 @@ class _Fit:
         """Step until the end; False when the deadline came first. The state is saved either way."""
         first, before = self._step, self._seconds
         began = told = saved = time.monotonic()
+
+        def stand(*, evaluated: bool = False, judging: bool = False) -> FitProgress:
+            pace = (time.monotonic() - began) / max(1, self._step - first)
+            return self._stand(evaluated, judging, pace)
+
         while not self._ended():
             if time.monotonic() > deadline:
                 self.save()
@@ -232,20 +237,19 @@ class _Fit:
                 self._losses.append(self._one_step())
                 self._step += 1
             self._seconds = before + time.monotonic() - began
-            if self._evaluation_due():
-                pace = (time.monotonic() - began) / max(1, self._step - first)
-                progress(self._stand(False, pace, judging=True))
-            evaluated = self._evaluation_due() and self._evaluate(deadline)
+            if due := self._evaluation_due():
+                progress(stand(judging=True))
+            evaluated = due and self._evaluate(deadline)
             now = time.monotonic()
             if evaluated or now - saved >= SAVE_EVERY_S:
                 self.save()
                 saved = now
             if evaluated or now - told >= REPORT_EVERY_S:
-                pace, told = (now - began) / max(1, self._step - first), now
-                progress(self._stand(evaluated, pace))
+                told = now
+                progress(stand(evaluated=evaluated))
         return True
 
-    def _stand(self, evaluated: bool, pace: float, *, judging: bool = False) -> FitProgress:
+    def _stand(self, evaluated: bool, judging: bool, pace: float) -> FitProgress:
         last = self._history[-1] if self._history else {}
         loss = float(last["loss"]) if evaluated else _mean(self._losses)
         step, steps = self._step, self._settings.steps
