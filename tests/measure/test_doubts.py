@@ -92,6 +92,13 @@ def test_a_bundle_of_the_program_keeps_its_card(here):
     assert virnucpro("evaluate", "copy", *SIDES, "--into", "copy").code == 0
 
 
+def test_a_single_label_is_told(here):
+    (here / "labels.tsv").write_text("id\tlabel\n" + "".join(f"v{i}\t1\n" for i in range(4)))
+    done = virnucpro("evaluate", "plain", "--fasta", "viral.fa", "--labels", "labels.tsv")
+    assert done.code == 0, done.err
+    assert "no contigs of others were measured, so that there is no AUROC" in done.out
+
+
 @pytest.mark.parametrize("command", ["train", "calibrate"])
 def test_a_file_on_both_sides_is_told_before_a_bundle_is_made(here, command):
     sides = ("--positive", "viral.fa", "--negative", "viral.fa", "-o", "new", "-q")

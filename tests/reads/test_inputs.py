@@ -269,6 +269,12 @@ def test_counts_of_alignments_are_told(aligned, tmp_path, bundle):
     assert [row["contig"] for row in rows] == [name for name, _ in primary]
 
 
+def test_lengths_that_no_record_has_are_refused():
+    Reading(min_length=5, max_length=5).check(1)
+    with pytest.raises(SettingsError, match="--max-length that is no less than --min-length"):
+        Reading(min_length=6, max_length=5).check(1)
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [

@@ -104,6 +104,9 @@ def test_expected_mistakes_come_from_what_the_run_says_of_its_worth(folder, wort
     run.document["worth"] = worth
     row = json.loads(general_statistics(run))["data"]["lake"]
     assert row.get("expected_wrong") == expected
+    run.document["inputs"].append({**run.document["inputs"][0], "sample": "pond"})
+    of_two = json.loads(general_statistics(run))["data"]
+    assert [of_two[name].get("expected_wrong") for name in ("lake", "pond")] == [None, None]
 
 
 def test_multiqc_shows_three_runs_as_three_rows(folder, tmp_path):

@@ -220,6 +220,7 @@ def test_a_truncated_gzip_keeps_what_came_before(predict, tmp_path):
     assert (document["status"], document["exit_code"]) == ("failed", 1)
     assert document["error"] == done.error
     assert document["counts"]["records"] == document["inputs"][0]["records"] == len(contigs)
+    assert not document["inputs"][0]["whole"]
     assert document["inputs"][0]["sha256"]
     kept = results(tmp_path / "run")
     complete = fasta((f"s{i}", dna(600, i)) for i in range(1, len(contigs) + 1))
