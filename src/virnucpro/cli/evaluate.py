@@ -154,5 +154,5 @@ def _print(evaluation: "Evaluation") -> None:
             "known"
             if others
             else "no contigs of others were measured, so that there is no AUROC, and nothing is "
-            "known of calls by mistake: label some 0"
+            "known of calls by mistake; add sequences of label 0"
         )
