@@ -57,6 +57,12 @@ class ResumeError(VirnucproError):
     exit_code = 3
 
 
+class FolderError(VirnucproError):
+    """A folder that cannot be written to, as opposed to a disk that is full."""
+
+    exit_code = 3
+
+
 class OtherRun(ResumeError):
     """A run directory that holds a run of another input, bundle, precision or version."""
 

@@ -525,7 +525,7 @@ def test_no_permission(tmp_path, mode):
     folder.mkdir()
     done = in_process(NO_PERMISSION, mode, cwd=folder)
     folder.chmod(0o755)
-    assert done.stdout.startswith("1 run: no permission"), done.stderr
+    assert done.stdout.startswith("3 run: no permission"), done.stderr
 
 
 FULL_DISK = """

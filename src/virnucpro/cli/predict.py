@@ -310,7 +310,7 @@ def predict(
     results are made again, which needs no scoring if it was made with --keep-blocks.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or wrong command line; 3 the run directory
-    holds another run or is in use; 4 out of memory; 130, 143 interrupted.
+    holds another run, is in use, or cannot be written to; 4 out of memory; 130, 143 interrupted.
 
     \b
     virnucpro predict contigs.fasta -o run
