@@ -100,6 +100,11 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def install_extra(name: str) -> str:
+    """Return what to do where an extra is missing; the package is not on PyPI."""
+    return f"install it with `pip install '.[{name}]'` in the folder of the source code"
+
+
 def ending(error: BaseException) -> tuple[str, int, str]:
     """Return status, exit code and sentence of a run that this error ends."""
     if isinstance(error, VirnucproError):
