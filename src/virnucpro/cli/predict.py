@@ -153,7 +153,7 @@ class _Predict(click.RichCommand):
     "--parquet",
     is_flag=True,
     help="Also write calls.parquet and contigs.parquet, with typed columns and "
-    "full precision. Needs pyarrow: pip install 'virnucpro[parquet]'.",
+    "full precision. Needs the extra parquet (docs/install.md).",
 )
 @click.option(
     "--save-embeddings",
