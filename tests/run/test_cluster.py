@@ -168,6 +168,23 @@ def test_tables_are_those_of_one_process(here, expected, tmp_path):
     assert not workers_of()
 
 
+def test_a_worker_tells_how_much_of_its_block_is_scored(here, expected, tmp_path):
+    """A block of the k-mer model has no steps, so one is made in it."""
+    step = "from virnucpro.progress import stepped; time.sleep(1.1); stepped(0.5); time.sleep(1.5)"
+    positions = []
+    watching = Watching()
+    watching.advance = positions.append
+    with preloaded(tmp_path, step):
+        run(settings(here, tmp_path / "run", workers=1), watching)
+    assert results(tmp_path / "run") == expected
+    whole = [position.count for position in positions if position.whole]
+    parts = {position.count for position in positions if not position.whole} - {*whole}
+    assert len(parts) == 1
+    assert whole[0] < parts.pop() < whole[-1]
+    for values in ([p.count for p in positions], [p.done for p in positions]):
+        assert values == sorted(values)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3, 7])
 def test_the_number_of_workers_does_not_show(here, expected, tmp_path, workers):
