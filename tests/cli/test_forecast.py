@@ -20,9 +20,10 @@ import pytest
 
 from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads, virnucpro
 from made_reads import fastq
+from virnucpro.classifiers.kmer import KmerClassifier
 from virnucpro.cli import terminal
 from virnucpro.cli.signals import SIGNALS
-from virnucpro.progress import Forecast, Position, Silent
+from virnucpro.progress import Forecast, Position, Silent, stepped
 from virnucpro.run import watch
 from virnucpro.run.predict import predict, run
 from virnucpro.run.settings import Settings
@@ -176,6 +177,26 @@ def test_progress_moves_within_a_block(tmp_path, monkeypatch):
         assert values == sorted(values)
     assert [p.whole for p in seen.positions[:: len(seen.positions) - 1]] == [True, True]
     assert seen.positions[-1].done == seen.positions[-1].total
+
+
+def test_progress_does_not_go_back_where_denser_reads_begin(tmp_path, monkeypatch):
+    """Short reads have more chunks a byte, so less of what is read seems to be scored."""
+    score = KmerClassifier.score_block
+
+    def with_steps(classifier, block):
+        for _ in range(4):
+            stepped(0.25)
+        return score(classifier, block)
+
+    monkeypatch.setattr(watch, "SHOWN_EVERY_S", 0.0)
+    monkeypatch.setattr(KmerClassifier, "score_block", with_steps)
+    bundle = made_bundle(tmp_path / "km", block_nt=30_000)
+    (tmp_path / "in.fa").write_bytes(fasta([("long", dna(60_000))]) + random_reads(2_000, 80))
+    seen = Watching()
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path), seen)
+    assert sum(not position.whole for position in seen.positions) > 8
+    done = [position.done for position in seen.positions]
+    assert done == sorted(done)
 
 
 def test_a_resumed_run_counts_what_was_there(tmp_path):

@@ -277,7 +277,11 @@ class _Predict(click.RichCommand):
     is_flag=True,
     help="Print no progress: no bar on a terminal, no line every 30 s elsewhere.",
 )
-@click.option("--log-json", is_flag=True, help="Also write log.jsonl, the log for programs.")
+@click.option(
+    "--log-json",
+    is_flag=True,
+    help="Also write log.jsonl, the log for programs, with a line on progress every 30 s.",
+)
 @click.option(
     "--config",
     type=FILE,
