@@ -257,6 +257,15 @@ class CalibratedJudge:
 Judge: TypeAlias = MeanJudge | CalibratedJudge
 
 
+def wrong_bound(by_bin: Int64, calibration: Calibration, threshold: float, prior: Prior) -> float:
+    """Return how many calls are wrong at most if the hosts are five units drawn at random.
+
+    by_bin: records with a score by length bin, (bins,).
+    """
+    most, _ = calibration.few_units_at(threshold)
+    return (1 - prior.low) * float(by_bin @ most)
+
+
 def mean_of_stretch(p_virus: Float64, added_nt: Float64) -> float:
     """The mean of n chunks, (n,), weighted by the bases that each adds."""
     return float(np.average(p_virus, weights=added_nt))

@@ -44,6 +44,7 @@ from virnucpro.results.judge import (
     Question,
     origin_of,
     origins_of,
+    wrong_bound,
 )
 from virnucpro.results.prior import (
     DEFAULT_PRIOR,
@@ -254,14 +255,8 @@ def _calibrated_judge(
         threshold,
         prior,
         _discovered(sample, p_values, name, number, question, viral),
-        _wrong_bound(sample, calibration, threshold, prior) if by_threshold else None,
+        wrong_bound(sample.by_bin, calibration, threshold, prior) if by_threshold else None,
     )
-
-
-def _wrong_bound(sample: Sample, calibration: Calibration, threshold: float, prior: Prior) -> float:
-    """Return how many calls are wrong at most if the hosts are five units drawn at random."""
-    most, _ = calibration.few_units_at(threshold)
-    return (1 - prior.low) * float(sample.by_bin @ most)
 
 
 def _prior(

@@ -13,10 +13,11 @@ from virnucpro.bundle.calibration import probability
 from virnucpro.calls import Call
 from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTE_TEXTS
 from virnucpro.progress import several
-from virnucpro.results.judge import Judge, Judged, MeanJudge
+from virnucpro.results.judge import CalibratedJudge, Judge, Judged, MeanJudge, wrong_bound
 from virnucpro.results.prior import Prior
 
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 40
@@ -35,6 +36,44 @@ class AtThreshold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorthOfPairs:
+    """The worth of the calls of pairs; fields as of Worth.
+
+    Where fdr decides, it holds for the records, and wrong, fewest_wrong and most_wrong are None.
+    """
+
+    called: int
+    wrong: float | None
+    fewest_wrong: float | None
+    most_wrong: float | None
+    wrong_bound: float | None
+    prior: Prior
+    fdr: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for run.json."""
+        names = ("wrong", "fewest_wrong", "most_wrong", "wrong_bound")
+        return {
+            "called": self.called,
+            **{name: _rounded(getattr(self, name)) for name in names},
+            "sentence": self.sentence,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """The worth of the calls in one sentence, for log and report."""
+        calls = f"{several(self.called, 'pair')} called virus"
+        if not self.called:
+            return calls
+        if self.fewest_wrong is None or self.most_wrong is None:
+            return (
+                f"{calls}; how many of these are wrong is not estimated, because --fdr "
+                f"{self.fdr:g} holds for the calls of records: call by --threshold for that"
+            )
+        return _expected(calls, self.fewest_wrong, self.most_wrong, self.wrong_bound, self.prior)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worth:
     """The worth of the calls of records in this sample.
 
@@ -45,7 +84,8 @@ class Worth:
     and chance (two standard deviations, and one record) explain. scored: records with a score.
     threshold: of p_virus; None where fdr decides. null, negatives: what q-values compare with.
     refusal: why fdr calls nothing; empty where it does. viral_negatives, beyond: see
-    judge.Discovery. origins, notes: counts of records. scores, null_scores: counts of records and
+    judge.Discovery. pairs: of mates; None where the input has none. origins, notes: counts of
+    records. scores, null_scores: counts of records and
     of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
     """
 
@@ -65,6 +105,7 @@ class Worth:
     refusal: str
     viral_negatives: str
     beyond: int
+    pairs: WorthOfPairs | None = None
     by_threshold: tuple[AtThreshold, ...]
     origins: Mapping[str, int]
     notes: Mapping[str, int]
@@ -73,12 +114,11 @@ class Worth:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for run.json."""
-        rounded = {n: round(getattr(self, n), 1) for n in ("wrong", "fewest_wrong", "most_wrong")}
+        names = ("wrong", "fewest_wrong", "most_wrong", "wrong_bound")
         return {
             "called": self.called,
             "scored": self.scored,
-            **rounded,
-            "wrong_bound": None if self.wrong_bound is None else round(self.wrong_bound, 1),
+            **{name: _rounded(getattr(self, name)) for name in names},
             "prior": self.prior.as_dict(),
             "threshold": self.threshold,
             "fdr": self.fdr,
@@ -88,6 +128,7 @@ class Worth:
             "refusal": self.refusal,
             "viral_negatives": self.viral_negatives,
             "beyond": self.beyond,
+            "pairs": None if self.pairs is None else self.pairs.as_dict(),
             "by_threshold": [
                 {"threshold": at.threshold, "called": at.called, "wrong": round(at.wrong, 1)}
                 for at in self.by_threshold
@@ -107,18 +148,15 @@ class Worth:
         calls = f"{several(self.called, 'record')} called virus"
         if not self.called:
             return f"{calls} ({self.prior.sentence})"
-        number = wrong_in_words(self.fewest_wrong, self.most_wrong, self.fdr)
         if self.fdr is not None:
+            number = wrong_in_words(self.fewest_wrong, self.most_wrong, self.fdr)
             return (
                 f"{calls}; of these {number} ({100 * self.fdr:g} %) are expected to be wrong "
                 f"({self.null}, {self.negatives:,} negatives)" + self._beyond
             )
-        are = "is" if number == "about 1" else "are"
-        expected = f"{calls}; of these {number} {are} expected to be wrong ({self.prior.sentence})"
-        high = _whole(self.most_wrong)
-        if self.wrong_bound is not None and _whole(self.wrong_bound) not in (high, _FEW):
-            most = _whole(self.wrong_bound)
-            expected += f"; up to {most} if its hosts look more viral than most"
+        expected = _expected(
+            calls, self.fewest_wrong, self.most_wrong, self.wrong_bound, self.prior
+        )
         if self.more_virus:
             expected += (
                 f"; so many calls mean that more than {100 * self.prior.high:.2g} % are viral: "
@@ -135,6 +173,19 @@ class Worth:
             f"length {'is' if self.beyond == 1 else 'are'} not called, since these are too few for "
             "that rate: call by --threshold"
         )
+
+
+def _expected(calls: str, fewest: float, most: float, bound: float | None, prior: Prior) -> str:
+    number = wrong_in_words(fewest, most, None)
+    are = "is" if number == "about 1" else "are"
+    expected = f"{calls}; of these {number} {are} expected to be wrong ({prior.sentence})"
+    if bound is not None and _whole(bound) not in (_whole(most), _FEW):
+        expected += f"; up to {_whole(bound)} if its hosts look more viral than most"
+    return expected
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)
 
 
 def wrong_in_words(fewest: float, most: float, fdr: float | None) -> str:
@@ -186,10 +237,8 @@ class Mistakes:
         log_odds, virus = judged.log_odds[some], judged.call[some] == Call.VIRUS
         self.scored += len(log_odds)
         self.called += int(virus.sum())
-        prior = judge.prior
-        for i, share in enumerate((prior.low, prior.used, prior.high)):
-            self.wrong[i] += _expected_wrong(log_odds[virus], share).sum()
-        wrong = _expected_wrong(log_odds, prior.used)
+        self.wrong += _wrong_by_prior(log_odds[virus], judge.prior)
+        wrong = _expected_wrong(log_odds, judge.prior.used)
         low = judged.notes[some] & LOW_COMPLEXITY > 0  # never called virus
         for row, threshold in zip(self.by_threshold, self.thresholds, strict=True):
             above = (judged.p_virus[some] >= threshold) & ~low
@@ -197,8 +246,8 @@ class Mistakes:
         self.origins += np.bincount(judged.origin[some], minlength=len(self.origins))
         self.scores += _spread(log_odds)
 
-    def worth(self) -> Worth | None:
-        """Return what the calls are worth; None without a calibration."""
+    def worth(self, pairs: WorthOfPairs | None = None) -> Worth | None:
+        """Return what the calls are worth; None without a calibration. pairs: their worth."""
         judge = self.judge
         if isinstance(judge, MeanJudge):
             return None
@@ -230,6 +279,7 @@ class Mistakes:
             refusal=found.refusal,
             viral_negatives=found.viral,
             beyond=found.beyond,
+            pairs=pairs,
             by_threshold=tuple(
                 AtThreshold(threshold=threshold, called=int(called), wrong=wrong)
                 for threshold, (called, wrong) in zip(
@@ -241,6 +291,60 @@ class Mistakes:
             scores=tuple(self.scores.tolist()),
             null_scores=tuple(_spread(judge.calibration.negatives.log_odds).tolist()),
         )
+
+
+@dataclass(slots=True)
+class MistakesOfPairs:
+    """Adds up pairs as they are called, each as a record with the chunks of both mates."""
+
+    judge: Judge
+    called: int = 0
+    wrong: Float64 = field(default_factory=lambda: np.zeros(3))
+    by_bin: Int64 = field(init=False)
+
+    def __post_init__(self) -> None:
+        judge = self.judge
+        self.by_bin = np.zeros(
+            judge.calibration.bins if isinstance(judge, CalibratedJudge) else 0, np.int64
+        )
+
+    def add(self, score: Float64, called_nt: Float64, called: NDArray[np.uint8]) -> None:
+        """Take n pairs, (n,) each. score: of the judge; called: Call."""
+        judge = self.judge
+        if isinstance(judge, MeanJudge):
+            return
+        virus = called == Call.VIRUS
+        self.called += int(virus.sum())
+        self.wrong += _wrong_by_prior(score[virus], judge.prior)
+        length_bin = judge.calibration.length_bin(called_nt[called != Call.NONE])
+        self.by_bin += np.bincount(length_bin, minlength=len(self.by_bin))
+
+    def worth(self) -> WorthOfPairs | None:
+        """Return what the calls are worth; None without a calibration."""
+        judge = self.judge
+        if isinstance(judge, MeanJudge):
+            return None
+        asked = judge.discovery.asked
+        most, used, fewest = (None if asked is not None else n for n in self.wrong.tolist())
+        bound = None
+        if most is not None and judge.wrong_bound is not None:
+            bound = wrong_bound(self.by_bin, judge.calibration, judge.threshold, judge.prior)
+            bound = min(float(self.called), max(most, bound))
+        return WorthOfPairs(
+            called=self.called,
+            wrong=used,
+            fewest_wrong=fewest,
+            most_wrong=most,
+            wrong_bound=bound,
+            prior=judge.prior,
+            fdr=asked,
+        )
+
+
+def _wrong_by_prior(log_odds: Float64, prior: Prior) -> Float64:
+    """How many of r records are not viral where the prior is low, used, and high, (3,)."""
+    shares = (prior.low, prior.used, prior.high)
+    return np.array([_expected_wrong(log_odds, share).sum() for share in shares])
 
 
 def _expected_wrong(log_odds: Float64, share: float) -> Float64:

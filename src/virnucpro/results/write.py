@@ -284,7 +284,8 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened, frames
+    worth = mistakes.worth(pairs.worth())
+    return tally.counts(pairs.count, pairs.virus), worth, prescreened, frames
 
 
 def _with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:

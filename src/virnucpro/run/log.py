@@ -293,6 +293,8 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
+        if worth is not None and worth.pairs is not None and worth.pairs.called:
+            yield worth.pairs.sentence
     if counts.regions:
         held = f"{files.viral_fasta.name} holds {written.excerpts:,} on records not called virus"
         yield (
