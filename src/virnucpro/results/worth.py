@@ -83,10 +83,10 @@ class Worth:
     see CalibratedJudge. more_virus: whether more records are called than the prior with such hosts
     and chance (two standard deviations, and one record) explain. scored: records with a score.
     threshold: of p_virus; None where fdr decides. null, negatives: what q-values compare with.
-    refusal: why fdr calls nothing; empty where it does. viral_negatives, beyond: see
-    judge.Discovery. pairs: of mates; None where the input has none. origins, notes: counts of
-    records. scores, null_scores: counts of records and
-    of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
+    refusal: why fdr calls nothing; empty where it does. viral_negatives, negative_notes, beyond:
+    see judge.Discovery. pairs: of mates; None where the input has none. origins, notes: counts of
+    records. scores, null_scores: counts of records and of negatives in BINS equal parts of -WIDEST
+    to WIDEST log-odds.
     """
 
     called: int
@@ -105,6 +105,7 @@ class Worth:
     refusal: str
     viral_negatives: str
     beyond: int
+    negative_notes: tuple[str, ...] = ()
     pairs: WorthOfPairs | None = None
     by_threshold: tuple[AtThreshold, ...]
     origins: Mapping[str, int]
@@ -127,6 +128,7 @@ class Worth:
             "smallest_q": self.smallest_q,
             "refusal": self.refusal,
             "viral_negatives": self.viral_negatives,
+            "negative_notes": list(self.negative_notes),
             "beyond": self.beyond,
             "pairs": None if self.pairs is None else self.pairs.as_dict(),
             "by_threshold": [
@@ -278,6 +280,7 @@ class Mistakes:
             smallest_q=found.resolution.smallest_q,
             refusal=found.refusal,
             viral_negatives=found.viral,
+            negative_notes=(*found.useless, *filter(None, [found.untold])),
             beyond=found.beyond,
             pairs=pairs,
             by_threshold=tuple(

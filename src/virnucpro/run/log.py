@@ -290,6 +290,7 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
             yield f"noted (column note): {noted}"
         if worth.viral_negatives not in worth.refusal:
             yield f"warning: {worth.viral_negatives}"
+    yield from written.notes
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
