@@ -308,8 +308,21 @@ def test_options_that_go_together_or_not(tmp_path, bundle):
         (source,) = open_sources([bam], reading=reading)
         with pytest.raises(InputError, match="is for FASTQ and FASTA; the mates of this BAM"):
             list(source.contigs())
-    with pytest.raises(SettingsError, match="--mates goes with one input, and 2 were named"):
+    with pytest.raises(SettingsError, match="--mates goes with one input, and there are 2; run "):
         open_sources([bam, bam], reading=Reading(mates=bam))
+    for missing in (tmp_path / "no.bam", bam):  # it is said before anything is opened
+        with pytest.raises(SettingsError, match="--mates goes with one input, and there are 2"):
+            predict([missing, missing], bundle, tmp_path / "run", mates=missing)
+    (tmp_path / "folder").mkdir()
+    for name in ("x.bam", "y.bam"):
+        (tmp_path / "folder" / name).symlink_to(tmp_path / name)
+    for options, said in (
+        ({"mates": bam}, "--mates goes with one input, and there are 2"),
+        ({"read_groups": True}, "--read-groups goes with one input, and there are 2"),
+        ({"sample": "lake"}, "the sample name lake was given for 2 inputs"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            predict(tmp_path / "folder", bundle, tmp_path / "run", **options)
     with pytest.raises(SettingsError, match="--mates and --unpaired contradict each other"):
         predict(bam, bundle, tmp_path / "run", mates=bam, pairs="none")
     with pytest.raises(SettingsError, match="not both"):
