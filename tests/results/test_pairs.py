@@ -566,7 +566,8 @@ def test_the_mistakes_among_pairs_are_those_of_records_with_the_chunks_of_both(t
         assert pairs.called == records.called
         assert numbers == pytest.approx([getattr(records, name) for name in names])
         told, _, _ = records.sentence.partition("; so many calls mean")
-        assert pairs.sentence == told.replace(" records ", " pairs ")
+        same = told.replace(" records ", " pairs ")
+        assert pairs.sentence == f"{same}; more where mates overlap"
     else:
         assert numbers == [None] * 4
         assert "--fdr 0.5 holds for the calls of records" in pairs.sentence

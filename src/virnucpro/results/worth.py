@@ -70,7 +70,8 @@ class WorthOfPairs:
                 f"{calls}; how many of these are wrong is not estimated, because --fdr "
                 f"{self.fdr:g} holds for the calls of records: call by --threshold for that"
             )
-        return _expected(calls, self.fewest_wrong, self.most_wrong, self.wrong_bound, self.prior)
+        numbers = self.fewest_wrong, self.most_wrong, self.wrong_bound
+        return f"{_expected(calls, *numbers, self.prior)}; more where mates overlap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
