@@ -32,7 +32,8 @@ from virnucpro.results.judge import MeanJudge, Question
 from virnucpro.results.pairs import PairedCalls
 from virnucpro.results.sample import judge_of, summed
 from virnucpro.results.schema import PAIR_STATUSES, ContigsTable, PairsTable
-from virnucpro.results.worth import Mistakes, MistakesOfPairs
+from virnucpro.results.worth import Mistakes
+from virnucpro.results.worth_of_pairs import MistakesOfPairs
 from virnucpro.run.predict import predict
 
 PAIRED = [(f"t{i // 2}", dna(90 + i % 40, i)) for i in range(120)]

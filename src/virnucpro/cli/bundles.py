@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from virnucpro.cli.completion import all_names, bundle_names, published_names
-from virnucpro.cli.terminal import PAPER_WIDTH, Paper, Screen, complain, folded, tables_in_parts
+from virnucpro.cli.terminal import Paper, Screen, complain, folded, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
 from virnucpro.progress import escaped, several
 
@@ -178,7 +178,7 @@ def download(
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         places = placed(known, to, source)
         manifest = known_manifest(known, places)
-        for part in card_tables(manifest, PAPER_WIDTH):
+        for part in card_tables(manifest, Paper(stderr=True).width):
             screen.table(part)
         bundle = acquired(known, places, source, screen)
         screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")

@@ -20,7 +20,7 @@ from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judge, Judged
 from virnucpro.results.rows import text_of
 from virnucpro.results.schema import PAIR_STATUSES, PairsColumns, PairsTable
-from virnucpro.results.worth import MistakesOfPairs, WorthOfPairs
+from virnucpro.results.worth_of_pairs import MistakesOfPairs, WorthOfPairs
 from virnucpro.storage.sorting import SortedLines
 
 

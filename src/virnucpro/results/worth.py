@@ -9,21 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle.calibration import probability
 from virnucpro.calls import Call
 from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTE_TEXTS
 from virnucpro.progress import several
-from virnucpro.results.judge import CalibratedJudge, Judge, Judged, MeanJudge, wrong_bound
+from virnucpro.results.expected_wrong import (
+    expected_in_words,
+    expected_wrong,
+    rounded,
+    wrong_by_prior,
+    wrong_in_words,
+)
+from virnucpro.results.judge import Judge, Judged, MeanJudge
 from virnucpro.results.prior import Prior
+from virnucpro.results.worth_of_pairs import WorthOfPairs
 
 Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 40
 # Log-odds beyond these are shown as these.
 WIDEST = 10.0
-_FEW = "fewer than 0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,45 +38,6 @@ class AtThreshold:
     threshold: float
     called: int
     wrong: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorthOfPairs:
-    """The worth of the calls of pairs; fields as of Worth.
-
-    Where fdr decides, it holds for the records, and wrong, fewest_wrong and most_wrong are None.
-    """
-
-    called: int
-    wrong: float | None
-    fewest_wrong: float | None
-    most_wrong: float | None
-    wrong_bound: float | None
-    prior: Prior
-    fdr: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for run.json."""
-        names = ("wrong", "fewest_wrong", "most_wrong", "wrong_bound")
-        return {
-            "called": self.called,
-            **{name: _rounded(getattr(self, name)) for name in names},
-            "sentence": self.sentence,
-        }
-
-    @property
-    def sentence(self) -> str:
-        """The worth of the calls in one sentence, for log and report."""
-        calls = f"{several(self.called, 'pair')} called virus"
-        if not self.called:
-            return calls
-        if self.fewest_wrong is None or self.most_wrong is None:
-            return (
-                f"{calls}; how many of these are wrong is not estimated, because --fdr "
-                f"{self.fdr:g} holds for the calls of records: call by --threshold for that"
-            )
-        numbers = self.fewest_wrong, self.most_wrong, self.wrong_bound
-        return f"{_expected(calls, *numbers, self.prior)}; more where mates overlap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +86,7 @@ class Worth:
         return {
             "called": self.called,
             "scored": self.scored,
-            **{name: _rounded(getattr(self, name)) for name in names},
+            **{name: rounded(getattr(self, name)) for name in names},
             "prior": self.prior.as_dict(),
             "threshold": self.threshold,
             "fdr": self.fdr,
@@ -157,7 +123,7 @@ class Worth:
                 f"{calls}; of these {number} ({100 * self.fdr:g} %) are expected to be wrong "
                 f"({self.null}, {self.negatives:,} negatives)" + self._beyond
             )
-        expected = _expected(
+        expected = expected_in_words(
             calls, self.fewest_wrong, self.most_wrong, self.wrong_bound, self.prior
         )
         if self.more_virus:
@@ -176,35 +142,6 @@ class Worth:
             f"length {'is' if self.beyond == 1 else 'are'} not called, since these are too few for "
             "that rate: call by --threshold"
         )
-
-
-def _expected(calls: str, fewest: float, most: float, bound: float | None, prior: Prior) -> str:
-    number = wrong_in_words(fewest, most, None)
-    are = "is" if number == "about 1" else "are"
-    expected = f"{calls}; of these {number} {are} expected to be wrong ({prior.sentence})"
-    if bound is not None and _whole(bound) not in (_whole(most), _FEW):
-        expected += f"; up to {_whole(bound)} if its hosts look more viral than most"
-    return expected
-
-
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number, 1)
-
-
-def wrong_in_words(fewest: float, most: float, fdr: float | None) -> str:
-    """Return how many calls are expected to be wrong; fdr: the rate that was asked for, if any."""
-    low, high = _whole(fewest), _whole(most)
-    if fdr is not None:
-        return high if high == _FEW else f"at most {high}"
-    if low == high:
-        return high if high == _FEW else f"about {high}"
-    return f"up to {high}" if low == _FEW else f"{low} to {high}"
-
-
-def _whole(number: float) -> str:
-    if 0 < number < 0.05:
-        return _FEW
-    return f"{number:.1f}" if 0 < number < 0.95 else f"{number:,.0f}"
 
 
 @dataclass(slots=True)
@@ -240,8 +177,8 @@ class Mistakes:
         log_odds, virus = judged.log_odds[some], judged.call[some] == Call.VIRUS
         self.scored += len(log_odds)
         self.called += int(virus.sum())
-        self.wrong += _wrong_by_prior(log_odds[virus], judge.prior)
-        wrong = _expected_wrong(log_odds, judge.prior.used)
+        self.wrong += wrong_by_prior(log_odds[virus], judge.prior)
+        wrong = expected_wrong(log_odds, judge.prior.used)
         low = judged.notes[some] & LOW_COMPLEXITY > 0  # never called virus
         for row, threshold in zip(self.by_threshold, self.thresholds, strict=True):
             above = (judged.p_virus[some] >= threshold) & ~low
@@ -295,67 +232,6 @@ class Mistakes:
             scores=tuple(self.scores.tolist()),
             null_scores=tuple(_spread(judge.calibration.negatives.log_odds).tolist()),
         )
-
-
-@dataclass(slots=True)
-class MistakesOfPairs:
-    """Adds up pairs as they are called, each as a record with the chunks of both mates."""
-
-    judge: Judge
-    called: int = 0
-    wrong: Float64 = field(default_factory=lambda: np.zeros(3))
-    by_bin: Int64 = field(init=False)
-
-    def __post_init__(self) -> None:
-        judge = self.judge
-        self.by_bin = np.zeros(
-            judge.calibration.bins if isinstance(judge, CalibratedJudge) else 0, np.int64
-        )
-
-    def add(self, score: Float64, called_nt: Float64, called: NDArray[np.uint8]) -> None:
-        """Take n pairs, (n,) each. score: of the judge; called: Call."""
-        judge = self.judge
-        if isinstance(judge, MeanJudge):
-            return
-        virus = called == Call.VIRUS
-        self.called += int(virus.sum())
-        self.wrong += _wrong_by_prior(score[virus], judge.prior)
-        length_bin = judge.calibration.length_bin(called_nt[called != Call.NONE])
-        self.by_bin += np.bincount(length_bin, minlength=len(self.by_bin))
-
-    def worth(self) -> WorthOfPairs | None:
-        """Return what the calls are worth; None without a calibration."""
-        judge = self.judge
-        if isinstance(judge, MeanJudge):
-            return None
-        asked = judge.discovery.asked
-        most, used, fewest = (None if asked is not None else n for n in self.wrong.tolist())
-        bound = None
-        if most is not None and judge.wrong_bound is not None:
-            bound = wrong_bound(self.by_bin, judge.calibration, judge.threshold, judge.prior)
-            bound = min(float(self.called), max(most, bound))
-        return WorthOfPairs(
-            called=self.called,
-            wrong=used,
-            fewest_wrong=fewest,
-            most_wrong=most,
-            wrong_bound=bound,
-            prior=judge.prior,
-            fdr=asked,
-        )
-
-
-def _wrong_by_prior(log_odds: Float64, prior: Prior) -> Float64:
-    """How many of r records are not viral where the prior is low, used, and high, (3,)."""
-    shares = (prior.low, prior.used, prior.high)
-    return np.array([_expected_wrong(log_odds, share).sum() for share in shares])
-
-
-def _expected_wrong(log_odds: Float64, share: float) -> Float64:
-    """The chance of each of r records not to be viral where this share of all is, (r,)."""
-    if not 0 < share < 1:
-        return np.full(len(log_odds), 1.0 - share)
-    return probability(-(log_odds + np.log(share / (1 - share))))
 
 
 def _spread(log_odds: Float64) -> NDArray[np.int64]:
