@@ -279,6 +279,17 @@ def test_nonsense_is_shuffled_or_repeats_and_of_no_contig():
         assert any(torch.equal(row[unit:], row[:-unit]) for unit in range(1, 7))
 
 
+def test_a_bounded_loss_learns_and_is_another_training(tmp_path):
+    settings = dataclasses.replace(TINY, steps=60, evaluate_every=20, loss_power=0.5)
+    found = {}
+    for power in (0.5, 0.0):
+        own = dataclasses.replace(settings, loss_power=power)
+        found[power] = fit_encoder(contigs_of(), own, "cpu", tmp_path / f"{power}")
+    assert found[0.5].record["slice_auroc"]["150"] > 0.95
+    weights = [fit.network.arrays()["head.output.weight"] for fit in found.values()]
+    assert not np.array_equal(*weights)
+
+
 def test_groups_and_the_tail_are_learned_with_the_sides(tmp_path):
     settings = dataclasses.replace(
         TINY,

@@ -67,14 +67,17 @@ class SecondOpinion(nn.Module):
         logit_B = known.logit
         added_B = torch.zeros_like(logit_B)
         row_U = (logit_B.abs() < self.unsure).nonzero().squeeze(1)
-        if not len(row_U):
-            return added_B
-        frame_UF, favour_UF = self._frames(first.weight[row_U])
-        codons_UFT = codons_B6T[row_U[:, None], frame_UF]
-        second_U = self.network.outputs(codons_UFT, favour_UF).logit
-        share_U = (1 - logit_B[row_U].abs() / self.unsure).clamp(max=self.share)
-        added_B[row_U] = share_U * (second_U - first.logit[row_U])
+        if len(row_U):
+            second_U = self.asked(first.weight[row_U], codons_B6T[row_U])
+            share_U = (1 - logit_B[row_U].abs() / self.unsure).clamp(max=self.share)
+            added_B[row_U] = share_U * (second_U - first.logit[row_U])
         return added_B
+
+    def asked(self, weight_U6: Tensor, codons_U6T: Tensor) -> Tensor:
+        """The logit of the second network, (U,) in fp64; weight: of frames in the first."""
+        frame_UF, favour_UF = self._frames(weight_U6)
+        row_U1 = torch.arange(len(frame_UF), device=frame_UF.device)[:, None]
+        return self.network.outputs(codons_U6T[row_U1, frame_UF], favour_UF).logit
 
     def _frames(self, weight_U6: Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames that weigh most, the first one first, and how much each is favoured."""
