@@ -324,6 +324,36 @@ def test_substitutions_change_about_as_many_letters_as_asked():
     assert 0.88 < float(same_letter) < 0.92
 
 
+def test_letters_are_put_in_and_left_out_of_what_a_contig_goes_on_with():
+    """The contig here counts its own letters from 10 on, so that each tells where it is from."""
+    pool = FragmentPool([b"A" * 700, b"A" * 5000], np.ones(2), torch.device("cpu"))
+    pool._text = torch.cat([torch.arange(700), torch.arange(5000)]) + 10
+    generator = torch.Generator().manual_seed(1)
+    contig, start = torch.arange(4000) % 2, torch.arange(4000) // 2 % 300
+    found = pool._read(contig, start, 400, generator, 0.1).numpy()
+    changed = edits = 0
+    for row, first, short in zip(found, start.numpy(), (contig == 0).numpy(), strict=True):
+        if short:
+            row = row[: len(row) - np.argmax(row[::-1] != 4)]  # without N beyond the contig
+        put_in, place = row < 10, row[row >= 10] - 10
+        assert (row[put_in] < 4).all()
+        assert place[0] in (first, first + 1, first + 2)
+        assert (np.diff(place) >= 1).all()
+        assert not short or len(row) == 400 or place[-1] >= 698
+        here = int(put_in.sum() + (np.diff(place) - 1).sum())
+        changed += here > 0
+        edits += here
+    assert 0.24 < changed / 4000 < 0.31
+    assert 0.0135 < edits / (4000 * 400) < 0.0165  # three in ten of a mean rate of 0.05
+    assert torch.equal(pool._read(contig, start, 9, generator, 0.0)[:, 0], start + 10)
+    quiet = Augmentation(substitutions=0, unknown=0, indels=0.3)
+    codes, _, _ = FragmentPool([b"AC" * 100], np.ones(1), torch.device("cpu")).draw(
+        300, 200, generator, quiet
+    )
+    assert codes.dtype == torch.uint8
+    assert set(codes[:, :200].flatten().tolist()) == {0, 1, 2, 3, 4}
+
+
 def test_blurring_hides_codons():
     generator = torch.Generator().manual_seed(1)
     codons = torch.randint(0, 64, (300, 6, 40), dtype=torch.int32)
