@@ -1,11 +1,11 @@
 """Makes the embedded bundles mini-500-v2 and mini-300-v2, and their k-mer baseline.
 
-Parts, in order: train (a network, four that go on from its weights, each where it was stopped, and
-the mean of the four), kmer (the baseline), bundle (the directories), protein_kmers (what a bundle
-remembers of the sequences), card (what val says of them, written into bundle.toml), robustness
-(what errors of sequencing cost, likewise), calibration, prescreen (how the baseline does before a
-network), and compare (exit code 1 unless the AUROC is that of the embedded bundles to within
-noise). Each runs alone with --only.
+Parts, in order: train (two families of a network and some that go on from its weights, each where
+it was stopped, and the mean of these), kmer (the baseline), bundle (the directories), protein_kmers
+(what a bundle remembers of the sequences), second (the network that it asks where it is unsure),
+card (what val says of them, written into bundle.toml), robustness (what errors of sequencing cost,
+likewise), calibration, prescreen (how the baseline does before a network), and compare (exit code 1
+unless the AUROC is that of the embedded bundles to within noise). Each runs alone with --only.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import networks
 import prescreen
 import protein_kmers
 import robustness
+import second_opinion
 from sides import CHUNKS_NT, SHORTEST_NT, train_side
 from virnucpro.bundle import load
 from virnucpro.train.encoder_fit import write_chunk_bundle
@@ -52,6 +53,16 @@ def remember(options: argparse.Namespace) -> None:
     """Adds the protein k-mers of what they were trained on to the bundles."""
     paths = [str(options.out / f"mini-{chunk_nt}-v2") for chunk_nt in CHUNKS_NT]
     protein_kmers.main([*paths, "--data", str(options.data), "--device", options.device])
+
+
+def ask_second(options: argparse.Namespace) -> None:
+    """Adds the second network to the bundles."""
+    second_opinion.add(
+        [load(options.out / f"mini-{chunk_nt}-v2") for chunk_nt in CHUNKS_NT],
+        networks.trained(options, networks.SECOND),
+        options.data,
+        options.device,
+    )
 
 
 def write_kmer(options: argparse.Namespace) -> None:
@@ -109,6 +120,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "kmer": write_kmer,
     "bundle": write,
     "protein_kmers": remember,
+    "second": ask_second,
     "card": measures.measure,
     "robustness": measure_robustness,
     "calibration": calibrated,

@@ -1,5 +1,6 @@
-"""The networks of the embedded bundles: one from random weights, four that go on from it, a mean.
+"""The networks of the embedded bundles, in two families: a trunk, branches of it, their mean.
 
+The mean of the first family scores every chunk, that of the second those that this is unsure of.
 Weights go into a file for each network, with the record of its training in the metadata.
 """
 
@@ -25,6 +26,7 @@ from virnucpro.train.slices import described, judging_slice, parted
 from virnucpro.train.units import calibration_units
 
 TRUNK, MEAN = "plain", "mean"
+OTHER, SECOND = "other", "second"
 GROUPS = (
     *("rna_virus", "dna_virus", "phage"),
     *("bacteria", "archaea", "fungi", "protozoa", "plant", "invertebrate", "vertebrate", "human"),
@@ -59,7 +61,16 @@ BRANCH = replace(
     evaluate_every=3250,
     slice_seed=PLAIN.seed,
 )
-NETWORKS = {TRUNK: PLAIN, **{f"branch-{seed}": replace(BRANCH, seed=seed) for seed in (1, 2, 3, 4)}}
+BRANCHES = {f"branch-{seed}": replace(BRANCH, seed=seed) for seed in (1, 2, 3, 4)}
+# Another beginning, loss and weights of units, so that it is wrong about other chunks.
+OTHER_PLAIN = replace(
+    PLAIN, steps=18_000, loss_power=0.5, unit_power=0.25, seed=7, slice_seed=PLAIN.seed
+)
+OTHER_BRANCH = replace(BRANCH, steps=4500, loss_power=0.5, evaluate_every=2250)
+OTHER_BRANCHES = {f"other-{seed}": replace(OTHER_BRANCH, seed=seed) for seed in (11, 12, 13)}
+NETWORKS = {TRUNK: PLAIN, **BRANCHES, OTHER: OTHER_PLAIN, **OTHER_BRANCHES}
+# The mean of a family -> the network from random weights, and those that are averaged.
+FAMILIES = {MEAN: (TRUNK, tuple(BRANCHES)), SECOND: (OTHER, tuple(OTHER_BRANCHES))}
 # Of the training record of a network: what it shares with those that are averaged with it.
 SHARED = ("contigs_sha256", "parameters", "device", "precision", "fitting", "slice", "data")
 SLICE_AREA, SLICE_RECALL = "slice_auroc", "slice_recall_at_1pct_fpr"
@@ -84,10 +95,11 @@ def teller(name: str) -> Callable[[FitProgress], None]:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Fits the networks, each from where it was stopped, and averages the branches."""
+    """Fits the networks, each from where it was stopped, and averages the branches of a family."""
     labelled = train_side(options.data)
     contigs = fitting_side(labelled.contigs)
     minutes_left = countdown(options.max_minutes)
+    trunk_of = {name: trunk for trunk, branches in FAMILIES.values() for name in branches}
     for name, settings in NETWORKS.items():
         if options.network not in (None, name):
             continue
@@ -99,37 +111,42 @@ def train(options: argparse.Namespace) -> None:
             teller(name),
             data_sha256=labelled.sha256,
             max_minutes=minutes_left(),
-            start=None if name == TRUNK else trained(options, TRUNK).network,
+            start=trained(options, trunk_of[name]).network if name in trunk_of else None,
         )
         keep(options, name, result)
         print(f"{name}: {json.dumps(result.record[SLICE_AREA])}, {result.record['seconds']} s")
         if not result.finished:
             raise SystemExit(f"{name}: time is up; the same command goes on from {result.state}")
     if options.network is None:
-        average(options, labelled.contigs, contigs)
+        for mean in FAMILIES:
+            average(options, mean, labelled.contigs, contigs)
 
 
 def average(
     options: argparse.Namespace,
+    mean_name: str,
     everything: Sequence[LabelledContig],
     contigs: Sequence[LabelledContig],
 ) -> None:
     """Averages the weights of the branches, and judges that on the slice beside each network."""
-    networks = {name: trained(options, name) for name in NETWORKS}
+    trunk_name, branch_names = FAMILIES[mean_name]
+    networks = {name: trained(options, name) for name in (trunk_name, *branch_names)}
     apart = calibration_units(everything)
-    trunk = networks[TRUNK]
+    trunk = networks[trunk_name]
     for name, fit in networks.items():
         if other := [k for k in SHARED if fit.record[k] != trunk.record[k]]:
-            raise SystemExit(f"{name}: made with another {other[0]} than {TRUNK}; train it again")
-    branches = [fit.network.state_dict() for name, fit in networks.items() if name != TRUNK]
+            told = f"{name}: made with another {other[0]} than {trunk_name}; train it again"
+            raise SystemExit(told)
+    branches = [networks[name].network.state_dict() for name in branch_names]
     mean = codon_network(trunk.network.part())
     mean.load_state_dict(
         {k: torch.stack([b[k] for b in branches]).double().mean(0) for k in branches[0]}
     )
-    settings = NETWORKS[TRUNK]
+    settings = NETWORKS[trunk_name]
     held_out = judging_slice(contigs, settings.slice_fraction, settings.cut_by, "the network")
     judge = Judge(parted(contigs, held_out)[1], settings, torch.device(options.device))
-    for name, network in {**{k: v.network for k, v in networks.items()}, MEAN: mean}.items():
+    judged_too = {name: fit.network for name, fit in networks.items()}
+    for name, network in {**judged_too, mean_name: mean}.items():
         judged = judge.judged(network.to(options.device), math.inf)
         print(f"{name} on the slice: {json.dumps(judged)}", flush=True)
     assert judged is not None
@@ -147,7 +164,7 @@ def average(
             for name, fit in networks.items()
         },
     }
-    keep(options, MEAN, FitResult(mean.cpu().eval(), record, True, options.work))
+    keep(options, mean_name, FitResult(mean.cpu().eval(), record, True, options.work))
 
 
 def keep(options: argparse.Namespace, name: str, result: FitResult) -> None:
@@ -175,7 +192,7 @@ def trained(options: argparse.Namespace, name: str) -> FitResult:
     """Reads what train wrote of a network."""
     path = options.out / f"{name}.safetensors"
     if not is_finished(options, name):
-        alone = "" if name == MEAN else f" --network {name}"
+        alone = "" if name in FAMILIES else f" --network {name}"
         raise SystemExit(f"{path}: missing, or its training was stopped; run --only train{alone}")
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()

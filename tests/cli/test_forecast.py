@@ -470,9 +470,23 @@ def test_tables_fit_into_a_terminal_and_lose_nothing(tmp_path, monkeypatch, argu
     assert "\x1b" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     piped = virnucpro(*arguments).out
+    if arguments[0] != "predict":  # sentences below tables are not broken
+        tables = [line.rstrip() for line in piped.splitlines() if "  " in line.strip()]
+        assert max(map(len, tables)) <= 100
     # A sha256 may be folded, and a column that is empty is left out.
     words = {word for word in piped.split() if len(word) < 60} - {"it"}
     assert words <= set(text.split())
+
+
+def test_a_file_gets_tables_of_a_page_and_whatever_has_no_blank_whole(capsys):
+    paper, path = terminal.Paper(), "/".join(["folder"] * 40)
+    header, rows = ["name", "path", "words"], [["n", path, "few words " * 40]]
+    assert paper.width == 100
+    paper.print(*terminal.tables_in_parts(header, rows, paper.width), "a sentence " * 20)
+    *table, sentence = capsys.readouterr().out.splitlines()
+    assert path in " ".join(table).split()
+    assert all(len(line.rstrip()) <= 100 for line in table if path not in line)
+    assert sentence == "a sentence " * 20
 
 
 def test_the_parts_of_a_wide_table():

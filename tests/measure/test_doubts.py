@@ -48,6 +48,31 @@ def test_training_data_on_the_other_side_are_recognised(here):
     assert any("31-mers of the others are in its training data" in x for x in said)
 
 
+def test_a_calibration_on_training_data_is_told_what_that_means(here):
+    many = [(f"v{i}", dna(15_000, f"v{i}")) for i in range(12)]
+    (here / "many.fa").write_bytes(fasta(many))
+    others = fasta((f"n{i}", dna(15_000, f"n{i}")) for i in range(12))
+    (here / "none.fa").write_bytes(others)
+    add_sketch(load("plain"), (sequence.encode() for _, sequence in many))
+    for sides, says in (
+        (
+            ("many.fa", "none.fa"),
+            "of the viral sequences are in its training data, so that the "
+            "calibration takes for granted that new viruses score as high as these",
+        ),
+        (
+            ("none.fa", "many.fa"),
+            "of the others are in its training data, so that the calibration "
+            "takes for granted that new hosts score as low as these, and more calls will be wrong",
+        ),
+    ):
+        words = ("--positive", sides[0], "--negative", sides[1], "-o", f"cal-{sides[0]}", "-q")
+        done = virnucpro("calibrate", "plain", *words)
+        assert done.code == 0, done.err
+        assert says in done.err
+        assert "it will do worse" not in done.err
+
+
 def test_a_file_on_both_sides_is_told(here):
     said = warnings("plain", "--positive", "viral.fa", "--negative", "viral.fa")
     assert any(x.startswith("warning: 4 sequences are on both sides") for x in said)

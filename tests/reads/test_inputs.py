@@ -1013,7 +1013,19 @@ def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
     [
         ("", "sheet.tsv, line 1: the first line must name the columns sample, path and"),
         ("name\tpath\n", "sheet.tsv, line 1: the first line must name the columns"),
-        ("name\tpath\n", "not 'name\\tpath'; write that line at the top"),
+        ("\nsample\tpath\n", "with tabs between them, and it is empty; write it"),
+        (
+            "name\tpath\n",
+            "must name the columns sample, path and, if wanted, mates, in this order with tabs "
+            "between them, and it names name, path (sample missing; 'name' unknown); rename them",
+        ),
+        ("sample\tfile\tmate\n", "(path missing; 'file', 'mate' unknown); rename them"),
+        ("sample\tmates\n", "and it names sample, mates (path missing); rename them"),
+        ("sample\tpath\tgroup\n", "sample, path, group ('group' unknown); rename them, or take"),
+        ("path\tsample\n", "and it names path, sample; put each there once, in this order"),
+        ("sample\tpath\tpath\n", "put each there once, in this order"),
+        ("id\tfile\n", "not 'id\\tfile'; rename its columns, or write such a line above it if it"),
+        ("lake\n", "not 'lake'; write that line at the top"),
         (
             "sample,path\na,x.fa\n",
             "not 'sample,path'; its columns are commas apart: put tabs instead",

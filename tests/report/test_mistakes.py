@@ -65,7 +65,7 @@ def test_the_table_of_records_tells_what_each_call_is_worth(folder, name):
     assert len(run["rows"]) == len(rows) == 61
     for told, row in zip(run["rows"], rows, strict=True):
         numbers = [float(row[c]) if row[c] else None for c in ("probability", "q_value")]
-        assert told[12:] == [*numbers, row["origin"], row["note"]]
+        assert [*told[12:]] == [*numbers, row["origin"], row["note"]]
     assert run["rows"][-1][15] == ("" if name == "plain" else "low_complexity")
     assert (run["rows"][0][12] is None) == (name == "plain")
 

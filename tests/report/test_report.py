@@ -535,10 +535,30 @@ def test_a_name_that_would_fill_the_page_keeps_its_beginning_and_its_end():
         assert abs(len(beginning) - len(end)) <= 1
 
 
-def test_long_names_of_reads_stay_apart(tmp_path):
-    made_run(tmp_path, [(f"{'A00551:128:' * 12}{i}", [Chunk()]) for i in range(5)])
+def test_the_table_and_the_captions_hold_whole_names(tmp_path):
+    long = [f"{'A00551:128:' * 60}{i}" for i in range(5)]
+    made_run(tmp_path, [(name, [Chunk(), Chunk(0.7)]) for name in long])
+    (run,) = parsed(remake([tmp_path])).data["runs"]
+    assert [row[2] for row in run["rows"]] == long
+    assert sorted(track["name"] for track in run["tracks"]) == long
+
+
+def test_the_script_finds_each_field_of_a_row_by_its_name(tmp_path):
+    made_run(tmp_path, many(3))
+    data = parsed(remake([tmp_path])).data
+    script = resources.files("virnucpro.report").joinpath("page.js").read_text("utf-8")
+    known = {*data["columns"]["rows"], *data["columns"]["pairs"]}
+    assert known == {*re.findall(r"\brow\.(\w+)", script)} - {"append"}  # of a table row
+    assert {*re.findall(r'\bat: "(\w+)"', script)} <= known
+    assert {len(row) for row in data["runs"][0]["rows"]} == {len(data["columns"]["rows"])}
+    assert not re.search(r"\brow\[\d", script)
+
+
+def test_long_names_of_reads_stay_apart_where_they_are_cut(tmp_path):
+    made_run(tmp_path, [(f"{'A00551:128:' * 120}{i}", [Chunk()]) for i in range(5)])
     (run,) = parsed(remake([tmp_path])).data["runs"]
     assert len({row[2] for row in run["rows"]}) == 5
+    assert {len(row[2]) for row in run["rows"]} == {names.LONGEST_WHOLE}
 
 
 def test_no_paths(folder, run_dir):
@@ -733,10 +753,19 @@ def test_a_big_run_gives_a_page_of_bounded_size_that_says_what_it_shows(tmp_path
     assert 1_000 < len(run["rows"]) < 10_000
     scores = sorted((float(r["p_virus"]) for r in table(tmp_path / "contigs.tsv")), reverse=True)
     assert sorted((row[6] for row in run["rows"]), reverse=True) == scores[: len(run["rows"])]
-    assert max(len(row[2]) for row in run["rows"]) == names.LONGEST_NAME
+    assert max(len(row[2]) for row in run["rows"]) > names.LONGEST_NAME
     (tmp_path / "small").mkdir()
     made_run(tmp_path / "small", many(12_000))
     assert len(parsed(remake([tmp_path / "small"])).data["runs"][0]["rows"]) == shown.MOST_ROWS
+
+
+def test_names_of_drawn_records_do_not_fill_a_page_of_many_runs(tmp_path):
+    name = "\N{DNA DOUBLE HELIX}" * 900
+    made_run(tmp_path, [(f"{name}{i}", [Chunk()] * 3) for i in range(60)])
+    path = remake([tmp_path] * 20, tmp_path / "all.html")
+    assert path.stat().st_size < MOST_BYTES
+    tracks = parsed(path).data["runs"][0]["tracks"]
+    assert {len(track["name"]) for track in tracks} == {names.LONGEST_NAME}
 
 
 def test_as_many_runs_as_a_page_takes_fit(tmp_path):

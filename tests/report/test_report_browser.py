@@ -233,6 +233,24 @@ def test_a_long_name_keeps_its_end_and_is_copied_whole(browser, tmp_path):
         assert browser.execute_script(end, place) <= cell.rect["x"] + cell.rect["width"]
 
 
+def test_a_click_opens_a_long_name(browser, tmp_path):
+    name = "NODE_1_" * 30
+    run = made_run(tmp_path, [(name, [Chunk()])])
+    page = Page(browser, remake([run.run_dir]))
+    cell = page.one(".records td.name")
+    place, before = cell.find_element(By.CLASS_NAME, "shortened"), cell.rect["height"]
+    cut = "const [s] = arguments[0].children; return s.scrollWidth > s.clientWidth + 1"
+    assert browser.execute_script(cut, place)
+    place.click()
+    assert cell.rect["height"] > 2 * before
+    inside = "return arguments[0].scrollWidth <= arguments[0].clientWidth"
+    assert browser.execute_script(inside, place)
+    assert place.text.replace("\n", "") == name
+    place.click()
+    assert cell.rect["height"] == before
+    assert page.errors == []
+
+
 def test_no_letter_of_a_long_name_is_cut_in_half(browser, tmp_path):
     names = ["\N{DNA DOUBLE HELIX}" * 30 + "x" * i for i in (0, 1)]
     page = Page(browser, remake([made_run(tmp_path, [(n, [Chunk()]) for n in names]).run_dir]))

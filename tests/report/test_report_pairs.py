@@ -1,5 +1,6 @@
 """What report.html says of pairs: counts, the calls of their mates, and those called virus."""
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -147,12 +148,23 @@ def test_gzipped_tables_and_a_prefix_change_nothing(folder, run_dir, tmp_path):
     assert "missing." not in found.text
 
 
-def test_the_expected_mistakes_are_told_to_be_of_records(tmp_path):
-    sentence = "The expected mistakes above count records, not pairs."
+def test_the_page_says_how_many_calls_of_pairs_are_wrong_or_why_nobody_knows(tmp_path):
     ubam(tmp_path / "x.bam", [(f"t{i // 2}", dna(150, i)) for i in range(80)], paired=True)
-    for bundle, told in (("mini-500", True), ("kmer-500", False)):
-        predict(tmp_path / "x.bam", bundle, tmp_path / bundle, threshold=0)
-        assert (sentence in parsed(tmp_path / bundle / "report.html").text) == told
+    predict(tmp_path / "x.bam", "mini-500", tmp_path / "known", threshold=0)
+    predict(tmp_path / "x.bam", "kmer-500", tmp_path / "unknown", threshold=0)
+    pairs = run_json(tmp_path / "known")["worth"]["pairs"]
+    assert pairs["called"] == 40
+    text = parsed(tmp_path / "known" / "report.html").text
+    assert f"{pairs['sentence']}." in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "The expected mistakes of pairs are stated above." in text
+    text = parsed(tmp_path / "unknown" / "report.html").text
+    why = "How many of these calls are wrong is not estimated, because the bundle has no calib"
+    assert why in text
+    document = run_json(tmp_path / "known")  # as an earlier version wrote it
+    del document["worth"]["pairs"]
+    (tmp_path / "known" / "run.json").write_text(json.dumps(document))
+    text = parsed(remake([tmp_path / "known"])).text
+    assert "The expected mistakes above count records, not pairs." in text
 
 
 # What is not there

@@ -255,6 +255,47 @@ def test_bounds_of_few_units_explain_calls_of_negatives():
             assert (f"hosts explain {explained} at most" in judge.discovery.viral) == told
 
 
+def test_negatives_of_which_nobody_can_tell_whether_they_hold_viruses_are_told_of():
+    few = a_calibration({"bacteria": [[], [-3.0] * 199, [-3.0] * 99]})
+    own = [*own_negatives(9, 60), *[contig(*[0.3] * 4)] * 40]
+    sample = [contig(0.9), contig(*[0.3] * 4)]
+    lengths = "(550 to 2,050 nt); cut them to the lengths of the records, or classify the file"
+    for calibration, said in (
+        (few, f"few hosts of their length {lengths}"),
+        (None, "this bundle has no calibration to tell by whether the negatives hold viruses"),
+    ):
+        untold = judged(sample, calibration, negatives=own)[0].discovery.untold
+        assert said in untold
+        assert "take out those that a search of known viruses confirms" in untold
+    untold = judged(sample, few, negatives=own)[0].discovery.untold
+    assert untold.startswith("whether 40 of 100 negatives hold viruses cannot be told")
+    assert judged(sample, few, negatives=own[:60])[0].discovery.untold == ""
+
+
+@pytest.mark.parametrize("calibration", [None, a_calibration()])
+def test_negatives_and_records_that_are_compared_with_nothing_are_told_of(calibration):
+    def useless(sample, own, **question):
+        return judged(sample, calibration, negatives=own, **question)[0].discovery.useless
+
+    own = [contig(0.1)] * 7
+    sample = [contig(0.9), contig(*[0.9] * 3), contig(*[0.9] * 3), MadeContig("empty")]
+    assert useless(sample[:1], own) == ()
+    lacking = (
+        "no negative has the length of 2 of 3 records (550 to 2,050 nt), so the q_value of these "
+        "is 1; cut longer negatives to the lengths of the records, or give some of these lengths"
+    )
+    assert useless(sample, own) == (lacking,)
+    assert useless(sample, own, fdr=0.5) == (lacking,)
+    assert useless(sample[1:], own, fdr=0.5) == ()  # it calls nothing, and the refusal says why
+    short = MadeContig("short", [MadeChunk(0, 9, Status.TOO_SHORT)], 9)
+    faulty = MadeContig("protein", fault="letter 'L'")
+    lines = useless(sample[:1], [*own, short, short, MadeContig("empty"), faulty])
+    assert lines == (
+        "4 of 11 negatives have no score, so nothing is compared with them (1 empty, 1 failed, 2 "
+        "too short); `virnucpro validate` names the failed ones",
+    )
+
+
 def test_lengths_of_which_the_calibration_has_few_negatives_tell_nothing():
     few = a_calibration({"bacteria": [[], [-3.0] * 99]})
     judge, _ = judged([contig(0.9)], few, negatives=own_negatives(200, 200))

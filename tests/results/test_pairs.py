@@ -18,6 +18,7 @@ from made_blocks import MadeChunk, MadeContig, blocks_of_made
 from made_calibrations import a_calibration
 from made_reads import COMPRESSIONS, alignment, fastq, ubam
 from virnucpro.blocks import Scored
+from virnucpro.bundle.calibration import Bounds
 from virnucpro.calls import Rule, Status
 from virnucpro.classifiers.screen import LOW_COMPLEXITY
 from virnucpro.errors import InputError, SettingsError, StreamBroken
@@ -31,6 +32,8 @@ from virnucpro.results.judge import MeanJudge, Question
 from virnucpro.results.pairs import PairedCalls
 from virnucpro.results.sample import judge_of, summed
 from virnucpro.results.schema import PAIR_STATUSES, ContigsTable, PairsTable
+from virnucpro.results.worth import Mistakes
+from virnucpro.results.worth_of_pairs import MistakesOfPairs
 from virnucpro.run.predict import predict
 
 PAIRED = [(f"t{i // 2}", dna(90 + i % 40, i)) for i in range(120)]
@@ -306,8 +309,21 @@ def test_options_that_go_together_or_not(tmp_path, bundle):
         (source,) = open_sources([bam], reading=reading)
         with pytest.raises(InputError, match="is for FASTQ and FASTA; the mates of this BAM"):
             list(source.contigs())
-    with pytest.raises(SettingsError, match="--mates goes with one input, and 2 were named"):
+    with pytest.raises(SettingsError, match="--mates goes with one input, and there are 2; run "):
         open_sources([bam, bam], reading=Reading(mates=bam))
+    for missing in (tmp_path / "no.bam", bam):  # it is said before anything is opened
+        with pytest.raises(SettingsError, match="--mates goes with one input, and there are 2"):
+            predict([missing, missing], bundle, tmp_path / "run", mates=missing)
+    (tmp_path / "folder").mkdir()
+    for name in ("x.bam", "y.bam"):
+        (tmp_path / "folder" / name).symlink_to(tmp_path / name)
+    for options, said in (
+        ({"mates": bam}, "--mates goes with one input, and there are 2"),
+        ({"read_groups": True}, "--read-groups goes with one input, and there are 2"),
+        ({"sample": "lake"}, "the sample name lake was given for 2 inputs"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            predict(tmp_path / "folder", bundle, tmp_path / "run", **options)
     with pytest.raises(SettingsError, match="--mates and --unpaired contradict each other"):
         predict(bam, bundle, tmp_path / "run", mates=bam, pairs="none")
     with pytest.raises(SettingsError, match="not both"):
@@ -501,6 +517,62 @@ def test_a_pair_of_low_complexity_alone_is_no_virus(tmp_path, scored, noted, cal
     assert row[7] == call
     assert [*paired.viral_names()] == ([b"t\n"] if call == "virus" else [])
     assert paired.virus == (call == "virus")
+
+
+@pytest.mark.parametrize("fdr", [None, 0.5])
+def test_the_mistakes_among_pairs_are_those_of_records_with_the_chunks_of_both(tmp_path, fdr):
+    rng = np.random.default_rng(3)
+    scores = rng.uniform(0.05, 0.999, 80).tolist()
+    chunks = [[MadeChunk(0, 150, Status.OK, {0: (1 - p, p)})] for p in scores]
+    mates = [MadeContig(f"t{i // 2}", of, 150) for i, of in enumerate(chunks)]
+    both = [
+        MadeContig(
+            f"t{i}",
+            [chunks[2 * i][0], MadeChunk(150, 300, Status.OK, chunks[2 * i + 1][0].frames)],
+            300,
+        )
+        for i in range(40)
+    ]
+    bound = np.array([0.65, 0.02])
+    limits = Bounds(
+        np.tile([1.0, np.inf], 5),
+        np.tile(bound, 5),
+        np.repeat(np.arange(5, dtype=np.uint8), 2),
+        np.full(10, 1, np.uint8),
+    )
+    rule = replace(
+        a_calibration({"bacteria": [np.linspace(-9, 0, 99).tolist()] * 5}),
+        bounds=limits if fdr is None else Bounds.none(),
+    )
+    question = Question(prior=0.2, fdr=fdr)
+    worths = []
+    for made in (mates, both):
+        (block,) = blocks_of_made(made, [], "chunks")
+        judge = judge_of(Finished([block]), Rule("chunks"), 500, rule, question, 0.5)
+        (found,) = summed(Finished([block]), Rule("chunks"))
+        judged, records, whole = judge.contigs(found), block.records, Mistakes(judge)
+        whole.add(judged)
+        if made is mates:
+            records = Records.of(replace(r, mate=1 + r.ordinal % 2) for r in records)
+        paired = PairedCalls(judge, tmp_path)
+        paired.add(records, found, judged)
+        paired.rest()
+        worths.append((whole.worth(), paired.worth()))
+    (_, pairs), (records, none) = worths
+    assert none is None
+    assert 0 < pairs.called <= 40
+    names = ("wrong", "fewest_wrong", "most_wrong", "wrong_bound")
+    numbers = [getattr(pairs, name) for name in names]
+    if fdr is None:
+        assert pairs.called == records.called
+        assert numbers == pytest.approx([getattr(records, name) for name in names])
+        told, _, _ = records.sentence.partition("; so many calls mean")
+        same = told.replace(" records ", " pairs ")
+        assert pairs.sentence == f"{same}; more where mates overlap"
+    else:
+        assert numbers == [None] * 4
+        assert "--fdr 0.5 holds for the calls of records" in pairs.sentence
+    assert MistakesOfPairs(MeanJudge(Rule("chunks"), 500)).worth() is None
 
 
 @dataclass

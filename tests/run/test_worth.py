@@ -254,6 +254,34 @@ def test_negatives_of_which_none_has_a_score_are_told_of(tmp_path, reads, bundle
         assert (done.code, warning in " ".join(done.err.split())) == (0, told), done.err
 
 
+def test_a_faulty_negative_is_counted_and_told_of(tmp_path, reads, bundle):
+    own = tmp_path / "blank.fa"
+    good = [(f"n{i}", dna(150 + 37 * (i % 60), f"n{i}")) for i in range(240)]
+    own.write_bytes(fasta([*good, ("protein", "MKLVFF" * 30), ("tiny", "ACGT")]))
+    told = "2 of 242 negatives have no score, so nothing is compared with them (1 failed, 1 too sho"
+    for name, model in (("known", bundle), ("plain", made_bundle(tmp_path / "km"))):
+        run = tmp_path / name
+        done = predict(reads, run, model, "--negatives", own, "--quiet")
+        assert (done.code, told in " ".join(done.err.split())) == (0, True), done.err
+        assert f"warning: {told}" in (run / "log.txt").read_text()
+    page = " ".join((tmp_path / "known" / "report.html").read_text().split())
+    assert "Not all of the negatives are of use." in page
+    assert told in page
+    parts = [tmp_path / f"p{i}" for i in (1, 2)]
+    for i, part in enumerate(parts, 1):
+        assert predict(reads, part, bundle, "--negatives", own, "--part", f"{i}/2").code == 0
+    assert virnucpro("merge", *parts, "-o", tmp_path / "merged").code == 0
+    assert f"warning: {told}" in (tmp_path / "merged" / "log.txt").read_text()
+
+
+def test_a_run_without_a_calibration_says_what_can_be_done(tmp_path, reads, bundle):
+    says = "how many of these calls are wrong is not estimated, because the bundle has no calib"
+    plain = made_bundle(tmp_path / "km")
+    for name, model, told in (("plain", plain, True), ("known", bundle, False)):
+        assert predict(reads, tmp_path / name, model).code == 0
+        assert (says in (tmp_path / name / "log.txt").read_text()) == told
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -279,6 +279,17 @@ def test_nonsense_is_shuffled_or_repeats_and_of_no_contig():
         assert any(torch.equal(row[unit:], row[:-unit]) for unit in range(1, 7))
 
 
+def test_a_bounded_loss_learns_and_is_another_training(tmp_path):
+    settings = dataclasses.replace(TINY, steps=60, evaluate_every=20, loss_power=0.5)
+    found = {}
+    for power in (0.5, 0.0):
+        own = dataclasses.replace(settings, loss_power=power)
+        found[power] = fit_encoder(contigs_of(), own, "cpu", tmp_path / f"{power}")
+    assert found[0.5].record["slice_auroc"]["150"] > 0.95
+    weights = [fit.network.arrays()["head.output.weight"] for fit in found.values()]
+    assert not np.array_equal(*weights)
+
+
 def test_groups_and_the_tail_are_learned_with_the_sides(tmp_path):
     settings = dataclasses.replace(
         TINY,
@@ -311,6 +322,36 @@ def test_substitutions_change_about_as_many_letters_as_asked():
     codes, _, _ = pool.draw(400, 300, generator, Augmentation(substitutions=0.2, unknown=0))
     same_letter = (codes[:, :300] == codes[:, :300].mode(1).values[:, None]).float().mean()
     assert 0.88 < float(same_letter) < 0.92
+
+
+def test_letters_are_put_in_and_left_out_of_what_a_contig_goes_on_with():
+    """The contig here counts its own letters from 10 on, so that each tells where it is from."""
+    pool = FragmentPool([b"A" * 700, b"A" * 5000], np.ones(2), torch.device("cpu"))
+    pool._text = torch.cat([torch.arange(700), torch.arange(5000)]) + 10
+    generator = torch.Generator().manual_seed(1)
+    contig, start = torch.arange(4000) % 2, torch.arange(4000) // 2 % 300
+    found = pool._read(contig, start, 400, generator, 0.1).numpy()
+    changed = edits = 0
+    for row, first, short in zip(found, start.numpy(), (contig == 0).numpy(), strict=True):
+        if short:
+            row = row[: len(row) - np.argmax(row[::-1] != 4)]  # without N beyond the contig
+        put_in, place = row < 10, row[row >= 10] - 10
+        assert (row[put_in] < 4).all()
+        assert place[0] in (first, first + 1, first + 2)
+        assert (np.diff(place) >= 1).all()
+        assert not short or len(row) == 400 or place[-1] >= 698
+        here = int(put_in.sum() + (np.diff(place) - 1).sum())
+        changed += here > 0
+        edits += here
+    assert 0.24 < changed / 4000 < 0.31
+    assert 0.0135 < edits / (4000 * 400) < 0.0165  # three in ten of a mean rate of 0.05
+    assert torch.equal(pool._read(contig, start, 9, generator, 0.0)[:, 0], start + 10)
+    quiet = Augmentation(substitutions=0, unknown=0, indels=0.3)
+    codes, _, _ = FragmentPool([b"AC" * 100], np.ones(1), torch.device("cpu")).draw(
+        300, 200, generator, quiet
+    )
+    assert codes.dtype == torch.uint8
+    assert set(codes[:, :200].flatten().tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_blurring_hides_codons():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from virnucpro.errors import InputError
 from virnucpro.measure.labels import LabelledContig
-from virnucpro.train.losses import group_loss, possible_groups, tail_loss
+from virnucpro.train.losses import bounded_loss, group_loss, possible_groups, tail_loss
 
 GROUPS = ("phage", "plant", "fungi")
 
@@ -23,6 +23,18 @@ def test_a_group_is_itself_or_what_it_stands_for():
     assert possible_groups(contigs, (), {}).shape == (3, 0)
     with pytest.raises(InputError, match="the contig of moss is of the group 'moss', which is not"):
         possible_groups([contig("moss")], GROUPS, {})
+
+
+def test_the_bounded_loss_lies_between_cross_entropy_and_a_line():
+    logits = 9 * torch.randn(50, 2, generator=torch.Generator().manual_seed(1))
+    label = torch.arange(50) % 2
+    p = logits.double().softmax(1)[torch.arange(50), label]
+    found = bounded_loss(logits.double(), label, 0.5)
+    torch.testing.assert_close(found, (2 - 2 * p.sqrt()).mean())
+    torch.testing.assert_close(bounded_loss(logits.double(), label, 1.0), (1 - p).mean())
+    near = bounded_loss(logits.double(), label, 1e-6)
+    torch.testing.assert_close(near, F.cross_entropy(logits.double(), label), rtol=1e-4, atol=0)
+    assert bounded_loss(torch.tensor([[500.0, 0.0]]), torch.tensor([1]), 0.5).item() == 2
 
 
 def test_the_loss_of_groups_is_cross_entropy_where_they_are_resolved():

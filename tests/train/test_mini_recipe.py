@@ -13,7 +13,9 @@ from safetensors.numpy import load_file
 
 from virnucpro.bundle import load
 from virnucpro.classifiers.codon import CodonConfig
+from virnucpro.classifiers.model import SECOND_OPINION
 from virnucpro.classifiers.protein_kmers import PROTEIN_KMERS
+from virnucpro.classifiers.second_opinion import SECOND_WEIGHTS
 from virnucpro.errors import ResumeError
 from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.kmer_fit import KmerSettings
@@ -117,7 +119,8 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
     cut.write_text("id\tstart\tend\tmean_score\nmorenonviral3\t300\t500\t0.9\n")
     monkeypatch.setattr(importlib.import_module("sides"), "PROPHAGES", cut)
     for name, settings in recipe.networks.NETWORKS.items():
-        own = {k: getattr(settings, k) for k in ("seed", "slice_seed", "unit_power")}
+        kept = ("seed", "slice_seed", "unit_power", "loss_power")
+        own = {k: getattr(settings, k) for k in kept}
         monkeypatch.setitem(recipe.networks.NETWORKS, name, dataclasses.replace(tiny, **own))
     monkeypatch.setattr(recipe.measures, "LENGTHS_NT", (75, 600))
     quick = KmerSettings(k=4, fragments=300, held_out_fragments=100, slice_fraction=0.3)
@@ -179,6 +182,18 @@ def test_from_data_to_cards(recipe, data, tmp_path, monkeypatch):
         assert [row["fragments"] for row in card["nonsense"]] == [3, 3, 1200]
         assert [row["group"] for row in card["by_origin"]] == ["gnonviral"]
         assert 0 <= bundle.parts["agreement"]["bf16"]["label_agreement"] <= 1
+        second = bundle.part(SECOND_OPINION)
+        scale, loss = second["training"]["scale"], second["training"]["log_loss"]
+        assert 0.1 <= scale <= 1.5
+        assert loss["after"] < loss["before"]
+        given_, kept = load_file(out / "second.safetensors"), bundle.arrays(SECOND_WEIGHTS)
+        assert not {name for name in given_.keys() ^ kept.keys() if not name.startswith("group.")}
+        for name, values in kept.items():
+            assert values.dtype == (np.float16 if given_[name].dtype == np.float32 else np.int64)
+            factor = scale if name.startswith("head.output.") else 1
+            np.testing.assert_allclose(values, given_[name] * factor, rtol=2e-3, atol=1e-6)
+        assert second["training"]["networks"]["other"]["settings"]["loss_power"] == 0.5
+        assert second["virus_groups"] == ["gviral"]
         training = bundle.parts["training"]
         assert training["steps"] == 8 * 5
         assert training["networks"]["branch-2"]["settings"]["seed"] == 2

@@ -1,13 +1,16 @@
 """Cuts of a pair of bundles: the recall that they keep, and what the manifest remembers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from command import dna, fasta, made_bundle, table, virnucpro
-from virnucpro.bundle import load
+from virnucpro.bundle import embedded_bundles, load
 from virnucpro.bundle.prescreen import PART, choice_of
+from virnucpro.cli.predict import predict
 from virnucpro.errors import InputError
-from virnucpro.train.prescreen_fit import Looked, choices_of, entry_of, with_entry
+from virnucpro.train.prescreen_fit import RECALLS, Looked, choices_of, entry_of, with_entry
 
 RNG = np.random.default_rng(3)
 
@@ -87,3 +90,14 @@ def test_the_command_measures_a_pair_and_predict_takes_it(tmp_path):
     rows = table(tmp_path / "run" / "calls.tsv")
     ended = sum(row["bundle"] == "small" for row in rows)
     assert 1 - ended / len(rows) == pytest.approx(found.handed_on[0], abs=0.1)
+
+
+def test_help_and_docs_list_the_shares_that_are_measured():
+    assert RECALLS == (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+    (option,) = (o for o in predict.params if "--prescreen-recall" in o.opts)
+    assert "0.8, 0.9, 0.95, 0.98, 0.99, 0.995 (the default) or 0.999" in option.help
+    docs = (Path(__file__).parents[2] / "docs" / "prescreen.md").read_text()
+    assert "The other values are 0.8, 0.9, 0.95, 0.98, 0.99 and 0.999" in docs
+    for bundle in embedded_bundles():
+        for entry in bundle.parts.get("prescreens", ()):
+            assert [row["recall"] for row in entry["choices"]] == [*RECALLS]

@@ -27,7 +27,8 @@ class Scoring:
     """Settings of how chunks are scored, besides the bundle.
 
     prescreen: name or directory of a bundle that looks first. prescreen_recall: share of the viral
-    chunks that the bundle calls virus which it must hand on, by what was measured; None: 0.995.
+    chunks that the bundle calls virus which it must hand on, one of those that were measured; None:
+    0.995.
     prescreen_threshold: least p_virus of chunks that it hands on, instead. genetic_code: by which
     frames are open, one of genetic_code.CHOICES.
     """
@@ -191,7 +192,10 @@ def choice_of(large: Bundle, small: Bundle, recall: float) -> Choice:
         ) from error
     if recall not in choices:
         known = ", ".join(f"{value:g}" for value in sorted(choices))
-        raise SettingsError(f"--prescreen-recall must be one of {known}, got {recall:g}")
+        raise SettingsError(
+            f"--prescreen-recall must be one of {known}, got {recall:g}; only these were measured "
+            "for the two bundles"
+        )
     return choices[recall]
 
 

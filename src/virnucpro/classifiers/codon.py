@@ -35,6 +35,8 @@ ROTARY_BASE = 100.0
 # Codes of A C G T N in the order of their letters, A < C < G < N < T.
 _LETTER_RANK = (0, 1, 2, 4, 3)
 _COMPLEMENT = (3, 2, 1, 0, 4)
+# Of a probability whose logarithm is taken: the smallest above 0 in fp32.
+_LEAST_P = 1e-45
 # The amino acid of each codon 16a+4b+c over A C G T, by number, and that of the unknown codon.
 _AMINO_NAMES = "ACDEFGHIKLMNPQRSTVWY*X"
 AMINO_OF_CODON = tuple(_AMINO_NAMES.index(amino) for amino in AMINO_ACIDS + "X")
@@ -293,13 +295,15 @@ class CodonEncoder(nn.Module):
         self.weigh = nn.Linear(config.embedding, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, codons_B6T: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, codons_B6T: Tensor, favour_B6: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """favour: the logarithm of a factor of each frame's weight, before they sum to 1."""
         x_BCFT = self.stack(F.embedding(codons_B6T, self._codon_table()).permute(0, 3, 1, 2))
         x_BFTC = self._attended(x_BCFT.permute(0, 2, 3, 1))
         mean_B6C = x_BFTC.mean(2, dtype=wide(x_BFTC.dtype)).to(x_BFTC.dtype)
         pooled_B6C = torch.cat([mean_B6C, x_BFTC.amax(2)], 2)
         frame_B6E = F.relu(self.project(pooled_B6C.to(self.project.weight.dtype)))
-        weight_B6 = self.weigh(frame_B6E).squeeze(2).to(wide(frame_B6E.dtype)).softmax(1)
+        logit_B6 = self.weigh(frame_B6E).squeeze(2).to(wide(frame_B6E.dtype))
+        weight_B6 = (logit_B6 if favour_B6 is None else logit_B6 + favour_B6).softmax(1)
         embedding_BE = (weight_B6[:, :, None].to(frame_B6E.dtype) * frame_B6E).sum(1)
         return embedding_BE, weight_B6
 
@@ -341,6 +345,27 @@ class Outputs(NamedTuple):
     weight: Tensor
     group: Tensor
 
+    @property
+    def logit(self) -> Tensor:
+        """The logarithm of the odds of virus, (B,) in fp64."""
+        virus_B, others_B = (p.double().clamp(min=_LEAST_P) for p in (self.p_virus, self.p_others))
+        return virus_B.log() - others_B.log()
+
+    def with_added(self, added_B: Tensor, viral_G: Tensor) -> "Outputs":
+        """The same with that added to the logit, and to that of each viral group against the rest.
+
+        Chunks to which 0 is added stay as they are, to the last bit.
+        """
+        odds_B = added_B.exp()
+        virus_B, others_B = odds_B * self.p_virus, self.p_others.double()
+        group_BG = torch.where(viral_G, odds_B[:, None] * self.group, self.group.double())
+        group_BG = group_BG / group_BG.sum(1, keepdim=True)
+        both_B, same_B = virus_B + others_B, odds_B == 1
+        p_virus_B = torch.where(same_B, self.p_virus, (virus_B / both_B).float())
+        p_others_B = torch.where(same_B, self.p_others, (others_B / both_B).float())
+        group_BG = torch.where(same_B[:, None], self.group, group_BG.float())
+        return Outputs(p_virus_B, p_others_B, self.weight, group_BG)
+
 
 class CodonNetwork(nn.Module):
     """The encoder and its heads: codons (B, 6, T) -> logits (B, 2) of others and virus.
@@ -363,10 +388,10 @@ class CodonNetwork(nn.Module):
         embedding_BE = self.encoder(codons_B6T)[0]
         return self.head(embedding_BE), self._group_logits(embedding_BE)
 
-    def outputs(self, codons_B6T: Tensor) -> Outputs:
-        """Probabilities, without gradients."""
+    def outputs(self, codons_B6T: Tensor, favour_B6: Tensor | None = None) -> Outputs:
+        """Probabilities, without gradients; favour: as of CodonEncoder."""
         with torch.inference_mode():
-            embedding_BE, weight_B6 = self.encoder(codons_B6T)
+            embedding_BE, weight_B6 = self.encoder(codons_B6T, favour_B6)
             p_others_B, p_virus_B = self.head.probabilities(embedding_BE).unbind(1)
             group_BG = self._group_logits(embedding_BE).softmax(1)
             return Outputs(p_virus_B, p_others_B, weight_B6, group_BG)

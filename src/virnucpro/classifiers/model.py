@@ -10,6 +10,8 @@ from virnucpro.calls import Kind
 
 # The part of a bundle of kind chunks that remembers its training data; see protein_kmers.py.
 PROTEIN_KMERS = "protein_kmers"
+# The part with a second network; see second_opinion.py.
+SECOND_OPINION = "second_opinion"
 
 
 class Model(Protocol):

@@ -166,16 +166,7 @@ class ProteinKmers(nn.Module):
 
         Those of a chunk of which nothing is known stay as they are, to the last bit.
         """
-        odds_B = self.added(codons_B6T).exp()
-        virus_B, others_B = odds_B * outputs.p_virus, outputs.p_others.double()
-        viral_G = self.get_buffer("virus_groups")
-        group_BG = torch.where(viral_G, odds_B[:, None] * outputs.group, outputs.group.double())
-        group_BG = group_BG / group_BG.sum(1, keepdim=True)
-        both_B, same_B = virus_B + others_B, odds_B == 1
-        p_virus_B = torch.where(same_B, outputs.p_virus, (virus_B / both_B).float())
-        p_others_B = torch.where(same_B, outputs.p_others, (others_B / both_B).float())
-        group_BG = torch.where(same_B[:, None], outputs.group, group_BG.float())
-        return Outputs(p_virus_B, p_others_B, outputs.weight, group_BG)
+        return outputs.with_added(self.added(codons_B6T), self.get_buffer("virus_groups"))
 
 
 def _weight(values: Sequence[float], side: str) -> Tensor:

@@ -26,6 +26,7 @@ from virnucpro.classifiers.codon import (
 )
 from virnucpro.classifiers.model import Model
 from virnucpro.classifiers.protein_kmers import protein_kmers_of
+from virnucpro.classifiers.second_opinion import second_opinion_of
 from virnucpro.devices.compute import DEFAULTS, Compute
 from virnucpro.devices.machine import each_on_one_thread
 from virnucpro.devices.out_of_memory import computing, fitting
@@ -47,7 +48,7 @@ Batch = tuple[Tensor, Tensor]  # codes (B, L), length (B,)
 
 
 class ChunkClassifier:
-    """A codon network with its head, and the protein k-mers that the bundle may have."""
+    """A codon network, and the protein k-mers and second network that the bundle may have."""
 
     ahead = None
 
@@ -65,6 +66,7 @@ class ChunkClassifier:
         self._network = codon_network_of(model, device, precision, compute.attention)
         kmers = protein_kmers_of(model, self.groups)
         self._kmers = None if kmers is None else kmers.to(device)
+        self._second = second_opinion_of(model, self.groups, device, precision, compute.attention)
         self._kernels_seen: dict[Any, str] = {}
 
     @property
@@ -178,9 +180,11 @@ class ChunkClassifier:
         codes_BL, length_B = (tensor.to(self.device) for tensor in batch)
         with torch.inference_mode(), observing(self._kernels_seen):
             codons_B6T = frame_codons(codes_BL, length_B)
-            outputs = self._network.outputs(codons_B6T)
+            first = outputs = self._network.outputs(codons_B6T)
             if self._kmers is not None:
-                outputs = self._kmers.applied(outputs, codons_B6T)
+                outputs = self._kmers.applied(first, codons_B6T)
+            if self._second is not None:
+                outputs = self._second.applied(first, outputs, codons_B6T)
         return Outputs(*(tensor.cpu() for tensor in outputs))
 
 

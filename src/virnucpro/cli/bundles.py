@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from virnucpro.cli.completion import all_names, bundle_names, published_names
-from virnucpro.cli.terminal import PAPER_WIDTH, Screen, complain, folded, paper, tables_in_parts
+from virnucpro.cli.terminal import Paper, Screen, complain, folded, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
 from virnucpro.progress import escaped, several
 
@@ -59,8 +59,8 @@ def list_() -> None:
             numbers = str(model.chunk_nt), "frames", megabytes(model.size_bytes)
             alias = alias_of.get(model.name, "")
             rows.append((model.name, alias, "to fetch", *numbers, model.description))
-    console = paper()
-    console.print(*tables_in_parts(header, rows, console.width))
+    paper = Paper()
+    paper.print(*tables_in_parts(header, rows, paper.width))
 
 
 @bundles.command()
@@ -94,10 +94,10 @@ def show(bundle: str, everything: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    console = paper()
-    for part in (card_tables if everything else essentials)(document, console.width):
-        console.print(part)
-        console.print()
+    paper = Paper()
+    for part in (card_tables if everything else essentials)(document, paper.width):
+        paper.print(part)
+        paper.print("")
 
 
 @bundles.command()
@@ -178,7 +178,7 @@ def download(
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         places = placed(known, to, source)
         manifest = known_manifest(known, places)
-        for part in card_tables(manifest, PAPER_WIDTH):
+        for part in card_tables(manifest, Paper(stderr=True).width):
             screen.table(part)
         bundle = acquired(known, places, source, screen)
         screen.line(f"{bundle.name}: {bundle.provenance}; sha256 {bundle.sha256}")

@@ -48,7 +48,7 @@ def calibrate(
     from virnucpro.bundle import load
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
-    from virnucpro.measure.doubts import known
+    from virnucpro.measure.doubts import CALIBRATED, known
     from virnucpro.train.calibrate import calibrated_copy, calibration_of
     from virnucpro.train.scored_records import windows_of
 
@@ -58,7 +58,7 @@ def calibrate(
         use_threads(threads)
     with Screen(quiet=quiet, bar=not no_progress) as screen:
         data = read_labelled(**labelled, stages=screen)
-        for sentence in known(found, data.contigs):
+        for sentence in known(found, data.contigs, CALIBRATED):
             screen.line(f"{WARNING}{sentence}")
         windows = windows_of(data.contigs, found.chunk_nt, seed=seed)
         total, done = sum(len(window.contig.sequence) for window in windows), 0

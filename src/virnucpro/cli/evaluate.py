@@ -8,7 +8,7 @@ import rich_click as click
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
-from virnucpro.cli.terminal import Screen, paper, tables_in_parts
+from virnucpro.cli.terminal import Paper, Screen, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
 from virnucpro.progress import WARNING, Position, several
 
@@ -134,21 +134,21 @@ def evaluate(
 
 
 def _print(evaluation: "Evaluation") -> None:
-    console = paper()
+    paper = Paper()
     for rank in ("contig", "chunk"):
         header, rows = evaluation.table(rank)
-        parts = tables_in_parts(header, rows, console.width, title=f"by {rank}", repeated=2)
-        console.print(*parts)
+        parts = tables_in_parts(header, rows, paper.width, title=f"by {rank}", repeated=2)
+        paper.print(*parts)
     others, rate = evaluation.contig[0].others, evaluation.contig[0].false_positive_rate
     for share, precision in evaluation.expected_precision:
         value = "not known" if precision is None else f"{100 * precision:.1f} %"
         if rate == 0:
             value = f"not known, as none of {others} others was called virus"
-        console.print(
+        paper.print(
             f"expected precision of calls of contigs where {100 * share:g} % are viral: {value}"
         )
     if others < FEW:
-        console.print(
+        paper.print(
             f"only {several(others, 'contig')} of others {'was' if others == 1 else 'were'} "
             "measured, so that how many are called virus by mistake, and the precision, are hardly "
             "known"

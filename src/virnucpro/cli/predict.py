@@ -214,8 +214,10 @@ class _Predict(click.RichCommand):
 @click.option(
     "--prescreen-recall",
     type=SHARE,
+    metavar="SHARE",
     help="Share of the viral chunks called by the bundle that the first one "
-    "must pass on, as measured for the two together. Default: 0.995.",
+    "must pass on, one of those that were measured for the two together: "
+    "0.8, 0.9, 0.95, 0.98, 0.99, 0.995 (the default) or 0.999.",
 )
 @click.option(
     "--prescreen-threshold",

@@ -7,7 +7,7 @@ import rich_click as click
 
 from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
-from virnucpro.cli.terminal import Screen, paper, tables_in_parts
+from virnucpro.cli.terminal import Paper, Screen, tables_in_parts
 from virnucpro.cli.values import FILE, NAME
 from virnucpro.progress import Position
 
@@ -100,5 +100,5 @@ def prescreen(
             made = write_copy(large, out, changes)
             screen.line(f"wrote {made.path}, sha256 {made.sha256}")
     header = ["kept of viral calls", "threshold", "others handed on"]
-    console = paper()
-    console.print(*tables_in_parts(header, table_of(choices), console.width))
+    paper = Paper()
+    paper.print(*tables_in_parts(header, table_of(choices), paper.width))

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PLAIN_EVERY_S = 30.0
-PAPER_WIDTH = 240
+PAPER_WIDTH = 100  # of a file or a pipe, which people read as often as programs do
+_UNBOUNDED = 100_000
 NARROWEST = 20  # of a terminal that lines are broken for
 BAR_WIDTH = 16
 CONTINUED = ", continued"
@@ -45,21 +46,33 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def paper(*, stderr: bool = False) -> Console:
-    """Standard output, or error, for tables.
+class Paper:
+    """Standard output, or error, for tables: as wide as a terminal, elsewhere PAPER_WIDTH.
 
-    As wide as a terminal; elsewhere wide enough that nothing is cut or folded.
+    width: of tables. There, sentences are not folded, nor is a word, such as a path, that is wider
+    than all of it.
     """
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else PAPER_WIDTH
-    return Console(
-        stderr=stderr,
-        width=width,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        # In NO_COLOR Rich would still write in bold.
-        color_system=None if os.environ.get("NO_COLOR") else "auto",
-    )
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._terminal = (sys.stderr if stderr else sys.stdout).isatty()
+        self._console = Console(
+            stderr=stderr,
+            width=None if self._terminal else _UNBOUNDED,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            # In NO_COLOR Rich would still write in bold.
+            color_system=None if os.environ.get("NO_COLOR") else "auto",
+        )
+        self.width = self._console.width if self._terminal else PAPER_WIDTH
+
+    def print(self, *parts: Table | Text | str) -> None:
+        """Print tables and sentences, one below the other."""
+        for part in parts:
+            width = None
+            if isinstance(part, Table) and not self._terminal:
+                width = max(self.width, self._console.measure(part).minimum)
+            self._console.print(part, width=width)
 
 
 def columns_fitting(rows: Sequence[Sequence[str]], width: int, repeated: int) -> list[list[int]]:
@@ -231,7 +244,7 @@ class Screen(Watcher):
     def table(self, table: Table | Text) -> None:
         """A table before the work begins."""
         if not self._quiet:
-            paper(stderr=True).print(table)
+            Paper(stderr=True).print(table)
 
     def advance(self, position: Position) -> None:
         """Show how far work is. Raises what a signal asked for and was not heard."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import rich_click as click
 
-from virnucpro.cli.terminal import Screen, paper, tables_in_parts
+from virnucpro.cli.terminal import Paper, Screen, tables_in_parts
 from virnucpro.cli.values import FILE, NAME, SHARE
 from virnucpro.errors import meant
 
@@ -111,8 +111,8 @@ def fetch(
             )
             for file in release.files
         ]
-        console = paper()
-        console.print(*tables_in_parts(("file", "MB", "md5"), rows, console.width))
+        paper = Paper()
+        paper.print(*tables_in_parts(("file", "MB", "md5"), rows, paper.width))
 
 
 @click.command()

@@ -3,7 +3,7 @@
 Knows bundles and labelled contigs; measures no accuracy itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.bundle.sketch import share_known, training_sketch
@@ -13,6 +13,17 @@ from virnucpro.measure.labels import LabelledContig
 # Related genomes share some 31-mers; more than this is not chance.
 KNOWN = 0.05
 _SIDES = ((1, "viral sequences"), (0, "others"))
+# What follows for numbers and for a calibration from sequences that a bundle was trained on, by
+# label.
+MEASURED = dict.fromkeys(
+    (0, 1), "it will do worse on sequences that it has not seen; measure it on others"
+)
+CALIBRATED = {
+    1: "the calibration takes for granted that new viruses score as high as these, and promises to "
+    "find more of them than it will; calibrate on viruses that it was not trained on",
+    0: "the calibration takes for granted that new hosts score as low as these, and more calls "
+    "will be wrong than it says; calibrate on others that it was not trained on",
+}
 
 
 def doubts(
@@ -29,8 +40,10 @@ def doubts(
         )
 
 
-def known(bundle: Bundle, contigs: Sequence[LabelledContig]) -> Iterator[str]:
-    """Yield a sentence on each side that the bundle was trained on."""
+def known(
+    bundle: Bundle, contigs: Sequence[LabelledContig], consequence: Mapping[int, str] = MEASURED
+) -> Iterator[str]:
+    """Yield a sentence on each side that the bundle was trained on. consequence: by label."""
     sketch = training_sketch(bundle)
     for label, side in _SIDES:
         of_side = (contig.sequence for contig in contigs if contig.label == label)
@@ -38,8 +51,7 @@ def known(bundle: Bundle, contigs: Sequence[LabelledContig]) -> Iterator[str]:
         if share is not None and share >= KNOWN:
             yield (
                 f"{bundle.name} was trained on sequences such as these: {100 * share:.0f} % of the "
-                f"31-mers of the {side} are in its training data, so that it will do worse on "
-                "sequences that it has not seen; measure it on others"
+                f"31-mers of the {side} are in its training data, so that {consequence[label]}"
             )
 
 

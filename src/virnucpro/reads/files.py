@@ -79,11 +79,7 @@ class Reading:
 
     def check(self, inputs: int) -> None:
         """Raise SettingsError for settings that contradict each other. inputs: their number."""
-        if self.sample is not None and inputs > 1:
-            raise SettingsError(
-                f"the sample name {self.sample} was given for {inputs} inputs, but rows are told "
-                "apart by it; run them one by one, or leave it out"
-            )
+        self.check_number(inputs)
         if self.pairs not in PAIRS:
             raise SettingsError(f"pairs must be {', '.join(PAIRS)}, got {self.pairs!r}")
         if self.mates is not None and self.pairs == "interleaved":
@@ -102,6 +98,25 @@ class Reading:
             raise SettingsError(
                 f"no record has --min-length {self.min_length} and --max-length "
                 f"{self.max_length}: give a --max-length that is no less than --min-length"
+            )
+
+    def check_number(self, inputs: int) -> None:
+        """Raise SettingsError for what goes with one input where there are more."""
+        if inputs < 2:
+            return
+        if self.sample is not None:
+            raise SettingsError(
+                f"the sample name {self.sample} was given for {inputs} inputs, but rows are told "
+                "apart by it; run them one by one, or leave it out"
+            )
+        if self.mates is not None:
+            raise SettingsError(
+                f"--mates goes with one input, and there are {inputs}; run the pairs one by one, "
+                "or name them in a --sample-sheet"
+            )
+        if self.read_groups:
+            raise SettingsError(
+                f"--read-groups goes with one input, and there are {inputs}; run them one by one"
             )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,8 @@ def read_sheet(path: Path) -> list[SheetRow]:
     header = [cell.lower() for cell in _cells(lines[0])]
     if header not in (list(COLUMNS[:2]), list(COLUMNS)):
         raise InputError(
-            "the first line must name the columns sample, path and, if wanted, mates, with tabs "
-            f"between them, not {lines[0].strip()[:MOST_SHOWN]!r}; {_do(lines[0])}",
+            "the first line must name the columns sample, path and, if wanted, mates, in this "
+            f"order with tabs between them{_instead(lines[0], header)}",
             path,
             1,
         )
@@ -72,8 +72,23 @@ def read_sheet(path: Path) -> list[SheetRow]:
     return samples
 
 
+def _instead(line: str, header: Sequence[str]) -> str:
+    """Return what a first line that is not our header holds, and what to do. header: its cells."""
+    if not line.strip():
+        return ", and it is empty; write it"
+    if len(header) < 2 or not {*COLUMNS} & {*header}:
+        return f", not {line.strip()[:MOST_SHOWN]!r}; {_do(line)}"
+    missing = " and ".join(name for name in COLUMNS[:2] if name not in header)
+    unknown = ", ".join(repr(name[:MOST_SHOWN]) for name in header if name not in COLUMNS)
+    wrong = [f"{missing} missing"] if missing else []
+    wrong += [f"{unknown} unknown"] if unknown else []
+    why = f" ({'; '.join(wrong)})" if wrong else ""
+    todo = "rename them, or take others out" if wrong else "put each there once, in this order"
+    return f", and it names {', '.join(header)[:MOST_SHOWN]}{why}; {todo}"
+
+
 def _do(line: str) -> str:
-    """Return what to do about a first line that is not a header."""
+    """Return what to do about a first line that names no column of ours."""
     if line.startswith((">", "@")):
         return "this looks like an input: name it without --sample-sheet"
     apart = next(
@@ -81,6 +96,8 @@ def _do(line: str) -> str:
     )
     if apart and "\t" not in line:
         return f"its columns are {apart} apart: put tabs instead"
+    if "\t" in line:
+        return "rename its columns, or write such a line above it if it is a sample"
     return "write that line at the top"
 
 

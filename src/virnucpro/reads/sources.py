@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from virnucpro.errors import InputError, SettingsError
+from virnucpro.errors import InputError
 from virnucpro.reads.bam import LEFT_OUT, form_of
 from virnucpro.reads.compression import DAMAGE, READ_BYTES, text_of
 from virnucpro.reads.contig import IUPAC, Contig, Entry, Seen, decoded_text, why_not_dna
@@ -36,13 +36,12 @@ def open_sources(
     """The inputs of a run, each checked at once to be a file that can be read.
 
     sample replaces the name that is made from the file's. Raises InputError for a path that cannot
-    be read, and for two inputs of one sample name: rows are told apart by sample and record.
+    be read, and for two inputs of one sample name: rows are told apart by sample and record;
+    SettingsError for settings of one input where there are more.
     faults: takes the errors instead, and their inputs are left out.
     """
     reading = reading or Reading()
-    if len(paths) > 1 and (reading.mates is not None or reading.read_groups):
-        option = "--mates" if reading.mates is not None else "--read-groups"
-        raise SettingsError(f"{option} goes with one input, and {len(paths)} were named")
+    reading.check_number(len(paths))  # a folder that was named may hold several
     if reading.reference is not None and readable_size(reading.reference) is None:
         raise InputError("a reference cannot come through a pipe; name a file", reading.reference)
     if [*paths, reading.mates].count(STDIN) > 1:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jinja2.utils import htmlsafe_json_dumps
 
 from virnucpro.calls import CALL_NAMES, FRAME_NAMES, STATUS_NAMES
-from virnucpro.report.names import short
+from virnucpro.report.names import short, whole
 from virnucpro.report.pairs import AGREEMENTS, ShownPair
 from virnucpro.report.runs import BINS, Histogram, Run
 from virnucpro.report.shown import Row, Shown
@@ -16,7 +16,46 @@ from virnucpro.report.tracks import Track
 from virnucpro.report.words import typical_nt
 
 MOST_TABLE_BYTES = 2_000_000
-MOST_PAIRS_BYTES = 1_200_000  # with these, the fullest page is still below 5 MB
+MOST_PAIRS_BYTES = 1_200_000
+MOST_TRACK_NAMES_BYTES = 200_000  # with these, the fullest page is still below 5 MB
+
+
+class _RecordRow(NamedTuple):
+    """A row of the table of records; the script finds its fields by these names."""
+
+    sample: int
+    record: int
+    name: str
+    length_nt: int
+    chunks: int
+    virus_chunks: int
+    p_virus: float | None
+    max_p_virus: float | None
+    call: int
+    status: int
+    low: int | None
+    track: int | None
+    probability: float | None
+    q_value: float | None
+    origin: str
+    note: str
+
+
+class _PairRow(NamedTuple):
+    """A row of the table of pairs."""
+
+    sample: int
+    name: str
+    record_1: int | None
+    record_2: int | None
+    p_virus: float | None
+    p_virus_1: float | None
+    p_virus_2: float | None
+    call_1: int
+    call_2: int
+    agreement: int
+    origin: str
+    note: str
 
 
 def data_of(runs: Sequence[Run]) -> dict[str, Any]:
@@ -27,6 +66,7 @@ def data_of(runs: Sequence[Run]) -> dict[str, Any]:
         "calls": CALL_NAMES,
         "statuses": [name.replace("_", " ") for name in STATUS_NAMES],
         "mates": AGREEMENTS,
+        "columns": {"rows": _RecordRow._fields, "pairs": _PairRow._fields},
         "runs": [_run(run, len(runs)) for run in runs],
     }
 
@@ -36,43 +76,45 @@ def _run(run: Run, share: int) -> dict[str, Any]:
     sample = {name: i for i, name in enumerate(samples)}
     where = {track.shown.ordinal: i for i, track in enumerate(run.tracks)}
     rows = [
-        [
-            sample[s.row.sample],
-            s.row.record,
-            short(s.row.name),
-            s.row.length_nt,
-            s.row.chunks,
-            s.row.virus_chunks,
-            _number(s.row.p_virus),
-            _number(s.row.max_p_virus),
-            s.row.call,
-            s.row.status,
-            _hundredths(run.low_shares.get(s.viral)),
-            where.get(s.ordinal),
-            _number(s.row.probability),
-            _number(s.row.q_value),
-            s.row.origin,
-            s.row.note,
-        ]
+        _RecordRow(
+            sample=sample[s.row.sample],
+            record=s.row.record,
+            name=whole(s.row.name),
+            length_nt=s.row.length_nt,
+            chunks=s.row.chunks,
+            virus_chunks=s.row.virus_chunks,
+            p_virus=_number(s.row.p_virus),
+            max_p_virus=_number(s.row.max_p_virus),
+            call=s.row.call,
+            status=s.row.status,
+            low=_hundredths(run.low_shares.get(s.viral)),
+            track=where.get(s.ordinal),
+            probability=_number(s.row.probability),
+            q_value=_number(s.row.q_value),
+            origin=s.row.origin,
+            note=s.row.note,
+        )
         for s in _fitting(run.shown, _of_record, MOST_TABLE_BYTES // share)
     ]
     pairs = [
-        [
-            sample[p.sample],
-            short(p.template),
-            p.record_1 or None,
-            p.record_2 or None,
-            _number(p.p_virus),
-            _number(p.p_virus_1),
-            _number(p.p_virus_2),
-            p.call_1,
-            p.call_2,
-            p.agreement,
-            p.origin,
-            p.note,
-        ]
+        _PairRow(
+            sample=sample[p.sample],
+            name=whole(p.template),
+            record_1=p.record_1 or None,
+            record_2=p.record_2 or None,
+            p_virus=_number(p.p_virus),
+            p_virus_1=_number(p.p_virus_1),
+            p_virus_2=_number(p.p_virus_2),
+            call_1=p.call_1,
+            call_2=p.call_2,
+            agreement=p.agreement,
+            origin=p.origin,
+            note=p.note,
+        )
         for p in _fitting(run.pairs.shown, _of_pair, MOST_PAIRS_BYTES // share)
     ]
+    of_names = sum(_bytes_of(track.shown.row.name) for track in run.tracks)
+    name_of = whole if of_names <= MOST_TRACK_NAMES_BYTES // share else short
     return {
         "threshold": run.threshold if run.fdr is None else None,
         "chunk_threshold": run.chunk_threshold,
@@ -85,7 +127,7 @@ def _run(run: Run, share: int) -> dict[str, Any]:
         "rows": rows,
         "pairs": pairs,
         "virus_pairs": run.pairs.calls["virus"],
-        "tracks": [_track(track) for track in run.tracks],
+        "tracks": [_track(track, name_of) for track in run.tracks],
     }
 
 
@@ -114,7 +156,7 @@ def _of_pair(pair: ShownPair) -> _Place:
 
 def _bytes_of(name: str) -> int:
     """Return how many bytes a name takes where the page holds it, markup escaped."""
-    return len(htmlsafe_json_dumps(short(name)))
+    return len(htmlsafe_json_dumps(whole(name)))
 
 
 def _fitting(shown: Sequence[Row], place_of: Callable[[Row], _Place], most_bytes: int) -> list[Row]:
@@ -138,7 +180,7 @@ def _decimals(values: Sequence[float]) -> list[float | None]:
     return [_number(round(value, 3)) for value in values]
 
 
-def _track(track: Track) -> dict[str, Any]:
+def _track(track: Track, name_of: Callable[[str], str]) -> dict[str, Any]:
     row, seen = track.shown.row, track.complexity
     low = None
     if seen is not None:
@@ -146,7 +188,7 @@ def _track(track: Track) -> dict[str, Any]:
         low = [_hundredths(seen.low_share(start, end)) for start, end in spans]
     single = track.group == 1
     return {
-        "name": short(row.name),
+        "name": name_of(row.name),
         "record": row.record,
         "sample": short(row.sample),
         "length": row.length_nt,

@@ -11,7 +11,7 @@ from virnucpro.report.pairs import AGREEMENTS, Agreement
 from virnucpro.report.runs import Run
 from virnucpro.report.tracks import Track
 from virnucpro.report.words import NOT_CALLED
-from virnucpro.results.worth import wrong_in_words
+from virnucpro.results.expected_wrong import wrong_in_words
 
 CALLS = {"virus": "virus", "others": "others", "none": "not called", "failed": "failed"}
 _OF_PAIRS = ("virus", "others", "none")

@@ -1,8 +1,10 @@
-"""Names from outside as a page shows them: visible, and short."""
+"""Names from outside as a page shows them: visible, and of bounded length."""
 
 import re
 
 LONGEST_NAME = 100
+# Of names that a reader can open and copy, so that hardly any is cut.
+LONGEST_WHOLE = 1000
 # Controls, lone halves of a character, and marks that turn the direction of what follows.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -16,8 +18,16 @@ def visible(name: str) -> str:
 
 def short(name: str) -> str:
     """A name that does not fill the page, with its end, in which names of reads differ."""
-    name = visible(name)
-    if len(name) <= LONGEST_NAME:
+    return _cut(visible(name), LONGEST_NAME)
+
+
+def whole(name: str) -> str:
+    """A name to be copied; one that would make the page too big is cut like a short one."""
+    return _cut(visible(name), LONGEST_WHOLE)
+
+
+def _cut(name: str, longest: int) -> str:
+    if len(name) <= longest:
         return name
-    end = (LONGEST_NAME - 1) // 2
-    return f"{name[: LONGEST_NAME - 1 - end]}…{name[-end:]}"
+    end = (longest - 1) // 2
+    return f"{name[: longest - 1 - end]}…{name[-end:]}"

@@ -1,6 +1,10 @@
 // Draws what moves. Names reach the page as text nodes only.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
+// Rows come as lists, which are small; everything below finds their fields by name.
+for (const run of data.runs)
+  for (const [table, names] of Object.entries(data.columns))
+    run[table] = run[table].map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]])));
 const NAMES = { none: "not called", others: "others", virus: "virus" };
 const COLOURS = { none: "url(#hatch)", others: "var(--others)", virus: "var(--virus)" };
 const count = d3.format(",.0f");
@@ -303,20 +307,21 @@ function noted(notes) {
   return [...low, ...found.filter((note) => note !== "low_complexity")];
 }
 
-// A name that is too long keeps its end, in which names of reads differ.
+// A name that is too long keeps its end, in which names of reads differ. A click opens it.
 function shortened(name) {
   const letters = [...name]; // slices of a string would cut some letters in half
   if (letters.length <= 28) return name || "(no name)";
   const whole = make("span", null, { class: "shortened" });
   whole.append(make("span", letters.slice(0, -14).join("")), letters.slice(-14).join(""));
+  whole.addEventListener("click", () => whole.classList.toggle("opened"));
   return whole;
 }
 
 function nameOf(row, run, show) {
-  if (row[11] === null) return [shortened(row[2])];
-  const button = make("button", null, { type: "button", title: `${row[2]}: show along its chunks` });
-  button.append(shortened(row[2]));
-  button.addEventListener("click", () => show(row[11]));
+  if (row.track === null) return [shortened(row.name)];
+  const button = make("button", null, { type: "button", title: `${row.name}: show along its chunks` });
+  button.append(shortened(row.name));
+  button.addEventListener("click", () => show(row.track));
   return [button];
 }
 
@@ -326,20 +331,18 @@ function mateOf(record, p, call) {
 }
 
 function notesOf(row, run) {
-  const found = row[9] === 0 ? [] : [data.statuses[row[9]]];
-  const low = row[10] !== null && row[10] >= 50 && !row[15].includes("low_complexity");
-  found.push(...(low ? ["repeats of few letters"] : []), ...noted(row[15]));
-  if (row[9] === 0 && run.chunk !== null && row[3] < 0.8 * run.chunk) found.push("short");
+  const found = row.status === 0 ? [] : [data.statuses[row.status]];
+  const low = row.low !== null && row.low >= 50 && !row.note.includes("low_complexity");
+  found.push(...(low ? ["repeats of few letters"] : []), ...noted(row.note));
+  if (row.status === 0 && run.chunk !== null && row.length_nt < 0.8 * run.chunk) found.push("short");
   return found.join(", ");
 }
 
-// Of each table: the columns of a row that hold its name and its p_virus, and what is drawn of it.
+// Of each table: its rows, and what is drawn of them.
 const TABLES = {
   records: {
     rows: (run) => run.rows,
-    name: 2,
-    p: 6,
-    kind: (row) => NAMES[data.calls[row[8]]],
+    kind: (row) => NAMES[data.calls[row.call]],
     extent: (run, shown) => {
       const drawn = run.tracks.length ? " Those whose names are underlined can be drawn along their chunks." : "";
       if (shown < run.records)
@@ -348,46 +351,44 @@ const TABLES = {
     },
     none: "No record fits.",
     columns: [
-      { name: "sample", at: 0, up: true, when: several, text: (row, run) => run.samples[row[0]], class: "text" },
-      { name: "record", at: 1, up: true, class: "more", text: (row) => count(row[1]) },
-      { name: "name", at: 2, up: true, class: "name", nodes: nameOf },
-      { name: "length, nt", at: 3, text: (row) => count(row[3]) },
-      { name: "chunks", at: 4, class: "more", text: (row) => count(row[4]) },
-      { name: "virus chunks", at: 5, class: "more", text: (row) => count(row[5]) },
-      { name: "p_virus", at: 6, nodes: (row) => (row[6] === null ? ["–"] : barred(row[6], data.calls[row[8]])) },
-      { name: "highest", at: 7, when: (run, rows) => !any(12)(run, rows), class: "more", text: (row) => score(row[7]) },
-      { name: "probability", at: 12, when: any(12), class: "more", text: (row) => score(row[12]) },
-      { name: "q_value", at: 13, when: (run, rows) => run.threshold === null && any(13)(run, rows), class: "more", text: (row) => score(row[13]) },
-      { name: "call", at: 8, class: "text", nodes: (row) => mark(data.calls[row[8]], NAMES[data.calls[row[8]]]) },
-      { name: "origin", at: 14, when: any(14), class: "text more", text: (row) => spaced(row[14]) },
-      { name: "note", at: 9, class: "text beware", text: notesOf },
+      { name: "sample", at: "sample", up: true, when: several, text: (row, run) => run.samples[row.sample], class: "text" },
+      { name: "record", at: "record", up: true, class: "more", text: (row) => count(row.record) },
+      { name: "name", at: "name", up: true, class: "name", nodes: nameOf },
+      { name: "length, nt", at: "length_nt", text: (row) => count(row.length_nt) },
+      { name: "chunks", at: "chunks", class: "more", text: (row) => count(row.chunks) },
+      { name: "virus chunks", at: "virus_chunks", class: "more", text: (row) => count(row.virus_chunks) },
+      { name: "p_virus", at: "p_virus", nodes: (row) => (row.p_virus === null ? ["–"] : barred(row.p_virus, data.calls[row.call])) },
+      { name: "highest", at: "max_p_virus", when: (run, rows) => !any("probability")(run, rows), class: "more", text: (row) => score(row.max_p_virus) },
+      { name: "probability", at: "probability", when: any("probability"), class: "more", text: (row) => score(row.probability) },
+      { name: "q_value", at: "q_value", when: (run, rows) => run.threshold === null && any("q_value")(run, rows), class: "more", text: (row) => score(row.q_value) },
+      { name: "call", at: "call", class: "text", nodes: (row) => mark(data.calls[row.call], NAMES[data.calls[row.call]]) },
+      { name: "origin", at: "origin", when: any("origin"), class: "text more", text: (row) => spaced(row.origin) },
+      { name: "note", at: "status", class: "text beware", text: notesOf },
     ],
   },
   pairs: {
     rows: (run) => run.pairs,
-    name: 1,
-    p: 4,
-    kind: (row) => data.mates[row[9]],
+    kind: (row) => data.mates[row.agreement],
     extent: (run, shown) => (shown < run.virus_pairs
       ? `The ${count(shown)} pairs of the highest p_virus, of ${count(run.virus_pairs)} called virus. pairs.tsv has all of them.`
       : run.virus_pairs === 1 ? "" : `All ${count(run.virus_pairs)} pairs called virus.`),
     none: "No pair fits.",
     columns: [
-      { name: "sample", at: 0, up: true, when: several, text: (row, run) => run.samples[row[0]], class: "text" },
-      { name: "records", at: 2, up: true, class: "more", text: (row) => [row[2], row[3]].filter(Boolean).map(count).join(" and ") },
-      { name: "name", at: 1, up: true, class: "name", nodes: (row) => [shortened(row[1])] },
-      { name: "p_virus", at: 4, nodes: (row) => barred(row[4], "virus") },
-      { name: "mate 1", at: 5, nodes: (row) => mateOf(row[2], row[5], row[7]) },
-      { name: "mate 2", at: 6, nodes: (row) => mateOf(row[3], row[6], row[8]) },
-      { name: "mates", at: 9, class: "text", text: (row) => data.mates[row[9]] },
-      { name: "origin", at: 10, when: any(10), class: "text more", text: (row) => spaced(row[10]) },
-      { name: "note", at: 11, when: any(11), class: "text beware", text: (row) => noted(row[11]).join(", ") },
+      { name: "sample", at: "sample", up: true, when: several, text: (row, run) => run.samples[row.sample], class: "text" },
+      { name: "records", at: "record_1", up: true, class: "more", text: (row) => [row.record_1, row.record_2].filter(Boolean).map(count).join(" and ") },
+      { name: "name", at: "name", up: true, class: "name", nodes: (row) => [shortened(row.name)] },
+      { name: "p_virus", at: "p_virus", nodes: (row) => barred(row.p_virus, "virus") },
+      { name: "mate 1", at: "p_virus_1", nodes: (row) => mateOf(row.record_1, row.p_virus_1, row.call_1) },
+      { name: "mate 2", at: "p_virus_2", nodes: (row) => mateOf(row.record_2, row.p_virus_2, row.call_2) },
+      { name: "mates", at: "agreement", class: "text", text: (row) => data.mates[row.agreement] },
+      { name: "origin", at: "origin", when: any("origin"), class: "text more", text: (row) => spaced(row.origin) },
+      { name: "note", at: "note", when: any("note"), class: "text beware", text: (row) => noted(row.note).join(", ") },
     ],
   },
 };
 
 function drawTable(section, run, show) {
-  const { rows: rowsOf, name, p, kind, extent, none, columns: all } = TABLES[section.dataset.table];
+  const { rows: rowsOf, kind, extent, none, columns: all } = TABLES[section.dataset.table];
   const rows = rowsOf(run);
   const table = section.querySelector("table");
   const columns = all.filter((column) => !column.when || column.when(run, rows));
@@ -395,8 +396,8 @@ function drawTable(section, run, show) {
   const buttons = [...section.querySelectorAll("[data-call]")];
   const [back, forth] = section.querySelectorAll("[data-page]");
   const part = (of) => section.querySelector(`[data-part="${of}"]`);
-  const names = rows.map((row) => row[name].toLowerCase());
-  let sort = { at: p, down: true }, chosen = "all", page = 0, kept = [];
+  const names = rows.map((row) => row.name.toLowerCase());
+  let sort = { at: "p_virus", down: true }, chosen = "all", page = 0, kept = [];
 
   part("extent").textContent = extent(run, rows.length);
 
@@ -437,7 +438,7 @@ function drawTable(section, run, show) {
 
   const cell = (column, row) => {
     const place = make("td", null, { class: column.class ?? "" });
-    if (column.class === "name") place.title = row[name];
+    if (column.class === "name") place.title = row.name;
     place.append(...(column.nodes ? column.nodes(row, run, show) : [column.text(row, run)]));
     return place;
   };

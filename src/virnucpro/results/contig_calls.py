@@ -1,14 +1,16 @@
 """Scores and calls of whole contigs, summed from their chunks, block by block."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro.bundle.calibration import chunk_log_odds
-from virnucpro.calls import Call, Scores, Status
+from virnucpro.calls import Call, Rule, Scores, Status
 from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTES
+from virnucpro.records import Records
+from virnucpro.results.finished import FinishedBlocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,24 @@ class ContigCalls:
         cut = r if last_ends else r - 1
         self._open = sums.part(slice(cut, r))
         return _contigs(sums.part(slice(0, cut)))
+
+
+def summed(finished: FinishedBlocks, rule: Rule) -> Iterator[Contigs]:
+    """Yield the contigs of finished blocks, block by block. Raises BlockError."""
+    contig_calls = ContigCalls()
+    for scored in finished.scored():
+        records, rows = scored.records, scored.rows
+        calls = rule.chunks(scored.scores)
+        columns = (rows.record, rows.start, rows.end, scored.scores, calls, records.all_end)
+        contigs = contig_calls.add(len(records), *columns)
+        status = with_faults(records[: len(contigs)], contigs.status)
+        yield replace(contigs, status=status)
+
+
+def with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the status of records, (r,), also of those that were not cut into chunks."""
+    listed = np.where(records.short, Status.TOO_SHORT, status)
+    return np.where(records.faulty, Status.FAILED, listed).astype(np.uint8)
 
 
 def _count(

@@ -147,6 +147,12 @@ def compared(
     return f"{words}, all groups where one has few negatives" if few else words, number
 
 
+def lengths_of_few_hosts(calibration: Calibration) -> list[int]:
+    """Return the length bins in which viral_negatives can tell nothing."""
+    by_bin = everything_of(calibration).by_bin
+    return [b for b, negatives in enumerate(by_bin) if len(negatives) < FEWEST]
+
+
 def viral_negatives(calibration: Calibration, own: Null, by_origin: Int64) -> str:
     """Say that the user's negatives seem to hold viruses, if they do.
 

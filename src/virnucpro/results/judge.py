@@ -77,9 +77,10 @@ class Discovery:
 
     null: its name in words; negatives: how many records of the most frequent length are compared
     with; q: by length bin and step; asked: the rate that was asked for, None for none; resolution:
-    of the null; viral: that the user's negatives seem to hold viruses, and what to do, else empty;
-    beyond: records that score higher than all negatives of their length, which yet are too few for
-    the rate.
+    of the null; beyond: records that score higher than all negatives of their length, which yet are
+    too few for the rate. Of the user's negatives: viral, that they seem to hold viruses, and what
+    to do, else empty; useless, which of them or of the records are compared with nothing; untold,
+    that nobody can tell whether they hold viruses, else empty.
     """
 
     null: str
@@ -88,8 +89,10 @@ class Discovery:
     q: tuple[Float64, ...]
     resolution: Resolution
     asked: float | None
-    viral: str
     beyond: int
+    viral: str = ""
+    useless: tuple[str, ...] = ()
+    untold: str = ""
 
     def of(self, score: Float64, length_bin: Int64) -> Float64:
         """q of r scores, (r,)."""
@@ -255,6 +258,15 @@ class CalibratedJudge:
 
 
 Judge: TypeAlias = MeanJudge | CalibratedJudge
+
+
+def wrong_bound(by_bin: Int64, calibration: Calibration, threshold: float, prior: Prior) -> float:
+    """Return how many calls are wrong at most if the hosts are five units drawn at random.
+
+    by_bin: records with a score by length bin, (bins,).
+    """
+    most, _ = calibration.few_units_at(threshold)
+    return (1 - prior.low) * float(by_bin @ most)
 
 
 def mean_of_stretch(p_virus: Float64, added_nt: Float64) -> float:

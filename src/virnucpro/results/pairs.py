@@ -20,6 +20,7 @@ from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.judge import Judge, Judged
 from virnucpro.results.rows import text_of
 from virnucpro.results.schema import PAIR_STATUSES, PairsColumns, PairsTable
+from virnucpro.results.worth_of_pairs import MistakesOfPairs, WorthOfPairs
 from virnucpro.storage.sorting import SortedLines
 
 
@@ -48,6 +49,7 @@ class PairedCalls:
 
     def __init__(self, judge: Judge, scratch: Path) -> None:
         self._judge = judge
+        self._mistakes = MistakesOfPairs(judge)
         self._names = SortedLines(scratch, "viral_names")
         self.count = self.virus = 0
         self._waiting: _Mate | None = None
@@ -90,6 +92,10 @@ class PairedCalls:
         """The row of a mate that waits in vain."""
         return self._rows(self._alone())
 
+    def worth(self) -> WorthOfPairs | None:
+        """Return what the calls are worth; None without pairs or without a calibration."""
+        return self._mistakes.worth() if self.count else None
+
     def viral_names(self) -> Iterator[bytes]:
         """The names of records called virus, and of both mates of such pairs, each once.
 
@@ -127,6 +133,7 @@ class PairedCalls:
             for mate in mates
         ]
         self._names.add(_lines(viral))
+        self._mistakes.add(score, called_nt, called)
         self.count += len(found)
         self.virus += int(np.sum(called == Call.VIRUS))
         return text_of(_columns(found, self._judge.p_virus(score), called)) if found else b""

@@ -4,16 +4,16 @@ From the counts come the prior, the shares of hosts, and the q-values under a nu
 knows no file but by way of finished blocks.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration, probability
+from virnucpro.bundle.calibration import LENGTH_EDGES, Calibration, length_bins, probability
 from virnucpro.calls import Rule
 from virnucpro.errors import SettingsError, meant
-from virnucpro.results.contig_calls import ContigCalls, Contigs
+from virnucpro.results.contig_calls import Contigs, summed
 from virnucpro.results.false_discovery import (
     FEWEST,
     MIXTURE,
@@ -33,7 +33,6 @@ from virnucpro.results.hosts import (
     hosts_of,
     p_values_of,
     shares_of,
-    viral_negatives,
 )
 from virnucpro.results.judge import (
     AUTO,
@@ -44,7 +43,9 @@ from virnucpro.results.judge import (
     Question,
     origin_of,
     origins_of,
+    wrong_bound,
 )
+from virnucpro.results.own_negatives import OwnNegatives
 from virnucpro.results.prior import (
     DEFAULT_PRIOR,
     Cells,
@@ -146,16 +147,6 @@ def check(calibration: Calibration | None, question: Question) -> None:
         )
 
 
-def summed(finished: FinishedBlocks, rule: Rule) -> Iterator[Contigs]:
-    """The contigs of finished blocks, block by block. Raises BlockError."""
-    contig_calls = ContigCalls()
-    for scored in finished.scored():
-        records, rows = scored.records, scored.rows
-        calls = rule.chunks(scored.scores)
-        columns = (rows.record, rows.start, rows.end, scored.scores, calls, records.all_end)
-        yield contig_calls.add(len(records), *columns)
-
-
 def _mean_judge(
     finished: FinishedBlocks,
     rule: Rule,
@@ -174,35 +165,21 @@ def _mean_judge(
     def mean(contigs: Contigs) -> Float64:
         return contigs.mean
 
-    null, _ = _own(negatives, rule, mean, judge.length_bin, bins, untold, 1)
+    own = OwnNegatives.of(negatives, rule, mean, judge.length_bin, bins, untold, 1)
+    null = own.null
     steps = Steps.of([null])
     sample = Sample(steps, bins, 1)
     for contigs in summed(finished, rule):
         some = contigs.called > 0
         called_nt = contigs.called_nt[some]
         sample.add(contigs.mean[some], judge.length_bin(called_nt), untold(contigs)[some])
-    judge.discovery = _discovered(sample, steps.p_values(null), OWN, len(null), question)
+    names = [name for _, name in length_bins(LENGTH_EDGES, chunk_nt)]
+    judge.discovery = replace(
+        _discovered(sample, steps.p_values(null), OWN, len(null), question),
+        useless=(*own.useless(names, sample.by_bin.tolist(), question.fdr),),
+        untold=own.untold(None),
+    )
     return judge
-
-
-def _own(
-    negatives: FinishedBlocks,
-    rule: Rule,
-    score_of: Callable[[Contigs], Float64],
-    length_bin: Callable[[Float64], Int64],
-    bins: int,
-    origin: Callable[[Contigs], UInt8],
-    origins: int,
-) -> tuple[Null, Int64]:
-    """Return the user's negatives, 16 bytes each, and their numbers by origin."""
-    scores, where = [np.zeros(0)], [np.zeros(0, np.uint8)]
-    by_origin = np.zeros(origins, np.int64)
-    for contigs in summed(negatives, rule):
-        some = contigs.called > 0
-        by_origin += np.bincount(origin(contigs)[some], minlength=origins)
-        scores.append(score_of(contigs)[some])
-        where.append(length_bin(contigs.called_nt[some]).astype(np.uint8))
-    return Null.of(np.concatenate(scores), np.concatenate(where), bins), by_origin
 
 
 def _calibrated_judge(
@@ -221,12 +198,11 @@ def _calibrated_judge(
     def origin(contigs: Contigs) -> UInt8:
         return origin_of(calibration, contigs)
 
-    own, viral = None, ""
+    own = None
     if negatives is not None:
         length_bin = calibration.length_bin
-        own, by_origin = _own(negatives, rule, score_of, length_bin, bins, origin, origins)
-        viral = viral_negatives(calibration, own, by_origin)
-        steps = Steps.of([own])
+        own = OwnNegatives.of(negatives, rule, score_of, length_bin, bins, origin, origins)
+        steps = Steps.of([own.null])
     else:
         everything, bounds = everything_of(calibration), bounds_by_group(calibration)
         steps = Steps.of([everything, *bounds.values()])
@@ -239,13 +215,23 @@ def _calibrated_judge(
         sample.cells.add(score, calibration.rule.size(called_nt))
         sample.above += int(np.count_nonzero(probability(score) >= calibration.threshold))
     if own is not None:
-        p_values, name, number, hosts = steps.p_values(own), OWN, len(own), {OWN: own}
+        p_values, name, number = steps.p_values(own.null), OWN, len(own.null)
+        hosts = {OWN: own.null}
     else:
         hosts = hosts_of(calibration, question.host, sample.by_origin)
         shares = shares_of(calibration, sample.by_origin) if question.host == MIXTURE else None
         p_values = p_values_of(steps, hosts, everything, shares)
         p_values = bounded(p_values, steps, hosts, bounds, shares)
         name, number = compared(question.host, hosts, everything, sample.by_bin)
+    discovery = _discovered(sample, p_values, name, number, question)
+    if own is not None:
+        by_bin = sample.by_bin.tolist()
+        discovery = replace(
+            discovery,
+            viral=own.viral(calibration),
+            useless=(*own.useless(calibration.bin_names(), by_bin, question.fdr),),
+            untold=own.untold(calibration),
+        )
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
     return CalibratedJudge(
@@ -253,15 +239,9 @@ def _calibrated_judge(
         calibration,
         threshold,
         prior,
-        _discovered(sample, p_values, name, number, question, viral),
-        _wrong_bound(sample, calibration, threshold, prior) if by_threshold else None,
+        discovery,
+        wrong_bound(sample.by_bin, calibration, threshold, prior) if by_threshold else None,
     )
-
-
-def _wrong_bound(sample: Sample, calibration: Calibration, threshold: float, prior: Prior) -> float:
-    """Return how many calls are wrong at most if the hosts are five units drawn at random."""
-    most, _ = calibration.few_units_at(threshold)
-    return (1 - prior.low) * float(sample.by_bin @ most)
 
 
 def _prior(
@@ -308,7 +288,6 @@ def _discovered(
     null: str,
     negatives: int,
     question: Question,
-    viral: str = "",
 ) -> Discovery:
     assert sample.steps is not None
     q, asked = tuple(q_values(p_values, sample.counts)), question.fdr
@@ -322,6 +301,5 @@ def _discovered(
         q=q,
         resolution=Resolution.of(p_values, sample.counts),
         asked=asked,
-        viral=viral,
         beyond=beyond,
     )

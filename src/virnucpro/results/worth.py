@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro.bundle.calibration import probability
 from virnucpro.calls import Call
 from virnucpro.classifiers.screen import LOW_COMPLEXITY, NOTE_TEXTS
 from virnucpro.progress import several
+from virnucpro.results.expected_wrong import (
+    expected_in_words,
+    expected_wrong,
+    rounded,
+    wrong_by_prior,
+    wrong_in_words,
+)
 from virnucpro.results.judge import Judge, Judged, MeanJudge
 from virnucpro.results.prior import Prior
+from virnucpro.results.worth_of_pairs import WorthOfPairs
 
 Float64 = NDArray[np.float64]
 
@@ -22,7 +29,6 @@ THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 40
 # Log-odds beyond these are shown as these.
 WIDEST = 10.0
-_FEW = "fewer than 0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +50,10 @@ class Worth:
     see CalibratedJudge. more_virus: whether more records are called than the prior with such hosts
     and chance (two standard deviations, and one record) explain. scored: records with a score.
     threshold: of p_virus; None where fdr decides. null, negatives: what q-values compare with.
-    refusal: why fdr calls nothing; empty where it does. viral_negatives, beyond: see
-    judge.Discovery. origins, notes: counts of records. scores, null_scores: counts of records and
-    of negatives in BINS equal parts of -WIDEST to WIDEST log-odds.
+    refusal: why fdr calls nothing; empty where it does. viral_negatives, negative_notes, beyond:
+    see judge.Discovery. pairs: of mates; None where the input has none. origins, notes: counts of
+    records. scores, null_scores: counts of records and of negatives in BINS equal parts of -WIDEST
+    to WIDEST log-odds.
     """
 
     called: int
@@ -65,6 +72,8 @@ class Worth:
     refusal: str
     viral_negatives: str
     beyond: int
+    negative_notes: tuple[str, ...] = ()
+    pairs: WorthOfPairs | None = None
     by_threshold: tuple[AtThreshold, ...]
     origins: Mapping[str, int]
     notes: Mapping[str, int]
@@ -73,12 +82,11 @@ class Worth:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for run.json."""
-        rounded = {n: round(getattr(self, n), 1) for n in ("wrong", "fewest_wrong", "most_wrong")}
+        names = ("wrong", "fewest_wrong", "most_wrong", "wrong_bound")
         return {
             "called": self.called,
             "scored": self.scored,
-            **rounded,
-            "wrong_bound": None if self.wrong_bound is None else round(self.wrong_bound, 1),
+            **{name: rounded(getattr(self, name)) for name in names},
             "prior": self.prior.as_dict(),
             "threshold": self.threshold,
             "fdr": self.fdr,
@@ -87,7 +95,9 @@ class Worth:
             "smallest_q": self.smallest_q,
             "refusal": self.refusal,
             "viral_negatives": self.viral_negatives,
+            "negative_notes": list(self.negative_notes),
             "beyond": self.beyond,
+            "pairs": None if self.pairs is None else self.pairs.as_dict(),
             "by_threshold": [
                 {"threshold": at.threshold, "called": at.called, "wrong": round(at.wrong, 1)}
                 for at in self.by_threshold
@@ -107,18 +117,15 @@ class Worth:
         calls = f"{several(self.called, 'record')} called virus"
         if not self.called:
             return f"{calls} ({self.prior.sentence})"
-        number = wrong_in_words(self.fewest_wrong, self.most_wrong, self.fdr)
         if self.fdr is not None:
+            number = wrong_in_words(self.fewest_wrong, self.most_wrong, self.fdr)
             return (
                 f"{calls}; of these {number} ({100 * self.fdr:g} %) are expected to be wrong "
                 f"({self.null}, {self.negatives:,} negatives)" + self._beyond
             )
-        are = "is" if number == "about 1" else "are"
-        expected = f"{calls}; of these {number} {are} expected to be wrong ({self.prior.sentence})"
-        high = _whole(self.most_wrong)
-        if self.wrong_bound is not None and _whole(self.wrong_bound) not in (high, _FEW):
-            most = _whole(self.wrong_bound)
-            expected += f"; up to {most} if its hosts look more viral than most"
+        expected = expected_in_words(
+            calls, self.fewest_wrong, self.most_wrong, self.wrong_bound, self.prior
+        )
         if self.more_virus:
             expected += (
                 f"; so many calls mean that more than {100 * self.prior.high:.2g} % are viral: "
@@ -135,22 +142,6 @@ class Worth:
             f"length {'is' if self.beyond == 1 else 'are'} not called, since these are too few for "
             "that rate: call by --threshold"
         )
-
-
-def wrong_in_words(fewest: float, most: float, fdr: float | None) -> str:
-    """Return how many calls are expected to be wrong; fdr: the rate that was asked for, if any."""
-    low, high = _whole(fewest), _whole(most)
-    if fdr is not None:
-        return high if high == _FEW else f"at most {high}"
-    if low == high:
-        return high if high == _FEW else f"about {high}"
-    return f"up to {high}" if low == _FEW else f"{low} to {high}"
-
-
-def _whole(number: float) -> str:
-    if 0 < number < 0.05:
-        return _FEW
-    return f"{number:.1f}" if 0 < number < 0.95 else f"{number:,.0f}"
 
 
 @dataclass(slots=True)
@@ -186,10 +177,8 @@ class Mistakes:
         log_odds, virus = judged.log_odds[some], judged.call[some] == Call.VIRUS
         self.scored += len(log_odds)
         self.called += int(virus.sum())
-        prior = judge.prior
-        for i, share in enumerate((prior.low, prior.used, prior.high)):
-            self.wrong[i] += _expected_wrong(log_odds[virus], share).sum()
-        wrong = _expected_wrong(log_odds, prior.used)
+        self.wrong += wrong_by_prior(log_odds[virus], judge.prior)
+        wrong = expected_wrong(log_odds, judge.prior.used)
         low = judged.notes[some] & LOW_COMPLEXITY > 0  # never called virus
         for row, threshold in zip(self.by_threshold, self.thresholds, strict=True):
             above = (judged.p_virus[some] >= threshold) & ~low
@@ -197,8 +186,8 @@ class Mistakes:
         self.origins += np.bincount(judged.origin[some], minlength=len(self.origins))
         self.scores += _spread(log_odds)
 
-    def worth(self) -> Worth | None:
-        """Return what the calls are worth; None without a calibration."""
+    def worth(self, pairs: WorthOfPairs | None = None) -> Worth | None:
+        """Return what the calls are worth; None without a calibration. pairs: their worth."""
         judge = self.judge
         if isinstance(judge, MeanJudge):
             return None
@@ -229,7 +218,9 @@ class Mistakes:
             smallest_q=found.resolution.smallest_q,
             refusal=found.refusal,
             viral_negatives=found.viral,
+            negative_notes=(*found.useless, *filter(None, [found.untold])),
             beyond=found.beyond,
+            pairs=pairs,
             by_threshold=tuple(
                 AtThreshold(threshold=threshold, called=int(called), wrong=wrong)
                 for threshold, (called, wrong) in zip(
@@ -241,13 +232,6 @@ class Mistakes:
             scores=tuple(self.scores.tolist()),
             null_scores=tuple(_spread(judge.calibration.negatives.log_odds).tolist()),
         )
-
-
-def _expected_wrong(log_odds: Float64, share: float) -> Float64:
-    """The chance of each of r records not to be viral where this share of all is, (r,)."""
-    if not 0 < share < 1:
-        return np.full(len(log_odds), 1.0 - share)
-    return probability(-(log_odds + np.log(share / (1 - share))))
 
 
 def _spread(log_odds: Float64) -> NDArray[np.int64]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from virnucpro.blocks import Scored
-from virnucpro.calls import Call, Status
+from virnucpro.calls import Call
 from virnucpro.reads import Seen, Source
 from virnucpro.records import Records
 from virnucpro.results.columns import (
@@ -24,7 +23,7 @@ from virnucpro.results.columns import (
     failed_columns,
     regions_columns,
 )
-from virnucpro.results.contig_calls import ContigCalls
+from virnucpro.results.contig_calls import ContigCalls, with_faults
 from virnucpro.results.counts import Counts, Tally
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
@@ -81,8 +80,8 @@ class Written:
 
     worth: how many of the calls to expect to be wrong; None where nobody can say. prescreened:
     chunks whose score is of the bundle that looked first; None without one. refusal: why a rate of
-    false discoveries calls nothing; empty where it does, or none was asked for. excerpts: regions
-    in viral.fasta, of records that are not called virus.
+    false discoveries calls nothing; empty where it does, or none was asked for. notes: lines on
+    what the calls are worth. excerpts: regions in viral.fasta, of records not called virus.
     """
 
     counts: Counts
@@ -91,6 +90,7 @@ class Written:
     sizes: Mapping[str, int]
     prescreened: int | None = None
     refusal: str = ""
+    notes: tuple[str, ...] = ()
     excerpts: int = 0
 
 
@@ -253,7 +253,7 @@ def _write_calls(
             columns = (rows.record, rows.start, rows.end, scores, calls, records.all_end)
             contigs = contig_calls.add(len(records), *columns)
             ended = records[: len(contigs)]
-            status = _with_faults(ended, contigs.status)
+            status = with_faults(ended, contigs.status)
             judged = judge.contigs(contigs)
             called = judged.call
             mistakes.add(judged)
@@ -284,9 +284,5 @@ def _write_calls(
     names_file = staging.open(files.viral_names)
     for piece in pieces_of(pairs.viral_names()):
         names_file.write(piece)
-    return tally.counts(pairs.count, pairs.virus), mistakes.worth(), prescreened, frames
-
-
-def _with_faults(records: Records, status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    listed = np.where(records.short, Status.TOO_SHORT, status)
-    return np.where(records.faulty, Status.FAILED, listed).astype(np.uint8)
+    worth = mistakes.worth(pairs.worth())
+    return tally.counts(pairs.count, pairs.virus), worth, prescreened, frames

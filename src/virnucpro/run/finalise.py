@@ -8,6 +8,7 @@ from virnucpro.bundle.manifest import Bundle
 from virnucpro.calls import Rule
 from virnucpro.classifiers.genetic_code import AUTO
 from virnucpro.frames import STANDARD
+from virnucpro.progress import WARNING
 from virnucpro.reads import Seen, Source
 from virnucpro.results.files import RunFiles
 from virnucpro.results.finished import FinishedBlocks
@@ -16,6 +17,11 @@ from virnucpro.results.outputs import Outputs
 from virnucpro.results.regions import odds_of
 from virnucpro.results.sample import judge_of
 from virnucpro.results.write import Wanted, Written, write_tables
+
+UNCALIBRATED = (
+    "how many of these calls are wrong is not estimated, because the bundle has no calibration; "
+    "`virnucpro calibrate` makes a copy of it that has one, from sequences of your own"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +104,10 @@ def finalise(
     records = sum(seen.records for seen in before)
     if written.counts.records != records:
         raise AssertionError(f"{records} records read, {written.counts.records} in the tables")
-    refusal = judge.discovery.refusal if judge.discovery is not None else ""
-    return replace(written, refusal=refusal)
+    unknown = written.worth is None and plan.question.fdr is None and written.counts.virus
+    notes: tuple[str, ...] = (UNCALIBRATED,) if unknown else ()
+    if (discovery := judge.discovery) is None:
+        return replace(written, notes=notes)
+    warnings = (f"{WARNING}{sentence}" for sentence in discovery.useless)
+    notes += (*warnings, *filter(None, [discovery.untold]))
+    return replace(written, refusal=discovery.refusal, notes=notes)

@@ -317,9 +317,12 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
             yield f"noted (column note): {noted}"
         if worth.viral_negatives not in worth.refusal:
             yield f"warning: {worth.viral_negatives}"
+    yield from written.notes
     if counts.pairs:
         names = f"{files.pairs.name} and {files.viral_names.name}"
         yield f"{counts.pairs:,} pairs: {counts.virus_pairs:,} virus; see {names}"
+        if worth is not None and worth.pairs is not None and worth.pairs.called:
+            yield worth.pairs.sentence
     if counts.regions:
         held = f"{files.viral_fasta.name} holds {written.excerpts:,} on records not called virus"
         yield (

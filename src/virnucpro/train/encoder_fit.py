@@ -38,7 +38,7 @@ from virnucpro.train.checks import check_finite
 from virnucpro.train.encoder_settings import EncoderSettings, learning_rate_at
 from virnucpro.train.fragments import NO_CONTIG, FragmentPool, blurred
 from virnucpro.train.judge import Judge, autocast
-from virnucpro.train.losses import group_loss, possible_groups, tail_loss
+from virnucpro.train.losses import bounded_loss, group_loss, possible_groups, tail_loss
 from virnucpro.train.protein_kmers_fit import FittedKmers
 from virnucpro.train.slices import contigs_digest, described, judging_slice, parted
 from virnucpro.train.state import (
@@ -295,7 +295,10 @@ class _Fit:
         made_B = contig_B == NO_CONTIG
         label_B = self._label[contig_B].masked_fill(made_B, 0)
         logits_B2 = logits_B2.float()
-        loss = F.cross_entropy(logits_B2, label_B, label_smoothing=settings.label_smoothing)
+        if settings.loss_power:
+            loss = bounded_loss(logits_B2, label_B, settings.loss_power)
+        else:
+            loss = F.cross_entropy(logits_B2, label_B, label_smoothing=settings.label_smoothing)
         if settings.groups:
             possible_BG = self._possible[contig_B] | made_B[:, None]
             loss = loss + settings.group_weight * group_loss(group_BG.float(), possible_BG)

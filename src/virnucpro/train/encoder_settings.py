@@ -21,6 +21,7 @@ class EncoderSettings:
 
     batch_nt: letters of a batch, of fragments of one length, drawn from lengths_nt for each step.
     warm_up: share of the steps. average_decay: of the running average of the weights.
+    loss_power: of a bounded loss in place of smoothed cross entropy, see bounded_loss; 0 for none.
     groups: what the second head tells apart; unresolved: groups of contigs that stand for several
     of these, each with which; group_weight: of that head's loss. tail_weight: of a loss that ranks
     viral fragments above the tail_share of the others that score highest, in a batch.
@@ -40,6 +41,7 @@ class EncoderSettings:
     weight_decay: float = 0.1
     warm_up: float = 0.03
     label_smoothing: float = 0.02
+    loss_power: float = 0.0
     gradient_norm: float = 1.0
     average_decay: float = 0.999
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -84,7 +86,7 @@ class EncoderSettings:
         check_least(self, hidden=1, steps=1, batch_nt=1, lengths_nt=3, learning_rate=0)
         check_least(self, weight_decay=0, warm_up=0, gradient_norm=0, average_decay=0)
         check_least(self, slice_fragments=2, slice_lengths_nt=3, evaluate_every=1)
-        check_least(self, label_smoothing=0, patience=0, seed=0, unit_power=0)
+        check_least(self, label_smoothing=0, loss_power=0, patience=0, seed=0, unit_power=0)
         check_least(self, group_weight=0, tail_weight=0, tail_share=0)
 
 

@@ -23,19 +23,23 @@ from virnucpro.frames import UNKNOWN_LETTER, letter_codes
 
 NO_CONTIG = -1
 LONGEST_REPEAT_NT = 6
+_WITH_INDELS = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
     """The changes made to each fragment, besides taking a random strand.
 
-    substitutions: letters that become another one; unknown: letters that become N, in one fragment
-    of ten; hidden: codons of a frame that become the unknown one. Each is the highest rate: that of
-    a fragment is drawn from [0, highest]. nonsense: share of a batch whose letters are shuffled, or
-    become a tandem repeat of 1 to LONGEST_REPEAT_NT, half each; these are others of no group.
+    substitutions: letters that become another one; indels: letters that are left out, or have one
+    before them that is put in, half each, in three fragments of ten; unknown: letters that become
+    N, in one fragment of ten; hidden: codons of a frame that become the unknown one. Each is the
+    highest rate: that of a fragment is drawn from [0, highest]. nonsense: share of a batch whose
+    letters are shuffled, or become a tandem repeat of 1 to LONGEST_REPEAT_NT, half each; these are
+    others of no group.
     """
 
     substitutions: float = 0.02
+    indels: float = 0.0
     unknown: float = 0.02
     hidden: float = 0.2
     nonsense: float = 0.0
@@ -77,8 +81,8 @@ class FragmentPool:
         # right: a contig of weight 0 begins and ends at the same sum and is never met.
         pick = torch.searchsorted(cumulative, at, right=True).clamp(max=len(cumulative) - 1)
         room = (self._length[pick] - length_nt + 1).double()
-        start = (uniform(generator, count).double() * room).long() + self._start[pick]
-        codes_BL = self._text[start[:, None] + torch.arange(length_nt, device=self._device)]
+        start = (uniform(generator, count).double() * room).long()
+        codes_BL = self._read(pick, start, length_nt, generator, augmentation.indels)
         made = int(augmentation.nonsense * count)
         if made:
             codes_BL[:made] = _nonsense(codes_BL[:made], generator)
@@ -90,6 +94,28 @@ class FragmentPool:
         flip_B1 = uniform(generator, count, 1) < 0.5
         strand_BL = torch.where(flip_B1, reverse_complement(codes_BL, length_B), codes_BL)
         return strand_BL, length_B, pick
+
+    def _read(
+        self, pick: Tensor, start: Tensor, length_nt: int, generator: torch.Generator, indels: float
+    ) -> Tensor:
+        """Letters of the contigs from these starts on, with insertions and deletions; N beyond."""
+        place_BL = start[:, None] + torch.arange(length_nt, device=self._device)
+        if not indels:
+            return self._text[self._start[pick][:, None] + place_BL]
+        shape = place_BL.shape
+        some_B1 = uniform(generator, shape[0], 1) < _WITH_INDELS
+        rate_B1 = indels * uniform(generator, shape[0], 1) * some_B1
+        change_BL = uniform(generator, *shape)
+        put_in_BL = change_BL < rate_B1 / 2
+        left_out_BL = ~put_in_BL & (change_BL < rate_B1)
+        place_BL = place_BL + (left_out_BL.long() - put_in_BL.long()).cumsum(1)
+        inside_BL = (place_BL >= 0) & (place_BL < self._length[pick][:, None])
+        place_BL = torch.where(inside_BL, place_BL, 0) + self._start[pick][:, None]
+        new_BL = torch.randint(
+            0, 4, shape, generator=generator, device=self._device, dtype=torch.uint8
+        )
+        codes_BL = torch.where(put_in_BL, new_BL, self._text[place_BL])
+        return torch.where(put_in_BL | inside_BL, codes_BL, UNKNOWN_LETTER)
 
 
 def _nonsense(codes_BL: Tensor, generator: torch.Generator) -> Tensor:

@@ -38,6 +38,15 @@ def possible_groups(
     return torch.tensor(found, dtype=torch.bool).view(len(contigs), len(groups))
 
 
+def bounded_loss(logits_B2: Tensor, label_B: Tensor, power: float) -> Tensor:
+    """Mean (1 - p ** power) / power, p being P(label): cross entropy where power is near 0.
+
+    At most 1 / power, so wrong labels pull less (Zhang and Sabuncu 2018, arXiv 1805.07836).
+    """
+    log_p_B = logits_B2.log_softmax(1).gather(1, label_B[:, None]).squeeze(1)
+    return (1 - (power * log_p_B).exp()).mean() / power
+
+
 def group_loss(logits_BG: Tensor, possible_BG: Tensor) -> Tensor:
     """Mean -log P(the possible groups together): cross entropy where one alone is possible."""
     right_B = logits_BG.masked_fill(~possible_BG, -torch.inf).logsumexp(1)
