@@ -44,6 +44,14 @@ def here(tmp_path, monkeypatch) -> Path:
 RUNNING = [page for page in PAGES if RUNS.search(page.read_text("utf-8"))]
 
 
+def test_nothing_is_installed_from_where_it_is_not():
+    """The package is not on PyPI: not in a page, and not in a sentence or the help."""
+    sources = (REPOSITORY / "src" / "virnucpro").rglob("*.py")
+    for path in (*TEXTS, *(REPOSITORY / "recipes").glob("Dockerfile*"), *sources):
+        for command in re.findall(r"pip3? install [^\n`&]*", path.read_text("utf-8")):
+            assert not re.search(r"[ '\"]virnucpro\b(?!-)", command), (path, command)
+
+
 def test_there_are_commands_that_run():
     assert {page.stem for page in RUNNING} >= {"quickstart", "bundles", "migrating", "workflows"}
 

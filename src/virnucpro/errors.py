@@ -57,6 +57,12 @@ class ResumeError(VirnucproError):
     exit_code = 3
 
 
+class FolderError(VirnucproError):
+    """A folder that cannot be written to, as opposed to a disk that is full."""
+
+    exit_code = 3
+
+
 class OtherRun(ResumeError):
     """A run directory that holds a run of another input, bundle, precision or version."""
 
@@ -92,6 +98,11 @@ def meant(name: str, known: Iterable[str]) -> str:
     """Return a question, in brackets, for the known name nearest to this one; empty if none is."""
     found = get_close_matches(name.lower(), [*known], n=1)
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def install_extra(name: str) -> str:
+    """Return what to do where an extra is missing; the package is not on PyPI."""
+    return f"install it with `pip install '.[{name}]'` in the folder of the source code"
 
 
 def ending(error: BaseException) -> tuple[str, int, str]:

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from virnucpro.blocks import blocks_of
 from virnucpro.calls import Scores, Status
 from virnucpro.classifiers.cascade import CascadeClassifier, Cuts, joined
 from virnucpro.classifiers.chunk_status import whole_chunk_scores
+from virnucpro.progress import hearing, stepped, steps_ahead
+from virnucpro.reads import Contig
 
 OK, SHORT = Status.OK, Status.TOO_SHORT
 
@@ -47,6 +50,22 @@ def test_chunks_keep_their_order_frames_and_groups():
     assert both.attention == {"codon": "math", "prescreen codon": "math"}
     both.restore_budgets()
     assert (small.saw, large.saw) == ([], [])
+
+
+def test_only_the_large_one_is_heard():
+    class Stepping(Stub):
+        def score_block(self, block):
+            steps_ahead(4)
+            stepped(self.of_four)
+            return self.score([block.chunk(row).decode() for row in range(len(block.rows))])
+
+    small, large = (Stepping(name, {"A": 0.9}) for name in ("small", "large"))
+    small.of_four, large.of_four = 3, 2
+    (block,) = blocks_of([Contig("in", 1, "a", b"A" * 100)], 100, 1_000)
+    told = []
+    with hearing(told.append):
+        CascadeClassifier(small, large, Cuts((0,), (0.2,))).score_block(block)
+    assert told == [0.5]
 
 
 def test_all_or_none_may_end():

@@ -37,7 +37,7 @@ from virnucpro.encoders.esm2 import Esm2
 from virnucpro.errors import BundleError, DeviceError
 from virnucpro.frames import open_frames
 from virnucpro.measure.metrics import auroc
-from virnucpro.progress import Silent
+from virnucpro.progress import Silent, hearing
 from virnucpro.reads import Contig
 from virnucpro.run.predict import predict, run
 from virnucpro.run.settings import Settings
@@ -362,3 +362,22 @@ def test_a_kernel_other_than_planned_is_refused_before_a_block_is_kept(directory
         torch.backends.cuda.enable_flash_sdp(True)
     assert not list((tmp_path / "run").rglob("*.block"))
     assert run(wish).exit_code == 0
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_each_layer_is_a_step_of_a_block(directory, packed, monkeypatch):
+    """A batch of a large encoder takes minutes on a processor."""
+    if not packed:
+        monkeypatch.setattr("virnucpro.encoders.can_pack", lambda *_: False)
+    classifier = load(directory).classifier("cpu", "fp32")
+    chunks = [contig.sequence.decode()[:CHUNK_NT] for contig in genes(4, 600, seed=9)]
+    expected, told = classifier.score(chunks), []
+    with hearing(told.append):
+        found = classifier.score(chunks)
+    assert np.array_equal(found.p_virus, expected.p_virus, equal_nan=True)
+    encoders = classifier._encoders
+    layers = [len(e.model.layers) for e in (encoders.dnabert_s, encoders.esm2)]
+    assert len(told) >= sum(layers)
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.5
+    assert told[-1] > 0.9

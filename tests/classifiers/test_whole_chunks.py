@@ -1,6 +1,7 @@
 """Bundles that score whole chunks: neighbours, threads, strands and equal chunks change nothing."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command import chunks_manifest
+from command import chunks_manifest, dna
 from virnucpro.bundle.write import write_bundle
 from virnucpro.calls import Status
 from virnucpro.classifiers import whole_chunks
 from virnucpro.classifiers.codon import CodonConfig, CodonNetwork
 from virnucpro.classifiers.whole_chunks import CODON_WEIGHTS, ChunkClassifier
 from virnucpro.devices.machine import each_on_one_thread
+from virnucpro.progress import hearing
 
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 SHAPE = CodonConfig(channels=(8, 16), blocks=(1, 1), kernels=(5, 3), embedding=12)
@@ -166,6 +168,40 @@ def test_an_error_ends_the_work_and_gives_the_threads_back(threads):
         each_on_one_thread(compute, range(1000))
     assert len(begun) < 1000
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_batch_is_a_step(classifier, threads, number):
+    """And the scores are the same whether anybody hears."""
+    threads(number)
+    texts = [dna(130, i) for i in range(9)]
+    expected = classifier.score(texts)
+    told = []
+    before = classifier._least
+    classifier._least = 6 * 48 * 2
+    try:
+        with hearing(told.append):
+            found = classifier.score(texts)
+    finally:
+        classifier._least = before
+    assert told == [step / 5 for step in range(1, 6)]
+    np.testing.assert_allclose(found.p_virus, expected.p_virus, rtol=0, atol=1e-6)
+
+
+def test_what_ends_the_work_at_a_step_leaves_the_rest(threads):
+    threads(2)
+    begun = []
+
+    def stop(share):
+        raise KeyboardInterrupt
+
+    def compute(item):
+        begun.append(item)
+        time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt), hearing(stop):
+        each_on_one_thread(compute, range(1000))
+    assert len(begun) < 100
 
 
 def test_a_batch_holds_no_more_than_its_budget(classifier, monkeypatch):

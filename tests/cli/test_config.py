@@ -1,5 +1,6 @@
 """virnucpro config and --config: every option, and what is no option; completion in shells."""
 
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,9 @@ from click.types import StringParamType
 from command import dna, fasta, made_bundle, run_json, virnucpro
 from virnucpro.cli import program
 from virnucpro.cli.config import _is_switch, settable
+from virnucpro.progress import Position, Silent
+from virnucpro.results.files import RunFiles
+from virnucpro.run import log
 
 PREDICT = program.commands["predict"]
 OPTIONS = settable(PREDICT)
@@ -264,19 +268,66 @@ def test_each_line_of_the_log_is_an_object(tmp_path):
     arguments = ("predict", "in.fa", "-o", "run", "--bundle", "km", "--log-json", "--prefix", "p")
     assert virnucpro(*arguments, cwd=tmp_path).code == 0
     texts = (tmp_path / "run" / "p.log.txt").read_text().splitlines()
-    entries = [json.loads(x) for x in (tmp_path / "run" / "p.log.jsonl").read_text().splitlines()]
+    every = [json.loads(x) for x in (tmp_path / "run" / "p.log.jsonl").read_text().splitlines()]
+    entries = [entry for entry in every if entry["level"] != "progress"]
     assert [entry["text"] for entry in entries] == [text.split(" ", 2)[2] for text in texts]
     assert {entry["level"] for entry in entries} == {"info"}
-    times = [datetime.fromisoformat(entry["time"]) for entry in entries]
+    times = [datetime.fromisoformat(entry["time"]) for entry in every]
     assert times == sorted(times)
     assert times[0].tzinfo is not None
     # Another run in this folder goes on with it, and --force begins it anew.
     (tmp_path / "run" / "p.calls.tsv").unlink()
     assert virnucpro(*arguments, cwd=tmp_path).code == 0
     more = (tmp_path / "run" / "p.log.jsonl").read_text().splitlines()
-    assert len(more) > len(entries)
+    assert len(more) > len(every)
     assert virnucpro(*arguments, "--force", cwd=tmp_path).code == 0
-    assert len((tmp_path / "run" / "p.log.jsonl").read_text().splitlines()) == len(entries)
+    assert len((tmp_path / "run" / "p.log.jsonl").read_text().splitlines()) == len(every)
+
+
+def progress_of(path: Path) -> list[dict]:
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return [entry for entry in entries if entry["level"] == "progress"]
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_progress_is_there_in_numbers(tmp_path, piped):
+    """At the beginning, at the end where that is known, and not at each block between."""
+    made_bundle(tmp_path / "km", block_nt=2_000)
+    (tmp_path / "in.fa").write_bytes(data := fasta((f"r{i}", dna(900, i)) for i in range(40)))
+    words = ("predict", "-" if piped else "in.fa", "-o", "run", "--bundle", "km", "--log-json")
+    assert virnucpro(*words, "-q", "--no-progress", cwd=tmp_path, input=data).code == 0
+    first, *rest = progress_of(tmp_path / "run" / "log.jsonl")
+    time = first.pop("time")
+    assert datetime.fromisoformat(time).tzinfo is not None
+    assert first == {
+        "level": "progress",
+        "text": "0 records, 0 chunks",
+        "done_bytes": 0,
+        "total_bytes": None if piped else len(data),
+        "chunks_per_s": None,
+        "left_s": None,
+    }
+    if piped:
+        assert rest == []
+    else:
+        (last,) = rest
+        assert last.keys() == {"time", *first}
+        assert (last["text"], last["done_bytes"]) == ("40 records, 80 chunks", len(data))
+        assert last["chunks_per_s"] > 0
+        assert last["left_s"] == 0
+
+
+def test_progress_comes_once_a_period(tmp_path, monkeypatch):
+    clock = itertools.count(step=12.0)
+    monkeypatch.setattr(log, "monotonic", lambda: next(clock))
+    with log.open_log(RunFiles(tmp_path), Silent(), as_json=True) as both:
+        for step in range(10):
+            both.advance(Position(100.0 * step, 1_200, f"{step} records", 6 * step, "chunks"))
+    found = progress_of(tmp_path / "log.jsonl")
+    assert [entry["done_bytes"] for entry in found] == [0, 300, 600, 900]
+    assert found[1]["chunks_per_s"] == 0.5
+    assert found[1]["left_s"] == 108.0
+    assert (tmp_path / "log.txt").read_text() == ""
 
 
 def test_what_ended_a_run_is_an_error_in_it(tmp_path):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
@@ -19,10 +20,11 @@ import pytest
 
 from command import PROGRAM, dna, fasta, interruptible, made_bundle, random_reads, virnucpro
 from made_reads import fastq
+from virnucpro.classifiers.kmer import KmerClassifier
 from virnucpro.cli import terminal
-from virnucpro.cli.forecast import Forecast
 from virnucpro.cli.signals import SIGNALS
-from virnucpro.progress import Position, Silent
+from virnucpro.progress import Forecast, Position, Silent, stepped
+from virnucpro.run import watch
 from virnucpro.run.predict import predict, run
 from virnucpro.run.settings import Settings
 
@@ -162,6 +164,41 @@ def test_a_run_knows_from_its_first_block_what_is_left(tmp_path, name, packed):
     assert not chunks or seen.told[-1][0] == 1.0
 
 
+def test_progress_moves_within_a_block(tmp_path, monkeypatch):
+    """In the bundle that is the default; without a step backwards where the next block begins."""
+    monkeypatch.setattr(watch, "SHOWN_EVERY_S", 0.0)
+    (tmp_path / "in.fa").write_bytes(random_reads(160, 400) + fasta([("low", "ACG" * 9_000)]))
+    seen = Watching()
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", precision="fp32"), seen)
+    within = [position for position in seen.positions if not position.whole]
+    assert len(within) > 5
+    assert len({position.done for position in within}) > 5
+    for values in ([p.done for p in seen.positions], [p.count for p in seen.positions]):
+        assert values == sorted(values)
+    assert [p.whole for p in seen.positions[:: len(seen.positions) - 1]] == [True, True]
+    assert seen.positions[-1].done == seen.positions[-1].total
+
+
+def test_progress_does_not_go_back_where_denser_reads_begin(tmp_path, monkeypatch):
+    """Short reads have more chunks a byte, so less of what is read seems to be scored."""
+    score = KmerClassifier.score_block
+
+    def with_steps(classifier, block):
+        for _ in range(4):
+            stepped(0.25)
+        return score(classifier, block)
+
+    monkeypatch.setattr(watch, "SHOWN_EVERY_S", 0.0)
+    monkeypatch.setattr(KmerClassifier, "score_block", with_steps)
+    bundle = made_bundle(tmp_path / "km", block_nt=30_000)
+    (tmp_path / "in.fa").write_bytes(fasta([("long", dna(60_000))]) + random_reads(2_000, 80))
+    seen = Watching()
+    run(Settings.of(tmp_path / "in.fa", tmp_path / "run", bundle.path), seen)
+    assert sum(not position.whole for position in seen.positions) > 8
+    done = [position.done for position in seen.positions]
+    assert done == sorted(done)
+
+
 def test_a_resumed_run_counts_what_was_there(tmp_path):
     bundle = made_bundle(tmp_path / "km", block_nt=30_000)
     (tmp_path / "in.fa").write_bytes(INPUTS["few blocks"])
@@ -263,8 +300,10 @@ def test_no_line_comes_where_none_is_wanted(monkeypatch, capfd, options):
 
 
 def test_a_line_for_each_block_on_request(monkeypatch, capfd):
+    """And none within a block."""
     with terminal.Screen(bar=False, verbose=True) as screen:
         screen.advance(BEGIN)
+        screen.advance(replace(after(500), whole=False))
         screen.advance(after(1_000))
         screen.advance(after(2_000))
     assert [line[:24] for line in capfd.readouterr().err.splitlines()] == [

@@ -77,11 +77,15 @@ def test_a_wrong_kernel_is_broken(monkeypatch, capsys, wrong, text):
 
 
 PREDICT = "virnucpro predict contigs.fasta -o run"
+REINSTALL = "pip install --force-reinstall . # in the folder of the source code"
 KERNEL = "attention of ESM-2, bf16"
 NEXT = [
     ([], PREDICT),
     (["torch", f"cpu, {KERNEL}, math"], "nvidia-smi"),
-    (["mini-500-v1", f"cpu, {KERNEL}, auto"], "pip install --force-reinstall virnucpro"),
+    (
+        ["mini-500-v1", f"cpu, {KERNEL}, auto"],
+        REINSTALL,
+    ),
     ([f"cuda:0, {KERNEL}, triton"], f"{PREDICT} --attention math"),
     ([f"cuda:0, {KERNEL}, triton", f"cuda:0, {KERNEL}, math"], f"{PREDICT} --gpus none"),
     ([f"cpu, {KERNEL}, math"], "pip install --force-reinstall torch"),

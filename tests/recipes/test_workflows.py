@@ -141,15 +141,19 @@ def test_an_array_job_of_parts_is_merged(work):
 
 @pytest.mark.slow
 def test_a_job_with_a_cluster_of_its_own(work):
-    """srun starts one worker here, where Slurm starts one a task."""
+    """srun starts one worker here, where Slurm starts one a task. The log has no traceback."""
     expected = undivided(work)
     dask = f'exec {sys.executable} -m dask "$@"'
     path = programs(work / "bin", virnucpro=OURS, dask=dask, srun='exec "$@"')
     script = ["bash", WORKFLOWS / "cluster.slurm", "in.fa", "lake", "--bundle", "km"]
     script += ["--sample", "lake", "--prefix", "lake"]
     environment = os.environ | {"SLURM_JOB_ID": "77", "PATH": path}
-    subprocess.run(script, cwd=work, env=environment, check=True, timeout=100)
+    with (work / "log").open("wb") as log:
+        subprocess.run(script, cwd=work, env=environment, check=True, timeout=100, stderr=log)
     expect_results(work / "lake", expected)
+    said = (work / "log").read_text()
+    assert "Traceback" not in said, said
+    assert said.index("End worker") < said.index("End scheduler")
     assert not list(work.glob("scheduler-*.json"))
 
 

@@ -419,9 +419,30 @@ def test_no_permission_to_write(predict, tmp_path, without_privileges, options):
     (tmp_path / "run").mkdir(mode=0o555)
     for out in (tmp_path / "run", tmp_path / "run" / "new"):
         done = predict(GOOD, "in.fa", "-o", out, *options, through=without_privileges)
-        assert done.code == 1
+        assert done.code == 3
         assert done.error.startswith(f"{out}: no permission to write here; choose another")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_of_blocks_that_cannot_be_written_to(predict, tmp_path, without_privileges):
+    """Exit code 3, and no run directory."""
+    (tmp_path / "blocks").mkdir(mode=0o555)
+    arguments = (GOOD, "in.fa", "-o", "run", "--journal", tmp_path / "blocks" / "new")
+    done = predict(*arguments, through=without_privileges)
+    assert done.code == 3
+    assert "choose another folder with --journal" in done.error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_report_that_cannot_be_written(predict, tmp_path, without_privileges, mode):
+    """By its folder, which may not even be looked into."""
+    assert predict(GOOD).code == 0
+    (tmp_path / "closed").mkdir(mode=mode)
+    arguments = ("report", "run", "-o", tmp_path / "closed" / "page.html")
+    done = virnucpro(*arguments, cwd=tmp_path, through=without_privileges)
+    assert done.code == 3
+    assert "closed: no permission to write here" in done.error
 
 
 def test_no_permission_to_read(predict, tmp_path, without_privileges):

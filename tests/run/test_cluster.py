@@ -32,7 +32,7 @@ from command import (
     run_json,
     table,
 )
-from virnucpro.errors import OutOfMemory, WorkerError
+from virnucpro.errors import OutOfMemory, SettingsError, WorkerError
 from virnucpro.progress import Silent
 from virnucpro.run import cluster, dask_runner
 from virnucpro.run.predict import run
@@ -166,6 +166,23 @@ def test_tables_are_those_of_one_process(here, expected, tmp_path):
     assert any(line.startswith("load balance (slowest / mean): ") for line in watching.lines)
     assert " chunks, 2 workers at " in watching.notes[-1]
     assert not workers_of()
+
+
+def test_a_worker_tells_how_much_of_its_block_is_scored(here, expected, tmp_path):
+    """A block of the k-mer model has no steps, so one is made in it."""
+    step = "from virnucpro.progress import stepped; time.sleep(1.1); stepped(0.5); time.sleep(1.5)"
+    positions = []
+    watching = Watching()
+    watching.advance = positions.append
+    with preloaded(tmp_path, step):
+        run(settings(here, tmp_path / "run", workers=1), watching)
+    assert results(tmp_path / "run") == expected
+    whole = [position.count for position in positions if position.whole]
+    parts = {position.count for position in positions if not position.whole} - {*whole}
+    assert len(parts) == 1
+    assert whole[0] < parts.pop() < whole[-1]
+    for values in ([p.count for p in positions], [p.done for p in positions]):
+        assert values == sorted(values)
 
 
 @pytest.mark.slow
@@ -344,6 +361,19 @@ def test_a_worker_whose_memory_is_short_takes_smaller_batches(tmp_path):
     assert "not 4,000,000, so scores may round otherwise" in line
 
 
+@pytest.mark.parametrize("option", [{"workers": 2}, {"scheduler": "tcp://127.0.0.1:8786"}])
+@pytest.mark.parametrize("dask_is", ["not installed", "damaged"])
+def test_without_dask_no_folder_is_made(here, tmp_path, monkeypatch, option, dask_is):
+    spec = None if dask_is == "not installed" else object()
+    monkeypatch.setattr(cluster, "find_spec", lambda _: spec)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    words = dask_is if spec is None else "cannot be loaded"
+    (name,) = option
+    with pytest.raises(SettingsError, match=f"^--{name} needs Dask .*{words}.*install"):
+        run(settings(here, tmp_path / "run", **option))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_worker_that_cannot_start_is_one_sentence(here, tmp_path):
     path = tmp_path / "faults.py"
     path.write_text("import os\nos._exit(7)\n")
@@ -514,6 +544,22 @@ def test_a_cluster_without_workers_is_one_sentence(here, tmp_path, running, monk
     monkeypatch.setattr(cluster, "RECONNECT_S", 2.0)
     with pytest.raises(WorkerError, match="the scheduler has no workers; start some with"):
         run(settings(here, tmp_path / "run", scheduler=address))
+
+
+@pytest.mark.parametrize("address", ["host", "foo://host:1", "tcp://", "tcp://host:port"])
+def test_what_is_no_address_of_a_scheduler_is_said_at_once(here, tmp_path, address):
+    with pytest.raises(SettingsError, match=f"^--scheduler must be .*got '{address}' "):
+        run(settings(here, tmp_path / "run", scheduler=address))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"address": 5}', '{"address": "tcp://h"}'])
+def test_a_damaged_file_of_a_scheduler_is_one_sentence(here, tmp_path, monkeypatch, content):
+    monkeypatch.setattr(cluster, "RECONNECT_S", 0.1)
+    (tmp_path / "s.json").write_text(content)
+    with pytest.raises(WorkerError, match=r"s\.json: not the file of a Dask scheduler \("):
+        run(settings(here, tmp_path / "run", scheduler=str(tmp_path / "s.json")))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

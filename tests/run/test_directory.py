@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from virnucpro.storage import lock
 from virnucpro.storage.atomic import write_json
 
 FINGERPRINT = {"bundle": "bb", "version": "1"}
+OTHER = FINGERPRINT | {"bundle": "cc"}
 BLOCK = blocks_of_made([MadeContig("a")], [])[0]
 GO_ON = Restart()
 FORCE = Restart(force=True)
@@ -184,6 +186,68 @@ def test_another_run_is_refused_and_the_field_named(tmp_path, finished, field):
         take(files, fingerprint=FINGERPRINT | {field: "cc"})
     assert caught.value.exit_code == 3
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("journal", [None, "blocks"])
+@pytest.mark.parametrize("status", ["failed", "interrupted", "killed"])
+def test_another_run_that_finished_no_block_is_replaced(tmp_path, status, journal):
+    """It has nothing to lose, and the notes say so."""
+    files = RunFiles(tmp_path / "run", journal=None if journal is None else tmp_path / journal)
+    with take(files) as directory:
+        files.log.write_text("theirs")
+        if status != "killed":
+            directory.fail(record(tmp_path, status, {}, exit_code=1, counts=None))
+    with pytest.raises(ResumeError, match="already holds an unfinished run"):
+        take(files, NO_RESUME, fingerprint=OTHER)
+    with take(files, fingerprint=OTHER) as directory:
+        assert directory.notes == [
+            "an earlier run here, with another bundle (bb; this run: cc), finished no block; this "
+            "run replaces it"
+        ]
+        assert not files.run_json.exists()
+        assert not files.log.exists()
+        directory.journal.commit(BLOCK)
+    with pytest.raises(OtherRun, match="another bundle "):
+        take(files)
+    with take(files, fingerprint=OTHER) as directory:
+        assert directory.notes == []
+        assert files.block(0).exists()
+
+
+@pytest.mark.parametrize("journal", [None, "blocks"])
+@pytest.mark.parametrize("left", ["block", "provisional", "negatives", "results", "part"])
+def test_another_run_that_has_something_to_lose_is_refused(tmp_path, left, journal):
+    """Also where this one keeps its blocks elsewhere."""
+    files = RunFiles(tmp_path / "run")
+    with take(files) as directory:
+        status, outputs = "part" if left == "part" else "failed", {}
+        if left == "negatives":
+            directory.journal_of_negatives("nn").commit(BLOCK)
+        elif left == "results":
+            outputs = {files.calls.name: "0" * 64}
+        elif left != "part":
+            files.block(3, provisional=left == "provisional").write_bytes(b"damaged or not")
+        directory.write(record(files.run_dir, status, outputs))
+    before = files_in(files.run_dir)
+    mine = replace(files, journal=None if journal is None else tmp_path / journal)
+    with pytest.raises(OtherRun, match="another bundle "):
+        take(mine, fingerprint=OTHER)
+    assert files_in(files.run_dir) == before
+
+
+def test_another_run_whose_blocks_lie_elsewhere_is_refused(tmp_path):
+    files = RunFiles(tmp_path / "run", journal=tmp_path / "blocks")
+    with take(files) as directory:
+        directory.journal.commit(BLOCK)
+        settings = {"journal": str(tmp_path / "blocks")}
+        directory.write(record(files.run_dir, "interrupted", {}, settings=settings))
+    with pytest.raises(OtherRun, match="another bundle "):
+        take(files.run_dir, fingerprint=OTHER)
+
+
+def test_another_run_at_work_is_in_use_also_without_a_block(tmp_path):
+    with take(tmp_path), pytest.raises(ResumeError, match="in use by"):
+        take(tmp_path, fingerprint=OTHER)
 
 
 def test_another_part_is_another_run(tmp_path):
@@ -461,7 +525,7 @@ def test_no_permission(tmp_path, mode):
     folder.mkdir()
     done = in_process(NO_PERMISSION, mode, cwd=folder)
     folder.chmod(0o755)
-    assert done.stdout.startswith("1 run: no permission"), done.stderr
+    assert done.stdout.startswith("3 run: no permission"), done.stderr
 
 
 FULL_DISK = """

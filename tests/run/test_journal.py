@@ -58,6 +58,9 @@ class Watcher:
         assert not new
         self.before.append(scored.block_number)
 
+    def within(self, chunks: float) -> None:
+        pass
+
     def skip(self, block: Block) -> None:
         self.skipped.append(block.number)
 

@@ -80,6 +80,9 @@ class Unwatched:
     def advance(self, scored: Scored, *, new: bool) -> None:
         pass
 
+    def within(self, chunks: float) -> None:
+        pass
+
     def skip(self, block: Block) -> None:
         pass
 

@@ -15,21 +15,21 @@ from virnucpro.storage.atomic import OutputFile, disk_errors, is_special, write_
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "words", "code"),
     [
-        (errno.ENOSPC, "disk is full"),
-        (errno.EDQUOT, "disk is full"),
-        (errno.EACCES, "no permission"),
-        (errno.EROFS, "no permission"),
-        (errno.EIO, "cannot be written"),
+        (errno.ENOSPC, "disk is full", 1),
+        (errno.EDQUOT, "disk is full", 1),
+        (errno.EACCES, "no permission", 3),
+        (errno.EROFS, "no permission", 3),
+        (errno.EIO, "cannot be written", 3),
     ],
 )
-def test_what_the_disk_refuses_is_one_sentence(number, words):
+def test_what_the_disk_refuses_is_one_sentence(number, words, code):
     with pytest.raises(VirnucproError, match=words) as caught, disk_errors(Path("some/run")):
         raise OSError(number, os.strerror(number))
     assert str(caught.value).startswith("some/run: ")
     assert "folder with -o" in str(caught.value) or "another with -o" in str(caught.value)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == code
     named = pytest.raises(VirnucproError, match="with --workdir")
     with named as other, disk_errors(Path("some/run"), "--workdir"):
         raise OSError(number, os.strerror(number))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from virnucpro.blocks import Batches, Block
 from virnucpro.calls import Scores
 from virnucpro.classifiers import Classifier
+from virnucpro.progress import hearing
 
 Bool = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
@@ -78,7 +79,8 @@ class CascadeClassifier:
 
     def score_block(self, block: Block) -> Scores:
         """Scores of the chunks of a block, in the order of its rows."""
-        first = self.small.score_block(block)
+        with hearing(None):  # it takes little of the time
+            first = self.small.score_block(block)
         ended = self._ended(first, block.rows.length_nt)
         return joined(first, self.large.score_block(block.chosen(~ended)), ended)
 

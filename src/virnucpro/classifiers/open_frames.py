@@ -27,6 +27,7 @@ from virnucpro.encoders.turns import Visitor
 from virnucpro.encoders.weights.load import find_published
 from virnucpro.errors import BundleError
 from virnucpro.frames import OpenFrames
+from virnucpro.progress import steps_ahead
 from virnucpro.tokens import TokenRows, UInt16
 
 DNABERT_S, ESM2 = "dnabert_s", "esm2"
@@ -194,7 +195,10 @@ class FrameClassifier:
             # First: page-locking memory waits for the device.
             widths = (CLASSES, self._encoders.width) if self._keeps else (CLASSES,)
             on_host = [torch.empty(len(prepared.chunk), c, pin_memory=pinned) for c in widths]
-            features = self._encoders.features_of(prepared.nucleotides, prepared.protein)
+            encoders = self._encoders
+            work = encoders.dnabert_s.work(prepared.nucleotides)
+            steps_ahead(work + encoders.esm2.work(prepared.protein))
+            features = encoders.features_of(prepared.nucleotides, prepared.protein)
             on_host[0].copy_(self._head.probabilities(features), non_blocking=pinned)
             if self._keeps:
                 on_host[1].copy_(features, non_blocking=pinned)

@@ -33,6 +33,7 @@ from virnucpro.devices.out_of_memory import computing, fitting
 from virnucpro.encoders.attention import observing
 from virnucpro.encoders.precision import device_of, dtype_of
 from virnucpro.frames import UNKNOWN_LETTER, letter_codes
+from virnucpro.progress import steps_ahead
 
 CODON = "codon"
 CODON_WEIGHTS = "codon.safetensors"
@@ -115,6 +116,7 @@ class ChunkClassifier:
         status = chunk_status(codes, texts, self._min_nt, self._validated_nt)
         called = np.flatnonzero(is_called(status))
         batches, place, flipped = self._batches(codes, texts, called)
+        steps_ahead(len(batches))
         with computing(self.name, self.device):
             parts = self._forwards(batches)
         self._count += len(batches)

@@ -40,12 +40,13 @@ _PARTS: tuple[Callable[[Any], Any], ...] = (
         type=NAME,
         metavar="all|none|N,...",
         help="all, none, or numbers of GPUs such as 0,1. Default: the first, if "
-        "there is one. Several GPUs need pip install 'virnucpro[cluster]'.",
+        "there is one. Several GPUs need the extra cluster (docs/install.md).",
     ),
     click.option(
         "--workers",
         type=click.IntRange(min=1),
-        help="Compute in this many processes on the CPU. Needs pip install 'virnucpro[cluster]'.",
+        help="Compute in this many processes on the CPU. Needs the extra cluster "
+        "(docs/install.md).",
     ),
     click.option(
         "--scheduler",

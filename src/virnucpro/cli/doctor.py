@@ -43,7 +43,7 @@ def _next(broken: Sequence[str]) -> str:
     if "torch" in broken:
         return "nvidia-smi"
     if len(kernels) < len(broken):  # a bundle that came with the package
-        return "pip install --force-reinstall virnucpro"
+        return "pip install --force-reinstall . # in the folder of the source code"
     predict = "virnucpro predict contigs.fasta -o run"
     if not kernels:
         return predict

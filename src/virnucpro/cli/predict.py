@@ -153,7 +153,7 @@ class _Predict(click.RichCommand):
     "--parquet",
     is_flag=True,
     help="Also write calls.parquet and contigs.parquet, with typed columns and "
-    "full precision. Needs pyarrow: pip install 'virnucpro[parquet]'.",
+    "full precision. Needs the extra parquet (docs/install.md).",
 )
 @click.option(
     "--save-embeddings",
@@ -279,7 +279,11 @@ class _Predict(click.RichCommand):
     is_flag=True,
     help="Print no progress: no bar on a terminal, no line every 30 s elsewhere.",
 )
-@click.option("--log-json", is_flag=True, help="Also write log.jsonl, the log for programs.")
+@click.option(
+    "--log-json",
+    is_flag=True,
+    help="Also write log.jsonl, the log for programs, with a line on progress every 30 s.",
+)
 @click.option(
     "--config",
     type=FILE,
@@ -312,7 +316,7 @@ def predict(
     results are made again, which needs no scoring if it was made with --keep-blocks.
 
     Exit codes: 0 done; 1 failed; 2 some records failed, or wrong command line; 3 the run directory
-    holds another run or is in use; 4 out of memory; 130, 143 interrupted.
+    holds another run, is in use, or cannot be written to; 4 out of memory; 130, 143 interrupted.
 
     \b
     virnucpro predict contigs.fasta -o run

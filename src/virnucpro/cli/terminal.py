@@ -24,10 +24,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from virnucpro.cli.forecast import Forecast
 from virnucpro.cli.signals import stop
 from virnucpro.devices.memory import peak_memory_bytes
-from virnucpro.progress import WARNING, Position, escaped
+from virnucpro.progress import WARNING, Forecast, Position, escaped
 from virnucpro.progress import Progress as Watcher
 
 if TYPE_CHECKING:
@@ -268,7 +267,7 @@ class Screen(Watcher):
                 total=None if share is None else 1.0,
                 description=", ".join(details),
             )
-        if self._verbose and position.count:
+        if self._verbose and position.count and position.whole:
             self.line(self.now())
 
     def _begin(self) -> None:

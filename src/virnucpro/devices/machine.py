@@ -6,13 +6,14 @@ Importing this loads no torch.
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from virnucpro.errors import SettingsError
+from virnucpro.progress import stepped
 
 # Matrix units for fp16.
 FP16_CAPABILITY = (7, 0)
@@ -90,7 +91,8 @@ def each_on_one_thread(compute: Callable[[Item], Found], items: Sequence[Item]) 
 
     Threads that share a product wait for each other after each one, which costs a fifth on an idle
     machine and most of the time on a busy one. What one thread computes is also the same number
-    however many there are. After an error or an interrupt no further item is begun.
+    however many there are. After an error or an interrupt no further item is begun. Each item is a
+    step, as in progress.stepped.
     """
     import torch
 
@@ -98,11 +100,23 @@ def each_on_one_thread(compute: Callable[[Item], Found], items: Sequence[Item]) 
     torch.set_num_threads(1)
     try:
         if min(threads, len(items)) < 2:  # a thread takes memory, and there may be little
-            return [*map(compute, items)]
+            return _each_a_step(map(compute, items))
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(compute, items))
+            try:
+                return _each_a_step(pool.map(compute, items))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     finally:
         torch.set_num_threads(threads)
+
+
+def _each_a_step(found: Iterator[Found]) -> list[Found]:
+    items = []
+    for item in found:
+        items.append(item)
+        stepped(1)
+    return items
 
 
 _WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}

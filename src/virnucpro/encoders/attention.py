@@ -44,6 +44,8 @@ SOFTMAX = {"softmax", "_softmax", "_safe_softmax", "_scaled_dot_product_attentio
 
 # What ran, by what was asked for; a context of its own in every thread.
 _SEEN: ContextVar[dict[Any, str] | None] = ContextVar("kernels seen", default=None)
+# Who is told of the tokens of each layer.
+_TOLD: ContextVar[Callable[[int], None] | None] = ContextVar("layers", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,6 +337,8 @@ def attention(
     on this device, with this dtype, these heads, or with this mask.
     """
     check_backend(backend, q_BHTD.device, q_BHTD.dtype, mask.slopes is not None)
+    if (told := _TOLD.get()) is not None:
+        told(q_BHTD.shape[0] * q_BHTD.shape[2])
     kernel = kernel_for(backend, q_BHTD, mask)
     assert mask.turn is None or kernel in TURNING
     asked = kernel, q_BHTD.device, q_BHTD.dtype, mask.keep is None, mask.slopes is None
@@ -398,17 +402,19 @@ def _name(operations: list[str], mask: Mask) -> str:
 
 
 @contextmanager
-def observing(seen: dict[Any, str]) -> Iterator[None]:
+def observing(seen: dict[Any, str], told: Callable[[int], None] | None = None) -> Iterator[None]:
     """Puts into seen the name of every kernel that this thread runs within, once it has run.
 
     A kernel is watched the first time that it is asked for with this kind of device, dtype and
-    mask; seen keeps what was found.
+    mask; seen keeps what was found. told: takes the tokens of a batch, pads included, as each layer
+    begins to attend.
     """
-    before = _SEEN.set(seen)
+    before, before_told = _SEEN.set(seen), _TOLD.set(told)
     try:
         yield
     finally:
         _SEEN.reset(before)
+        _TOLD.reset(before_told)
 
 
 def backend_for(wish: str, biased: bool) -> str:

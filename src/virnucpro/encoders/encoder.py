@@ -23,6 +23,7 @@ from virnucpro.encoders.batching import token_batches
 from virnucpro.encoders.copies import CopyBuffers
 from virnucpro.encoders.widened import widened
 from virnucpro.errors import BundleError
+from virnucpro.progress import stepped
 from virnucpro.tokens import Ids, TokenRows, padded
 
 Tokenize = Callable[[Sequence[str]], list[Ids]]
@@ -182,8 +183,16 @@ class Encoder:
             return self.model.pool(self._hidden(ids_BT, padded), ids_BT).float()
 
     def _hidden(self, ids_BT: Tensor, padded: bool) -> Tensor:
-        with observing(self._kernels), _current(self.device):
+        with observing(self._kernels, self._attended), _current(self.device):
             return self.model(ids_BT, backend=self.attention, padded=padded)
+
+    def work(self, ids: TokenRows) -> float:
+        """Return the work of rows, in the units of its steps: multiplications of a layer, about."""
+        layers = len(_module_of(self.model).layers)
+        return float(ids.lengths.sum()) * layers * self.width**2
+
+    def _attended(self, tokens: int) -> None:
+        stepped(tokens * self.width**2)
 
     def rows(self, ids: TokenRows | Sequence[Ids]) -> Tensor:
         """The embedding of each sequence of ids, float32 (rows, C) on the device, in their order.

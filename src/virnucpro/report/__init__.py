@@ -58,13 +58,18 @@ def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = Tr
 
 
 def _check_replaceable(target: Path) -> None:
-    """Raises ResumeError if something else than a report of ours would be replaced."""
-    if target.is_dir():
-        raise ResumeError(f"{target}: this is a folder; name a file in it with -o")
-    if target.exists() and target.stat().st_size and not is_report(target):
-        raise ResumeError(
-            f"{target}: not a report of virnucpro, so it is not replaced; name another file with -o"
-        )
+    """Raise ResumeError if something else than a report of ours would be replaced.
+
+    Raises FolderError if the folder cannot be looked into.
+    """
+    with disk_errors(target.parent):
+        if target.is_dir():
+            raise ResumeError(f"{target}: this is a folder; name a file in it with -o")
+        if target.exists() and target.stat().st_size and not is_report(target):
+            raise ResumeError(
+                f"{target}: not a report of virnucpro, so it is not replaced; name another file "
+                "with -o"
+            )
 
 
 def is_report(path: Path) -> bool:

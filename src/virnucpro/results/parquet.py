@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from virnucpro.errors import SettingsError
+from virnucpro.errors import SettingsError, install_extra
 from virnucpro.results.schema import kinds_of
 from virnucpro.storage.atomic import OutputFile
 
@@ -26,8 +26,7 @@ def check_pyarrow(option: str) -> None:
     """Raises SettingsError if there is no pyarrow; option: what needs it."""
     if find_spec("pyarrow") is None:
         raise SettingsError(
-            f"{option} needs pyarrow, which is not installed; "
-            "`pip install 'virnucpro[parquet]'` adds it"
+            f"{option} needs pyarrow, which is not installed; {install_extra('parquet')}"
         )
 
 

@@ -4,6 +4,7 @@ Needs the extra `cluster`. A scheduler that is started here listens on the loopb
 dashboard; its workers are plain processes without a nanny, started again when they die.
 """
 
+import json
 import logging
 import os
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Self
 
-from virnucpro.errors import SettingsError, WorkerError
+from virnucpro.errors import SettingsError, VirnucproError, WorkerError, install_extra
 
 START_S = 120.0
 # A worker that dies this often, and finishes no block between, has a fault of its own.
@@ -50,12 +51,19 @@ _CONFIG = {
 
 
 def check_installed(option: str) -> None:
-    """Raise SettingsError if Dask distributed is missing. option: that needs it."""
+    """Raise SettingsError if Dask distributed cannot be loaded. option: that needs it."""
     if find_spec("distributed") is None:
         raise SettingsError(
-            f"{option} needs Dask distributed, which is not installed; install it with "
-            "`pip install 'virnucpro[cluster]'`"
+            f"{option} needs Dask distributed, which is not installed; {install_extra('cluster')}"
         )
+    try:
+        import distributed  # noqa: F401
+    except (ImportError, AttributeError, OSError, TypeError, ValueError) as error:
+        # A part that is missing or of another version, or a file of Dask's configuration.
+        raise SettingsError(
+            f"{option} needs Dask distributed, which cannot be loaded ({error}); mend what that "
+            f"names, or {install_extra('cluster')}"
+        ) from error
 
 
 class LocalWorkers:
@@ -198,13 +206,11 @@ class RunningCluster:
 
         by_file = self._address.endswith(".json")
         end = monotonic() + RECONNECT_S
-        while by_file and not Path(self._address).is_file():  # the scheduler may be starting
-            if monotonic() > end:
-                raise WorkerError(
-                    f"{self._address}: this file of a Dask scheduler is missing; start one with "
-                    "`dask scheduler --scheduler-file`, or check --scheduler"
-                )
-            sleep(0.1)
+        # A connection to what is no address would be tried again for a minute.
+        while (fault := self._fault(by_file)) is not None:
+            if not by_file or monotonic() > end:
+                raise fault
+            sleep(0.1)  # the scheduler may be starting
         try:
             where = {"scheduler_file" if by_file else "address": self._address}
             self.client = Client(**where, timeout=RECONNECT_S, set_as_default=False)
@@ -218,6 +224,28 @@ class RunningCluster:
             self.client.close()
             raise
         return self
+
+    def _fault(self, by_file: bool) -> VirnucproError | None:
+        """Return the error of what is no address of a scheduler, or file of one."""
+        from distributed.comm.addressing import get_address_host
+
+        if not by_file:
+            try:
+                get_address_host(self._address)
+            except ValueError as error:
+                return SettingsError(
+                    "--scheduler must be an address, as tcp://host:8786, or the .json file of a "
+                    f"scheduler, got {self._address!r} ({error})"
+                )
+            return None
+        do = "start one with `dask scheduler --scheduler-file`, or check --scheduler"
+        try:
+            get_address_host(json.loads(Path(self._address).read_bytes())["address"])
+        except FileNotFoundError:
+            return WorkerError(f"{self._address}: this file of a Dask scheduler is missing; {do}")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            return WorkerError(f"{self._address}: not the file of a Dask scheduler ({error}); {do}")
+        return None
 
     def _wait_for_workers(self) -> None:
         """Wait for the first worker, and until no more come; later ones are taken, too."""

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from statistics import median
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 from virnucpro import __version__
 from virnucpro.blocks import Block, Scored, Share, Telemetry
@@ -29,7 +30,7 @@ from virnucpro.run.dask_worker import (
     identify,
     score,
 )
-from virnucpro.run.runners import Raised
+from virnucpro.run.runners import Raised, UnderWay, unheard
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -65,6 +66,7 @@ class DaskRunner:
         self._cluster = cluster
         self._ends = ExitStack()
         self._loaded = Telemetry()
+        self.under_way: UnderWay = unheard
         self.identities: dict[str, Identity] = {}
 
     @property
@@ -130,7 +132,7 @@ class DaskRunner:
 
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
         """Yield every block once, scored, in the order in which they finish."""
-        yield from _Dealer(self._task, self._cluster, self.first).run(blocks)
+        yield from _Dealer(self._task, self._cluster, self.first, self.under_way).run(blocks)
 
 
 def refuse_other(first: Identity, other: Identity) -> None:
@@ -170,7 +172,17 @@ class _Sent:
 class _Dealer:
     """Deals blocks out to workers, and keeps account of the ones in flight."""
 
-    def __init__(self, task: Task, cluster: LocalWorkers | RunningCluster, first: Identity) -> None:
+    def __init__(
+        self,
+        task: Task,
+        cluster: LocalWorkers | RunningCluster,
+        first: Identity,
+        under_way: UnderWay,
+    ) -> None:
+        self._under_way = under_way
+        # The share of each block that is scored, as its worker says; of this run alone.
+        self._shares: dict[int, float] = {}
+        self._topic = f"virnucpro-{uuid4().hex}"
         self._task = task
         self._cluster = cluster
         self._client = cluster.client
@@ -190,6 +202,7 @@ class _Dealer:
         unsent = map(_Sent.of, blocks)
         fatal: VirnucproError | None = None
         self._look_after_workers()
+        self._client.subscribe_topic(self._topic, self._hear)
         try:
             while self._sent or (fatal is None and (self._unsent_left or self._again)):
                 try:
@@ -204,8 +217,20 @@ class _Dealer:
         finally:
             for _, future in self._sent.values():
                 future.release()
+            if self._client.status == "running":
+                self._client.unsubscribe_topic(self._topic)
         if fatal is not None:
             raise fatal
+
+    def _hear(self, event: tuple[float, tuple[int, float]]) -> None:
+        """Take the share of a block, in a thread of Dask's."""
+        _, (number, share) = event
+        self._shares[number] = share
+
+    def _pass_on(self) -> None:
+        """Tell how much of the blocks in flight is scored."""
+        blocks = [sent.block for sent, _ in self._sent.values()]
+        self._under_way(sum(len(b.rows) * self._shares.get(b.number, 0.0) for b in blocks))
 
     def _next_to_send(self, unsent: Iterator[_Sent]) -> _Sent | None:
         """Return a block that may be sent now; None if there is none."""
@@ -222,7 +247,9 @@ class _Dealer:
 
     def _send(self, sent: _Sent) -> None:
         sent.since = monotonic()
-        self._wait_for(sent, self._client.submit(score, self._task, sent.packed, pure=False))
+        self._shares.pop(sent.block.number, None)
+        arguments = self._task, sent.packed, self._topic
+        self._wait_for(sent, self._client.submit(score, *arguments, pure=False))
 
     def _wait_for(self, sent: _Sent, future: "Future") -> None:
         self._sent[future.key] = sent, future
@@ -232,6 +259,7 @@ class _Dealer:
         """Wait a little for the next block; None if there is none yet."""
         if monotonic() - self._looked > _LOOK_S:
             self._look_after_workers()
+            self._pass_on()
         try:
             key = self._finished.get(timeout=_LOOK_S)
         except Empty:

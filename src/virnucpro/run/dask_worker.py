@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from threading import Lock, Thread
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,10 +30,13 @@ from virnucpro.devices.choice import devices_for
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import cpu_count, cpu_name, device_name, use_threads
 from virnucpro.devices.memory import memory_of
+from virnucpro.progress import hearing
 from virnucpro.records import Records
 from virnucpro.run.runners import Scorer, Work
 
 Answer = TypeVar("Answer")
+# No more often than this within a block.
+TOLD_EVERY_S = 1.0
 
 _LETTERS = np.frombuffer(b"ACGT", np.uint8)
 _CODE = np.full(256, 4, np.uint8)
@@ -266,17 +270,23 @@ def identify(task: Task) -> tuple[Identity, Telemetry] | Failure:
     return _answer(identity)
 
 
-def score(task: Task, packed: PackedBlock) -> ScoredChunks | Failure:
-    """Score a block. Runs in a thread of the worker, beside one that prepares the next block."""
-    return _answer(partial(_scored, task, packed))
+def score(task: Task, packed: PackedBlock, topic: str) -> ScoredChunks | Failure:
+    """Score a block. Runs in a thread of the worker, beside one that prepares the next block.
+
+    topic: of Dask, under which the share that is scored is told meanwhile.
+    """
+    return _answer(partial(_scored, task, packed, topic))
 
 
-def _scored(task: Task, packed: PackedBlock) -> ScoredChunks:
+def _scored(task: Task, packed: PackedBlock, topic: str) -> ScoredChunks:
     scorer, identity = _loaded(task)
     block = packed.block()
     preparation = scorer.preparation
     prepared = None if preparation is None else preparation(block)
-    scored = scorer.finish(scorer.begin(block, prepared))
+    # A GPU takes its steps long before it does them.
+    told = _teller(topic, block.number) if identity.plan.device.startswith("cpu") else None
+    with hearing(told):
+        scored = scorer.finish(scorer.begin(block, prepared))
     return ScoredChunks(
         identity=identity,
         scores={name: getattr(scored.scores, name) for name in _SCORE_ARRAYS},
@@ -284,6 +294,19 @@ def _scored(task: Task, packed: PackedBlock) -> ScoredChunks:
         failures=scored.failures,
         telemetry=scored.telemetry,
     )
+
+
+def _teller(topic: str, number: int) -> Callable[[float], None]:
+    """Return a function that tells the client the share of a block, now and then."""
+    worker, told_at = get_worker(), monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal told_at
+        if monotonic() - told_at >= TOLD_EVERY_S:
+            told_at = monotonic()
+            worker.log_event(topic, (number, share))
+
+    return tell
 
 
 def dask_setup(_worker: object) -> None:

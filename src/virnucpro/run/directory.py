@@ -17,9 +17,9 @@ from virnucpro.bundle.calibration import CALIBRATION
 from virnucpro.bundle.manifest import MANIFEST
 from virnucpro.errors import ResumeError
 from virnucpro.report import is_report
-from virnucpro.results.files import RunFiles, read_json
-from virnucpro.results.record import RUNNING, RunRecord
-from virnucpro.run.fingerprint import refuse_other
+from virnucpro.results.files import BLOCK, PROVISIONAL, RunFiles, read_json
+from virnucpro.results.record import PART, RUNNING, RunRecord
+from virnucpro.run.fingerprint import difference, refuse_other
 from virnucpro.run.journal import Journal
 from virnucpro.run.settings import Part, Restart
 from virnucpro.storage.atomic import disk_errors, remove_leftovers, write_atomic, write_json
@@ -68,7 +68,8 @@ class RunDirectory:
 
         Finished blocks of an earlier process stay; files that no run wrote are untouched. With
         restart.force nothing of an earlier run stays. again: whether a finished run, compared with
-        this one by the caller, is to be made again. embeddings: as of Journal.
+        this one by the caller, is to be made again. embeddings: as of Journal. Another run that
+        has finished no block is replaced, which a note says.
 
         Raises ResumeError if the folder is in use, holds an unfinished run without restart.resume,
         or a file that is in the way, and with force also if it holds no run, or blocks of a run
@@ -82,8 +83,9 @@ class RunDirectory:
             directory._refuse_others(replace(restart, resume=True), again=True)
         try:
             directory._lock()
-            directory._refuse_others(restart, again=again)
-            directory._begin(restart.force)
+            note = directory._refuse_others(restart, again=again)
+            directory.notes += [note] if note else []
+            directory._begin(restart.force or bool(note))
         except BaseException:
             directory.close()
             raise
@@ -107,14 +109,18 @@ class RunDirectory:
         """The fingerprint of the run, with its part if it is one."""
         return self._fingerprint
 
-    def _refuse_others(self, restart: Restart, *, again: bool) -> None:
+    def _refuse_others(self, restart: Restart, *, again: bool) -> str:
+        """Return a note on another run that this one replaces; empty for none."""
         _refuse_other_owner(self.files, restart.force)
-        if not restart.force:
-            _refuse_other_run(self.files, self._fingerprint, resume=restart.resume, again=again)
+        if restart.force:
+            return ""
+        return _refuse_other_run(self.files, self._fingerprint, resume=restart.resume, again=again)
 
     def _lock(self) -> None:
-        for folder, option in {self.files.hidden: "-o", self.files.kept: "--journal"}.items():
-            with disk_errors(folder.parent, option if self.files.journal else "-o"):
+        files = self.files
+        # The run directory last: where the other folder refuses, none is made.
+        for folder, option in {files.kept: files.journal_option, files.hidden: "-o"}.items():
+            with disk_errors(folder.parent, option):
                 self._locks.append(Lock(folder))
             self.notes += self._locks[-1].notes
 
@@ -300,17 +306,26 @@ def _sha256(path: Path) -> str:
 
 def _refuse_other_run(
     files: RunFiles, fingerprint: Mapping[str, str], *, resume: bool, again: bool
-) -> None:
-    """Raise ResumeError if the folder holds another run.
+) -> str:
+    """Raise ResumeError if the folder holds another run; return a note if it has nothing to lose.
 
-    Without resume also if it holds an unfinished one, without again if a finished one.
+    Without resume raises also if the folder holds an unfinished run, without again if a finished
+    one.
     """
     record = RunRecord.read(files.run_json, ResumeError)
-    unfinished = files.fingerprint.exists()
-    if unfinished:
-        refuse_other(read_json(files.fingerprint), fingerprint, files, files.journal_option)
+    unfinished, note = files.fingerprint.exists(), ""
+    earlier = [(read_json(files.fingerprint), files.journal_option)] if unfinished else []
+    earlier += [] if record is None else [(dict(record.fingerprint), "-o")]
+    for of, option in earlier:
+        if (other := difference(of, fingerprint)) is not None:
+            if _has_work(files, record):
+                refuse_other(of, fingerprint, files, option)
+            what, before, now = other
+            note = (
+                f"an earlier run here, with another {what} ({before}; this run: {now}), finished "
+                "no block; this run replaces it"
+            )
     if record is not None:
-        refuse_other(record.fingerprint, fingerprint, files)
         unfinished = not record.is_finished
         if record.is_finished and not again:
             raise ResumeError(
@@ -322,6 +337,20 @@ def _refuse_other_run(
             f"{files.run_dir}: this folder already holds an unfinished run; go on with it without "
             "--no-resume, choose another with -o, or replace it with --force"
         )
+    return note
+
+
+def _has_work(files: RunFiles, record: RunRecord | None) -> bool:
+    """Return whether an earlier run left a block, a result or a part, or blocks elsewhere."""
+    if record is not None:
+        elsewhere = record.settings.get("journal") not in (None, str(files.journal))
+        if record.is_finished or record.status == PART or record.outputs or elsewhere:
+            return True
+    return any(
+        path.suffix in (f".{BLOCK}", f".{PROVISIONAL}")
+        for folder in {files.kept, files.hidden}
+        for path in folder.glob(f"**/{files.blocks.name}/*")
+    )
 
 
 def _owner_of(files: RunFiles) -> str:

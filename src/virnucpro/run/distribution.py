@@ -20,7 +20,6 @@ def runner_for(job: Job, loaded: LoadedClassifiers | None) -> Runner:
     compute = job.settings.compute
     if compute.workers is None and len(job.devices) == 1:
         return SerialRunner(job.work, loaded)
-    check_installed("--workers" if compute.workers else "--gpus with several")
     from virnucpro.run.dask_runner import DaskRunner
     from virnucpro.run.dask_worker import Task, named_first
 

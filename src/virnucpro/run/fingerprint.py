@@ -62,6 +62,19 @@ def inputs_digest(sources: Sequence[Source]) -> dict[str, str]:
     return {"inputs": hashlib.sha256("\n".join(digests).encode()).hexdigest()}
 
 
+def difference(
+    earlier: Mapping[str, Any], fingerprint: Mapping[str, str]
+) -> tuple[str, str, str] | None:
+    """Return the first field that differs, and what it was and is, in words; None for none."""
+    earlier, fingerprint = ({**_USUAL, **each} for each in (earlier, fingerprint))
+    for field in fingerprint:
+        if earlier.get(field) != fingerprint[field]:
+            before, now = (in_words(of.get(field, "unknown")) for of in (earlier, fingerprint))
+            what = "prescreen, or other thresholds of it" if field == "prescreen" else field
+            return what, before, now
+    return None
+
+
 def refuse_other(
     earlier: Mapping[str, Any],
     fingerprint: Mapping[str, str],
@@ -72,20 +85,17 @@ def refuse_other(
 
     option: names the folder of the earlier run; the folder of --journal holds blocks alone.
     """
+    if (other := difference(earlier, fingerprint)) is None:
+        return
+    what, before, now = other
+    if what == "bundle" and option == "-o":
+        before += f", named in {files.log.name} there"
     folder = files.run_dir if option == "-o" else files.kept.parent
-    earlier, fingerprint = ({**_USUAL, **each} for each in (earlier, fingerprint))
-    for field in fingerprint:
-        if earlier.get(field) == fingerprint[field]:
-            continue
-        before, now = (in_words(of.get(field, "unknown")) for of in (earlier, fingerprint))
-        if field == "bundle":
-            before += f", named in {files.log.name} there" if option == "-o" else ""
-        what = "prescreen, or other thresholds of it" if field == "prescreen" else field
-        raise OtherRun(
-            f"{folder}: this folder holds another run, with another {what} ({before}; this run: "
-            f"{now}); choose another with {option}"
-            + (", or replace it with --rerun" if option == "-o" else "")
-        )
+    raise OtherRun(
+        f"{folder}: this folder holds another run, with another {what} ({before}; this run: "
+        f"{now}); choose another with {option}"
+        + (", or replace it with --rerun" if option == "-o" else "")
+    )
 
 
 def in_words(value: object) -> str:

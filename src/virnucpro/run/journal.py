@@ -36,6 +36,9 @@ class Watcher(Protocol):
     def advance(self, scored: Scored, *, new: bool) -> None:
         """Take a finished block; new: finished by this process."""
 
+    def within(self, chunks: float) -> None:
+        """Take how many chunks of blocks that are not finished are scored."""
+
     def skip(self, block: Block) -> None:
         """Take a block that belongs to another part."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import TextIO
 
 from virnucpro import __version__
@@ -21,7 +22,7 @@ from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
 from virnucpro.frames import STANDARD
-from virnucpro.progress import WARNING, Position, Progress, escaped, several
+from virnucpro.progress import WARNING, Forecast, Position, Progress, escaped, several
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
 from virnucpro.results.false_discovery import WORST
@@ -34,6 +35,8 @@ from virnucpro.storage.atomic import disk_errors
 
 # Lines on so many inputs are shown; the rest is counted.
 MOST_LINES = 10
+# Of log.jsonl, as of the plain lines on a terminal's place.
+PROGRESS_EVERY_S = 30.0
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
@@ -45,6 +48,8 @@ class RunLog:
         self._file = file
         self._jsonl = jsonl
         self._progress = progress
+        self._forecast = Forecast()
+        self._progress_at: float | None = None
 
     def line(self, text: str) -> None:
         """Write a line."""
@@ -80,8 +85,30 @@ class RunLog:
         self._write(f"{status}: {sentence}", "error")
 
     def advance(self, position: Position) -> None:
-        """Pass on how far the run is."""
+        """Pass on how far the run is, and write it down for programs now and then."""
+        now, before = monotonic(), self._progress_at
+        self._forecast.take(now, position)
+        ends = position.total is not None and position.done >= position.total
+        if self._jsonl is not None and (before is None or ends or now - before >= PROGRESS_EVERY_S):
+            self._progress_at = now
+            self._write_progress(self._jsonl, position, now)
         self._progress.advance(position)
+
+    def _write_progress(self, jsonl: TextIO, position: Position, now: float) -> None:
+        """Write a line with numbers; total, rate and time left are null where they are unknown."""
+        left, rate = self._forecast.left_s(now), self._forecast.rate
+        values = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "level": "progress",
+            "text": position.note,
+            "done_bytes": round(position.done),
+            "total_bytes": position.total,
+            "chunks_per_s": None if rate is None else round(rate, 3),
+            "left_s": None if left is None else round(left, 1),
+        }
+        with disk_errors(Path(self._file.name).parent):
+            jsonl.write(json.dumps(values) + "\n")
+            jsonl.flush()
 
     def _write(self, text: str, level: str = "") -> None:
         text = escaped(text)

@@ -27,6 +27,7 @@ def compute(
     """
 
     blocks = journal.unfinished(blocks_of(contigs, *sizes), broken, watcher)
+    runner.under_way = watcher.within
     for scored in runner.run(blocks):  # in any order
         journal.commit(scored)  # whole or not at all
         watcher.advance(scored, new=True)

@@ -28,6 +28,7 @@ from virnucpro.reads.inputs import open_inputs
 from virnucpro.results.files import RunFiles
 from virnucpro.results.record import now
 from virnucpro.results.run_schema import fault_of_bundle
+from virnucpro.run.cluster import check_installed
 from virnucpro.run.directory import written_in
 from virnucpro.run.fingerprint import fingerprint_of
 from virnucpro.run.negatives import Negatives
@@ -120,6 +121,8 @@ def prepare(settings: Settings, remote: "Identity | None" = None) -> Job:
         devices = [plan.device]
     else:
         devices = _devices(bundle, compute)
+        if compute.workers or len(devices) > 1:
+            check_installed("--workers" if compute.workers else "--gpus with several")
         device = _device(bundle, devices, compute)
         plan = plan_of(bundle, device.index, compute.precision, compute.attention)
         if prescreen is not None:

@@ -32,6 +32,7 @@ from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import device_name, gpu_utilisation
 from virnucpro.devices.memory import expandable_segments_seen, memory_of
 from virnucpro.errors import DeviceError, OutOfMemory
+from virnucpro.progress import hearing
 
 # Chunks of two lengths, with open frames, that any device scores.
 PROBE = (
@@ -46,6 +47,13 @@ MOST_FAILURES = 8
 LoadedClassifiers = dict[tuple[object, ...], Classifier]
 # The arguments of __exit__.
 Raised: TypeAlias = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+UnderWay: TypeAlias = Callable[[float], None]
+
+
+def unheard(_chunks: float) -> None:
+    """Take no notice of what is under way."""
 
 
 class Loadable(Model, Protocol):
@@ -64,8 +72,11 @@ class Loadable(Model, Protocol):
 class Runner(AbstractContextManager["Runner", None], Protocol):
     """Scores blocks, for `with`.
 
-    loaded: telemetry of loading, known on entry; it adds to the telemetry of the blocks.
+    loaded: telemetry of loading, known on entry; it adds to the telemetry of the blocks. under_way:
+    takes how many chunks of blocks that are not finished are scored, where that is known.
     """
+
+    under_way: UnderWay
 
     @property
     def loaded(self) -> Telemetry:
@@ -314,6 +325,7 @@ class SerialRunner:
 
     def __init__(self, work: Work, cache: LoadedClassifiers | None = None) -> None:
         """Prepare to run. cache: as of Scorer."""
+        self.under_way: UnderWay = unheard
         self._work = work
         self._scorer = Scorer(work, cache)
         self._ends = ExitStack()
@@ -339,24 +351,40 @@ class SerialRunner:
     def run(self, blocks: Iterable[Block]) -> Iterator[Scored]:
         """Yield every block once, in their order."""
         begun: deque[Begun] = deque()
-        waiting = 1 if self._work.plan.device.startswith("cuda") else 0
+        waiting = 1 if self._on_gpu else 0
         with closing(self._begun(blocks)) as sent:
             try:
                 for one in sent:
                     begun.append(one)
                     if len(begun) > waiting:
-                        yield self._scorer.finish(begun.popleft())
+                        yield self._finished(begun.popleft())
             except OutOfMemory:  # of the one that came after these
                 while begun:
-                    yield self._scorer.finish(begun.popleft())
+                    yield self._finished(begun.popleft())
                 raise
             while begun:
-                yield self._scorer.finish(begun.popleft())
+                yield self._finished(begun.popleft())
 
     def _begun(self, blocks: Iterable[Block]) -> Generator[Begun]:
-        if self._prefetch is None:
-            for block in blocks:
-                yield self._scorer.begin(block, None)
-        else:
-            for block, prepared in self._prefetch.prepared(blocks):
-                yield self._scorer.begin(block, prepared)
+        together: Iterable[tuple[Block, PreparedFrames | None]]
+        together = ((block, None) for block in blocks)
+        if self._prefetch is not None:
+            together = self._prefetch.prepared(blocks)
+        for block, prepared in together:
+            with self._heard(block):
+                begun = self._scorer.begin(block, prepared)
+            yield begun
+
+    def _finished(self, begun: Begun) -> Scored:
+        with self._heard(begun.block):
+            return self._scorer.finish(begun)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._work.plan.device.startswith("cuda")
+
+    def _heard(self, block: Block) -> AbstractContextManager[None]:
+        """While steps of a block are passed on; a GPU takes them long before it does them."""
+        if self._on_gpu:
+            return nullcontext()
+        return hearing(lambda share: self.under_way(share * len(block.rows)))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 
 from virnucpro.blocks import Block, Scored, Telemetry
 from virnucpro.calls import is_called
@@ -10,6 +11,9 @@ from virnucpro.progress import Position
 from virnucpro.reads import Source
 from virnucpro.reads.contig import Contig
 from virnucpro.run.log import RunLog, rates, smaller_batches
+
+# No more often than this within a block.
+SHOWN_EVERY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -30,11 +34,14 @@ class Watch:
     telemetry: Telemetry = field(default_factory=Telemetry)
     read_chunks: int = 0
     scored: Counter[str] = field(default_factory=Counter)
+    _most: tuple[float, int, int] = (0.0, 0, 0)
+    _shown_at: float = 0.0
 
     def begin_again(self, sources: Sequence[Source]) -> None:
         """Count from the start, of the same inputs opened anew."""
         self.sources, self.read_chunks = sources, 0
         self.scored.clear()
+        self._most = 0.0, 0, 0
 
     def observe(self, telemetry: Telemetry) -> None:
         """Take telemetry, and warn where batches became smaller."""
@@ -68,21 +75,37 @@ class Watch:
         self.scored["new chunks"] += len(scored.rows) if new else 0
         self.show()
 
-    def show(self) -> None:
-        """Pass on the share of the input's bytes whose chunks are scored."""
-        scored = self.scored
+    def within(self, chunks: float) -> None:
+        """Take how many chunks of blocks that are not finished are scored."""
+        if monotonic() - self._shown_at >= SHOWN_EVERY_S:
+            self.show(chunks)
+
+    def show(self, under_way: float | None = None) -> None:
+        """Pass on the share of the input's bytes whose chunks are scored.
+
+        under_way: chunks of blocks that are not finished; None where a block has just ended.
+        """
+        self._shown_at, scored, more = monotonic(), self.scored, under_way or 0.0
         densities = zip(self.sources, self.letters_a_byte, strict=True)
         read = sum(source.bytes_used(letters) for source, letters in densities)
-        behind = scored["chunks"] + scored["skipped chunks"]
+        behind = scored["chunks"] + scored["skipped chunks"] + more
         share = behind / self.read_chunks if self.read_chunks else 1.0
         total = sum(source.size_bytes for source in self.sources)
+        now = read * share, scored["new chunks"] + int(more), scored["chunks"] + int(more)
+        # What is under way is an estimate, and so is what was read of a file: neither goes back.
+        self._most = done, count, chunks = (
+            max(self._most[0], now[0]),
+            max(self._most[1], now[1]),
+            max(self._most[2], now[2]),
+        )
         self.log.advance(
             Position(
-                done=read * share,
+                done=done,
                 total=None if self.unbounded else total,
-                note=f"{scored['records']:,} {self.records}, {scored['chunks']:,} chunks"
+                note=f"{scored['records']:,} {self.records}, {chunks:,} chunks"
                 f"{rates(self.telemetry.shares)}",
-                count=scored["new chunks"],
+                count=count,
                 unit="chunks",
+                whole=under_way is None,
             )
         )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from virnucpro.errors import VirnucproError
+from virnucpro.errors import FolderError, VirnucproError
 
 PACKED_SUFFIX = ".gz"
 # Of zlib: the usual 6 takes four times as long, for tables that are a seventh smaller.
@@ -34,27 +34,26 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 def disk_errors(folder: Path, option: str = "-o") -> Iterator[None]:
     """Turns what the disk refuses while something is written in a folder into one sentence.
 
-    option: what the user names another folder with.
+    option: what the user names another folder with. Raises VirnucproError for a full disk, and
+    FolderError for a folder that takes no file.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            sentence = (
+            raise VirnucproError(
                 f"{folder}: the disk is full; free some space, or choose another folder with "
                 f"{option}, and run again"
-            )
-        elif error.errno in _FORBIDDEN:
-            sentence = (
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise FolderError(
                 f"{folder}: no permission to write here; choose another folder with {option}, or "
                 "change the permissions of this one"
-            )
-        else:
-            sentence = (
-                f"{folder}: this folder cannot be written to ({error.strerror or error}); choose "
-                f"another with {option}"
-            )
-        raise VirnucproError(sentence) from error
+            ) from error
+        raise FolderError(
+            f"{folder}: this folder cannot be written to ({error.strerror or error}); choose "
+            f"another with {option}"
+        ) from error
 
 
 def is_special(path: Path) -> bool:
