@@ -25,7 +25,7 @@ from virnucpro.measure.labels import LabelledContig
 from virnucpro.train.encoder_fit import FitResult
 from virnucpro.train.slices import described, judging_slice, parted
 
-UNSURE, SHARE, FRAMES = 2.0, 0.5, 3
+UNSURE, SHARE, FRAMES = 1.5, 0.5, 3
 SCALES = tuple(round(0.05 * i, 2) for i in range(2, 31))
 LENGTHS_NT = (150, 300, 500)
 PER_SIDE = 2000
