@@ -90,6 +90,8 @@ class Negatives:
             letters_a_byte=[self.letters_a_byte],
             unbounded=False,
             records="negatives",
+            stage="negatives",
+            kept_blocks=journal.kept_blocks,
             telemetry=telemetry,
         )
         watch.show()
