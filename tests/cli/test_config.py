@@ -241,6 +241,11 @@ def test_one_sample_is_no_samples(tmp_path):
         (tmp_path / "sheet.tsv").write_text(f"sample\tpath\n{rows}")
         last = virnucpro(*words, cwd=tmp_path).err.splitlines()[-1]
         assert last == f"{said}results are in runs, a folder for each"
+    (tmp_path / "sheet.tsv").write_text("sample\tpath\na\ta.fa\nb\tb.fa\nc\ta.fa\nd\tb.fa\n")
+    (tmp_path / "runs" / "d").write_text("in the way")
+    done = virnucpro(*words, cwd=tmp_path)
+    assert done.code != 0
+    assert "3 of 4 samples: results are in runs, a folder for each" in done.err
 
 
 def test_a_bundle_of_the_program_needs_no_download():
