@@ -22,6 +22,7 @@ from virnucpro.report.shown import Chosen, RegionRow, Shown, ShownRow
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
 from virnucpro.results.read import Columns, blocks
+from virnucpro.results.record import FINISHED
 from virnucpro.results.run_schema import checked_document
 from virnucpro.results.schema import CallsTable, ContigsPaired, ContigsTable, RegionsTable
 
@@ -105,6 +106,13 @@ class Run:
     def status(self) -> str:
         """The way the run ended, as run.json says."""
         return str(self.document.get("status", "unknown"))
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the run is not finished, and left nothing to show."""
+        return self.status not in FINISHED and not any(
+            path.exists() for path in (self.files.contigs, self.files.calls)
+        )
 
     @property
     def bundle(self) -> Mapping[str, Any]:
