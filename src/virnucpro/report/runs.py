@@ -17,6 +17,7 @@ import numpy as np
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
+from virnucpro.report.names import short
 from virnucpro.report.pairs import Pairs, PairsBeside
 from virnucpro.report.shown import Chosen, RegionRow, Shown, ShownRow
 from virnucpro.report.tracks import Track
@@ -90,12 +91,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name that a person would give this run: its samples, else its folder."""
+        """The name that a person would give this run: its samples, shortened, else its folder."""
         samples = list(self.records) or [i["sample"] for i in self.document.get("inputs", [])]
         if not samples:
             return self.files.prefix or self.files.run_dir.resolve().name
         more = f" and {len(samples) - 3:,} more" if len(samples) > 3 else ""
-        return ", ".join(samples[:3]) + more
+        return ", ".join(map(short, samples[:3])) + more
 
     @property
     def counts(self) -> Counter[str]:
