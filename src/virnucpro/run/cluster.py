@@ -232,7 +232,7 @@ class RunningCluster:
         if not by_file:
             try:
                 get_address_host(self._address)
-            except ValueError as error:
+            except (ValueError, TypeError, Warning) as error:  # of a kind that is not installed
                 return SettingsError(
                     "--scheduler must be an address, as tcp://host:8786, or the .json file of a "
                     f"scheduler, got {self._address!r} ({error})"
