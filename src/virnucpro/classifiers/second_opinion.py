@@ -74,7 +74,7 @@ class SecondOpinion(nn.Module):
         return added_B
 
     def asked(self, weight_U6: Tensor, codons_U6T: Tensor) -> Tensor:
-        """The logit of the second network, (U,) in fp64; weight: of frames in the first."""
+        """Return the logit of the second network, (U,) in fp64; weight: of frames in the first."""
         frame_UF, favour_UF = self._frames(weight_U6)
         row_U1 = torch.arange(len(frame_UF), device=frame_UF.device)[:, None]
         return self.network.outputs(codons_U6T[row_U1, frame_UF], favour_UF).logit

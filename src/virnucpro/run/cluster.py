@@ -226,7 +226,7 @@ class RunningCluster:
         return self
 
     def _fault(self, by_file: bool) -> VirnucproError | None:
-        """Return the error of what is no address of a scheduler, or file of one."""
+        """Return the error where this is neither the address nor the file of a scheduler."""
         from distributed.comm.addressing import get_address_host
 
         if not by_file:
