@@ -26,7 +26,8 @@ class InputError(VirnucproError):
     ) -> None:
         self.path = path
         self.line = line
-        where = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
+        name = "standard input" if str(path) == "-" else path
+        where = "" if path is None else f"{name}: " if line is None else f"{name}, line {line}: "
         super().__init__(where + message)
 
     @classmethod

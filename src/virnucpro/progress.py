@@ -6,10 +6,10 @@ and helpers for the text of its lines, which every room may use.
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 # What a forecast looks back on: this long, and no fewer steps than these.
@@ -37,7 +37,7 @@ class Position:
 
     done of total, in any unit; total is None if unknown, for example for a pipe. note: the same in
     words. count: units done by this process, for a rate in units a second. whole: whether a step
-    has just ended, and not a part of one.
+    has just ended, and not a part of one. numbers: what the note says, for programs.
     """
 
     done: float
@@ -46,6 +46,7 @@ class Position:
     count: int | None = None
     unit: str = ""
     whole: bool = True
+    numbers: Mapping[str, int | str] = field(default_factory=dict)
 
 
 class Progress(Protocol):

@@ -241,6 +241,11 @@ def test_one_sample_is_no_samples(tmp_path):
         (tmp_path / "sheet.tsv").write_text(f"sample\tpath\n{rows}")
         last = virnucpro(*words, cwd=tmp_path).err.splitlines()[-1]
         assert last == f"{said}results are in runs, a folder for each"
+    (tmp_path / "sheet.tsv").write_text("sample\tpath\na\ta.fa\nb\tb.fa\nc\ta.fa\nd\tb.fa\n")
+    (tmp_path / "runs" / "d").write_text("in the way")
+    done = virnucpro(*words, cwd=tmp_path)
+    assert done.code != 0
+    assert "3 of 4 samples: results are in runs, a folder for each" in done.err
 
 
 def test_a_bundle_of_the_program_needs_no_download():
@@ -269,9 +274,14 @@ def test_each_line_of_the_log_is_an_object(tmp_path):
     assert virnucpro(*arguments, cwd=tmp_path).code == 0
     texts = (tmp_path / "run" / "p.log.txt").read_text().splitlines()
     every = [json.loads(x) for x in (tmp_path / "run" / "p.log.jsonl").read_text().splitlines()]
-    entries = [entry for entry in every if entry["level"] != "progress"]
+    entries = [entry for entry in every if entry["level"] not in ("progress", "end")]
     assert [entry["text"] for entry in entries] == [text.split(" ", 2)[2] for text in texts]
     assert {entry["level"] for entry in entries} == {"info"}
+    assert (every[-1]["level"], every[-1]["status"], every[-1]["exit_code"]) == (
+        "end",
+        "complete",
+        0,
+    )
     times = [datetime.fromisoformat(entry["time"]) for entry in every]
     assert times == sorted(times)
     assert times[0].tzinfo is not None
@@ -302,6 +312,11 @@ def test_progress_is_there_in_numbers(tmp_path, piped):
     assert first == {
         "level": "progress",
         "text": "0 records, 0 chunks",
+        "stage": "sample",
+        "records": 0,
+        "chunks": 0,
+        "reused_chunks": 0,
+        "kept_blocks": 0,
         "done_bytes": 0,
         "total_bytes": None if piped else len(data),
         "chunks_per_s": None,
@@ -313,6 +328,7 @@ def test_progress_is_there_in_numbers(tmp_path, piped):
         (last,) = rest
         assert last.keys() == {"time", *first}
         assert (last["text"], last["done_bytes"]) == ("40 records, 80 chunks", len(data))
+        assert (last["records"], last["chunks"]) == (40, 80)
         assert last["chunks_per_s"] > 0
         assert last["left_s"] == 0
 
@@ -335,9 +351,27 @@ def test_what_ended_a_run_is_an_error_in_it(tmp_path):
     (tmp_path / "in.fa").write_text(">a\nACGT!\n")
     arguments = ("predict", "in.fa", "-o", "run", "--bundle", "km", "--log-json")
     done = virnucpro(*arguments, cwd=tmp_path)
-    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    *_, last, end = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
     assert last["level"] == "error"
     assert last["text"] == f"failed: {done.error}"
+    assert (end["level"], end["status"], end["exit_code"]) == ("end", "failed", 1)
+
+
+def test_progress_of_negatives_and_of_a_run_that_goes_on(tmp_path):
+    made_bundle(tmp_path / "km", block_nt=2_000)
+    (tmp_path / "in.fa").write_bytes(fasta((f"r{i}", dna(900, i)) for i in range(40)))
+    (tmp_path / "no.fa").write_bytes(fasta((f"n{i}", dna(900, i)) for i in range(50, 60)))
+    words = ("predict", "in.fa", "-o", "run", "--bundle", "km", "--log-json")
+    assert virnucpro(*words, "--keep-blocks", cwd=tmp_path).code == 0
+    (tmp_path / "run" / "contigs.tsv").unlink()
+    again = virnucpro(*words, "--keep-blocks", "--negatives", "no.fa", cwd=tmp_path)
+    assert again.code == 0, again.err
+    found = progress_of(tmp_path / "run" / "log.jsonl")[2:]
+    seen = [(x["stage"], x["records"], x["chunks"], x["reused_chunks"]) for x in found]
+    ends = [("sample", 0, 0, 0), ("sample", 40, 80, 80), ("negatives", 0, 0, 0)]
+    assert seen == [*ends, ("negatives", 10, 20, 0)]
+    assert [x["kept_blocks"] > 0 for x in found] == [True, True, False, False]
+    assert [x["done_bytes"] == x["total_bytes"] for x in found] == [False, True, False, True]
 
 
 def test_without_the_option_there_is_none(tmp_path):

@@ -68,6 +68,31 @@ def test_what_cannot_be_printed_to_a_full_disk_is_said(here, words):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("bundles show km", 0), ("bundles verify km", 0), ("config", 0), ("--no", 2)],
+)
+def test_a_reader_that_leaves_changes_no_exit_code(here, words, code):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "virnucpro", *words.split()],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert done.returncode == code
+    assert b"standard output" not in done.stderr
+
+
+def test_an_evaluation_is_written_though_its_reader_leaves(here):
+    words = "evaluate km --positive in.fa --negative in.fa --json all.json"
+    assert shell(words, "| true").returncode == 0
+    assert (here / "all.json").exists()
+
+
 def test_a_pipe_beyond_the_descriptors_that_select_takes(here):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -356,7 +356,7 @@ def test_a_cram_needs_its_reference(tmp_path, monkeypatch):
     reference.rename(tmp_path / "moved.fa")
     with pytest.raises(InputError, match=r"ref\.fa: cannot be read \(No such file or directory\)"):
         open_sources([tmp_path / "in.cram"], reading=Reading(reference=reference))
-    with pytest.raises(InputError, match="-: a reference cannot come through a pipe"):
+    with pytest.raises(InputError, match="standard input: a reference cannot come through a pipe"):
         open_sources([tmp_path / "in.cram"], reading=Reading(reference=Path("-")))
     (source,) = open_sources([tmp_path / "in.cram"])
     with pytest.raises(InputError, match="give the right one with --reference FASTA") as caught:
@@ -736,7 +736,7 @@ def test_a_pipe_without_a_folder_is_read_once(tmp_path, bundle):
     assert "records  150" in done.out
     done = virnucpro("validate", "-", "--bundle", bundle, input=b">a\nAC!GT\n")
     assert done.code == 1
-    assert done.error.startswith("-: record 1 (a) holds the letter '!'")
+    assert done.error.startswith("standard input: record 1 (a) holds the letter '!'")
 
 
 # Lengths and numbers of records

@@ -1,6 +1,7 @@
 """What report, MultiQC and the methods paragraph say of expected mistakes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,24 @@ def folder(tmp_path_factory) -> Path:
 
 def of(folder: Path, name: str) -> Run:
     return read_run(RunFiles(folder / name))
+
+
+def test_what_is_drawn_and_what_is_compared_with(folder):
+    run = of(folder, "none")
+    text = page_of([run]).decode()
+    assert "of the negatives of the calibration" in text
+    assert "--negatives, which q_value compares with" not in text
+    first = run.worth["sentence"][0].upper()
+    assert f'<p class="lead">{first}{run.worth["sentence"][1:8]}' in text
+    run.document = {**run.document, "negatives": {"path": "own.fa", "sha256": "0" * 64}}
+    text = page_of([run]).decode()
+    assert "Those of --negatives, which q_value compares with, are not drawn." in text
+
+
+def test_long_names_of_samples_are_short_in_headings():
+    name = "a" * 150 + "z" * 150
+    run = Run(RunFiles(Path()), {}, records={name: Counter(records=1)})
+    assert run.name == "a" * 50 + "…" + "z" * 49
 
 
 def test_the_section_says_the_sentence_and_what_other_thresholds_call(folder):

@@ -594,13 +594,19 @@ def test_a_missing_file_costs_only_what_it_held(folder, run_dir, tmp_path, name)
 
 def test_a_run_that_left_no_tables(tmp_path):
     document = {"status": "interrupted", "exit_code": 130, "error": "interrupted", "counts": None}
-    files = made_run(tmp_path, [], **document)
+    files = made_run(tmp_path / "run", [], **document)
     files.contigs.unlink()
     files.calls.unlink()
-    text = parsed(remake([tmp_path])).text
+    with pytest.raises(
+        InputError, match=r"run\.json: this run is not finished, so there is nothing"
+    ):
+        remake([tmp_path / "run"])
+    assert not files.report.exists()
+    made_run(tmp_path / "other", [("a", [Chunk()])])
+    text = parsed(remake([tmp_path / "run", tmp_path / "other"], tmp_path / "both.html")).text
     assert "This run was interrupted." in text
     assert "It left no tables." in text
-    assert "is missing" not in text
+    assert "contigs.tsv" not in text.partition("It left no tables.")[0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pysam
 import pytest
 from test_report import MOST_BYTES, many, parsed
 
-from command import dna, made_bundle, run_json, table
+from command import dna, made_bundle, run_json, table, virnucpro
 from made_reads import alignment, ubam
 from made_runs import Chunk, made_paired_run, made_run, peak_of_reading
 from virnucpro.errors import InputError
@@ -160,6 +160,10 @@ def test_the_page_says_how_many_calls_of_pairs_are_wrong_or_why_nobody_knows(tmp
     text = parsed(tmp_path / "unknown" / "report.html").text
     why = "How many of these calls are wrong is not estimated, because the bundle has no calib"
     assert why in text
+    said = (
+        "Of 40 pairs of reads, each also called as one by the chunks of both mates, 40 were called"
+    )
+    assert said in virnucpro("cite", tmp_path / "known").out
     document = run_json(tmp_path / "known")  # as an earlier version wrote it
     del document["worth"]["pairs"]
     (tmp_path / "known" / "run.json").write_text(json.dumps(document))

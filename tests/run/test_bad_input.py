@@ -424,6 +424,18 @@ def test_no_permission_to_write(predict, tmp_path, without_privileges, options):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_sheet_into_a_folder_that_cannot_be_written_to(predict, tmp_path, without_privileges):
+    """Said once, before any sample."""
+    (tmp_path / "in.fa").write_bytes(GOOD)
+    (tmp_path / "sheet.tsv").write_text("sample\tpath\na\tin.fa\nb\tin.fa\n")
+    (tmp_path / "closed").mkdir(mode=0o555)
+    words = ("predict", "--sample-sheet", "sheet.tsv", "-o", "closed/sh")
+    done = virnucpro(*words, cwd=tmp_path, through=without_privileges)
+    assert done.code == 3
+    assert done.error.startswith("closed/sh: no permission to write here; choose another")
+    assert "sample" not in done.err
+
+
 def test_a_folder_of_blocks_that_cannot_be_written_to(predict, tmp_path, without_privileges):
     """Exit code 3, and no run directory."""
     (tmp_path / "blocks").mkdir(mode=0o555)

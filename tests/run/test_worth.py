@@ -229,6 +229,20 @@ def test_bad_negatives_are_refused_before_anything_is_touched(
     assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
 
 
+def test_negatives_that_break_off_late_leave_the_scored_sample(tmp_path, reads, bundle):
+    own, run = tmp_path / "blank.fa.gz", tmp_path / "run"
+    data = gzip.compress(fasta((f"n{i}", dna(500, i)) for i in range(40)))
+    own.write_bytes(data[:-100])
+    done = predict(reads, run, bundle, "--negatives", own)
+    assert done.code == 1
+    assert done.error.startswith(f"--negatives {own}: the gzip stream is cut off or damaged")
+    assert "the blocks of the sample are finished and kept, and the same command" in done.error
+    own.write_bytes(data)
+    assert predict(reads, run, bundle, "--negatives", own).code == 0
+    blocks = run_json(run)["blocks"]
+    assert blocks["reused"] == blocks["total"] > 0
+
+
 def test_a_finished_run_says_that_it_remains_where_negatives_fail_late(
     tmp_path, reads, bundle, whole
 ):

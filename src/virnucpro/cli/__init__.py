@@ -22,7 +22,7 @@ from virnucpro.cli.predict import predict
 from virnucpro.cli.prescreen import prescreen
 from virnucpro.cli.report import report
 from virnucpro.cli.signals import INTERRUPTED, stop
-from virnucpro.cli.terminal import complain, unfailing_stderr
+from virnucpro.cli.terminal import complain, unbroken, unfailing_stderr
 from virnucpro.cli.train import train
 from virnucpro.cli.unknown_option import suggesting
 from virnucpro.cli.validate import validate
@@ -94,6 +94,7 @@ def main(command: click.Command = program) -> NoReturn:
         # A path need not be UTF-8; stderr escapes by itself.
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
+            sys.stdout = unbroken(sys.stdout)
         sys.stderr = unfailing_stderr()
         code = _run(command)
     except (KeyboardInterrupt, Terminated) as error:  # between two lines of this module

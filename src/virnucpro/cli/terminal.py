@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from io import FileIO, TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from textwrap import fill
 from threading import Event, Thread
 from time import monotonic
@@ -162,6 +162,36 @@ def unfailing_stderr() -> TextIO:
     """Return standard error such that what cannot be printed changes nothing else."""
     raw, encoding = _Unfailing(2, "w", closefd=False), sys.stderr.encoding
     return TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True, write_through=True)
+
+
+class _Unbroken(FileIO):
+    """A descriptor that takes everything once nobody reads it any more; a full disk still fails."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        with suppress(BrokenPipeError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
+def unbroken(stdout: TextIOWrapper) -> TextIOWrapper:
+    """Return standard output such that a reader who leaves, as head does, ends no command.
+
+    One that stands for another file in a test stays as it is.
+    """
+    with suppress(OSError):  # it is no file
+        if stdout.fileno() == 1:
+            return _unbroken_of(stdout)
+    return stdout
+
+
+def _unbroken_of(stdout: TextIOWrapper) -> TextIOWrapper:
+    return TextIOWrapper(
+        BufferedWriter(_Unbroken(1, "w", closefd=False)),
+        stdout.encoding,
+        stdout.errors,
+        line_buffering=stdout.line_buffering,
+        write_through=stdout.write_through,
+    )
 
 
 def complain(text: str) -> None:

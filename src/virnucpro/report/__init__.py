@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from virnucpro.errors import ResumeError, SettingsError
+from virnucpro.errors import InputError, ResumeError, SettingsError
 from virnucpro.report.multiqc import general_statistics, multiqc_table
 from virnucpro.report.page import GENERATOR, page_of
 from virnucpro.report.runs import read_run
@@ -39,8 +39,9 @@ def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = Tr
 
     folders: run directories, in which every prefix is a run. out: None is beside the one run.
     paths: whether the page tells any. Raises InputError for a folder without a run or with a
-    damaged file, SettingsError for several runs without out or for too many, ResumeError if
-    something else than a report lies at out, VirnucproError when the disk refuses.
+    damaged file, and where no run has come to results, SettingsError for several runs without out
+    or for too many, ResumeError if something else than a report lies at out, VirnucproError when
+    the disk refuses.
     """
     files = [run for folder in folders for run in run_files(folder)]
     if len(files) > MOST_RUNS:
@@ -53,6 +54,12 @@ def remake(folders: Sequence[Path], out: Path | None = None, *, paths: bool = Tr
     target = files[0].report if out is None else out
     _check_replaceable(target)
     runs = [read_run(run, share=len(files)) for run in files]
+    if all(run.is_bare for run in runs):
+        raise InputError(
+            "this run is not finished, so there is nothing to show of it; give its predict command "
+            "again (parts of a run need `virnucpro merge`)",
+            files[0].run_json,
+        )
     write_atomic(target, page_of(runs, paths=paths))
     return target
 

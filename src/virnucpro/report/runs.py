@@ -17,11 +17,13 @@ import numpy as np
 from virnucpro.calls import CALL_NAMES, STATUS_NAMES, Call, Status
 from virnucpro.classifiers.complexity import Complexity, complexities
 from virnucpro.errors import InputError
+from virnucpro.report.names import short
 from virnucpro.report.pairs import Pairs, PairsBeside
 from virnucpro.report.shown import Chosen, RegionRow, Shown, ShownRow
 from virnucpro.report.tracks import Track
 from virnucpro.results.files import RunFiles
 from virnucpro.results.read import Columns, blocks
+from virnucpro.results.record import FINISHED
 from virnucpro.results.run_schema import checked_document
 from virnucpro.results.schema import CallsTable, ContigsPaired, ContigsTable, RegionsTable
 
@@ -89,12 +91,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name that a person would give this run: its samples, else its folder."""
+        """The name that a person would give this run: its samples, shortened, else its folder."""
         samples = list(self.records) or [i["sample"] for i in self.document.get("inputs", [])]
         if not samples:
             return self.files.prefix or self.files.run_dir.resolve().name
         more = f" and {len(samples) - 3:,} more" if len(samples) > 3 else ""
-        return ", ".join(samples[:3]) + more
+        return ", ".join(map(short, samples[:3])) + more
 
     @property
     def counts(self) -> Counter[str]:
@@ -105,6 +107,13 @@ class Run:
     def status(self) -> str:
         """The way the run ended, as run.json says."""
         return str(self.document.get("status", "unknown"))
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the run is not finished, and left nothing to show."""
+        return self.status not in FINISHED and not any(
+            path.exists() for path in (self.files.contigs, self.files.calls)
+        )
 
     @property
     def bundle(self) -> Mapping[str, Any]:

@@ -119,6 +119,13 @@ def methods(run: Run | None = None) -> str:
             f"Of {several(counts['records'], 'sequence')} ({counts['bases']:,} nt), "
             f"{counts['virus']:,} {'was' if counts['virus'] == 1 else 'were'} called viral"
         )
+    of_pairs = document.get("counts") or {}
+    if pairs := of_pairs.get("pairs", 0):
+        virus = of_pairs.get("virus_pairs", 0)
+        sentences.append(
+            f"Of {several(pairs, 'pair')} of reads, each also called as one by the chunks of both "
+            f"mates, {virus:,} {'was' if virus == 1 else 'were'} called viral"
+        )
     if measured := _measured(run):
         sentences.append(measured)
     return ". ".join(sentences) + "."

@@ -80,6 +80,11 @@ class Journal:
         """Counts of blocks so far."""
         return BlockCounts(total=self._total, reused=self._reused, damaged=self._damaged)
 
+    @property
+    def kept_blocks(self) -> int:
+        """The number of blocks on disk, whether or not they fit."""
+        return self._files.finished_blocks
+
     def unfinished(
         self,
         blocks: Iterable[Block],

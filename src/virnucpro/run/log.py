@@ -21,6 +21,7 @@ from virnucpro.classifiers.plan import Plan
 from virnucpro.devices.compute import Compute
 from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_environment
 from virnucpro.devices.memory import Memory
+from virnucpro.errors import VirnucproError
 from virnucpro.frames import STANDARD
 from virnucpro.progress import WARNING, Forecast, Position, Progress, escaped, several
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
@@ -50,6 +51,7 @@ class RunLog:
         self._progress = progress
         self._forecast = Forecast()
         self._progress_at: float | None = None
+        self._stage: int | str | None = None
 
     def line(self, text: str) -> None:
         """Write a line."""
@@ -84,13 +86,30 @@ class RunLog:
         """Write how a run ended that did not finish; to the files alone."""
         self._write(f"{status}: {sentence}", "error")
 
+    def end(self, status: str, exit_code: int) -> None:
+        """Write for programs, as the last line, that this process has come to its end."""
+        if self._jsonl is not None:
+            with suppress(VirnucproError):  # the results are there, whatever the disk says to that
+                self._write_json(
+                    self._jsonl,
+                    {
+                        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                        "level": "end",
+                        "text": status,
+                        "status": status,
+                        "exit_code": exit_code,
+                    },
+                )
+
     def advance(self, position: Position) -> None:
         """Pass on how far the run is, and write it down for programs now and then."""
         now, before = monotonic(), self._progress_at
         self._forecast.take(now, position)
         ends = position.total is not None and position.done >= position.total
-        if self._jsonl is not None and (before is None or ends or now - before >= PROGRESS_EVERY_S):
-            self._progress_at = now
+        stage = position.numbers.get("stage")
+        due = before is None or stage != self._stage or ends or now - before >= PROGRESS_EVERY_S
+        if self._jsonl is not None and due:
+            self._progress_at, self._stage = now, stage
             self._write_progress(self._jsonl, position, now)
         self._progress.advance(position)
 
@@ -101,11 +120,15 @@ class RunLog:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "level": "progress",
             "text": position.note,
+            **position.numbers,
             "done_bytes": round(position.done),
             "total_bytes": position.total,
             "chunks_per_s": None if rate is None else round(rate, 3),
             "left_s": None if left is None else round(left, 1),
         }
+        self._write_json(jsonl, values)
+
+    def _write_json(self, jsonl: TextIO, values: Mapping[str, object]) -> None:
         with disk_errors(Path(self._file.name).parent):
             jsonl.write(json.dumps(values) + "\n")
             jsonl.flush()
@@ -117,11 +140,10 @@ class RunLog:
         with disk_errors(Path(self._file.name).parent):
             self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
             self._file.flush()
-            if self._jsonl is not None:
-                time = now.isoformat(timespec="milliseconds")
-                text = text.removeprefix(WARNING)
-                self._jsonl.write(json.dumps({"time": time, "level": level, "text": text}) + "\n")
-                self._jsonl.flush()
+        if self._jsonl is not None:
+            time = now.isoformat(timespec="milliseconds")
+            text = text.removeprefix(WARNING)
+            self._write_json(self._jsonl, {"time": time, "level": level, "text": text})
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from virnucpro.run.pipeline import coded, compute, contigs_of, limited
 from virnucpro.run.runners import Runner
 from virnucpro.run.watch import Watch
 
+# Before the name of the file, which would look like one of the sample.
+OPTION = "--negatives"
 UNSCORED = (
     "none of these negatives could be scored, as they are too short or hardly DNA, so every "
     "q_value is 1; give longer ones"
@@ -57,7 +59,7 @@ class Negatives:
         faults: list[InputError] = []
         shapes = shapes_of([source], faults)
         if faults:
-            raise faults[0]
+            raise InputError(f"{OPTION} {faults[0]}")
         if not shapes[0].records:
             _refuse_empty(source)
         return cls(source, lengths, genetic_code, shapes[0].letters_a_byte)
@@ -90,6 +92,8 @@ class Negatives:
             letters_a_byte=[self.letters_a_byte],
             unbounded=False,
             records="negatives",
+            stage="negatives",
+            kept_blocks=journal.kept_blocks,
             telemetry=telemetry,
         )
         watch.show()
@@ -98,7 +102,10 @@ class Negatives:
         )
         compute(contigs, broken, runner, journal, sizes, watch)
         if broken:
-            raise broken[0]
+            raise StreamBroken(
+                f"{OPTION} {broken[0]}; the blocks of the sample are finished and kept, and the "
+                "same command goes on from them once this file is whole"
+            )
         if source.whole and source.sha256 != self.sha256:
             raise InputError(
                 "these negatives changed while they were read; give the command again",

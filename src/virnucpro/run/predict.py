@@ -170,6 +170,11 @@ class _Run:
 
     def outcome(self, opened: Callable[[], AbstractContextManager[Runner]]) -> Outcome:
         """Do the work; whatever ends it, run.json says how. opened: gives a runner."""
+        outcome = self._outcome(opened)
+        self.log.end(outcome.status, outcome.exit_code)
+        return outcome
+
+    def _outcome(self, opened: Callable[[], AbstractContextManager[Runner]]) -> Outcome:
         try:
             self._announce()
             self._computed(opened)
@@ -185,6 +190,7 @@ class _Run:
             return self._completed(written)
         except BaseException as error:
             self._record_failure(error)
+            self.log.end(*ending(error)[:2])
             raise
 
     def _announce(self) -> None:
@@ -242,6 +248,7 @@ class _Run:
         ):
             log.common(line, detail=not cuda)
         self.watch.observe(runner.loaded)
+        self.watch.kept_blocks = self.directory.journal.kept_blocks
         self.watch.show()
         with self._timed("blocks_s"):
             contigs = self.watch.counted(

@@ -1,5 +1,7 @@
 """A run for each sample of a sheet, one after the other in one process."""
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from virnucpro.reads.sample_sheet import SheetRow, read_sheet
 from virnucpro.run.predict import run
 from virnucpro.run.runners import LoadedClassifiers
 from virnucpro.run.settings import Settings
+from virnucpro.storage.atomic import disk_errors
 
 # Exit codes from the best to the worst.
 CODES = (0, 2, 3, 1, 4)
@@ -23,24 +26,30 @@ def run_samples(
     """Run every sample and return the worst exit code. complain: takes the error of each.
 
     A sample that fails does not stop the others. Raises VirnucproError for a sheet that is wrong,
-    and for faults that show in the first records of its files, before anything is run, and what
-    interrupts a run.
+    for faults that show in the first records of its files, and for a folder that cannot be written
+    to, before anything is run, and what interrupts a run.
     """
     samples = settings_of_samples(sheet, settings)
     _check_inputs(samples)
+    _check_folder(settings.out, samples)
     loaded: LoadedClassifiers = {}
     shown: set[str] = set()
     codes: dict[str, int] = {}
+    done = 0
     for number, sample in enumerate(samples, 1):
         name = str(sample.reading.sample)
         shows = _OfSample(progress, shown, f"sample {number} of {len(samples)}: {name}")
         if number > 1:
             shows.head()
-        codes[name] = _run(sample, shows, complain, loaded)
+        codes[name], has_results = _run(sample, shows, complain, loaded)
+        done += has_results
     if failed := [name for name, code in codes.items() if code]:
         progress.line(f"not complete: {', '.join(failed)}")
-    count = several(len(samples), "sample")
-    progress.line(f"{count}: results are in {settings.out}, a folder for each")
+    if done:
+        count = (
+            f"{'' if done == len(samples) else f'{done:,} of '}{several(len(samples), 'sample')}"
+        )
+        progress.line(f"{count}: results are in {settings.out}, a folder for each")
     return max(codes.values(), key=CODES.index)
 
 
@@ -115,6 +124,19 @@ def _check_inputs(samples: Sequence[Settings]) -> None:
         raise InputError.of(faults)
 
 
+def _check_folder(out: Path, samples: Sequence[Settings]) -> None:
+    """Raise FolderError, once for all samples, if no folder of theirs could be made in this one.
+
+    Finished runs may lie in one that cannot be written to.
+    """
+    if all(sample.out.is_dir() for sample in samples):
+        return
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def _of(sample: SheetRow, settings: Settings) -> Settings:
     """Return the settings for a row of the sheet."""
     journal = settings.restart.journal
@@ -132,14 +154,15 @@ def _run(
     progress: _OfSample,
     complain: Callable[[str], None],
     loaded: LoadedClassifiers,
-) -> int:
+) -> tuple[int, bool]:
+    """Run a sample; return its exit code, and whether it came as far as results."""
     name = settings.reading.sample
     try:
         outcome = run(settings, progress, loaded)
     except VirnucproError as error:
         progress.head()
         complain(f"sample {name}: {error}")
-        return error.exit_code
+        return error.exit_code, False
     if outcome.error is not None:
         complain(f"sample {name}: {outcome.error}")
-    return outcome.exit_code
+    return outcome.exit_code, True

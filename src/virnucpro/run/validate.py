@@ -17,7 +17,7 @@ from virnucpro.reads import Contig, Source, are_pair
 from virnucpro.reads.files import Reading
 from virnucpro.reads.inputs import open_inputs
 from virnucpro.run.directory import written_in
-from virnucpro.run.negatives import UNSCORED, Negatives
+from virnucpro.run.negatives import OPTION, UNSCORED, Negatives
 from virnucpro.run.pipeline import contigs_of, limited
 from virnucpro.run.settings import Settings
 
@@ -92,6 +92,7 @@ def inspect_negatives(settings: Settings, bundle: Bundle) -> Inspection | None:
     try:
         if negatives := Negatives.of(outputs, settings.reading, code):
             found = _inspect(negatives.source, bundle, negatives.reading)
+            found.broken = found.broken and f"{OPTION} {found.broken}"
     except InputError as error:
         found.broken = str(error)
     found.negatives = True

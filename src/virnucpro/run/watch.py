@@ -21,8 +21,8 @@ class Watch:
     """A journal.Watcher that counts, logs, and passes on how far the run is.
 
     letters_a_byte: of each source, about. unbounded: whether nobody knows how much will come.
-    records: what they are called in the progress. telemetry: of loading and of all blocks that were
-    scored.
+    records: what they are called in the progress. stage: the same for programs. kept_blocks: those
+    that an earlier process finished. telemetry: of loading and of all blocks that were scored.
     """
 
     log: RunLog
@@ -31,6 +31,8 @@ class Watch:
     letters_a_byte: Sequence[float]
     unbounded: bool
     records: str = "records"
+    stage: str = "sample"
+    kept_blocks: int = 0
     telemetry: Telemetry = field(default_factory=Telemetry)
     read_chunks: int = 0
     scored: Counter[str] = field(default_factory=Counter)
@@ -107,5 +109,12 @@ class Watch:
                 count=count,
                 unit="chunks",
                 whole=under_way is None,
+                numbers={
+                    "stage": self.stage,
+                    "records": scored["records"],
+                    "chunks": chunks,
+                    "reused_chunks": scored["chunks"] - scored["new chunks"],
+                    "kept_blocks": self.kept_blocks,
+                },
             )
         )
