@@ -176,6 +176,25 @@ def test_a_handful_of_calls_says_nothing_of_the_share():
         assert mistakes.worth().more_virus == told
 
 
+def test_records_of_lengths_that_a_calibration_was_not_fitted_on_are_counted():
+    sample = [contig(0.9), contig(*[0.9] * 3), contig(*[0.9] * 3)]
+    one_length = a_calibration({"bacteria": [[-4.0], [-4.0]]})
+    assert judged(sample, one_length)[0].extrapolated.startswith(
+        "2 of 3 records have lengths that the calibration was not fitted on (550 to 2,050 nt), so"
+    )
+    assert judged(sample[:1], one_length)[0].extrapolated == ""
+    all_lengths = a_calibration({"bacteria": [[-4.0]] * 5})
+    assert judged(sample, all_lengths)[0].extrapolated == ""
+    viral_only_short = Bounds(
+        score=np.full(7, np.inf),
+        share=np.full(7, 0.5),
+        length_bin=np.array([0, 1, 2, 3, 4, 0, 1], np.uint8),
+        group=np.array([1] * 5 + [2] * 2, np.uint8),
+    )
+    calibration = replace(all_lengths, bounds=viral_only_short)
+    assert judged(sample, calibration)[0].extrapolated.startswith("2 of 3 records")
+
+
 def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
     contigs = [contig(0.999)] + [contig(0.1)] * 99
     judge, found = judged(contigs, a_calibration(bacteria(199)), fdr=0.05, host="bacteria")

@@ -18,6 +18,7 @@ from virnucpro.bundle.calibration import (
     probability,
 )
 from virnucpro.calls import Call, Rule
+from virnucpro.progress import several
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.false_discovery import (
     OWN,
@@ -142,6 +143,7 @@ class MeanJudge:
 
     origins = ("",)
     prior: Prior | None = None
+    extrapolated = ""
 
     def __init__(self, rule: Rule, chunk_nt: int, discovery: Discovery | None = None) -> None:
         self.rule = rule
@@ -199,7 +201,8 @@ class CalibratedJudge:
 
     threshold: least p_virus of a call virus, where no rate of false discoveries was asked for.
     wrong_bound: records called virus that are wrong at most, in 95 of 100 draws of five units of
-    hosts of the calibration; None where that is unknown.
+    hosts of the calibration; None where that is unknown. extrapolated: says how many records have
+    lengths that the calibration was not fitted on; empty for none.
     """
 
     def __init__(
@@ -210,8 +213,10 @@ class CalibratedJudge:
         prior: Prior,
         discovery: Discovery,
         wrong_bound: float | None = None,
+        extrapolated: str = "",
     ) -> None:
         self.rule = rule
+        self.extrapolated = extrapolated
         self.calibration = calibration
         self.wrong_bound = wrong_bound
         self.threshold = threshold
@@ -267,6 +272,22 @@ def wrong_bound(by_bin: Int64, calibration: Calibration, threshold: float, prior
     """
     most, _ = calibration.few_units_at(threshold)
     return (1 - prior.low) * float(by_bin @ most)
+
+
+def extrapolated(by_bin: Int64, calibration: Calibration) -> str:
+    """Say how many records have lengths that a calibration was not fitted on; empty for none.
+
+    by_bin: records with a score by length bin, (bins,).
+    """
+    unlike = [b for b in calibration.unfitted_bins() if by_bin[b]]
+    if not unlike:
+        return ""
+    names, number = calibration.bin_names(), sum(int(by_bin[b]) for b in unlike)
+    return (
+        f"{number:,} of {several(int(by_bin.sum()), 'record')} {'has' if number == 1 else 'have'} "
+        f"lengths that the calibration was not fitted on ({', '.join(names[b] for b in unlike)}), "
+        "so their scores are extrapolated; calibrate on sequences of these lengths, too"
+    )
 
 
 def mean_of_stretch(p_virus: Float64, added_nt: Float64) -> float:
