@@ -203,10 +203,9 @@ def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
     said = judge.discovery.refusal
     assert (
         "the negatives of the length of the best records (null: bacteria) are too few, or of too "
-        "few units, to tell a q below 0.005 x m / k (m = 100 records" in said
+        "few units: of 100 records, 1 has the smallest q, 0.5, and a q of 0.05 takes 1,999 "
+        "negatives of this length, of as many units, or more; give more --negatives" in said
     )
-    assert "the smallest of this sample is 0.5; give more --negatives" in said
-    assert "k = 1 have the smallest q" in said
 
 
 def test_negatives_that_score_as_high_as_the_best_are_the_reason_of_a_refusal():
@@ -219,8 +218,8 @@ def test_negatives_that_score_as_high_as_the_best_are_the_reason_of_a_refusal():
     assert "--negatives" not in said
 
 
-def test_a_rate_of_nothing_calls_nothing():
-    judge, found = judged([contig(0.999)] * 50, a_calibration(bacteria(999)), fdr=0.0)
+def test_a_rate_of_next_to_nothing_calls_nothing():
+    judge, found = judged([contig(0.999)] * 50, a_calibration(bacteria(999)), fdr=1e-9)
     assert (found["call"] == Call.OTHERS).all()
     assert judge.discovery.refusal
 
@@ -310,7 +309,7 @@ def test_negatives_and_records_that_are_compared_with_nothing_are_told_of(calibr
     faulty = MadeContig("protein", fault="letter 'L'")
     lines = useless(sample[:1], [*own, short, short, MadeContig("empty"), faulty])
     assert lines == (
-        "4 of 11 negatives have no score, so nothing is compared with them (1 empty, 1 failed, 2 "
+        "4 of 11 negatives have no score and are left out of the comparison (1 empty, 1 failed, 2 "
         "too short); `virnucpro validate` names the failed ones",
     )
 
@@ -324,8 +323,8 @@ def test_lengths_of_which_the_calibration_has_few_negatives_tell_nothing():
 def test_a_rate_that_viruses_among_the_negatives_forbid_says_so():
     too_many = "of 200 negatives (null: your own) too many score as high as the best"
     too_few = (
-        "the negatives of the length of the best records (null: your own) are too few to tell a q "
-        "below 0.005 x m / k"
+        "the negatives of the length of the best records (null: your own) are too few: of 91 "
+        "records, 1 has the smallest q, "
     )
     for calibration, called, best, why, told in (
         (five_percent_of_hosts_are_called(), 60, [0.95] * 10, too_many, True),

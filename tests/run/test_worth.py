@@ -281,14 +281,16 @@ def test_a_faulty_negative_is_counted_and_told_of(tmp_path, reads, bundle):
     own = tmp_path / "blank.fa"
     good = [(f"n{i}", dna(150 + 37 * (i % 60), f"n{i}")) for i in range(240)]
     own.write_bytes(fasta([*good, ("protein", "MKLVFF" * 30), ("tiny", "ACGT")]))
-    told = "2 of 242 negatives have no score, so nothing is compared with them (1 failed, 1 too sho"
+    told = (
+        "2 of 242 negatives have no score and are left out of the comparison (1 failed, 1 too sho"
+    )
     for name, model in (("known", bundle), ("plain", made_bundle(tmp_path / "km"))):
         run = tmp_path / name
         done = predict(reads, run, model, "--negatives", own, "--quiet")
         assert (done.code, told in " ".join(done.err.split())) == (0, True), done.err
         assert f"warning: {told}" in (run / "log.txt").read_text()
     page = " ".join((tmp_path / "known" / "report.html").read_text().split())
-    assert "Not all of the negatives are of use." in page
+    assert "The comparison with the negatives has gaps." in page
     assert told in page
     parts = [tmp_path / f"p{i}" for i in (1, 2)]
     for i, part in enumerate(parts, 1):
@@ -352,7 +354,13 @@ def test_another_question_makes_the_tables_again(tmp_path, reads, bundle):
     assert predict(reads, out, bundle, "--keep-blocks").code == 0
     before = results(out)
     again = predict(reads, out, bundle, "--keep-blocks", "--prior", 0.5)
-    assert "the setting prior was not given" in " ".join(again.err.split())
+    assert "was finished, but it had no --prior: its results" in " ".join(again.err.split())
     after = results(out)
     assert before["calls.tsv"] == after["calls.tsv"]
     assert before["contigs.tsv"] != after["contigs.tsv"]
+    other = predict(reads, out, bundle, "--keep-blocks", "--prior", 0.2)
+    assert "but the setting prior was 0.5: its results" in " ".join(other.err.split())
+    back = predict(reads, out, bundle, "--keep-blocks")
+    told = "but it had --prior 0.2, which this command has not: its results"
+    assert told in " ".join(back.err.split())
+    assert results(out) == before

@@ -4,6 +4,7 @@ A judge without a calibration gives the mean of the chunks' scores; the two neve
 column. How a judge learns of the sample as a whole is in results/sample.py.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -126,12 +127,17 @@ class Discovery:
                 f"{otherwise}"
             )
         more = "" if self.viral else "give more --negatives of your own (without viruses), "
-        few = "are too few" if self.null == OWN else "are too few, or of too few units,"
+        few, units = "are too few, or of too few units", ", of as many units,"
+        if self.null == OWN:
+            few, units = "are too few", ""
+        # p is at least 1 / (1 + negatives). A quotient may be rounded to above a whole number.
+        needed = math.ceil(found.records / (found.best * self.asked) * (1 - 1e-12)) - 1
         return (
-            f"{nothing}: the negatives of the length of the best records ({self.null}) {few} to "
-            f"tell a q below {found.floor:.2g} x m / k (m = {found.records:,} records, of which k "
-            f"= {found.best:,} have the smallest q), and the smallest of this sample is "
-            f"{found.smallest_q:.2g}; {more}{otherwise}"
+            f"{nothing}: the negatives of the length of the best records ({self.null}) {few}: of "
+            f"{several(found.records, 'record')}, {found.best:,} "
+            f"{'has' if found.best == 1 else 'have'} the smallest q, {found.smallest_q:.2g}, and a "
+            f"q of {self.asked:g} takes {needed:,} negatives of this length{units} or more; "
+            f"{more}{otherwise}"
         )
 
 
