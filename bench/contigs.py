@@ -1,8 +1,9 @@
 """How many whole records a threshold finds, by their length: not chunks, whose rates a card has.
 
-    python bench/contigs.py DATA [--bundle mini-500] [--threshold T ...]
+    python bench/contigs.py DATA [--bundle mini-500] [--threshold T ...] [--indels 0.01]
 
-DATA has val/viral.fasta.gz and val/nonviral.fasta.gz, of which every record is classified once.
+DATA has val/viral.fasta.gz and val/nonviral.fasta.gz, of which every record is classified once;
+with --indels after so many of its letters were left out or put in, half each.
 """
 
 import argparse
@@ -10,7 +11,10 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+
 from figures import markdown
+from virnucpro.measure.labels import read_two_sided
 from virnucpro.results.read import contigs
 from virnucpro.run.predict import predict
 
@@ -25,15 +29,39 @@ def length_class(length_nt: int) -> str:
     return f"{least:,} to {most:,} nt" if least else f"up to {most:,} nt"
 
 
+def with_indels(sequence: bytes, rate: float, rng: np.random.Generator) -> bytes:
+    """The sequence with letters left out, and random ones put in before letters."""
+    letters = np.frombuffer(sequence, np.uint8)
+    change = rng.random(len(letters))
+    kept = change >= rate / 2
+    times = np.where(kept & (change < rate), 2, kept.astype(np.int64))
+    found = np.repeat(letters, times)
+    first = np.cumsum(times)[times == 2] - 2
+    found[first] = rng.choice(np.frombuffer(b"ACGT", np.uint8), len(first))
+    return found.tobytes()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--bundle", default="mini-500")
     parser.add_argument("--threshold", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8, 0.9])
+    parser.add_argument("--indels", type=float, default=0.0)
     options = parser.parse_args()
     scores = defaultdict(lambda: {"viral": [], "nonviral": []})
     with tempfile.TemporaryDirectory() as folder:
         files = [options.data / "val" / f"{side}.fasta.gz" for side in ("viral", "nonviral")]
+        if options.indels:
+            rng = np.random.default_rng(0)
+            found = read_two_sided([files[0]], [files[1]]).contigs
+            files = [Path(folder) / f"{side}.fasta" for side in ("viral", "nonviral")]
+            for label, file in ((1, files[0]), (0, files[1])):
+                records = (c for c in found if c.label == label)
+                texts = (
+                    f">{c.name}\n{with_indels(c.sequence, options.indels, rng).decode()}\n"
+                    for c in records
+                )
+                file.write_text("".join(texts))
         out = Path(folder) / "run"
         predict(files, options.bundle, out, compat_tables=False, write="none")
         for row in contigs(out):

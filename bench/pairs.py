@@ -76,7 +76,14 @@ def main() -> int:
                     ("reads", worth, "contigs.tsv", "contig"),
                 ):
                     numbers = (*called(run / file, column), told["wrong"], told["wrong_bound"])
-                    rows.append([bundle, str(distance), of, *(f"{n:,.0f}" for n in numbers)])
+                    rows.append(
+                        [
+                            bundle,
+                            str(distance),
+                            of,
+                            *("" if n is None else f"{n:,.0f}" for n in numbers),
+                        ]
+                    )
     print(table(HEADER, rows))
     return 0
 

@@ -5,7 +5,8 @@ it was stopped, and the mean of these), kmer (the baseline), bundle (the directo
 (what a bundle remembers of the sequences), second (the network that it asks where it is unsure),
 card (what val says of them, written into bundle.toml), robustness (what errors of sequencing cost,
 likewise), calibration, prescreen (how the baseline does before a network), and compare (exit code 1
-unless the AUROC is that of the embedded bundles to within noise). Each runs alone with --only.
+unless the AUROC is that of the embedded bundles to within noise). Each runs alone with --only. The
+embedded bundles have no second network yet.
 """
 
 import argparse

@@ -22,6 +22,7 @@ from virnucpro.classifiers.second_opinion import SECOND_WEIGHTS, SecondOpinion, 
 from virnucpro.classifiers.whole_chunks import codon_network_of
 from virnucpro.measure.fragments import fragments_at
 from virnucpro.measure.labels import LabelledContig
+from virnucpro.train.checks import check_finite
 from virnucpro.train.encoder_fit import FitResult
 from virnucpro.train.slices import described, judging_slice, parted
 
@@ -53,6 +54,7 @@ def add(bundles: Sequence[Bundle], second: FitResult, data: Path, device: str) -
         name: values.astype(np.float16) if values.dtype == np.float32 else values
         for name, values in network.arrays().items()
     }
+    check_finite(arrays)
     training = {
         **second.record,
         "scale": scale,

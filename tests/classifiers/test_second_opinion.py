@@ -1,5 +1,6 @@
 """A second network: asked where the first is unsure, on its best frames, without a jump."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -207,10 +208,10 @@ def test_strands_and_neighbours_change_nothing(bundle):
 
 
 def test_weights_of_half_precision_are_computed_in_full(bundle):
-    second = second_opinion_of(bundle, GROUPS, "cpu", "fp32", "auto")
+    second = second_opinion_of(bundle, network(1, GROUPS), "cpu", "fp32", "auto")
     assert {p.dtype for p in second.network.parameters()} == {torch.float32}
     assert second.network.head.output.weight.equal(network(2).head.output.weight.half().float())
-    half = second_opinion_of(bundle, GROUPS, "cpu", "bf16", "auto")
+    half = second_opinion_of(bundle, network(1, GROUPS), "cpu", "bf16", "auto")
     assert half.network.encoder.project.weight.dtype == torch.bfloat16
     assert half.network.head.output.weight.dtype == torch.float32
     assert second.virus_groups.tolist() == [*VIRAL]
@@ -236,7 +237,7 @@ def test_a_part_that_fits_nothing_is_told(bundle, change, told):
         parts={SECOND_OPINION: part}, part=lambda _: part, file=bundle.file, path=bundle.path
     )
     with pytest.raises(BundleError, match=told):
-        second_opinion_of(model, GROUPS, "cpu", "fp32", "auto")
+        second_opinion_of(model, network(1, GROUPS), "cpu", "fp32", "auto")
 
 
 def test_a_missing_word_is_named(bundle):
@@ -245,8 +246,17 @@ def test_a_missing_word_is_named(bundle):
         parts={SECOND_OPINION: part}, part=lambda _: part, file=bundle.file, path=bundle.path
     )
     with pytest.raises(BundleError, match="'share' is missing"):
-        second_opinion_of(model, GROUPS, "cpu", "fp32", "auto")
+        second_opinion_of(model, network(1, GROUPS), "cpu", "fp32", "auto")
+
+
+@pytest.mark.parametrize("change", [{"attention": ()}, {"heads": 2}])
+def test_attention_of_another_shape_is_told(bundle, change):
+    """A run records the kernels of the first network, and refuses others."""
+    torch.manual_seed(1)
+    first = CodonNetwork(dataclasses.replace(SHAPE, **change), 8, GROUPS)
+    with pytest.raises(BundleError, match="its attention has not the shape of the first"):
+        second_opinion_of(bundle, first, "cpu", "fp32", "auto")
 
 
 def test_a_bundle_may_have_none():
-    assert second_opinion_of(SimpleNamespace(parts={}), GROUPS, "cpu", "fp32", "auto") is None
+    assert second_opinion_of(SimpleNamespace(parts={}), network(1), "cpu", "fp32", "auto") is None

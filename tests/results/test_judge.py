@@ -157,6 +157,9 @@ def test_records_beyond_few_negatives_are_said_not_to_be_called():
     )
     usual, _ = judged(contigs, a_calibration(bacteria(999)))
     assert usual.discovery.beyond == 0
+    # Without negatives of their length they are above none.
+    none, _ = judged(contigs, a_calibration(bacteria(999)), negatives=negatives[:999], fdr=0.02)
+    assert none.discovery.beyond == 0
 
 
 def test_a_handful_of_calls_says_nothing_of_the_share():

@@ -170,10 +170,20 @@ def test_tables_are_those_of_one_process(here, expected, tmp_path):
 
 def test_a_worker_tells_how_much_of_its_block_is_scored(here, expected, tmp_path):
     """A block of the k-mer model has no steps, so one is made in it."""
-    step = "from virnucpro.progress import stepped; time.sleep(1.1); stepped(0.5); time.sleep(1.5)"
+    seen = tmp_path / "seen"
+    step = (
+        "from virnucpro.progress import stepped; time.sleep(1.1); stepped(0.5); "
+        "[time.sleep(0.1) for _ in range(200) if not (HERE / 'seen').exists()]"
+    )
     positions = []
+
+    def advance(position):
+        if not position.whole and position.count not in {p.count for p in positions if p.whole}:
+            seen.touch()
+        positions.append(position)
+
     watching = Watching()
-    watching.advance = positions.append
+    watching.advance = advance
     with preloaded(tmp_path, step):
         run(settings(here, tmp_path / "run", workers=1), watching)
     assert results(tmp_path / "run") == expected

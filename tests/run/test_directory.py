@@ -12,6 +12,7 @@ from test_outputs_doc import a_run_json
 from command import SUPPORT
 from made_blocks import MadeContig, blocks_of_made
 from virnucpro.errors import OtherRun, ResumeError, VirnucproError
+from virnucpro.report import GENERATOR
 from virnucpro.results.files import RunFiles
 from virnucpro.results.record import RUNNING, RunRecord
 from virnucpro.results.staging import Staging
@@ -188,16 +189,16 @@ def test_another_run_is_refused_and_the_field_named(tmp_path, finished, field):
     assert files_in(tmp_path) == before
 
 
-@pytest.mark.parametrize("journal", [None, "blocks"])
 @pytest.mark.parametrize("status", ["failed", "interrupted", "killed"])
-def test_another_run_that_finished_no_block_is_replaced(tmp_path, status, journal):
+def test_another_run_that_finished_no_block_is_replaced(tmp_path, status):
     """It has nothing to lose, and the notes say so."""
-    files = RunFiles(tmp_path / "run", journal=None if journal is None else tmp_path / journal)
+    files = RunFiles(tmp_path / "run")
     with take(files) as directory:
         files.log.write_text("theirs")
         if status != "killed":
             directory.fail(record(tmp_path, status, {}, exit_code=1, counts=None))
-    with pytest.raises(ResumeError, match="already holds an unfinished run"):
+            files.report.write_text(GENERATOR)
+    with pytest.raises(ResumeError, match="leave out --no-resume to replace it"):
         take(files, NO_RESUME, fingerprint=OTHER)
     with take(files, fingerprint=OTHER) as directory:
         assert directory.notes == [
@@ -206,6 +207,7 @@ def test_another_run_that_finished_no_block_is_replaced(tmp_path, status, journa
         ]
         assert not files.run_json.exists()
         assert not files.log.exists()
+        assert not files.report.exists()
         directory.journal.commit(BLOCK)
     with pytest.raises(OtherRun, match="another bundle "):
         take(files)
@@ -235,14 +237,24 @@ def test_another_run_that_has_something_to_lose_is_refused(tmp_path, left, journ
     assert files_in(files.run_dir) == before
 
 
-def test_another_run_whose_blocks_lie_elsewhere_is_refused(tmp_path):
+def test_another_run_whose_blocks_may_lie_elsewhere_is_refused(tmp_path):
+    """Also where none is seen: the folder of --journal may be named otherwise, or be away."""
     files = RunFiles(tmp_path / "run", journal=tmp_path / "blocks")
     with take(files) as directory:
-        directory.journal.commit(BLOCK)
-        settings = {"journal": str(tmp_path / "blocks")}
-        directory.write(record(files.run_dir, "interrupted", {}, settings=settings))
+        directory.write(record(files.run_dir, "interrupted", {}, settings={"journal": "blocks"}))
+    for journal in (None, tmp_path / "blocks", tmp_path / "away"):
+        with pytest.raises(OtherRun, match="another bundle "):
+            take(RunFiles(files.run_dir, journal=journal), fingerprint=OTHER)
+
+
+def test_another_run_is_not_replaced_by_one_that_keeps_its_blocks_elsewhere(tmp_path):
+    """Its fingerprint would stay behind."""
+    take(RunFiles(tmp_path / "run")).close()
     with pytest.raises(OtherRun, match="another bundle "):
-        take(files.run_dir, fingerprint=OTHER)
+        take(RunFiles(tmp_path / "run", journal=tmp_path / "blocks"), fingerprint=OTHER)
+    forced = take(RunFiles(tmp_path / "run", journal=tmp_path / "blocks"), FORCE, fingerprint=OTHER)
+    forced.close()
+    assert not (forced.files.hidden / forced.files.fingerprint.name).exists()
 
 
 def test_another_run_at_work_is_in_use_also_without_a_block(tmp_path):

@@ -74,7 +74,7 @@ class SecondOpinion(nn.Module):
         return added_B
 
     def asked(self, weight_U6: Tensor, codons_U6T: Tensor) -> Tensor:
-        """The logit of the second network, (U,) in fp64; weight: of frames in the first."""
+        """Return the logit of the second network, (U,) in fp64; weight: of frames in the first."""
         frame_UF, favour_UF = self._frames(weight_U6)
         row_U1 = torch.arange(len(frame_UF), device=frame_UF.device)[:, None]
         return self.network.outputs(codons_U6T[row_U1, frame_UF], favour_UF).logit
@@ -89,9 +89,9 @@ class SecondOpinion(nn.Module):
 
 
 def second_opinion_of(
-    model: Model, groups: Sequence[str], device: str, precision: str, attention: str
+    model: Model, first: CodonNetwork, device: str, precision: str, attention: str
 ) -> SecondOpinion | None:
-    """The second network of a bundle, if it has one; groups: of its first. Raises BundleError."""
+    """The second network of a bundle, if it has one. Raises BundleError."""
     if SECOND_OPINION not in model.parts:
         return None
     part, path = model.part(SECOND_OPINION), model.file(SECOND_WEIGHTS)
@@ -102,12 +102,15 @@ def second_opinion_of(
         network = load_codon_network(
             path, part["network"], dtype_of(precision), device_of(device), attention
         )
-        found = SecondOpinion(
+        one, other = first.encoder.config, network.encoder.config
+        if bool(one.attention) != bool(other.attention) or one.head_width != other.head_width:
+            raise ValueError("its attention has not the shape of the first network's")
+        second = SecondOpinion(
             network,
             unsure=part["unsure"],
             share=part["share"],
             frames=part["frames"],
-            virus_groups=[group in virus_groups for group in groups],
+            virus_groups=[group in virus_groups for group in first.groups],
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -115,7 +118,7 @@ def second_opinion_of(
             f"{path}: not the second network that its bundle describes ({reason}); fetch or make "
             "the bundle again"
         ) from error
-    return found.to(device)
+    return second.to(device)
 
 
 def part_of(

@@ -66,7 +66,7 @@ class ChunkClassifier:
         self._network = codon_network_of(model, device, precision, compute.attention)
         kmers = protein_kmers_of(model, self.groups)
         self._kmers = None if kmers is None else kmers.to(device)
-        self._second = second_opinion_of(model, self.groups, device, precision, compute.attention)
+        self._second = second_opinion_of(model, self._network, device, precision, compute.attention)
         self._kernels_seen: dict[Any, str] = {}
 
     @property

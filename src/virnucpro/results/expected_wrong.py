@@ -40,7 +40,7 @@ def expected_in_words(
 
 
 def rounded(number: float | None) -> float | None:
-    """Return a number as run.json has it."""
+    """Return a number with the decimals of run.json."""
     return None if number is None else round(number, 1)
 
 

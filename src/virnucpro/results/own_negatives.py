@@ -62,7 +62,7 @@ class OwnNegatives:
         return cls(null, by_origin, dict(unscored))
 
     def viral(self, calibration: Calibration) -> str:
-        """Say that they seem to hold viruses, as viral_negatives has it."""
+        """Say that they seem to hold viruses, if they do; see viral_negatives."""
         return viral_negatives(calibration, self.null, self.by_origin)
 
     def useless(

@@ -295,7 +295,9 @@ def _discovered(
     q, asked = tuple(q_values(p_values, sample.counts)), question.fdr
     beyond = 0
     if asked is not None:
-        beyond = sum(int(n[-1]) for of, n in zip(q, sample.counts, strict=True) if of[-1] > asked)
+        # Where a length has no negatives, p is 1, and nothing was compared.
+        highest = zip(q, p_values, sample.counts, strict=True)
+        beyond = sum(int(n[-1]) for of, p, n in highest if of[-1] > asked and p[-1] < 1)
     return Discovery(
         null=null,
         negatives=negatives,

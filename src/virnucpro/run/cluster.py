@@ -226,13 +226,13 @@ class RunningCluster:
         return self
 
     def _fault(self, by_file: bool) -> VirnucproError | None:
-        """Return the error of what is no address of a scheduler, or file of one."""
+        """Return the error where this is neither the address nor the file of a scheduler."""
         from distributed.comm.addressing import get_address_host
 
         if not by_file:
             try:
                 get_address_host(self._address)
-            except ValueError as error:
+            except (ValueError, TypeError, Warning) as error:  # of a kind that is not installed
                 return SettingsError(
                     "--scheduler must be an address, as tcp://host:8786, or the .json file of a "
                     f"scheduler, got {self._address!r} ({error})"

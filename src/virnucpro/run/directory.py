@@ -69,7 +69,7 @@ class RunDirectory:
         Finished blocks of an earlier process stay; files that no run wrote are untouched. With
         restart.force nothing of an earlier run stays. again: whether a finished run, compared with
         this one by the caller, is to be made again. embeddings: as of Journal. Another run that
-        has finished no block is replaced, which a note says.
+        has finished no block is replaced, which a note says, unless either keeps blocks elsewhere.
 
         Raises ResumeError if the folder is in use, holds an unfinished run without restart.resume,
         or a file that is in the way, and with force also if it holds no run, or blocks of a run
@@ -134,10 +134,14 @@ class RunDirectory:
             self._remove_results(None)
             with disk_errors(files.run_dir):
                 files.log.unlink(missing_ok=True)
+                if is_report(files.report):
+                    files.report.unlink()
         with disk_errors(files.kept.parent, files.journal_option):
             if force:
                 _remove_tree(files.blocks)
                 _remove_tree(files.negatives)
+                if files.kept != files.hidden:
+                    (files.hidden / files.fingerprint.name).unlink(missing_ok=True)
             if force or not files.fingerprint.exists():
                 self._own(self._fingerprint)
             files.blocks.mkdir(exist_ok=True)
@@ -314,7 +318,9 @@ def _refuse_other_run(
     """
     record = RunRecord.read(files.run_json, ResumeError)
     unfinished, note = files.fingerprint.exists(), ""
-    earlier = [(read_json(files.fingerprint), files.journal_option)] if unfinished else []
+    here = files.hidden / files.fingerprint.name
+    options = {here: "-o", files.fingerprint: files.journal_option}
+    earlier = [(read_json(path), option) for path, option in options.items() if path.exists()]
     earlier += [] if record is None else [(dict(record.fingerprint), "-o")]
     for of, option in earlier:
         if (other := difference(of, fingerprint)) is not None:
@@ -332,6 +338,11 @@ def _refuse_other_run(
                 f"{files.run_dir}: another process has just finished a run here; give the command "
                 "again"
             )
+    if note and not resume:
+        raise ResumeError(
+            f"{files.run_dir}: holds another run, which finished no block; leave out --no-resume "
+            "to replace it, or choose another folder with -o"
+        )
     if unfinished and not resume:
         raise ResumeError(
             f"{files.run_dir}: this folder already holds an unfinished run; go on with it without "
@@ -341,15 +352,16 @@ def _refuse_other_run(
 
 
 def _has_work(files: RunFiles, record: RunRecord | None) -> bool:
-    """Return whether an earlier run left a block, a result or a part, or blocks elsewhere."""
+    """Return whether an earlier run left a block, a result or a part, or may have elsewhere."""
+    if files.journal is not None:
+        return True
     if record is not None:
-        elsewhere = record.settings.get("journal") not in (None, str(files.journal))
+        elsewhere = record.settings.get("journal") is not None
         if record.is_finished or record.status == PART or record.outputs or elsewhere:
             return True
     return any(
         path.suffix in (f".{BLOCK}", f".{PROVISIONAL}")
-        for folder in {files.kept, files.hidden}
-        for path in folder.glob(f"**/{files.blocks.name}/*")
+        for path in files.hidden.glob(f"**/{files.blocks.name}/*")
     )
 
 
