@@ -361,6 +361,6 @@ def test_another_question_makes_the_tables_again(tmp_path, reads, bundle):
     other = predict(reads, out, bundle, "--keep-blocks", "--prior", 0.2)
     assert "but the setting prior was 0.5: its results" in " ".join(other.err.split())
     back = predict(reads, out, bundle, "--keep-blocks")
-    told = "but it had --prior 0.2, which this command has not: its results"
+    told = "but it had --prior 0.2 (this command has none): its results"
     assert told in " ".join(back.err.split())
     assert results(out) == before

@@ -119,7 +119,7 @@ def _setting_before(name: str, before: object, now: object) -> str:
     if before is None:
         return f"it had no --{name}"
     if now is None:
-        return f"it had --{name} {in_words(before)}, which this command has not"
+        return f"it had --{name} {in_words(before)} (this command has none)"
     return f"the setting {name} was {in_words(before)}"
 
 
