@@ -104,7 +104,7 @@ WRONG = {
     "config = 'x'": "unknown option 'config'",
     "model-type = 500": "unknown option 'model-type'",
     "threshold = 'high'": "threshold: 'high' is not a number from 0 to 1, such as 0.5",
-    "threshold = 3": "threshold: 3 is not a number from 0 to 1, such as 0.03",
+    "threshold = 3": "threshold: 3 is not a number from 0 to 1, such as 0.5",
     "threads = true": "threads must be a value, not true or false.",
     "force = 1": "force must be true or false.",
     "tables = ['gz']": "tables must be one value.",
@@ -201,6 +201,8 @@ def test_a_threshold_is_a_number_from_0_to_1(command, share):
     [
         ("--threshold", "90 %", "0.9"),
         ("--threshold", "90", "0.9"),
+        ("--threshold", "1.5", "0.5"),
+        ("--threshold", "5%", "0.05"),
         ("--fdr", "0.1%", "0.001"),
         ("--fdr", "5", "0.05"),
         ("--fdr", "0,05", "0.05"),

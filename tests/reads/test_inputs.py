@@ -1013,16 +1013,16 @@ def test_a_sheet_loads_its_bundle_once(tmp_path, bundle, monkeypatch):
     [
         ("", "sheet.tsv, line 1: the first line must name the columns sample, path and"),
         ("name\tpath\n", "sheet.tsv, line 1: the first line must name the columns"),
-        ("\nsample\tpath\n", "with tabs between them, and it is empty; write it"),
+        ("\nsample\tpath\n", "with tabs between them, but it is empty; write it"),
         (
             "name\tpath\n",
             "must name the columns sample, path and, if wanted, mates, in this order with tabs "
-            "between them, and it names name, path (sample missing; 'name' unknown); rename them",
+            "between them, but it names name, path (sample missing; 'name' unknown); rename them",
         ),
         ("sample\tfile\tmate\n", "(path missing; 'file', 'mate' unknown); rename them"),
-        ("sample\tmates\n", "and it names sample, mates (path missing); rename them"),
+        ("sample\tmates\n", "but it names sample, mates (path missing); rename them"),
         ("sample\tpath\tgroup\n", "sample, path, group ('group' unknown); rename them, or take"),
-        ("path\tsample\n", "and it names path, sample; put each there once, in this order"),
+        ("path\tsample\n", "but it names path, sample; put each there once, in this order"),
         ("sample\tpath\tpath\n", "put each there once, in this order"),
         ("id\tfile\n", "not 'id\\tfile'; rename its columns, or write such a line above it if it"),
         ("lake\n", "not 'lake'; write that line at the top"),
@@ -1089,6 +1089,9 @@ def test_options_that_contradict_a_sheet_are_named_before_anything_is_run(tmp_pa
 def test_a_sheet_goes_with_no_other_input(tmp_path, bundle):
     path = sheet(tmp_path, "sample\tpath\na\tx.fa\n")
     done = virnucpro("predict", path, "--sample-sheet", path, "-o", "o", cwd=tmp_path)
-    assert (done.code, "leave these out" in done.error) == (2, True)
+    assert (done.code, f"and mates; leave out {path}" in done.error) == (2, True)
+    words = ("--sample", "s", "--mates", "y.fa", "--sample-sheet", path, "-o", "o")
+    done = virnucpro("predict", *words, cwd=tmp_path)
+    assert (done.code, "leave out --sample s --mates y.fa" in done.error) == (2, True)
     done = virnucpro("predict", "-o", "o", cwd=tmp_path)
     assert (done.code, "no input was named" in done.err) == (2, True)

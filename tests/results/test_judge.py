@@ -179,6 +179,25 @@ def test_a_handful_of_calls_says_nothing_of_the_share():
         assert mistakes.worth().more_virus == told
 
 
+def test_records_of_lengths_that_a_calibration_was_not_fitted_on_are_counted():
+    sample = [contig(0.9), contig(*[0.9] * 3), contig(*[0.9] * 3)]
+    one_length = a_calibration({"bacteria": [[-4.0], [-4.0]]})
+    assert judged(sample, one_length)[0].extrapolated.startswith(
+        "2 of 3 records have lengths that the calibration was not fitted on (550 to 2,050 nt), so"
+    )
+    assert judged(sample[:1], one_length)[0].extrapolated == ""
+    all_lengths = a_calibration({"bacteria": [[-4.0]] * 5})
+    assert judged(sample, all_lengths)[0].extrapolated == ""
+    viral_only_short = Bounds(
+        score=np.full(7, np.inf),
+        share=np.full(7, 0.5),
+        length_bin=np.array([0, 1, 2, 3, 4, 0, 1], np.uint8),
+        group=np.array([1] * 5 + [2] * 2, np.uint8),
+    )
+    calibration = replace(all_lengths, bounds=viral_only_short)
+    assert judged(sample, calibration)[0].extrapolated.startswith("2 of 3 records")
+
+
 def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
     contigs = [contig(0.999)] + [contig(0.1)] * 99
     judge, found = judged(contigs, a_calibration(bacteria(199)), fdr=0.05, host="bacteria")
@@ -187,10 +206,9 @@ def test_what_a_null_cannot_tell_is_refused_with_the_number_that_it_can():
     said = judge.discovery.refusal
     assert (
         "the negatives of the length of the best records (null: bacteria) are too few, or of too "
-        "few units, to tell a q below 0.005 x m / k (m = 100 records" in said
+        "few units: of 100 records, 1 has the smallest q, 0.5, and a q of 0.05 takes 1,999 "
+        "negatives of this length, of as many units, or more; give more --negatives" in said
     )
-    assert "the smallest of this sample is 0.5; give more --negatives" in said
-    assert "k = 1 have the smallest q" in said
 
 
 def test_negatives_that_score_as_high_as_the_best_are_the_reason_of_a_refusal():
@@ -203,8 +221,8 @@ def test_negatives_that_score_as_high_as_the_best_are_the_reason_of_a_refusal():
     assert "--negatives" not in said
 
 
-def test_a_rate_of_nothing_calls_nothing():
-    judge, found = judged([contig(0.999)] * 50, a_calibration(bacteria(999)), fdr=0.0)
+def test_a_rate_of_next_to_nothing_calls_nothing():
+    judge, found = judged([contig(0.999)] * 50, a_calibration(bacteria(999)), fdr=1e-9)
     assert (found["call"] == Call.OTHERS).all()
     assert judge.discovery.refusal
 
@@ -294,7 +312,7 @@ def test_negatives_and_records_that_are_compared_with_nothing_are_told_of(calibr
     faulty = MadeContig("protein", fault="letter 'L'")
     lines = useless(sample[:1], [*own, short, short, MadeContig("empty"), faulty])
     assert lines == (
-        "4 of 11 negatives have no score, so nothing is compared with them (1 empty, 1 failed, 2 "
+        "4 of 11 negatives have no score and are left out of the comparison (1 empty, 1 failed, 2 "
         "too short); `virnucpro validate` names the failed ones",
     )
 
@@ -308,8 +326,8 @@ def test_lengths_of_which_the_calibration_has_few_negatives_tell_nothing():
 def test_a_rate_that_viruses_among_the_negatives_forbid_says_so():
     too_many = "of 200 negatives (null: your own) too many score as high as the best"
     too_few = (
-        "the negatives of the length of the best records (null: your own) are too few to tell a q "
-        "below 0.005 x m / k"
+        "the negatives of the length of the best records (null: your own) are too few: of 91 "
+        "records, 1 has the smallest q, "
     )
     for calibration, called, best, why, told in (
         (five_percent_of_hosts_are_called(), 60, [0.95] * 10, too_many, True),

@@ -13,7 +13,9 @@ import pytest
 
 from command import dna, fasta, made_bundle, results, run_json, table, virnucpro
 from made_calibrations import a_calibration, calibrated
+from virnucpro import predict as virnucpro_predict
 from virnucpro.bundle.manifest import Bundle
+from virnucpro.errors import SettingsError
 
 NEGATIVES = {
     "bacteria": [np.linspace(-4, 1, 400).tolist()] * 5,
@@ -134,10 +136,31 @@ def test_parts_merged_are_the_whole_run(tmp_path, reads, bundle):
         assert worths[0] == worths[1]
 
 
-def test_no_rate_calls_nothing_and_a_refusal_is_no_failure(tmp_path, reads, bundle):
-    done = predict(reads, tmp_path / "run", bundle, "--fdr", 0)
+def test_a_calibration_of_one_group_has_no_others_that_reach_the_threshold(tmp_path, reads):
+    plain = made_bundle(tmp_path / "km", block_nt=6_000)
+    one = calibrated(plain, a_calibration({"others": [[-3.0] * 40] * 5}))
+    assert predict(reads, tmp_path / "run", one).code == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "which 5 % of the calibration's others reach" in log
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_rate_that_decides_nothing_is_refused(tmp_path, reads, bundle, rate):
+    (tmp_path / "fdr.toml").write_text(f"fdr = {rate}")
+    says = f"--fdr must be more than 0 and less than 1, such as 0.05, got {rate:g}"
+    for given in (("--fdr", rate), ("--config", tmp_path / "fdr.toml")):
+        done = predict(reads, tmp_path / "run", bundle, *given)
+        assert (done.code, says in " ".join(done.err.split())) == (2, True)
+    with pytest.raises(SettingsError, match=says):
+        virnucpro_predict(reads, bundle.path, tmp_path / "run", fdr=rate)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refusal_is_no_failure_and_is_not_silenced(tmp_path, reads, bundle):
+    done = predict(reads, tmp_path / "run", bundle, "--fdr", 1e-6, "--quiet")
     assert done.code == 0
-    assert "nothing is called at --fdr 0: the negatives of" in " ".join(done.err.split())
+    said = " ".join(done.err.split())
+    assert "warning: nothing is called at --fdr 1e-06: the negatives of" in said
     assert run_json(tmp_path / "run")["counts"]["virus"] == 0
     assert (tmp_path / "run" / "viral.fasta").read_bytes() == b""
 
@@ -189,17 +212,17 @@ def test_viruses_among_the_negatives_are_told_of_once(tmp_path, reads):
     own = tmp_path / "blank.fa"
     own.write_bytes(fasta((f"n{i}", dna(500, f"n{i}")) for i in range(400)))
     hint, refused = "so these negatives seem to hold viruses", "nothing is called at --fdr 0.5"
-    for options, warned in (((), True), (("--fdr", 0.5), False), (("--fdr", 1), True)):
+    for options, called in (((), True), (("--fdr", 0.5), False)):
         run = tmp_path / f"run{len(options) and options[1]}"
         done = predict(reads, run, unlike, "--negatives", own, *options, "--quiet")
         log = (run / "log.txt").read_text()
         assert (done.code, log.count(hint)) == (0, 1), done.err
-        assert ("warning: " in next(line for line in log.splitlines() if hint in line)) == warned
-        assert (hint in " ".join(done.err.split())) == warned
-        assert (refused in log) == (not warned)
+        assert "warning: " in next(line for line in log.splitlines() if hint in line)
+        assert hint in " ".join(done.err.split())
+        assert (refused in log) == (not called)
         assert hint in run_json(run)["worth"]["viral_negatives"]
         page = " ".join((run / "report.html").read_text().split())
-        assert ("The negatives seem to hold viruses." in page) == warned
+        assert ("The negatives seem to hold viruses." in page) == called
     assert predict(reads, tmp_path / "usual", alike, "--negatives", own).code == 0
     assert hint not in (tmp_path / "usual" / "log.txt").read_text()
     assert run_json(tmp_path / "usual")["worth"]["viral_negatives"] == ""
@@ -272,14 +295,16 @@ def test_a_faulty_negative_is_counted_and_told_of(tmp_path, reads, bundle):
     own = tmp_path / "blank.fa"
     good = [(f"n{i}", dna(150 + 37 * (i % 60), f"n{i}")) for i in range(240)]
     own.write_bytes(fasta([*good, ("protein", "MKLVFF" * 30), ("tiny", "ACGT")]))
-    told = "2 of 242 negatives have no score, so nothing is compared with them (1 failed, 1 too sho"
+    told = (
+        "2 of 242 negatives have no score and are left out of the comparison (1 failed, 1 too sho"
+    )
     for name, model in (("known", bundle), ("plain", made_bundle(tmp_path / "km"))):
         run = tmp_path / name
         done = predict(reads, run, model, "--negatives", own, "--quiet")
         assert (done.code, told in " ".join(done.err.split())) == (0, True), done.err
         assert f"warning: {told}" in (run / "log.txt").read_text()
     page = " ".join((tmp_path / "known" / "report.html").read_text().split())
-    assert "Not all of the negatives are of use." in page
+    assert "The comparison with the negatives has gaps." in page
     assert told in page
     parts = [tmp_path / f"p{i}" for i in (1, 2)]
     for i, part in enumerate(parts, 1):
@@ -343,7 +368,13 @@ def test_another_question_makes_the_tables_again(tmp_path, reads, bundle):
     assert predict(reads, out, bundle, "--keep-blocks").code == 0
     before = results(out)
     again = predict(reads, out, bundle, "--keep-blocks", "--prior", 0.5)
-    assert "the setting prior was not given" in " ".join(again.err.split())
+    assert "was finished, but it had no --prior: its results" in " ".join(again.err.split())
     after = results(out)
     assert before["calls.tsv"] == after["calls.tsv"]
     assert before["contigs.tsv"] != after["contigs.tsv"]
+    other = predict(reads, out, bundle, "--keep-blocks", "--prior", 0.2)
+    assert "but the setting prior was 0.5: its results" in " ".join(other.err.split())
+    back = predict(reads, out, bundle, "--keep-blocks")
+    told = "but it had --prior 0.2 (this command has none): its results"
+    assert told in " ".join(back.err.split())
+    assert results(out) == before

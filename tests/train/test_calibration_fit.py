@@ -194,8 +194,14 @@ def test_the_command_makes_a_bundle_that_predict_takes(tmp_path):
     assert found.negatives.names == ("others",)
     assert found.measured["measured_on"].startswith("24 units")
     assert {row["length"] for row in found.measured["by_length"]} == set(found.bin_names()[:3])
+    lacking = ", ".join(found.bin_names()[3:])
+    assert f"warning: no viral sequence, or no other, has these lengths: {lacking}; " in done.err
     run = virnucpro("predict", tmp_path / "o.fa", "-o", tmp_path / "run", "--bundle", bundle.path)
     assert run.code == 0, run.err
+    assert "was not fitted on" not in run.err
+    (tmp_path / "long.fa").write_bytes(fasta([("long", dna(4_000, 7))]))
+    long = virnucpro("predict", tmp_path / "long.fa", "-o", tmp_path / "l", "--bundle", bundle.path)
+    assert long.err.count("warning: 1 of 1 record has lengths that the calibration") == 1
     called = [row["call"] == "virus" for row in table(tmp_path / "run" / "contigs.tsv")]
     assert np.mean(called) <= 0.2
     taken = virnucpro("calibrate", plain.path, *sides, "-o", tmp_path / "mine")

@@ -69,8 +69,8 @@ def test_an_encoder_sees_no_fragment_longer_than_its_chunks(
         raise InputError("enough")
 
     monkeypatch.setattr("virnucpro.train.encoder_fit.fit_encoder", fit)
-    for name in ("viral", "others"):
-        (tmp_path / name).write_text(">a\nACGT\n")
+    for name, sequence in (("viral", "ACGT"), ("others", "ACGG")):
+        (tmp_path / name).write_text(f">a\n{sequence}\n")
     data = ["--positive", str(tmp_path / "viral"), "--negative", str(tmp_path / "others")]
     CliRunner().invoke(train, ["encoder", "--chunk", chunk, *data, "-o", str(tmp_path / "out")])
     assert max(seen[0].lengths_nt) == longest

@@ -215,6 +215,14 @@ class Calibration:
 
         return at(names, 1.0), at(names + 1, 0.0)
 
+    def unfitted_bins(self) -> list[int]:
+        """Return the length bins of which it was fitted on no viral records, or on no others."""
+        everything = len(self.negatives.names)
+        sides = [self.negatives.length_bin]
+        if len(self.bounds.score):  # older calibrations have none
+            sides = [self.bounds.length_bin[self.bounds.group == everything + i] for i in (0, 1)]
+        return [b for b in range(self.bins) if not all(np.any(side == b) for side in sides)]
+
     def length_bin(self, called_nt: Float64) -> Int64:
         """Length bin of records by their called bases, (r,)."""
         return np.digitize(self.rule.size(called_nt), self.edges)

@@ -49,7 +49,7 @@ def calibrate(
     from virnucpro.bundle.write import check_free
     from virnucpro.devices.machine import use_threads
     from virnucpro.measure.doubts import CALIBRATED, known
-    from virnucpro.train.calibrate import calibrated_copy, calibration_of
+    from virnucpro.train.calibrate import calibrated_copy, calibration_of, lengths_without_data
     from virnucpro.train.scored_records import windows_of
 
     found = load(bundle)
@@ -69,6 +69,8 @@ def calibrate(
             screen.advance(Position(min(done, total), total, f"{done:,} nt scored"))
 
         calibration = calibration_of(found, windows, precision, seed=seed, progress=advance)
+        if sentence := lengths_without_data(calibration):
+            screen.line(f"{WARNING}{sentence}")
         made = calibrated_copy(found, out, name or out.name, calibration, data.sha256)
         error = calibration.measured["calibration_error"]
         screen.line(

@@ -9,7 +9,7 @@ from virnucpro.cli.completion import bundle_names
 from virnucpro.cli.json_file import check_json_file
 from virnucpro.cli.labelled import OPTIONS, labelled_options, read_labelled, scoring_options
 from virnucpro.cli.terminal import Paper, Screen, tables_in_parts
-from virnucpro.cli.values import FILE, NAME, SHARE
+from virnucpro.cli.values import FILE, NAME, THRESHOLD
 from virnucpro.progress import WARNING, Position, several
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ FEW = 100
     help="A table with columns id and novelty: how near each viral record is to what the bundle "
     "was trained on (unseen, distant, related, close, known). Adds the accuracy by novelty.",
 )
-@click.option("--threshold", type=SHARE, help="Default: the bundle's.")
+@click.option("--threshold", type=THRESHOLD, help="Default: the bundle's.")
 @scoring_options
 @click.option(
     "--json",

@@ -67,9 +67,10 @@ def read_labelled(
 ) -> "Labelled":
     """The labelled contigs that the four options name.
 
-    Says which tables beside files describe them. warns: of sequences on both sides, too.
+    Says which tables beside files describe them. warns: of sequences on both sides, too. Raises
+    InputError where it warns and nearly all of a side are on both.
     """
-    from virnucpro.measure.doubts import on_both_sides
+    from virnucpro.measure.doubts import check_sides, on_both_sides
     from virnucpro.measure.labels import read_two_sided, read_with_labels
 
     one, two = bool(fasta and labels), bool(positive and negative)
@@ -84,6 +85,8 @@ def read_labelled(
     units = len({contig.unit for contig in found.contigs})
     of_units = "" if units == len(found.contigs) else f", of {several(units, 'unit')}"
     stages.line(f"read {len(found.contigs):,} labelled sequences, {bases:,} nt{of_units}")
+    if warns:
+        check_sides(found.contigs)
     for sentence in on_both_sides(found.contigs) if warns else ():
         stages.line(f"{WARNING}{sentence}")
     return found

@@ -12,7 +12,7 @@ from virnucpro.cli.compute_options import compute_options
 from virnucpro.cli.config import read_config
 from virnucpro.cli.options import OPTIONS, pairs_of, reading_options
 from virnucpro.cli.terminal import Screen, complain, folded
-from virnucpro.cli.values import FILE, NAME, PRIOR, SHARE
+from virnucpro.cli.values import FILE, NAME, PRIOR, SHARE, THRESHOLD
 from virnucpro.errors import ResumeError, Terminated, VirnucproError
 from virnucpro.results.files import RunFiles
 
@@ -226,7 +226,7 @@ class _Predict(click.RichCommand):
 )
 @click.option(
     "--threshold",
-    type=SHARE,
+    type=THRESHOLD,
     help="Call virus from this p_virus on. Default: the bundle's threshold.",
 )
 @click.option(

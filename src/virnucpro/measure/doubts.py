@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from virnucpro.bundle.manifest import Bundle
 from virnucpro.bundle.sketch import share_known, training_sketch
+from virnucpro.errors import InputError
 from virnucpro.measure.accuracy import Evaluation
 from virnucpro.measure.labels import LabelledContig
 
 # Related genomes share some 31-mers; more than this is not chance.
 KNOWN = 0.05
+# Where so many sequences of one side are on the other, the sides are the same.
+SAME = 0.9
 _SIDES = ((1, "viral sequences"), (0, "others"))
 # What follows for numbers and for a calibration from sequences that a bundle was trained on, by
 # label.
@@ -52,6 +55,20 @@ def known(
             yield (
                 f"{bundle.name} was trained on sequences such as these: {100 * share:.0f} % of the "
                 f"31-mers of the {side} are in its training data, so that {consequence[label]}"
+            )
+
+
+def check_sides(contigs: Sequence[LabelledContig]) -> None:
+    """Raise InputError if nearly all sequences of one side are on the other, too."""
+    sides = [[contig.sequence for contig in contigs if contig.label == label] for label in (1, 0)]
+    for (own, name), other in zip(
+        ((sides[0], "viral sequences"), (sides[1], "others")), map(set, sides[::-1]), strict=True
+    ):
+        both = sum(sequence in other for sequence in own)
+        if own and both >= SAME * len(own):
+            raise InputError(
+                f"{both:,} of {len(own):,} {name} are on the other side, too, so that nothing can "
+                "be learnt from them; look whether a file was given twice"
             )
 
 

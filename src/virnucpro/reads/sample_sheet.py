@@ -75,7 +75,7 @@ def read_sheet(path: Path) -> list[SheetRow]:
 def _instead(line: str, header: Sequence[str]) -> str:
     """Return what a first line that is not our header holds, and what to do. header: its cells."""
     if not line.strip():
-        return ", and it is empty; write it"
+        return ", but it is empty; write it"
     if len(header) < 2 or not {*COLUMNS} & {*header}:
         return f", not {line.strip()[:MOST_SHOWN]!r}; {_do(line)}"
     missing = " and ".join(name for name in COLUMNS[:2] if name not in header)
@@ -84,7 +84,7 @@ def _instead(line: str, header: Sequence[str]) -> str:
     wrong += [f"{unknown} unknown"] if unknown else []
     why = f" ({'; '.join(wrong)})" if wrong else ""
     todo = "rename them, or take others out" if wrong else "put each there once, in this order"
-    return f", and it names {', '.join(header)[:MOST_SHOWN]}{why}; {todo}"
+    return f", but it names {', '.join(header)[:MOST_SHOWN]}{why}; {todo}"
 
 
 def _do(line: str) -> str:

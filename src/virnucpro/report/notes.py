@@ -123,7 +123,7 @@ def _calls(run: Run) -> Iterator[Note]:
         yield Note("The negatives seem to hold viruses.", f"{hint}.")
     if of_negatives := run.worth.get("negative_notes"):
         sentences = (f"{of[:1].upper()}{of[1:]}." for of in of_negatives)
-        yield Note("Not all of the negatives are of use.", " ".join(sentences))
+        yield Note("The comparison with the negatives has gaps.", " ".join(sentences))
     if usual is not None and run.threshold not in (None, usual):
         unmeasured = "" if rates else " Its card has no measurement at this one."
         yield Note(

@@ -4,6 +4,7 @@ A judge without a calibration gives the mean of the chunks' scores; the two neve
 column. How a judge learns of the sample as a whole is in results/sample.py.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from virnucpro.bundle.calibration import (
     probability,
 )
 from virnucpro.calls import Call, Rule
+from virnucpro.progress import several
 from virnucpro.results.contig_calls import Contigs
 from virnucpro.results.false_discovery import (
     OWN,
@@ -125,12 +127,17 @@ class Discovery:
                 f"{otherwise}"
             )
         more = "" if self.viral else "give more --negatives of your own (without viruses), "
-        few = "are too few" if self.null == OWN else "are too few, or of too few units,"
+        few, units = "are too few, or of too few units", ", of as many units,"
+        if self.null == OWN:
+            few, units = "are too few", ""
+        # p is at least 1 / (1 + negatives). A quotient may be rounded to above a whole number.
+        needed = math.ceil(found.records / (found.best * self.asked) * (1 - 1e-12)) - 1
         return (
-            f"{nothing}: the negatives of the length of the best records ({self.null}) {few} to "
-            f"tell a q below {found.floor:.2g} x m / k (m = {found.records:,} records, of which k "
-            f"= {found.best:,} have the smallest q), and the smallest of this sample is "
-            f"{found.smallest_q:.2g}; {more}{otherwise}"
+            f"{nothing}: the negatives of the length of the best records ({self.null}) {few}: of "
+            f"{several(found.records, 'record')}, {found.best:,} "
+            f"{'has' if found.best == 1 else 'have'} the smallest q, {found.smallest_q:.2g}, and a "
+            f"q of {self.asked:g} takes {needed:,} negatives of this length{units} or more; "
+            f"{more}{otherwise}"
         )
 
 
@@ -142,6 +149,7 @@ class MeanJudge:
 
     origins = ("",)
     prior: Prior | None = None
+    extrapolated = ""
 
     def __init__(self, rule: Rule, chunk_nt: int, discovery: Discovery | None = None) -> None:
         self.rule = rule
@@ -199,7 +207,8 @@ class CalibratedJudge:
 
     threshold: least p_virus of a call virus, where no rate of false discoveries was asked for.
     wrong_bound: records called virus that are wrong at most, in 95 of 100 draws of five units of
-    hosts of the calibration; None where that is unknown.
+    hosts of the calibration; None where that is unknown. extrapolated: says how many records have
+    lengths that the calibration was not fitted on; empty for none.
     """
 
     def __init__(
@@ -210,8 +219,10 @@ class CalibratedJudge:
         prior: Prior,
         discovery: Discovery,
         wrong_bound: float | None = None,
+        extrapolated: str = "",
     ) -> None:
         self.rule = rule
+        self.extrapolated = extrapolated
         self.calibration = calibration
         self.wrong_bound = wrong_bound
         self.threshold = threshold
@@ -267,6 +278,22 @@ def wrong_bound(by_bin: Int64, calibration: Calibration, threshold: float, prior
     """
     most, _ = calibration.few_units_at(threshold)
     return (1 - prior.low) * float(by_bin @ most)
+
+
+def extrapolated(by_bin: Int64, calibration: Calibration) -> str:
+    """Say how many records have lengths that a calibration was not fitted on; empty for none.
+
+    by_bin: records with a score by length bin, (bins,).
+    """
+    unlike = [b for b in calibration.unfitted_bins() if by_bin[b]]
+    if not unlike:
+        return ""
+    names, number = calibration.bin_names(), sum(int(by_bin[b]) for b in unlike)
+    return (
+        f"{number:,} of {several(int(by_bin.sum()), 'record')} {'has' if number == 1 else 'have'} "
+        f"lengths that the calibration was not fitted on ({', '.join(names[b] for b in unlike)}), "
+        "so their scores are extrapolated; calibrate on sequences of these lengths, too"
+    )
 
 
 def mean_of_stretch(p_virus: Float64, added_nt: Float64) -> float:

@@ -23,8 +23,8 @@ class Outputs:
     too). parquet: calls and contigs in that format, too. save_embeddings: of frames, too.
     log_json: log.jsonl, too. allow_partial: exit 0 even if some records failed. prior: share of the
     records that is viral, 0 to 1, "auto" to estimate it, None for the default. fdr: call records
-    with a q-value of at most this, 0 to 1, and not by the threshold. host: whose negatives q-values
-    compare with. negatives: a file of the user's own instead.
+    with a q-value of at most this, above 0 and below 1, and not by the threshold. host: whose
+    negatives q-values compare with. negatives: a file of the user's own instead.
     """
 
     prefix: str = ""
@@ -45,8 +45,10 @@ class Outputs:
         """Raise SettingsError for values out of range, and where Parquet cannot be written."""
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise SettingsError(f"the threshold must be 0 to 1, got {self.threshold}")
-        if self.fdr is not None and not 0 <= self.fdr <= 1:
-            raise SettingsError(f"--fdr must be 0 to 1, got {self.fdr}")
+        if self.fdr is not None and not 0 < self.fdr < 1:
+            raise SettingsError(
+                f"--fdr must be more than 0 and less than 1, such as 0.05, got {self.fdr:g}"
+            )
         if self.fdr is not None and self.threshold is not None:
             raise SettingsError(
                 "--fdr and --threshold both decide what is called; give one of them"

@@ -79,8 +79,9 @@ class OwnNegatives:
             )
             named = "; `virnucpro validate` names the failed ones" if _FAILED in why else ""
             yield (
-                f"{without:,} of {number + without:,} negatives have no score, so nothing is "
-                f"compared with them ({why}){named}"
+                f"{without:,} of {several(number + without, 'negative')} "
+                f"{'has' if without == 1 else 'have'} no score and "
+                f"{'is' if without == 1 else 'are'} left out of the comparison ({why}){named}"
             )
         if not number:
             return

@@ -41,6 +41,7 @@ from virnucpro.results.judge import (
     Judge,
     MeanJudge,
     Question,
+    extrapolated,
     origin_of,
     origins_of,
     wrong_bound,
@@ -241,6 +242,7 @@ def _calibrated_judge(
         prior,
         discovery,
         wrong_bound(sample.by_bin, calibration, threshold, prior) if by_threshold else None,
+        extrapolated(sample.by_bin, calibration),
     )
 
 

@@ -110,4 +110,6 @@ def finalise(
         return replace(written, notes=notes)
     warnings = (f"{WARNING}{sentence}" for sentence in discovery.useless)
     notes += (*warnings, *filter(None, [discovery.untold]))
+    if judge.extrapolated:
+        notes += (f"{WARNING}{judge.extrapolated}",)
     return replace(written, refusal=discovery.refusal, notes=notes)

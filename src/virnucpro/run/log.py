@@ -204,9 +204,10 @@ def _cuts(settings: Settings, bundle: Bundle) -> str:
     cut = f"p_virus >= {threshold:g}" if outputs.fdr is None else f"q_value <= {outputs.fdr:g}"
     if "calibration" in bundle.parts and outputs.fdr is None and outputs.threshold is None:
         found = bundle.part("calibration")
+        others = " and fewer of its other large groups of hosts" if len(found["groups"]) > 1 else ""
         cut += (
-            f", which {100 * found['worst_rate']:g} % of the calibration's {found['worst_group']} "
-            "and fewer of its other large groups of hosts reach"
+            f", which {100 * found['worst_rate']:g} % of the calibration's {found['worst_group']}"
+            f"{others} reach"
         )
     chunk_threshold = outputs.chunk_threshold(bundle)
     if outputs.fdr is not None or chunk_threshold != threshold:
@@ -330,10 +331,11 @@ def closing(written: Written, files: RunFiles) -> Iterator[str]:
             f"{prescreened:,} of the chunks were ruled out by the first bundle and keep its score "
             "(column bundle of calls.tsv)"
         )
-    if worth is None and written.refusal:
-        yield written.refusal
-    if worth is not None:
+    if written.refusal:
+        yield f"{WARNING}{written.refusal}"
+    elif worth is not None:
         yield worth.sentence
+    if worth is not None:
         if worth.notes:
             noted = ", ".join(f"{number:,} {name}" for name, number in worth.notes.items())
             yield f"noted (column note): {noted}"

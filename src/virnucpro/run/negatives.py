@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from virnucpro.blocks import Telemetry
 from virnucpro.errors import InputError, StreamBroken
+from virnucpro.progress import several
 from virnucpro.reads import Source, open_sources
 from virnucpro.reads.files import Reading
 from virnucpro.reads.inputs import shapes_of
@@ -111,7 +112,7 @@ class Negatives:
                 "these negatives changed while they were read; give the command again",
                 source.path,
             )
-        log.line(f"negatives: {source.seen.records:,} records of {source.path}")
+        log.line(f"negatives: {several(source.seen.records, 'record')} of {source.path}")
         if not (watch.scored["called chunks"] or watch.scored["skipped chunks"]):
             log.line(f"warning: {source.path}: {UNSCORED}")
         return watch.telemetry

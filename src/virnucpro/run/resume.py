@@ -96,7 +96,7 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
     elif before.get("chunk_threshold", job.chunk_threshold) != job.chunk_threshold:
         other.append(f"the threshold of chunks was {before['chunk_threshold']}")
     other += [
-        f"the setting {name} was {'not given' if value is None else in_words(value)}"
+        _setting_before(name, value, settings[name])
         for name in OF_TABLES
         if (value := before.get(name)) != settings[name]
     ]
@@ -112,6 +112,15 @@ def why_again(job: "Job", earlier: RunRecord) -> str:
     if names := missing_or_changed(job.files, earlier):
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing or changed"
     return ""
+
+
+def _setting_before(name: str, before: object, now: object) -> str:
+    """Say what a setting was, where it is another now."""
+    if before is None:
+        return f"it had no --{name}"
+    if now is None:
+        return f"it had --{name} {in_words(before)} (this command has none)"
+    return f"the setting {name} was {in_words(before)}"
 
 
 def as_before(files: RunFiles, earlier: RunRecord, outputs: Outputs, progress: Progress) -> Outcome:

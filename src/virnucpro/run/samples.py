@@ -58,8 +58,14 @@ def settings_of_samples(sheet: Path, settings: Settings) -> list[Settings]:
 
     Raises SettingsError, and InputError for a sheet that is wrong.
     """
-    if settings.inputs or settings.reading.sample is not None or settings.reading.mates is not None:
-        raise SettingsError("--sample-sheet names inputs, samples and mates; leave these out")
+    reading = settings.reading
+    given = [str(path) for path in settings.inputs]
+    given += [f"--sample {reading.sample}"] if reading.sample is not None else []
+    given += [f"--mates {reading.mates}"] if reading.mates is not None else []
+    if given:
+        raise SettingsError(
+            f"--sample-sheet names inputs, samples and mates; leave out {' '.join(given)}"
+        )
     samples = [_of(sample, settings) for sample in read_sheet(sheet)]
     for sample in samples:
         try:

@@ -53,6 +53,17 @@ def calibration_of(
     )
 
 
+def lengths_without_data(calibration: Calibration) -> str:
+    """Say which lengths of records a calibration was not fitted on; empty if there are none."""
+    names = calibration.bin_names()
+    if not (lengths := ", ".join(names[b] for b in calibration.unfitted_bins())):
+        return ""
+    return (
+        f"no viral sequence, or no other, has these lengths: {lengths}; scores of such records "
+        "are extrapolated, so give longer sequences of both sides if a sample has some"
+    )
+
+
 def of_unknown_hosts(bundle: Bundle) -> Bundle:
     """The bundle without what its protein k-mers know of others.
 
