@@ -359,6 +359,17 @@ def test_what_ended_a_run_is_an_error_in_it(tmp_path):
     assert (end["level"], end["status"], end["exit_code"]) == ("end", "failed", 1)
 
 
+def test_the_end_of_the_input_is_told_once(tmp_path):
+    """Many short records may follow when all bytes are read."""
+    steps = ((5.0, "sample"), (10.0, "sample"), (10.0, "sample"), (10.0, "negatives"))
+    with log.open_log(RunFiles(tmp_path), Silent(), as_json=True) as both:
+        for done, stage in steps:
+            both.advance(Position(done, 10.0, numbers={"stage": stage}))
+    found = progress_of(tmp_path / "log.jsonl")
+    told = [(entry["stage"], entry["done_bytes"]) for entry in found]
+    assert told == [("sample", 5), ("sample", 10), ("negatives", 10)]
+
+
 def test_progress_of_negatives_and_of_a_run_that_goes_on(tmp_path):
     made_bundle(tmp_path / "km", block_nt=2_000)
     (tmp_path / "in.fa").write_bytes(fasta((f"r{i}", dna(900, i)) for i in range(40)))

@@ -52,6 +52,7 @@ class RunLog:
         self._forecast = Forecast()
         self._progress_at: float | None = None
         self._stage: int | str | None = None
+        self._ends = False
 
     def line(self, text: str) -> None:
         """Write a line."""
@@ -107,7 +108,9 @@ class RunLog:
         self._forecast.take(now, position)
         ends = position.total is not None and position.done >= position.total
         stage = position.numbers.get("stage")
-        due = before is None or stage != self._stage or ends or now - before >= PROGRESS_EVERY_S
+        anew = stage != self._stage or ends > self._ends
+        due = before is None or anew or now - before >= PROGRESS_EVERY_S
+        self._ends = ends
         if self._jsonl is not None and due:
             self._progress_at, self._stage = now, stage
             self._write_progress(self._jsonl, position, now)
