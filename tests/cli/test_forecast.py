@@ -472,10 +472,17 @@ def test_tables_fit_into_a_terminal_and_lose_nothing(tmp_path, monkeypatch, argu
     piped = virnucpro(*arguments).out
     if arguments[0] != "predict":  # sentences below tables are not broken
         tables = [line.rstrip() for line in piped.splitlines() if "  " in line.strip()]
-        assert max(map(len, tables)) <= 100
+        whole = 25 + max(map(len, piped.split()))  # a path beside its name
+        assert max(map(len, tables)) <= max(100, whole)
     # A sha256 may be folded, and a column that is empty is left out.
     words = {word for word in piped.split() if len(word) < 60} - {"it"}
     assert words <= set(text.split())
+
+
+def test_a_path_stays_whole_beside_a_column_of_several_words(capsys):
+    paper, path = terminal.Paper(), "/" + "folder-" * 11
+    paper.print(*terminal.tables_in_parts(["", ""], [["threshold of records", path]], 100))
+    assert path in capsys.readouterr().out
 
 
 def test_a_file_gets_tables_of_a_page_and_whatever_has_no_blank_whole(capsys):

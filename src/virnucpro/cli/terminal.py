@@ -71,7 +71,10 @@ class Paper:
         for part in parts:
             width = None
             if isinstance(part, Table) and not self._terminal:
-                width = max(self.width, self._console.measure(part).minimum)
+                width = self.width
+                for column in part.columns:
+                    cells = (column.header, *column.cells)
+                    column.min_width = max(self._console.measure(cell).minimum for cell in cells)
             self._console.print(part, width=width)
 
 
