@@ -3,15 +3,14 @@
     python bench/contigs.py DATA [--bundle mini-500] [--threshold T ...] [--indels 0.01]
 
 DATA has val/viral.fasta.gz and val/nonviral.fasta.gz, of which every record is classified once;
-with --indels after so many of its letters were left out or put in, half each.
+with --indels after insertions and deletions that begin at this share of its letters.
 """
 
 import argparse
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-
-import numpy as np
 
 from figures import markdown
 from virnucpro.measure.labels import read_two_sided
@@ -29,16 +28,18 @@ def length_class(length_nt: int) -> str:
     return f"{least:,} to {most:,} nt" if least else f"up to {most:,} nt"
 
 
-def with_indels(sequence: bytes, rate: float, rng: np.random.Generator) -> bytes:
-    """The sequence with letters left out, and random ones put in before letters."""
-    letters = np.frombuffer(sequence, np.uint8)
-    change = rng.random(len(letters))
-    kept = change >= rate / 2
-    times = np.where(kept & (change < rate), 2, kept.astype(np.int64))
-    found = np.repeat(letters, times)
-    first = np.cumsum(times)[times == 2] - 2
-    found[first] = rng.choice(np.frombuffer(b"ACGT", np.uint8), len(first))
-    return found.tobytes()
+def changed(files: list[Path], rate: float, folder: Path) -> list[Path]:
+    """Viral and other records with the insertions and deletions that cards are measured with."""
+    sys.path.append(str(Path(__file__).parents[1] / "recipes"))
+    from fragments import with_indels
+
+    records = with_indels(read_two_sided(files[:1], files[1:]).contigs, rate)
+    found = []
+    for label, file in zip((1, 0), files, strict=True):
+        texts = (f">{c.name}\n{c.sequence.decode()}\n" for c in records if c.label == label)
+        found.append(folder / file.name.removesuffix(".gz"))
+        found[-1].write_text("".join(texts))
+    return found
 
 
 def main() -> None:
@@ -52,16 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [options.data / "val" / f"{side}.fasta.gz" for side in ("viral", "nonviral")]
         if options.indels:
-            rng = np.random.default_rng(0)
-            found = read_two_sided([files[0]], [files[1]]).contigs
-            files = [Path(folder) / f"{side}.fasta" for side in ("viral", "nonviral")]
-            for label, file in ((1, files[0]), (0, files[1])):
-                records = (c for c in found if c.label == label)
-                texts = (
-                    f">{c.name}\n{with_indels(c.sequence, options.indels, rng).decode()}\n"
-                    for c in records
-                )
-                file.write_text("".join(texts))
+            files = changed(files, options.indels, Path(folder))
         out = Path(folder) / "run"
         predict(files, options.bundle, out, compat_tables=False, write="none")
         for row in contigs(out):
