@@ -367,6 +367,17 @@ class Outputs(NamedTuple):
         return Outputs(p_virus_B, p_others_B, self.weight, group_BG)
 
 
+def are_viral(groups: Sequence[str], part: Mapping[str, Any]) -> list[bool]:
+    """Whether each of a network's groups is among the virus_groups of a part of its bundle.
+
+    Raises KeyError and ValueError for a part that does not say.
+    """
+    names = part["virus_groups"]
+    if not isinstance(names, list) or {type(name) for name in names} - {str}:
+        raise ValueError("virus_groups is not a list of names")
+    return [group in names for group in groups]
+
+
 class CodonNetwork(nn.Module):
     """The encoder and its heads: codons (B, 6, T) -> logits (B, 2) of others and virus.
 

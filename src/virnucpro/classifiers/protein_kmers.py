@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from virnucpro.classifiers.codon import Outputs
+from virnucpro.classifiers.codon import Outputs, are_viral
 from virnucpro.classifiers.model import PROTEIN_KMERS, Model
 from virnucpro.errors import BundleError
 from virnucpro.frames import AMINO_ACIDS
@@ -192,11 +192,7 @@ def protein_kmers_of(model: Model, groups: Sequence[str]) -> ProteinKmers | None
             sampled=part["sampled"],
             probes=part["probes"],
         )
-        virus_groups = part["virus_groups"]
-        if not isinstance(virus_groups, list) or {type(g) for g in virus_groups} - {str}:
-            raise ValueError("virus_groups is not a list of names")
-        viral = [group in virus_groups for group in groups]
-        return ProteinKmers(shape, arrays, part["weights"], viral)
+        return ProteinKmers(shape, arrays, part["weights"], are_viral(groups, part))
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise BundleError(

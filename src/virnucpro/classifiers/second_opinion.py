@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from virnucpro.classifiers.codon import CodonNetwork, Outputs, load_codon_network
+from virnucpro.classifiers.codon import CodonNetwork, Outputs, are_viral, load_codon_network
 from virnucpro.classifiers.model import SECOND_OPINION, Model
 from virnucpro.encoders.precision import device_of, dtype_of
 from virnucpro.errors import BundleError
@@ -96,9 +96,6 @@ def second_opinion_of(
         return None
     part, path = model.part(SECOND_OPINION), model.file(SECOND_WEIGHTS)
     try:
-        virus_groups = part["virus_groups"]
-        if not isinstance(virus_groups, list) or {type(g) for g in virus_groups} - {str}:
-            raise ValueError("virus_groups is not a list of names")
         network = load_codon_network(
             path, part["network"], dtype_of(precision), device_of(device), attention
         )
@@ -110,7 +107,7 @@ def second_opinion_of(
             unsure=part["unsure"],
             share=part["share"],
             frames=part["frames"],
-            virus_groups=[group in virus_groups for group in first.groups],
+            virus_groups=are_viral(first.groups, part),
         )
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
