@@ -16,6 +16,8 @@ from typing import Protocol
 RECENT_S = 60.0
 RECENT_STEPS = 8
 
+# Between lines on progress, where nothing can be drawn.
+PLAIN_EVERY_S = 30.0
 # Begins a line that nobody should miss.
 WARNING = "warning: "
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

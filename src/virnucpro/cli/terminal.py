@@ -26,13 +26,12 @@ from rich.text import Text
 
 from virnucpro.cli.signals import stop
 from virnucpro.devices.memory import peak_memory_bytes
-from virnucpro.progress import WARNING, Forecast, Position, escaped
+from virnucpro.progress import PLAIN_EVERY_S, WARNING, Forecast, Position, escaped
 from virnucpro.progress import Progress as Watcher
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-PLAIN_EVERY_S = 30.0
 PAPER_WIDTH = 100  # of a file or a pipe, which people read as often as programs do
 _UNBOUNDED = 100_000
 NARROWEST = 20  # of a terminal that lines are broken for

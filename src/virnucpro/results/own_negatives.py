@@ -61,8 +61,10 @@ class OwnNegatives:
         null = Null.of(np.concatenate(scores), np.concatenate(where), bins)
         return cls(null, by_origin, dict(unscored))
 
-    def viral(self, calibration: Calibration) -> str:
+    def viral(self, calibration: Calibration | None) -> str:
         """Say that they seem to hold viruses, if they do; see viral_negatives."""
+        if calibration is None:
+            return ""
         return viral_negatives(calibration, self.null, self.by_origin)
 
     def useless(
@@ -97,13 +99,15 @@ class OwnNegatives:
     def untold(self, calibration: Calibration | None) -> str:
         """Say that nobody looked whether they hold viruses, and what to do; empty if one did."""
         number = len(self.null)
-        if calibration is None and number:
+        if not number:
+            return ""
+        if calibration is None:
             return (
                 "this bundle has no calibration to tell by whether the negatives hold viruses, "
                 f"which make q-values too large; {_BY_THEMSELVES}"
             )
-        few = [] if calibration is None else lengths_of_few_hosts(calibration)
-        if calibration is None or not (of_these := sum(len(self.null.by_bin[b]) for b in few)):
+        few = lengths_of_few_hosts(calibration)
+        if not (of_these := sum(len(self.null.by_bin[b]) for b in few)):
             return ""
         names = calibration.bin_names()
         lengths = ", ".join(names[b] for b in few if len(self.null.by_bin[b]))

@@ -175,11 +175,8 @@ def _mean_judge(
         called_nt = contigs.called_nt[some]
         sample.add(contigs.mean[some], judge.length_bin(called_nt), untold(contigs)[some])
     names = [name for _, name in length_bins(LENGTH_EDGES, chunk_nt)]
-    judge.discovery = replace(
-        _discovered(sample, steps.p_values(null), OWN, len(null), question),
-        useless=(*own.useless(names, sample.by_bin.tolist(), question.fdr),),
-        untold=own.untold(None),
-    )
+    found = _discovered(sample, steps.p_values(null), OWN, len(null), question)
+    judge.discovery = _with_doubts(found, own, sample, names, None)
     return judge
 
 
@@ -226,13 +223,7 @@ def _calibrated_judge(
         name, number = compared(question.host, hosts, everything, sample.by_bin)
     discovery = _discovered(sample, p_values, name, number, question)
     if own is not None:
-        by_bin = sample.by_bin.tolist()
-        discovery = replace(
-            discovery,
-            viral=own.viral(calibration),
-            useless=(*own.useless(calibration.bin_names(), by_bin, question.fdr),),
-            untold=own.untold(calibration),
-        )
+        discovery = _with_doubts(discovery, own, sample, calibration.bin_names(), calibration)
     prior = _prior(sample, calibration, question, hosts)
     by_threshold = question.fdr is None and len(calibration.bounds.score)
     return CalibratedJudge(
@@ -282,6 +273,22 @@ def background_of(nulls: Sequence[Null], records_by_bin: Int64) -> float:
 def _background(null: Null, records_by_bin: Int64) -> float:
     where = np.repeat(np.arange(len(null.by_bin)), [len(part) for part in null.by_bin])
     return background_share(np.concatenate(null.by_bin), where, records_by_bin)
+
+
+def _with_doubts(
+    found: Discovery,
+    own: OwnNegatives,
+    sample: Sample,
+    bins: Sequence[str],
+    calibration: Calibration | None,
+) -> Discovery:
+    """Return the same with what is wrong with the user's negatives. bins: names of lengths."""
+    return replace(
+        found,
+        viral=own.viral(calibration),
+        useless=(*own.useless(bins, sample.by_bin.tolist(), found.asked),),
+        untold=own.untold(calibration),
+    )
 
 
 def _discovered(

@@ -23,7 +23,15 @@ from virnucpro.devices.machine import Device, cpu_count, gpu_count, threads_by_e
 from virnucpro.devices.memory import Memory
 from virnucpro.errors import VirnucproError
 from virnucpro.frames import STANDARD
-from virnucpro.progress import WARNING, Forecast, Position, Progress, escaped, several
+from virnucpro.progress import (
+    PLAIN_EVERY_S,
+    WARNING,
+    Forecast,
+    Position,
+    Progress,
+    escaped,
+    several,
+)
 from virnucpro.reads.estimate import Shape, disk_needed, shortage
 from virnucpro.results.counts import Counts
 from virnucpro.results.false_discovery import WORST
@@ -36,8 +44,6 @@ from virnucpro.storage.atomic import disk_errors
 
 # Lines on so many inputs are shown; the rest is counted.
 MOST_LINES = 10
-# Of log.jsonl, as of the plain lines on a terminal's place.
-PROGRESS_EVERY_S = 30.0
 
 FETCH_PUBLISHED = "`virnucpro bundles download virnucpro-500` fetches the published one"
 
@@ -91,16 +97,8 @@ class RunLog:
         """Write for programs, as the last line, that this process has come to its end."""
         if self._jsonl is not None:
             with suppress(VirnucproError):  # the results are there, whatever the disk says to that
-                self._write_json(
-                    self._jsonl,
-                    {
-                        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                        "level": "end",
-                        "text": status,
-                        "status": status,
-                        "exit_code": exit_code,
-                    },
-                )
+                values = {"level": "end", "text": status, "status": status, "exit_code": exit_code}
+                self._write_json(self._jsonl, datetime.now(UTC), values)
 
     def advance(self, position: Position) -> None:
         """Pass on how far the run is, and write it down for programs now and then."""
@@ -109,7 +107,7 @@ class RunLog:
         ends = position.total is not None and position.done >= position.total
         stage = position.numbers.get("stage")
         anew = stage != self._stage or ends > self._ends
-        due = before is None or anew or now - before >= PROGRESS_EVERY_S
+        due = before is None or anew or now - before >= PLAIN_EVERY_S
         self._ends = ends
         if self._jsonl is not None and due:
             self._progress_at, self._stage = now, stage
@@ -120,7 +118,6 @@ class RunLog:
         """Write a line with numbers; total, rate and time left are null where they are unknown."""
         left, rate = self._forecast.left_s(now), self._forecast.rate
         values = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "level": "progress",
             "text": position.note,
             **position.numbers,
@@ -129,11 +126,12 @@ class RunLog:
             "chunks_per_s": None if rate is None else round(rate, 3),
             "left_s": None if left is None else round(left, 1),
         }
-        self._write_json(jsonl, values)
+        self._write_json(jsonl, datetime.now(UTC), values)
 
-    def _write_json(self, jsonl: TextIO, values: Mapping[str, object]) -> None:
+    def _write_json(self, jsonl: TextIO, time: datetime, values: Mapping[str, object]) -> None:
+        document = {"time": time.isoformat(timespec="milliseconds"), **values}
         with disk_errors(Path(self._file.name).parent):
-            jsonl.write(json.dumps(values) + "\n")
+            jsonl.write(json.dumps(document) + "\n")
             jsonl.flush()
 
     def _write(self, text: str, level: str = "") -> None:
@@ -144,9 +142,8 @@ class RunLog:
             self._file.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
             self._file.flush()
         if self._jsonl is not None:
-            time = now.isoformat(timespec="milliseconds")
-            text = text.removeprefix(WARNING)
-            self._write_json(self._jsonl, {"time": time, "level": level, "text": text})
+            values = {"level": level, "text": text.removeprefix(WARNING)}
+            self._write_json(self._jsonl, now, values)
 
 
 @contextmanager
