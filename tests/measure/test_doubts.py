@@ -11,6 +11,8 @@ from virnucpro.bundle.card import about_bundle
 from virnucpro.bundle.manifest import read_manifest
 from virnucpro.bundle.sketch import add_sketch
 from virnucpro.cli.cards import essentials
+from virnucpro.measure.doubts import check_sides, on_both_sides
+from virnucpro.measure.labels import LabelledContig
 
 
 @pytest.fixture
@@ -179,3 +181,9 @@ def test_an_own_bundle_shows_what_its_training_held_out_and_doubts_of_its_card(h
     shown = " ".join(virnucpro("bundles", "show", "new").out.split())
     assert "warning: new was trained on sequences such as these" in shown
     assert held_out not in shown
+
+
+def test_sequences_that_could_not_be_read_are_not_the_same():
+    empty = [LabelledContig(f"{label}", b"", label) for label in (1, 1, 0, 0)]
+    assert [*on_both_sides(empty)] == []
+    check_sides(empty)

@@ -60,22 +60,28 @@ def known(
 
 def check_sides(contigs: Sequence[LabelledContig]) -> None:
     """Raise InputError if nearly all sequences of one side are on the other, too."""
-    sides = [[contig.sequence for contig in contigs if contig.label == label] for label in (1, 0)]
-    for (own, name), other in zip(
-        ((sides[0], "viral sequences"), (sides[1], "others")), map(set, sides[::-1]), strict=True
-    ):
-        both = sum(sequence in other for sequence in own)
-        if own and both >= SAME * len(own):
+    shared = _shared(contigs)
+    for label, side in _SIDES:
+        own = [contig.sequence in shared for contig in contigs if contig.label == label]
+        if own and sum(own) >= SAME * len(own):
             raise InputError(
-                f"{both:,} of {len(own):,} {name} are on the other side, too, so that nothing can "
-                "be learnt from them; look whether a file was given twice"
+                f"{sum(own):,} of {len(own):,} {side} are on the other side, too, so that nothing "
+                "can be learnt from them; look whether a file was given twice"
             )
+
+
+def _shared(contigs: Sequence[LabelledContig]) -> set[bytes]:
+    """The sequences that occur with both labels; one that could not be read is none."""
+    viral, others = (
+        {contig.sequence for contig in contigs if contig.label == label and contig.sequence}
+        for label in (1, 0)
+    )
+    return viral & others
 
 
 def on_both_sides(contigs: Sequence[LabelledContig]) -> Iterator[str]:
     """Yield a sentence if sequences occur with both labels."""
-    viral = {contig.sequence for contig in contigs if contig.label == 1}
-    both = len(viral & {contig.sequence for contig in contigs if contig.label == 0})
+    both = len(_shared(contigs))
     if both:
         sequences = "sequence is" if both == 1 else "sequences are"
         yield (
